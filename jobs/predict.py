@@ -1,0 +1,31 @@
+"""An EMR step runs this: the current model scores a table of the catalog, whatever its size, and publishes `predictions`."""
+
+import argparse
+import sys
+from typing import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="predict.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--dataset", required=True, help="the dataset's name")
+    parser.add_argument(
+        "--database", required=True, help="the Glue database with the table to score, where `predictions` is published"
+    )
+    parser.add_argument("--models", required=True, help="s3://BUCKET/ of the model registry")
+    parser.add_argument("--lake", required=True, help="s3://BUCKET/ that the predictions are written to")
+    parser.add_argument(
+        "--table",
+        required=True,
+        help="the catalog table to score: it has the keys and the features, the label is not needed",
+    )
+    parser.add_argument("--run-id", required=True, help="the name of this run, part of every path it writes")
+    parser.add_argument("--region", required=True, help="the AWS region of catalog and buckets")
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    build_parser().parse_known_args(argv)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
