@@ -1,0 +1,220 @@
+"""The `dml` command. Data goes to stdout, progress and errors to stderr.
+
+Exit codes: 0 done · 1 an error that the message explains · 2 wrong usage · 3 the gate kept the current model ·
+130 interrupted.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from stacks.settings import SettingsError
+
+from datasets import DatasetError, load_dataset
+from dml import data, pipeline, report, screen, status
+from dml.board import Board
+from dml.errors import UserError
+from dml.local.cloud import Cloud
+from dml.local.deploy import deploy
+from dml.platform import Platform
+from dml.run import TITLES, Result, execute
+
+HOME = Path(".dml")
+GATE_REFUSED = 3
+
+app = typer.Typer(
+    help="Train and use decision trees on data of any size, on AWS, or on this machine first (--local).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+local_app = typer.Typer(
+    help="The embedded cloud on this machine: no account, no Docker, no bill.", no_args_is_help=True
+)
+data_app = typer.Typer(help="Raw data of the datasets.", no_args_is_help=True)
+app.add_typer(local_app, name="local")
+app.add_typer(data_app, name="data")
+
+out, err = Console(), Console(stderr=True)
+
+DatasetArgument = Annotated[str, typer.Argument(help="A folder of datasets/.", show_default=True)]
+LocalOption = Annotated[
+    bool,
+    typer.Option(
+        "--local", help="On this machine, in the embedded cloud; costs nothing. Without it: your AWS account."
+    ),
+]
+EnvironmentOption = Annotated[str, typer.Option("--env", help="Which environment: a file of environments/.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the screen.")]
+
+
+@app.command()
+def run(
+    dataset: DatasetArgument = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Do it all: catalogue the raw data, prepare it, train a tree, publish it if it is good, predict with it.
+
+    With --local also start the embedded cloud, deploy the platform to it and upload the raw data first; what stands
+    already is used again. On AWS it starts the deployed pipeline (a cluster costs money while it runs) and follows it.
+    """
+    settings = load_dataset(dataset)
+    before = ["embedded cloud", "deploy", "raw data"] if local else []
+    with _stopped_together(local), Board(err, before + [TITLES[stage] for stage in pipeline.STAGES["run"]]) as board:
+        if local:
+            platform = _stand_up(env, board)
+            board.start("raw data")
+            pushed = data.push(
+                platform, settings, cache=HOME / "raw", on_progress=lambda text: board.note("raw data", text)
+            )
+            board.done("raw data", ", ".join(f"{table} {what}" for table, what in pushed.items()))
+        else:
+            platform = Platform(env)
+        result = execute(platform, dataset, "run", board, logs=_logs(local), every=_interval(local))
+        seconds = {name: board.seconds(name) for name in before}
+    _close(platform, result, seconds, local=local, as_json=as_json)
+    if not result.published:
+        raise typer.Exit(GATE_REFUSED)
+
+
+@app.command()
+def predict(
+    dataset: DatasetArgument = "nyc_flights",
+    table: Annotated[
+        str, typer.Option(help="The catalog table to score; it needs the model's feature columns.")
+    ] = "features",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Score a table with the current model; the result is the catalog table `predictions`."""
+    load_dataset(dataset)
+    platform = _platform(local, env)
+    with _stopped_together(local), Board(err, [TITLES[stage] for stage in pipeline.STAGES["predict"]]) as board:
+        result = execute(platform, dataset, "predict", board, table=table, logs=_logs(local), every=_interval(local))
+    _close(platform, result, {}, local=local, as_json=as_json)
+
+
+@app.command(name="report")
+def show_report(
+    dataset: DatasetArgument = "nyc_flights",
+    run_id: Annotated[str | None, typer.Option("--run", help="A run's id; without it the current model's.")] = None,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Write one HTML page about a model (tree, curves, importances, counts) and print where it is. Needs no network."""
+    load_dataset(dataset)
+    platform = _platform(local, env)
+    typer.echo(report.write(platform, dataset, run_id, folder=HOME / "reports"))
+
+
+@app.command(name="status")
+def show_status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Show what stands: the workbench, each dataset's current model, and its last runs."""
+    status.show(out, _platform(local, env))
+
+
+@data_app.command()
+def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Upload a dataset's raw files; those that have not changed stay as they are."""
+    platform = _platform(local, env)
+    pushed = data.push(
+        platform, load_dataset(dataset), cache=HOME / "raw", on_progress=lambda text: err.print(text, highlight=False)
+    )
+    for table, what in pushed.items():
+        typer.echo(f"{table}\t{what}")
+
+
+@local_app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Where it listens, on 127.0.0.1 only.")] = None,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Start the embedded cloud and deploy the platform to it; what stands already is used again."""
+    with _stopped_together(local=True), Board(err, ["embedded cloud", "deploy"]) as board:
+        _stand_up(env, board, port=port)
+
+
+@local_app.command()
+def down() -> None:
+    """Stop the embedded cloud and everything that it runs; its data stays in .dml."""
+    typer.echo("stopped" if Cloud(HOME).down() else "was not running")
+
+
+@local_app.command(name="status")
+def local_status() -> None:
+    """Say whether the embedded cloud runs, and where."""
+    typer.echo(Cloud(HOME).status())
+
+
+def main() -> None:
+    """The console script: an error that we expect becomes one message and exit code 1."""
+    try:
+        app()
+    except (UserError, DatasetError, SettingsError) as error:
+        err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _stand_up(env: str, board: Board, *, port: int | None = None) -> Platform:
+    cloud = Cloud(HOME)
+    board.start("embedded cloud")
+    cloud.up(port)
+    board.done("embedded cloud", str(cloud.endpoint))
+    board.start("deploy")
+    what = deploy(cloud, env, on_progress=lambda text: board.note("deploy", text))
+    board.done("deploy", what)
+    return Platform(env, credentials=cloud.environment())
+
+
+def _platform(local: bool, env: str) -> Platform:
+    if not local:
+        return Platform(env)
+    cloud = Cloud(HOME)
+    cloud.require()
+    return Platform(env, credentials=cloud.environment())
+
+
+def _logs(local: bool) -> Path | None:
+    return HOME / "cloud" / "logs" if local else None
+
+
+def _interval(local: bool) -> float:
+    return 0.5 if local else 5.0
+
+
+@contextmanager
+def _stopped_together(local: bool) -> Iterator[None]:
+    """Ctrl-C or a termination signal during local work stops the embedded cloud too: no process is left behind."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if local:
+            Cloud(HOME).down()
+            err.print("The embedded cloud is stopped; its data is kept.")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _close(platform: Platform, result: Result, seconds: dict[str, float], *, local: bool, as_json: bool) -> None:
+    page = report.write(platform, result.dataset, result.metrics.get("run_id"), folder=HOME / "reports")
+    if as_json:
+        typer.echo(json.dumps(result.as_json(seconds) | {"report": str(page)}, indent=2))
+    else:
+        screen.show(out, platform, result, report=page, local=local)

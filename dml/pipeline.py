@@ -1,0 +1,152 @@
+"""Starts a dataset's state machine and follows it to its end: which stage it is in, since when, and why it failed."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError
+from stacks.outputs import state_machine_output
+
+from dml.errors import UserError
+from dml.platform import Platform
+
+Action = Literal["run", "predict"]
+STAGES: dict[Action, tuple[str, ...]] = {
+    "run": ("crawl", "prepare", "cluster", "train", "gate", "publish", "predict", "notify"),
+    "predict": ("cluster", "predict", "notify"),
+}
+# The state every failure passes through (stacks/pipeline.py); the stage before it is the one that failed.
+FAILURE_STATE = "notify: the failure"
+_ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
+
+
+@dataclass
+class Stage:
+    """One stage of a run. `started` and `ended` are the endpoint's own clock, from the execution history."""
+
+    name: str
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    def seconds(self, now: datetime | None = None) -> float:
+        end = self.ended or now
+        return (end - self.started).total_seconds() if self.started and end else 0.0
+
+
+@dataclass
+class Run:
+    """An execution as seen so far. `state` is Step Functions' status; `output` is there once it succeeded."""
+
+    run_id: str
+    arn: str
+    stages: dict[str, Stage]
+    state: str = "RUNNING"
+    error: str = ""
+    cause: str = ""
+    output: dict[str, Any] = field(default_factory=dict)
+    failed_stage: str | None = None
+    _seen: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in _ENDED
+
+
+def start(platform: Platform, dataset: str, action: Action, *, table: str | None = None) -> Run:
+    """Start one execution. Its name is the run id, and sorts by time."""
+    machine = platform.output(state_machine_output(dataset))
+    run_id = f"{action}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3]
+    given = {"do": action, "revision": git_revision()} | ({"table": table} if table else {})
+    try:
+        answer = platform.client("stepfunctions").start_execution(
+            stateMachineArn=machine, name=run_id, input=json.dumps(given)
+        )
+    except ClientError as error:
+        raise UserError(f"Could not start the pipeline of {dataset}: {error}") from error
+    return Run(run_id, answer["executionArn"], {name: Stage(name) for name in STAGES[action]})
+
+
+def stop(platform: Platform, run: Run, cause: str) -> None:
+    """Stop an execution; what it had started ends with it on the embedded cloud, and by idle time-out on AWS."""
+    platform.client("stepfunctions").stop_execution(executionArn=run.arn, error="Stopped", cause=cause)
+
+
+def follow(platform: Platform, run: Run, *, every: float) -> Iterator[Run]:
+    """Yield `run` each time it has been looked at, `every` seconds apart, until it has ended."""
+    client = platform.client("stepfunctions")
+    while True:
+        described = client.describe_execution(executionArn=run.arn)
+        _read_history(client, run)
+        run.state = described["status"]
+        run.error, run.cause = described.get("error", ""), described.get("cause", "")
+        run.output = json.loads(described.get("output") or "{}")
+        yield run
+        if run.ended:
+            return
+        time.sleep(every)
+
+
+def _read_history(client: Any, run: Run) -> None:
+    """Note when each stage was entered and left. A state's name begins with its stage: "train: add the step"."""
+    pages = client.get_paginator("get_execution_history").paginate(executionArn=run.arn)
+    events = [event for page in pages for event in page["events"]]
+    for event in events[run._seen :]:
+        details = event.get("stateEnteredEventDetails") or event.get("stateExitedEventDetails")
+        if not details:
+            continue
+        if details["name"] == FAILURE_STATE:
+            run.failed_stage = run.failed_stage or _last_begun(run)
+        stage = run.stages.get(details["name"].partition(":")[0])
+        if stage is None:
+            continue
+        if "stateEnteredEventDetails" in event:
+            stage.started = stage.started or event["timestamp"]
+            stage.ended = None
+        else:
+            stage.ended = event["timestamp"]
+    run._seen = len(events)
+
+
+def _last_begun(run: Run) -> str | None:
+    return next((name for name, stage in reversed(run.stages.items()) if stage.started), None)
+
+
+def failure(run: Run, *, logs: Path | None) -> UserError:
+    """The sentence for a run that did not succeed: stage and reason from the Fail state, and where the log lies."""
+    if run.state == "ABORTED":
+        return UserError(f"The run {run.run_id} was stopped.")
+    if run.state == "TIMED_OUT":
+        running = next((stage.name for stage in run.stages.values() if stage.started and not stage.ended), "its")
+        return UserError(f"The run {run.run_id} took longer than its state machine allows, in stage {running}.")
+    sentence = f"The run {run.run_id} failed. {run.cause or run.error or 'Step Functions gave no reason.'}"
+    log = _log_of(run, logs)
+    return UserError(f"{sentence}\nLog: {log}" if log else sentence)
+
+
+def _log_of(run: Run, logs: Path | None) -> Path | None:
+    """The job's log file on this machine, found by the id that the failure names."""
+    if logs is None:
+        return None
+    ids = re.findall(r"jr_[0-9a-f]+|\bs-[0-9A-Z]+", run.cause)
+    return next((path for found in ids for path in logs.rglob(f"*{found}*")), None)
+
+
+def git_revision() -> str:
+    """The checkout's commit, with -dirty where it has changes; "unknown" outside a git checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

@@ -1,0 +1,94 @@
+"""One deployed environment as the operator's commands see it. The only place that makes clients."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from stacks.outputs import Output
+
+from dml.errors import UserError
+
+STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
+_RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
+
+
+class Platform:
+    """The stacks of one environment behind one AWS endpoint.
+
+    `credentials` empty means boto3's usual chain (environment, profile, single sign-on, instance role).
+    """
+
+    def __init__(self, environment: str, *, credentials: Mapping[str, str] | None = None) -> None:
+        self.environment = environment
+        given = credentials or {}
+        self.endpoint = given.get("AWS_ENDPOINT_URL")
+        self._session = boto3.Session(
+            aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
+            region_name=given.get("AWS_REGION"),
+        )
+
+    def client(self, service: str) -> Any:
+        """A client of `service`; a missing region is the operator's to give."""
+        try:
+            return self._session.client(service, endpoint_url=self.endpoint, config=_RETRIES)
+        except NoRegionError:
+            raise UserError(
+                "No AWS region is set. Say which one: export AWS_REGION=eu-central-1, or add --local to try it here."
+            ) from None
+
+    @cached_property
+    def s3(self) -> Any:
+        return self.client("s3")
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """Every output of the environment's stacks, by its name in stacks/outputs.py."""
+        cloudformation = self.client("cloudformation")
+        found: dict[str, str] = {}
+        for stack in STACKS:
+            name = f"dml-{self.environment}-{stack}"
+            try:
+                described = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+            except NoCredentialsError:
+                raise UserError(
+                    "No AWS credentials were found. Sign in (aws sso login, or AWS_PROFILE), "
+                    "or add --local to try it here."
+                ) from None
+            except ClientError as error:
+                if "does not exist" in str(error):
+                    raise UserError(
+                        f"The stack {name} is not deployed here. Deploy first: "
+                        f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
+                    ) from None
+                raise UserError(f"AWS did not let us read the stack {name}: {error}") from error
+            except BotoCoreError as error:
+                raise UserError(f"Could not reach AWS to read the stack {name}: {error}") from error
+            found |= {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+        return found
+
+    def output(self, key: str) -> str:
+        """The value of one stack output; UserError when the deployed stacks are older than this checkout."""
+        try:
+            return self.outputs[key]
+        except KeyError:
+            raise UserError(
+                f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
+                f"Deploy again: npx cdk deploy --all -c env={self.environment}"
+            ) from None
+
+    def json_object(self, bucket: Output, key: str) -> dict[str, Any] | None:
+        """A small JSON object out of one of our buckets, or None when there is no such key."""
+        try:
+            body = self.s3.get_object(Bucket=self.output(bucket), Key=key)["Body"].read()
+        except self.s3.exceptions.NoSuchKey:
+            return None
+        document: dict[str, Any] = json.loads(body)
+        return document
+
+    def uri(self, bucket: Output, key: str) -> str:
+        return f"s3://{self.output(bucket)}/{key}"
