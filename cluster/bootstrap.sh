@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# EMR runs this on every node before Spark starts: our Python with the locked packages, our code beside them, and on the
+# primary node the Zeppelin notes. Usage: bootstrap.sh PARAMETER_PATH REGION
+#
+# The script and its arguments stay the same from deploy to deploy, because a changed bootstrap action replaces the cluster.
+# What does change is found through SSM parameters below PARAMETER_PATH: wheels, code and notes (zips), notebook (where notes live).
+set -euo pipefail
+
+parameters=${1:?usage: bootstrap.sh PARAMETER_PATH REGION}
+region=${2:?usage: bootstrap.sh PARAMETER_PATH REGION}
+home=${DML_HOME:-/opt/dml}
+instance=${DML_INSTANCE_INFO:-/mnt/var/lib/info/instance.json}
+
+say() { echo "dml bootstrap: $*"; }
+fail() { echo "dml bootstrap: $*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
+
+parameter() {
+  aws ssm get-parameter --region "$region" --name "$parameters/$1" --query Parameter.Value --output text \
+    || fail "could not read the SSM parameter $parameters/$1 in $region: is it there, and may this node's role read it?"
+}
+
+# fetch NAME DIRECTORY: unpack the zip that the parameter NAME points at
+fetch() {
+  local uri
+  uri=$(parameter "$1")
+  say "$1 from $uri"
+  aws s3 cp --region "$region" --only-show-errors "$uri" "$work/$1.zip" || fail "could not fetch $uri"
+  mkdir -p "$2"
+  python3.11 -m zipfile -e "$work/$1.zip" "$2" || fail "$uri is not a zip file"
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+as_root mkdir -p "$home"
+as_root chown "$(id -u)" "$home"
+
+# 1. Python. --platform names the wheels' processor, so that pip takes them as they are, checked against the lock's hashes.
+fetch wheels "$work/wheels"
+python3.11 -m venv --clear "$home/python"
+packages=$("$home/python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+"$home/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$work/wheels" \
+  --require-hashes --no-deps --requirement "$work/wheels/requirements.txt" \
+  --only-binary=:all: --python-version 3.11 --platform "$(cat "$work/wheels/platform")" --target "$packages" --upgrade \
+  || fail "pip could not install the locked wheels"
+
+# 2. Code. A job brings its own newer copy by --py-files, which comes first on Python's path; notes import this one.
+rm -rf "$home/code"
+fetch code "$home/code"
+echo "$home/code" > "$packages/dml.pth"
+as_root chmod -R a+rX "$home"
+say "$home/python is ready"
+
+# 3. Notes, on the primary node. A note that is there already stays: analysts edit them in place.
+[ -r "$instance" ] || fail "$instance is missing: EMR says there which node is the primary one"
+grep -q '"isMaster"[[:space:]]*:[[:space:]]*true' "$instance" || exit 0
+fetch notes "$work/notes"
+notebook=$(parameter notebook)
+bucket=${notebook#s3://} && prefix=${bucket#*/} && bucket=${bucket%%/*}
+cd "$work/notes"
+find . -name '*.zpln' -print0 | while IFS= read -r -d '' note; do
+  key=$prefix${note#./}
+  if refusal=$(aws s3api put-object --region "$region" --bucket "$bucket" --key "$key" --body "$note" \
+      --content-type application/json --if-none-match '*' 2>&1 >/dev/null); then
+    say "new note s3://$bucket/$key"
+  elif [[ $refusal == *PreconditionFailed* || $refusal == *412* ]]; then
+    say "kept note s3://$bucket/$key"
+  else
+    fail "could not write s3://$bucket/$key: $refusal"
+  fi
+done

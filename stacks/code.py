@@ -1,0 +1,93 @@
+"""What runs on clusters, packed as S3 assets at synth time: entry scripts, the zip they import from, wheels, and notes.
+
+An asset lies in the CDK's own bucket under the hash of its content, so a role is given exactly the objects that it reads.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from datasets import Dataset
+
+ROOT = Path(__file__).parent.parent
+LOCK = ROOT / "cluster" / "requirements.txt"
+WHEELS = ROOT / ".dml" / "wheels" / "aarch64"
+PLATFORM = "manylinux2014_aarch64"  # Graviton; stacks/settings.py allows no other instance type
+
+
+class CodeError(Exception):
+    """Something that ships to the clusters is missing; the message says how to make it."""
+
+
+def script(scope: Construct, name: str) -> assets.Asset:
+    """An entry script of jobs/ as one file: what Glue and spark-submit start."""
+    return assets.Asset(scope, name.capitalize(), path=str(ROOT / "jobs" / f"{name}.py"))
+
+
+def library(scope: Construct, datasets: Sequence[Dataset]) -> assets.Asset:
+    """The zip that every job imports from: `jobs/`, and `datasets/` with each dataset's checked settings as plain JSON."""
+    with TemporaryDirectory() as folder:
+        write_library(Path(folder), datasets)
+        return assets.Asset(scope, "Library", path=folder)
+
+
+def write_library(folder: Path, datasets: Sequence[Dataset]) -> None:
+    """Lay out the code zip's content in `folder`. Jobs have no TOML and no pydantic: the checking is done here."""
+    shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=lambda _, names: [n for n in names if not n.endswith(".py")])
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "__init__.py").touch()  # makes it a package, which pkgutil can read from inside the zip
+    for dataset in datasets:
+        home = folder / "datasets" / dataset.name
+        home.mkdir()
+        settings = json.dumps(dataset.for_jobs(), indent=2, sort_keys=True)
+        (home / "dataset.json").write_text(settings, encoding="utf-8")
+        (home / "prepare.sql").write_text(dataset.prepare_sql, encoding="utf-8")
+
+
+def wheels(scope: Construct) -> assets.Asset:
+    """The cluster's Python packages with their lock. Raises CodeError if `make setup` has not fetched all of them."""
+    check_wheels(WHEELS)
+    with TemporaryDirectory() as folder:
+        for wheel in WHEELS.glob("*.whl"):
+            shutil.copy(wheel, folder)
+        shutil.copy(LOCK, folder)
+        Path(folder, "platform").write_text(f"{PLATFORM}\n", encoding="utf-8")
+        return assets.Asset(scope, "Wheels", path=folder)
+
+
+def check_wheels(folder: Path) -> None:
+    """Raise CodeError unless `folder` holds a wheel for each line of the lock."""
+    locked = re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    there = {tuple(path.name.split("-")[:2]) for path in folder.glob("*.whl")}
+    missing = [f"{name}=={version}" for name, version in locked if (name.replace("-", "_"), version) not in there]
+    if missing:
+        raise CodeError(
+            f"The cluster's Python packages are not all in {folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder} "
+            f"(missing: {', '.join(missing)}). Fetch them: make setup"
+        )
+
+
+def notes(scope: Construct, parameters: dict[str, str]) -> assets.Asset:
+    """The Zeppelin notes that a new workbench starts with; `parameters` fill the names that differ between environments."""
+    with TemporaryDirectory() as folder:
+        write_notes(Path(folder), parameters)
+        return assets.Asset(scope, "Notes", path=folder)
+
+
+def write_notes(folder: Path, parameters: dict[str, str]) -> None:
+    """Write the notes as Zeppelin reads them. notebooks/zpln.py builds them; `parameters` are named in it."""
+    Path(folder, "parameters.json").write_text(json.dumps(parameters, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def read_statement(sid: str, objects: Iterable[assets.Asset]) -> iam.PolicyStatement:
+    """The right to read exactly these assets; CDK's own grant would open the whole asset bucket."""
+    resources = [f"arn:{cdk.Aws.PARTITION}:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}" for asset in objects]
+    return iam.PolicyStatement(sid=sid, actions=["s3:GetObject"], resources=resources)

@@ -1,0 +1,546 @@
+"""A dataset's state machine as Step Functions reads it (Amazon States Language, JSONata). Pure Python, called at synth time.
+
+A state is named "stage: what it does"; the CLI shows the part before the colon. What later states need travels in variables
+($run_id, $cluster_id ...), never in the states' inputs. Whatever fails sets $failure and goes the one way out:
+
+    clean up: end the transient cluster, if there is one -> notify: say which stage failed and why -> Fail
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+State = dict[str, Any]
+
+POLL_SECONDS = 20
+CRAWL_POLLS = 180  # an hour
+CLUSTER_POLLS = 120  # 40 minutes; a small cluster takes 5 to 10
+OTHER_CRAWL_SECONDS = 60
+OTHER_CRAWL_POLLS = 60  # an hour
+
+CRAWL = "crawl: note the last crawl"
+CLUSTER = "cluster: look up the workbench"
+CREATE = "cluster: create a transient one"
+CLEAN_UP = "clean up: is there a transient cluster?"
+REPORT = "notify: how did it go?"
+FAILED = "failed"
+
+# Worth another try: the service was busy, not wrong. Anything else would only fail twice.
+BUSY = [
+    "Glue.ConcurrentRunsExceededException",
+    "Glue.InternalServiceException",
+    "Glue.OperationTimeoutException",
+    "Glue.ResourceNumberLimitExceededException",
+    "Glue.ThrottlingException",
+    "ElasticMapReduce.InternalServerErrorException",
+    "ElasticMapReduce.InternalServerException",
+    "ElasticMapReduce.ThrottlingException",
+    "Emr.InternalServerErrorException",
+    "Emr.InternalServerException",
+    "Emr.ThrottlingException",
+    "S3.SdkClientException",
+    "SNS.InternalErrorException",
+    "SNS.ThrottledException",
+    "Ssm.InternalServerErrorException",
+    "Ssm.ThrottlingException",
+]
+
+# The reason inside an error's Cause: Glue's ErrorMessage, or a step's FailureDetails, or the Cause itself; with the ids by which the
+# logs are found. Regular expressions rather than $parse: a Cause may be cut off, and an error here would end the run uncleaned.
+# \x5c is a backslash and \x7b, \x7d are braces: JSONata's scanner miscounts brackets that stand beside escaped ones.
+REASON = re.sub(
+    r"\s+",
+    " ",
+    r"""(
+      $cause := $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : 'no cause was given';
+      $glue := $match($cause, /"ErrorMessage"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
+      $details := $match($cause, /"FailureDetails"\s*:\s*\x7b(.*)/, 1).groups[0];
+      $message := $match($details, /"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
+      $step := $match($details, /"Reason"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
+      $id := $match($cause, /"(?:JobRunId|StepId|Id)"\s*:\s*"((?:jr_|s-)[0-9A-Za-z]+)"/, 1).groups[0];
+      $log := $match($cause, /"LogFile"\s*:\s*"([^"]+)"/, 1).groups[0];
+      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $step;
+      $reason := $exists($quoted) ? $replace($replace($quoted, /\x5c[nrt]/, ' '), /\x5c(.)/, '$1') : $cause;
+      $substring($reason, 0, 4000)
+        & ($exists($id) ? ' [' & $id & ']' : '')
+        & ($exists($log) ? ' (log: ' & $log & ')' : '')
+    )""",
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the state machine of one dataset works with: names, ARNs and URIs, many of them known only when deployed."""
+
+    environment: str
+    dataset: str
+    database: str
+    crawler: str
+    prepare_job: str
+    lake_bucket: str
+    models_bucket: str
+    train_script: str
+    predict_script: str
+    library: str
+    workbench_parameter: str
+    transient_cluster: Mapping[str, Any]  # createCluster's parameters
+    topic_arn: str
+    partition: str
+    region: str
+    prepare_minutes: int
+    step_minutes: int
+
+
+def definition(parts: Parts) -> dict[str, Any]:
+    """The whole machine. Input: {"do": "run" | "predict", "revision"?: the git revision, "table"?: the table to score}."""
+    stages = (begin, crawl, prepare, cluster, train, gate, publish, predict, clean_up, notify)
+    states = {name: state for stage in stages for name, state in stage(parts).items()}
+    for name, state in states.items():
+        if state["Type"] == "Task" and not any(catcher["ErrorEquals"] == ["States.ALL"] for catcher in state["Catch"]):
+            state["Catch"].append(caught(name.partition(":")[0], to=FAILED if name.startswith("notify") else CLEAN_UP))
+    return {
+        "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
+        "QueryLanguage": "JSONata",
+        "StartAt": "begin: read the input",
+        "TimeoutSeconds": (parts.prepare_minutes + 2 * parts.step_minutes) * 60 + 4 * 3600,
+        "States": states,
+    }
+
+
+# --- The stages, in the order in which they are gone through ---
+
+
+def begin(parts: Parts) -> dict[str, State]:
+    return {
+        "begin: read the input": {
+            "Type": "Pass",
+            "Assign": {
+                "run_id": "{% $states.context.Execution.Name %}",
+                "do": "{% $exists($states.input.do) ? $states.input.do : 'run' %}",
+                "revision": "{% $exists($states.input.revision) ? $states.input.revision : 'unknown' %}",
+                "table": "{% $exists($states.input.table) ? $states.input.table : 'features' %}",
+                "attempts": 0,
+                "cluster_id": "",
+                "transient": False,
+                "published": False,
+                "reasons": [],
+                "failed": False,
+            },
+            "Next": "begin: what is to be done?",
+        },
+        "begin: what is to be done?": choice(
+            when("$do = 'run'", CRAWL),
+            when("$do = 'predict'", CLUSTER),
+            refuse("begin", "BadInput", "'the input says do: ' & $string($do) & ', but it can only be run or predict'"),
+        ),
+    }
+
+
+def crawl(parts: Parts) -> dict[str, State]:
+    """Start the crawler, and wait for the end of *this* crawl: right after its start it may still show the one before."""
+    crawler = {"Arguments": {"Name": parts.crawler}, "TimeoutSeconds": 60}
+    last = (
+        "$exists($states.result.Crawler.LastCrawl.StartTime) ? $string($states.result.Crawler.LastCrawl.StartTime) : ''"
+    )
+    status = "$exists($states.result.Crawler.LastCrawl.Status) ? $states.result.Crawler.LastCrawl.Status : 'unknown'"
+    message = "$exists($states.result.Crawler.LastCrawl.ErrorMessage) ? $states.result.Crawler.LastCrawl.ErrorMessage : 'no reason'"
+    somebody_elses = {
+        "ErrorEquals": ["Glue.CrawlerRunningException"],
+        "Assign": {"attempts": "{% $attempts + 1 %}"},
+        "Next": "crawl: has somebody else's crawl time left?",
+    }
+    return {
+        CRAWL: task(
+            parts,
+            "aws-sdk:glue:getCrawler",
+            **crawler,
+            Assign={"last_crawl": f"{{% {last} %}}"},
+            Next="crawl: start the crawler",
+        ),
+        "crawl: start the crawler": task(
+            parts,
+            "aws-sdk:glue:startCrawler",
+            **crawler,
+            Assign={"attempts": 0},
+            Catch=[somebody_elses],
+            Next="crawl: wait",
+        ),
+        "crawl: has somebody else's crawl time left?": choice(
+            when(f"$attempts <= {OTHER_CRAWL_POLLS}", "crawl: wait for somebody else's crawl"),
+            refuse("crawl", "CrawlerBusy", "'the crawler is busy with another crawl that does not end'"),
+        ),
+        "crawl: wait for somebody else's crawl": wait(OTHER_CRAWL_SECONDS, CRAWL),
+        "crawl: wait": wait(POLL_SECONDS, "crawl: ask how far it is"),
+        "crawl: ask how far it is": task(
+            parts,
+            "aws-sdk:glue:getCrawler",
+            **crawler,
+            Assign={
+                "attempts": "{% $attempts + 1 %}",
+                "crawl_ended": f"{{% $states.result.Crawler.State = 'READY' and ({last}) != $last_crawl %}}",
+                "crawl_status": f"{{% {status} %}}",
+                "crawl_message": f"{{% {message} %}}",
+            },
+            Next="crawl: has it ended?",
+        ),
+        "crawl: has it ended?": choice(
+            when("$crawl_ended and $crawl_status = 'SUCCEEDED'", "prepare: run the Glue job"),
+            refuse(
+                "crawl", "CrawlFailed", "'the crawl ended as ' & $crawl_status & ': ' & $crawl_message", "$crawl_ended"
+            ),
+            when(f"$attempts < {CRAWL_POLLS}", "crawl: wait"),
+            refuse(
+                "crawl", "CrawlTimedOut", f"'the crawl had not ended after {CRAWL_POLLS * POLL_SECONDS // 60} minutes'"
+            ),
+        ),
+    }
+
+
+def prepare(parts: Parts) -> dict[str, State]:
+    """The Glue job; what doesn't change from run to run is among the job's own default arguments (stacks/etl.py)."""
+    return {
+        "prepare: run the Glue job": task(
+            parts,
+            "glue:startJobRun.sync",
+            Arguments={"JobName": parts.prepare_job, "Arguments": {"--run-id": "{% $run_id %}"}},
+            TimeoutSeconds=parts.prepare_minutes * 60 + 900,  # the job's own time-out, and what it waits for machines
+            Next=CLUSTER,
+        )
+    }
+
+
+def cluster(parts: Parts) -> dict[str, State]:
+    """The workbench if it is up or coming up, else a transient cluster.
+
+    createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever goes
+    wrong while it starts, it can be ended.
+    """
+    begun = choice(when("$do = 'predict'", "predict: add the step"), otherwise="train: note the current model")
+    asked = {
+        "cluster_state": "{% $states.result.Cluster.Status.State %}",
+        "cluster_message": "{% $exists($states.result.Cluster.Status.StateChangeReason.Message)"
+        " ? $states.result.Cluster.Status.StateChangeReason.Message : 'no reason' %}",
+    }
+    return {
+        CLUSTER: task(
+            parts,
+            "aws-sdk:ssm:getParameter",
+            Arguments={"Name": parts.workbench_parameter},
+            TimeoutSeconds=60,
+            Assign={"workbench": "{% $states.result.Parameter.Value %}"},
+            Next="cluster: is there a workbench?",
+        ),
+        "cluster: is there a workbench?": choice(
+            when("$workbench = 'none'", CREATE), otherwise="cluster: ask for the workbench"
+        ),
+        "cluster: ask for the workbench": task(
+            parts,
+            "aws-sdk:emr:describeCluster",
+            Arguments={"ClusterId": "{% $workbench %}"},
+            TimeoutSeconds=60,
+            Assign=asked,
+            # EMR forgets a cluster some weeks after its end; the parameter may still name it.
+            Catch=[{"ErrorEquals": ["Emr.InvalidRequestException"], "Next": CREATE}],
+            Next="cluster: is the workbench up?",
+        ),
+        "cluster: is the workbench up?": choice(
+            when(
+                "$cluster_state in ['STARTING', 'BOOTSTRAPPING', 'RUNNING', 'WAITING']",
+                "cluster: what is it for?",
+                cluster_id="{% $workbench %}",
+            ),
+            otherwise=CREATE,
+        ),
+        CREATE: task(
+            parts,
+            "elasticmapreduce:createCluster",
+            Arguments=dict(parts.transient_cluster),
+            TimeoutSeconds=300,
+            Assign={"cluster_id": "{% $states.result.ClusterId %}", "transient": True, "attempts": 0},
+            Next="cluster: wait",
+        ),
+        "cluster: wait": wait(POLL_SECONDS, "cluster: ask how far it is"),
+        "cluster: ask how far it is": task(
+            parts,
+            "aws-sdk:emr:describeCluster",
+            Arguments={"ClusterId": "{% $cluster_id %}"},
+            TimeoutSeconds=60,
+            Assign={**asked, "attempts": "{% $attempts + 1 %}"},
+            Next="cluster: is it up?",
+        ),
+        "cluster: is it up?": choice(
+            when("$cluster_state in ['RUNNING', 'WAITING']", "cluster: what is it for?"),
+            refuse(
+                "cluster",
+                "ClusterFailed",
+                "'the transient cluster ' & $cluster_id & ' did not start: ' & $cluster_message",
+                "$not($cluster_state in ['STARTING', 'BOOTSTRAPPING'])",
+            ),
+            when(f"$attempts < {CLUSTER_POLLS}", "cluster: wait"),
+            refuse(
+                "cluster",
+                "ClusterTimedOut",
+                f"'the transient cluster ' & $cluster_id & ' was not up after {CLUSTER_POLLS * POLL_SECONDS // 60} minutes'",
+            ),
+        ),
+        "cluster: what is it for?": begun,
+    }
+
+
+def train(parts: Parts) -> dict[str, State]:
+    """Remember which model is current *before* training: publishing later succeeds only if it is still the same one."""
+    return {
+        "train: note the current model": task(
+            parts,
+            "aws-sdk:s3:getObject",
+            Arguments={"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json"},
+            TimeoutSeconds=60,
+            Assign={"current": "{% $states.result.ETag %}"},
+            Catch=[
+                {"ErrorEquals": ["S3.NoSuchKeyException"], "Assign": {"current": ""}, "Next": "train: add the step"}
+            ],
+            Next="train: add the step",
+        ),
+        "train: add the step": step(
+            parts,
+            "train",
+            parts.train_script,
+            {
+                "--dataset": parts.dataset,
+                "--database": parts.database,
+                "--models": f"s3://{parts.models_bucket}/",
+                "--run-id": "{% $run_id %}",
+                "--revision": "{% $revision %}",
+                "--region": parts.region,
+            },
+            Next="gate: read the verdict",
+        ),
+    }
+
+
+def gate(parts: Parts) -> dict[str, State]:
+    return {
+        "gate: read the verdict": task(
+            parts,
+            "aws-sdk:s3:getObject",
+            Arguments={"Bucket": parts.models_bucket, "Key": f"{{% '{parts.dataset}/' & $run_id & '/gate.json' %}}"},
+            TimeoutSeconds=60,
+            Assign={
+                "passed": "{% $parse($states.result.Body).passed = true %}",
+                "reasons": "{% $append([], $parse($states.result.Body).reasons) %}",
+            },
+            Next="gate: did the model pass?",
+        ),
+        "gate: did the model pass?": choice(when("$passed", "publish: read the metrics"), otherwise=CLEAN_UP),
+    }
+
+
+def publish(parts: Parts) -> dict[str, State]:
+    """Move CURRENT.json to this run, unless another run has moved it since training began."""
+    place = {"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json", "ContentType": "application/json"}
+    folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
+    body = f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id, 'model': '{folder}' & $run_id & '/', 'metrics': $metrics}}) %}}"
+    # S3 answers 412 when the condition no longer holds, and 409 when another write is under way at this moment.
+    lost = (
+        "( $said := $states.errorOutput.Error & ' ' & ($exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : '');"
+        " $contains($said, /PreconditionFailed|ConditionalRequestConflict|Status Code: (412|409)/)"
+        " ? 'another run published first; its model stays, and this one is kept under its run id. Run again to compare with it'"
+        f" : {REASON} )"
+    )
+    moved = {
+        "TimeoutSeconds": 60,
+        "Assign": {"published": True},
+        "Catch": [caught("publish", lost)],
+        "Next": "predict: add the step",
+    }
+    return {
+        "publish: read the metrics": task(
+            parts,
+            "aws-sdk:s3:getObject",
+            Arguments={"Bucket": parts.models_bucket, "Key": f"{{% '{parts.dataset}/' & $run_id & '/metrics.json' %}}"},
+            TimeoutSeconds=60,
+            Assign={
+                "metrics": "{% $parse($states.result.Body).test.{'auc': auc, 'pr_auc': pr_auc, 'log_loss': log_loss,"
+                " 'brier': brier, 'accuracy': accuracy, 'rows': rows} %}"
+            },
+            Next="publish: is it the first model?",
+        ),
+        "publish: is it the first model?": choice(
+            when("$current = ''", "publish: the first model"), otherwise="publish: replace the current model"
+        ),
+        "publish: the first model": task(
+            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfNoneMatch": "*"}, **moved
+        ),
+        "publish: replace the current model": task(
+            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfMatch": "{% $current %}"}, **moved
+        ),
+    }
+
+
+def predict(parts: Parts) -> dict[str, State]:
+    return {
+        "predict: add the step": step(
+            parts,
+            "predict",
+            parts.predict_script,
+            {
+                "--dataset": parts.dataset,
+                "--database": parts.database,
+                "--models": f"s3://{parts.models_bucket}/",
+                "--lake": f"s3://{parts.lake_bucket}/",
+                "--table": "{% $table %}",
+                "--run-id": "{% $run_id %}",
+                "--region": parts.region,
+            },
+            Next=CLEAN_UP,
+        )
+    }
+
+
+def clean_up(parts: Parts) -> dict[str, State]:
+    """Every way out leads through here. A cluster that cannot be ended is a failure, told together with the first one."""
+    stays = (
+        "'the transient cluster ' & $cluster_id & ' could not be ended and costs money until it has been idle for a while'"
+        f" & ' (' & {REASON} & ')' & ($failed ? '; before that: ' & $failure.reason : '')"
+    )
+    return {
+        CLEAN_UP: choice(when("$transient", "clean up: end the transient cluster"), otherwise=REPORT),
+        "clean up: end the transient cluster": task(
+            parts,
+            "elasticmapreduce:terminateCluster",
+            Arguments={"ClusterId": "{% $cluster_id %}"},
+            TimeoutSeconds=300,
+            Catch=[caught("clean up", stays, to=REPORT)],
+            Next=REPORT,
+        ),
+    }
+
+
+def notify(parts: Parts) -> dict[str, State]:
+    who = f"dml {parts.environment} {parts.dataset}"
+
+    def message(subject: str, text: str, **fields: Any) -> State:
+        return task(
+            parts,
+            "sns:publish",
+            Arguments={"TopicArn": parts.topic_arn, "Subject": f"{who}: {subject}", "Message": f"{{% {text} %}}"},
+            TimeoutSeconds=60,
+            **fields,
+        )
+
+    outcome = {
+        "run_id": "{% $run_id %}",
+        "do": "{% $do %}",
+        "published": "{% $published %}",
+        "reasons": "{% $reasons %}",
+    }
+    return {
+        REPORT: choice(
+            when("$failed", "notify: the failure"),
+            when("$do = 'predict'", "notify: the predictions"),
+            when("$published", "notify: the new model"),
+            otherwise="notify: the gate's refusal",
+        ),
+        "notify: the new model": message(
+            "a new model is published",
+            "'Run ' & $run_id & ' has published its model and written its predictions. Its metrics: ' & $string($metrics)",
+            Output=outcome,
+            End=True,
+        ),
+        "notify: the gate's refusal": message(
+            "the gate refused the model",
+            "'Run ' & $run_id & ' trained a model that the gate refused: ' & $join($reasons, '; ') & '. The current model stays.'",
+            Output=outcome,
+            End=True,
+        ),
+        "notify: the predictions": message(
+            "predictions are written",
+            "'Run ' & $run_id & ' has scored the table ' & $table & ' with the current model.'",
+            Output=outcome,
+            End=True,
+        ),
+        "notify: the failure": message(
+            "a run failed",
+            "'Run ' & $run_id & ' failed at stage ' & $failure.stage & ': ' & $failure.reason",
+            Catch=[
+                {"ErrorEquals": ["States.ALL"], "Next": FAILED}
+            ],  # nobody is told, but the run still fails for its own reason
+            Next=FAILED,
+        ),
+        FAILED: {
+            "Type": "Fail",
+            "Error": "{% $failure.error %}",
+            "Cause": "{% $failure.stage & ': ' & $failure.reason %}",
+        },
+    }
+
+
+# --- The kinds of states ---
+
+
+def task(parts: Parts, action: str, *, Catch: list[State] | None = None, **fields: Any) -> State:
+    """A call of a service, tried again when the service is busy. What else goes wrong is caught: `definition` sees to it."""
+    return {
+        "Type": "Task",
+        "Resource": f"arn:{parts.partition}:states:::{action}",
+        "Retry": [
+            {
+                "ErrorEquals": BUSY,
+                "IntervalSeconds": 30,
+                "BackoffRate": 2,
+                "MaxAttempts": 5,
+                "MaxDelaySeconds": 300,
+                "JitterStrategy": "FULL",
+            }
+        ],
+        "Catch": list(Catch or ()),
+        **fields,
+    }
+
+
+def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:
+    """spark-submit on the cluster, by a step that the run waits for."""
+    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.library, script]
+    return task(
+        parts,
+        "elasticmapreduce:addStep.sync",
+        Arguments={
+            "ClusterId": "{% $cluster_id %}",
+            "Step": {
+                "Name": f"{{% '{name} {parts.dataset} ' & $run_id %}}",
+                "ActionOnFailure": "CONTINUE",  # the workbench has other users; a transient cluster is ended by the run
+                "HadoopJarStep": {
+                    "Jar": "command-runner.jar",
+                    "Args": [*command, *(part for pair in arguments.items() for part in pair)],
+                },
+            },
+        },
+        TimeoutSeconds=parts.step_minutes * 60,
+        **fields,
+    )
+
+
+def wait(seconds: int, then: str) -> State:
+    return {"Type": "Wait", "Seconds": seconds, "Next": then}
+
+
+def choice(*rules: State, otherwise: str | None = None) -> State:
+    return {"Type": "Choice", "Choices": list(rules)} | ({"Default": otherwise} if otherwise else {})
+
+
+def when(condition: str, then: str, **assign: Any) -> State:
+    return {"Condition": f"{{% {condition} %}}", "Next": then} | ({"Assign": assign} if assign else {})
+
+
+def refuse(stage: str, error: str, reason: str, condition: str = "true") -> State:
+    """A rule by which a run fails that no service has failed. `reason` is JSONata."""
+    return when(
+        condition, CLEAN_UP, failed=True, failure={"stage": stage, "error": error, "reason": f"{{% {reason} %}}"}
+    )
+
+
+def caught(stage: str, reason: str = REASON, to: str = CLEAN_UP) -> State:
+    """A catcher for whatever went wrong in `stage`. `reason` is JSONata over $states.errorOutput."""
+    failure = {"stage": stage, "error": "{% $states.errorOutput.Error %}", "reason": f"{{% {reason} %}}"}
+    return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": failure}, "Next": to}

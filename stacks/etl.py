@@ -1,0 +1,249 @@
+"""From raw files to features, made at synth time: for each dataset a crawler that catalogues them and a Glue job that prepares them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from datasets import Dataset
+from stacks import code
+from stacks.data import DataStack
+from stacks.outputs import crawler_output, pascal
+from stacks.settings import Environment
+
+GLUE_VERSION = "5.1"  # Spark 3.5.6, the same as EMR's (stacks/emr.py) and the local one (requirements.txt)
+TABLE_LEVEL = 3  # how deep the folder lies that becomes a table, counting the bucket as 1: s3://RAW/{dataset}/{table}/
+
+READ_TABLES = ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartition", "glue:GetPartitions"]
+WRITE_TABLES = ["glue:CreateTable", "glue:UpdateTable"]
+
+
+@dataclass(frozen=True)
+class DatasetEtl:
+    """What the pipeline needs to know of a dataset's crawler and job: their names."""
+
+    crawler: str
+    prepare: str
+
+
+class EtlStack(cdk.Stack):
+    """A crawler and a Glue job for each dataset, each with a role of its own."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        datasets: Sequence[Dataset],
+        data: DataStack,
+        **stack: Any,
+    ) -> None:
+        super().__init__(scope, id, **stack)
+        self._environment = environment
+        self._data = data
+        self._script = code.script(self, "prepare")
+        self._library = code.library(self, datasets)
+        self._classifier = csv_classifier(self, environment)
+        self.datasets = {
+            dataset.name: DatasetEtl(crawler=self._crawler(dataset.name), prepare=self._prepare(dataset.name))
+            for dataset in datasets
+        }
+
+    def _crawler(self, dataset: str) -> str:
+        role = iam.Role(
+            self,
+            f"{pascal(dataset)}CrawlerRole",
+            description=f"Worn by the crawler of {dataset}",
+            assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
+            inline_policies={"crawl": iam.PolicyDocument(statements=self._crawler_rights(dataset))},
+        )
+        crawler = glue.CfnCrawler(
+            self,
+            f"{pascal(dataset)}Crawler",
+            description=f"Catalogues the raw tables of {dataset}: each folder is a table",
+            role=role.role_arn,
+            database_name=self._data.databases[dataset],
+            classifiers=[self._classifier],
+            targets=glue.CfnCrawler.TargetsProperty(
+                s3_targets=[glue.CfnCrawler.S3TargetProperty(path=f"s3://{self._data.raw.bucket_name}/{dataset}/")]
+            ),
+            schema_change_policy=glue.CfnCrawler.SchemaChangePolicyProperty(
+                update_behavior="UPDATE_IN_DATABASE", delete_behavior="LOG"
+            ),
+            configuration=json.dumps(
+                {
+                    "Version": 1.0,
+                    "CrawlerOutput": {"Partitions": {"AddOrUpdateBehavior": "InheritFromTable"}},
+                    "Grouping": {
+                        "TableGroupingPolicy": "CombineCompatibleSchemas",
+                        "TableLevelConfiguration": TABLE_LEVEL,
+                    },
+                }
+            ),
+        )
+        output = crawler_output(dataset)
+        cdk.CfnOutput(self, f"{output}Name", value=crawler.ref).override_logical_id(output)
+        return crawler.ref
+
+    def _crawler_rights(self, dataset: str) -> list[iam.PolicyStatement]:
+        raw = self._data.raw
+        return [
+            *read_prefix("Raw", raw.bucket_arn, f"{dataset}/"),
+            iam.PolicyStatement(
+                sid="CatalogueTables",
+                actions=[
+                    *READ_TABLES,
+                    *WRITE_TABLES,
+                    "glue:BatchGetPartition",
+                    "glue:BatchCreatePartition",
+                    "glue:CreatePartition",
+                    "glue:UpdatePartition",
+                ],
+                resources=catalog_arns(self, self._data.databases[dataset]),
+            ),
+            log_statement(self, "/aws-glue/crawlers"),
+        ]
+
+    def _prepare(self, dataset: str) -> str:
+        role = iam.Role(
+            self,
+            f"{pascal(dataset)}PrepareRole",
+            description=f"Worn by the Glue job that prepares {dataset}",
+            assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
+            inline_policies={"prepare": iam.PolicyDocument(statements=self._prepare_rights(dataset))},
+        )
+        settings = self._environment.etl
+        job = glue.CfnJob(
+            self,
+            f"{pascal(dataset)}Prepare",
+            description=f"Joins and cleans the raw tables of {dataset} into the table `features`",
+            role=role.role_arn,
+            glue_version=GLUE_VERSION,
+            worker_type=settings.worker_type,
+            number_of_workers=settings.workers,
+            timeout=settings.timeout_minutes,
+            max_retries=0,  # whether to try again is the state machine's decision
+            # Two runs at once would race for the table `features`: the second one waits (stacks/pipeline.py).
+            execution_property=glue.CfnJob.ExecutionPropertyProperty(max_concurrent_runs=1),
+            command=glue.CfnJob.JobCommandProperty(
+                name="glueetl", python_version="3", script_location=self._script.s3_object_url
+            ),
+            default_arguments={
+                "--extra-py-files": self._library.s3_object_url,
+                "--enable-metrics": "true",
+                "--enable-observability-metrics": "true",
+                "--enable-continuous-cloudwatch-log": "true",
+                "--job-language": "python",
+                "--dataset": dataset,
+                "--database": self._data.databases[dataset],
+                "--lake": f"s3://{self._data.lake.bucket_name}/",
+                "--region": self.region,
+            },
+        )
+        return job.ref
+
+    def _prepare_rights(self, dataset: str) -> list[iam.PolicyStatement]:
+        lake = self._data.lake.bucket_arn
+        return [
+            code.read_statement("ReadOwnCode", [self._script, self._library]),
+            *read_prefix("Raw", self._data.raw.bucket_arn, f"{dataset}/"),
+            *write_prefixes("Lake", lake, [f"{dataset}/{folder}/" for folder in ("features", "quarantine", "runs")]),
+            iam.PolicyStatement(
+                sid="PublishFeatures",
+                actions=[*READ_TABLES, *WRITE_TABLES],
+                resources=catalog_arns(self, self._data.databases[dataset]),
+            ),
+            log_statement(self, "/aws-glue"),
+            iam.PolicyStatement(
+                sid="SendMetrics",
+                actions=["cloudwatch:PutMetricData"],
+                resources=["*"],  # this action knows no resources
+                conditions={"StringEquals": {"cloudwatch:namespace": "Glue"}},
+            ),
+        ]
+
+
+def csv_classifier(scope: Construct, environment: Environment) -> str:
+    """CSV with a header line, said rather than guessed: without it Glue calls the columns of an all-text file col0, col1, ...
+
+    Glue's API wants a name for a classifier, hence the physical one.
+    """
+    classifier = glue.CfnClassifier(
+        scope,
+        "CsvWithHeader",
+        csv_classifier=glue.CfnClassifier.CsvClassifierProperty(
+            name=f"dml-{environment.name}-csv-with-header",
+            contains_header="PRESENT",
+            delimiter=",",
+            quote_symbol='"',
+            allow_single_column=False,
+        ),
+    )
+    return classifier.ref
+
+
+def read_prefix(what: str, bucket_arn: str, prefix: str) -> list[iam.PolicyStatement]:
+    """The rights to list a bucket and to read what lies under one of its prefixes.
+
+    Listing is not narrowed to the prefix: without the plain right S3 answers 403 instead of 404 for a key that isn't there,
+    and Spark, which asks for a folder as if it were a file first, stops at that.
+    """
+    return [
+        iam.PolicyStatement(
+            sid=f"List{what}", actions=["s3:ListBucket", "s3:GetBucketLocation"], resources=[bucket_arn]
+        ),
+        iam.PolicyStatement(sid=f"Read{what}", actions=["s3:GetObject"], resources=[f"{bucket_arn}/{prefix}*"]),
+    ]
+
+
+def write_prefixes(what: str, bucket_arn: str, prefixes: Sequence[str]) -> list[iam.PolicyStatement]:
+    """The rights that Spark needs to write under some prefixes of a bucket; it deletes only its own temporary files there."""
+    return [
+        iam.PolicyStatement(
+            sid=f"List{what}",
+            actions=["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"],
+            resources=[bucket_arn],
+        ),
+        iam.PolicyStatement(
+            sid=f"Write{what}",
+            actions=[
+                "s3:GetObject",
+                "s3:PutObject",
+                "s3:DeleteObject",
+                "s3:AbortMultipartUpload",
+                "s3:ListMultipartUploadParts",
+            ],
+            resources=[f"{bucket_arn}/{prefix}*" for prefix in prefixes],
+        ),
+    ]
+
+
+def catalog_arns(stack: cdk.Stack, *databases: str) -> list[str]:
+    """The catalog, these databases and their tables: Glue checks a call on a table against all three."""
+    return [
+        stack.format_arn(service="glue", resource="catalog"),
+        *(stack.format_arn(service="glue", resource="database", resource_name=database) for database in databases),
+        *(stack.format_arn(service="glue", resource="table", resource_name=f"{database}/*") for database in databases),
+    ]
+
+
+def log_statement(stack: cdk.Stack, group: str) -> iam.PolicyStatement:
+    """The right to write logs to the groups whose names begin with `group`."""
+    return iam.PolicyStatement(
+        sid="WriteLogs",
+        actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
+        resources=[
+            stack.format_arn(
+                service="logs",
+                resource="log-group",
+                resource_name=f"{group}*",
+                arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+            )
+        ],
+    )

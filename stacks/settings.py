@@ -1,0 +1,124 @@
+"""An environment's settings, read from environments/NAME.toml and checked before anything is built. Used at synth time and by the CLI."""
+
+import tomllib
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+HOME = Path(__file__).parent.parent / "environments"
+
+
+class SettingsError(Exception):
+    """An environment's file is missing or wrong; the message names file, setting, and what it may be."""
+
+
+def _network(value: str) -> str:
+    network = IPv4Network(value)
+    if not 16 <= network.prefixlen <= 24:
+        raise ValueError("a VPC for two zones is between a /16 and a /24")
+    return value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Network(_Part):
+    cidr: Annotated[str, AfterValidator(_network)]
+    nat: Literal["single", "per-zone"]
+
+
+class Notifications(_Part):
+    email: Annotated[str, StringConstraints(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+
+
+class Logs(_Part):
+    keep_days: Literal[7, 14, 30, 90, 180, 365]  # periods that CloudWatch Logs knows
+
+
+class Etl(_Part):
+    worker_type: Literal["G.1X", "G.2X", "G.4X", "G.8X"]
+    workers: int = Field(ge=2, le=100)  # one is the driver
+    timeout_minutes: int = Field(ge=5, le=1440)
+
+
+class Cluster(_Part):
+    instance_type: Annotated[
+        str, StringConstraints(pattern=r"^[cmr][678]g\.[0-9]*x?large$")
+    ]  # Graviton, like the wheels
+    minimum_nodes: int = Field(ge=1, le=100)
+    maximum_nodes: int = Field(ge=1, le=100)
+    volume_gib: int = Field(ge=32, le=1024)
+    step_timeout_minutes: int = Field(ge=5, le=1440)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.maximum_nodes < self.minimum_nodes:
+            raise ValueError(f"maximum_nodes ({self.maximum_nodes}) is below minimum_nodes ({self.minimum_nodes})")
+        return self
+
+
+class Workbench(_Part):
+    enabled: bool
+    idle_minutes: int = Field(ge=10, le=1440)
+
+
+class Environment(_Part):
+    """All that differs between environments. Every setting must be given: a default here would hide it from the reader."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{1,11}$")]
+    keep_data: bool
+    network: Network
+    notifications: Notifications
+    logs: Logs
+    etl: Etl
+    cluster: Cluster
+    workbench: Workbench
+
+
+def environment_names() -> list[str]:
+    """The environments that have a file, sorted."""
+    return sorted(path.stem for path in HOME.glob("*.toml"))
+
+
+def load_environment(name: str) -> Environment:
+    """The settings of an environment, checked. Raises SettingsError naming the file, the setting, and what it may be."""
+    file = HOME / f"{name}.toml"
+    if name not in environment_names():
+        raise SettingsError(
+            f"There is no environment {name!r}; there are: {', '.join(environment_names())}. "
+            f"An environment is a file environments/NAME.toml."
+        )
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"environments/{file.name} is not valid TOML: {error}") from error
+    if "name" in settings:
+        raise SettingsError(f"environments/{file.name}: name: leave it out, an environment is named by its file.")
+    try:
+        return Environment(name=name, **settings)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(file, problem) for problem in error.errors())) from error
+
+
+def _sentence(file: Path, problem: Any) -> str:
+    """One line for one of pydantic's errors: the file, the setting, what was found and what is allowed."""
+    where = f"environments/{file.name}: {'.'.join(str(part) for part in problem['loc'])}"
+    what = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{where} is missing; see environments/dev.toml for what it means."
+    if problem["type"] == "extra_forbidden":
+        return f"{where} is not a setting; here these are: {', '.join(_allowed(problem['loc']))}."
+    return f"{where} is {problem['input']!r}: {what[0].lower()}{what[1:]}."
+
+
+def _allowed(where: tuple[str | int, ...]) -> list[str]:
+    """The settings that may stand beside an unknown one."""
+    part: type[BaseModel] = Environment
+    for step in where[:-1]:
+        annotation = part.model_fields[str(step)].annotation
+        assert isinstance(annotation, type)
+        part = annotation
+    return [name for name in part.model_fields if name != "name"]
