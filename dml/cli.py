@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from stacks.settings import SettingsError
+from stacks.settings import SettingsError, load_environment
 
 from datasets import DatasetError, load_dataset
 from dml import data, pipeline, report, screen, status
@@ -52,7 +52,14 @@ LocalOption = Annotated[
         "--local", help="On this machine, in the embedded cloud; costs nothing. Without it: your AWS account."
     ),
 ]
-EnvironmentOption = Annotated[str, typer.Option("--env", help="Which environment: a file of environments/.")]
+EnvironmentOption = Annotated[
+    str,
+    typer.Option(
+        "--env",
+        help="Which environment: a file of environments/.",
+        callback=lambda name: load_environment(name).name,  # a wrong name is refused before anything is started
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the screen.")]
 
 

@@ -1,0 +1,43 @@
+"""The progress display away from a terminal, as CI and pipes see it."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from dml.board import Board
+
+
+def printed(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, width=200)
+
+
+def test_a_finished_stage_should_print_one_line_with_time_and_detail(console: Console) -> None:
+    with Board(console, ["prepare", "train"]) as board:
+        board.start("prepare")
+        board.done("prepare", "12 rows", seconds=3.25)
+    assert re.fullmatch(r"✓ prepare +3\.2 s  12 rows\n", printed(console))
+
+
+def test_an_error_should_mark_the_stage_that_ran_and_no_other(console: Console) -> None:
+    with pytest.raises(RuntimeError), Board(console, ["prepare", "train", "gate"]) as board:
+        board.start("prepare")
+        board.done("prepare", seconds=1)
+        board.start("train")
+        raise RuntimeError
+    assert [line[:7] for line in printed(console).splitlines()] == ["✓ prepa", "✗ train"]
+
+
+def test_a_terminal_should_show_waiting_stages_too() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Board(console, ["prepare", "train"]) as board:
+        board.start("prepare", "reading flights")
+    assert "reading flights" in printed(console)
+    assert "train" in printed(console)
