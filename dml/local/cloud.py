@@ -1,0 +1,275 @@
+"""Starts, finds and stops the embedded cloud; operator time. Nothing else knows that it is a process."""
+
+import contextlib
+import errno
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dml.errors import UserError
+from dml.local.place import HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
+
+DEFAULT_PORT = 4566
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+NEEDED_BYTES = 1024**3
+# What a child must not inherit: credentials and settings of a real account, and proxies (loopback needs none).
+WITHHELD = ("AWS_", "CDK_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONPATH", "PYTHONHOME", "SPARK_")
+
+
+class Cloud:
+    """The embedded cloud in one folder. `home` is usually .dml in the project's folder."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home.absolute()
+        self._record = self._home / "cloud" / "server.json"
+
+    @property
+    def endpoint(self) -> str:
+        """Its address; UserError if it was never started."""
+        return self.place.endpoint
+
+    @property
+    def place(self) -> Place:
+        """Where it was last started; UserError if it never was."""
+        record = self._read()
+        if record is None:
+            raise UserError("The embedded cloud does not run. Start it: dml local up")
+        return Place(self._home, record["port"])
+
+    @property
+    def log(self) -> Path:
+        """The server's own output."""
+        return self._home / "cloud" / "server.log"
+
+    def up(self, port: int | None = None) -> bool:
+        """Starts it unless it runs, on `port` or where it was last time, with all that it had; False if it ran already.
+
+        Raises UserError if the port is taken, the disk full, or if it does not come up.
+        """
+        with self._alone(), _disk_errors(self._home):
+            record = self._read()
+            if record and self._answers(record):
+                if port not in (None, record["port"]):
+                    raise UserError(
+                        f"The embedded cloud runs on port {record['port']} already. Stop it first: dml local down"
+                    )
+                return False
+            if record and self._is_server(record["pid"]):
+                self._end(record["pid"])  # it lives, but does not answer
+            self._end_orphans()
+            self._start(Place(self._home, port or (record or {}).get("port") or DEFAULT_PORT))
+            return True
+
+    def down(self) -> bool:
+        """Stops it and all that it runs, and returns when they are gone; False if it did not run. Its state is kept."""
+        with self._alone():
+            record = self._read()
+            runs = record is not None and self._is_server(record["pid"])
+            if record and runs:
+                self._end(record["pid"])
+            self._end_orphans()
+            return runs
+
+    def status(self) -> str:
+        """A sentence for the operator."""
+        record = self._read()
+        if record and self._answers(record):
+            return f"The embedded cloud runs at {Place(self._home, record['port']).endpoint} (log: {self.log})."
+        if record and self._is_server(record["pid"]):
+            return f"The embedded cloud runs but does not answer. End it: dml local down (log: {self.log})."
+        return "The embedded cloud does not run."
+
+    def require(self) -> None:
+        """Raises UserError unless it runs and is ours: the bare emulator would report success for jobs it never ran."""
+        record = self._read()
+        if record and self._answers(record):
+            return
+        if record and _listens(record["port"]):
+            raise UserError(
+                f"What listens on port {record['port']} is not this project's embedded cloud. "
+                "Start ours on another one: dml local up --port 4600"
+            )
+        raise UserError("The embedded cloud does not run. Start it: dml local up")
+
+    def save(self) -> None:
+        """Makes it write its state now, so that a crash loses nothing of before."""
+        _ask(self.place.port, "POST", SAVE_PATH, timeout=60.0)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a program that uses it: its address and root keys, and no way to a real account."""
+        cloud = self._home / "cloud"
+        binaries = Path(sys.executable).parent
+        return self._bare_environment() | {
+            **self.place.job_environment(),
+            **ROOT,
+            "AWS_CONFIG_FILE": str(cloud / "no-aws-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(cloud / "no-aws-credentials"),
+            "HOME": str(cloud / "home"),  # the CDK CLI keeps the account of every access key there
+            "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", "")]),
+        }
+
+    def _bare_environment(self) -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if not key.upper().startswith(WITHHELD)}
+
+    # --- the server's process ---
+
+    def _start(self, place: Place) -> None:
+        _check_port(place.port)
+        place.cloud.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(place.cloud).free < NEEDED_BYTES:
+            raise UserError(f"The disk under {place.cloud} has less than 1 GB left. Free some space, then try again.")
+        for folder in (place.cloud / "home", place.cloud / "tmp"):
+            folder.mkdir(exist_ok=True)
+        environment = self._bare_environment() | {
+            **ROOT,
+            HOME_VARIABLE: str(place.home),
+            PORT_VARIABLE: str(place.port),
+            "HOME": str(place.cloud / "home"),
+            "TMPDIR": str(place.cloud / "tmp"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dml.local.server"],
+                cwd=Path(__file__).parents[2],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        record = {"pid": process.pid, "port": place.port}
+        self._record.write_text(json.dumps(record))
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            while not self._answers(record):
+                if process.poll() is not None:
+                    raise UserError(f"The embedded cloud did not start: {_last_line(self.log)} (log: {self.log})")
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"The embedded cloud did not answer within {START_SECONDS:.0f} s (log: {self.log})."
+                    )
+                time.sleep(0.05)
+        except BaseException:
+            self._end(process.pid)
+            process.wait()
+            raise
+
+    def _answers(self, record: dict[str, Any]) -> bool:
+        """Whether our server with our extensions answers there: any other would be somebody else's."""
+        try:
+            marker = json.loads(_ask(record["port"], "GET", MARKER_PATH, timeout=2.0))
+        except (OSError, ValueError):
+            return False
+        ours = {"product": "dml", "home": str(self._home), "pid": record["pid"]}
+        return isinstance(marker, dict) and ours.items() <= marker.items()
+
+    def _is_server(self, pid: int) -> bool:
+        """Whether the process is our server; its number may long be another one's."""
+        found = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return "dml.local.server" in found.stdout
+
+    def _end(self, pid: int) -> None:
+        """Ends the server, which ends what it runs; kills it if it does not within STOP_SECONDS."""
+        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + patience
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                if not self._is_server(pid):
+                    return
+                time.sleep(0.05)
+
+    def _end_orphans(self) -> None:
+        """Kills what a killed server left running: processes whose folder lies in ours."""
+        folders = [str(self._home / "cloud" / name) for name in ("work", "nodes")]
+        for entry in Path("/proc").glob("[0-9]*/cwd"):  # without /proc there is nothing to find it by
+            with contextlib.suppress(OSError):
+                folder = str(entry.readlink())
+                if any(folder == known or folder.startswith(f"{known}/") for known in folders):
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+
+    # --- its record ---
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self._record.read_text())
+            return {"pid": int(record["pid"]), "port": int(record["port"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One start or stop at a time, whatever number of terminals ask for it."""
+        with _disk_errors(self._home):
+            self._home.mkdir(parents=True, exist_ok=True)
+            lock = (self._home / "cloud.lock").open("w")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@contextlib.contextmanager
+def _disk_errors(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"The disk under {home} is full. Free some space, then try again.") from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise UserError(
+                f"{home} cannot be written to: {error.strerror}. Run dml in a folder of your own."
+            ) from error
+        raise
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            raise UserError(
+                f"Port {port} on 127.0.0.1 {'is taken by another program' if taken else f'cannot be used ({error})'}. "
+                f"Choose another one: dml local up --port {4600 if port != 4600 else 4700}"
+            ) from None
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _ask(port: int, method: str, path: str, *, timeout: float) -> bytes:
+    """The body of the server's answer; OSError if there is none with status 200. No proxy comes between."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        if answer.status != http.HTTPStatus.OK:
+            raise OSError(f"{path} answered {answer.status}")
+        return answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

@@ -1,0 +1,231 @@
+"""Roles in the embedded cloud: credentials for whoever wears one, and denials in AWS's words; in the server's process.
+
+ministack's evaluator decides every call that comes over HTTP. What is added here: loopback counts as a secure transport
+(our buckets refuse plain HTTP), Glue's calls are checked on the resources that AWS checks, and a denial names the resource.
+"""
+
+import contextvars
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from dml.local import hooks
+from dml.local.place import ROOT, Place
+
+SESSION_SECONDS = 12 * 3600
+_clients = boto3.Session()
+_clients_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
+_denied_on: contextvars.ContextVar[str] = contextvars.ContextVar("dml_denied_on", default="")
+
+
+class RoleError(Exception):
+    """A role that is missing, or that the service may not wear; the message is worded as AWS words it."""
+
+
+def client(place: Place, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
+    """A boto3 client of the embedded cloud itself, over HTTP, so that every call is authorised like anybody's."""
+    with _clients_lock:
+        return _clients.client(
+            service,
+            endpoint_url=place.endpoint,
+            region_name=place.job_environment()["AWS_REGION"],
+            aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
+            config=Config(retries={"max_attempts": 1}, proxies={}, parameter_validation=True),
+        )
+
+
+def role_arn(role: str) -> str:
+    """The ARN of a role given by ARN or by name."""
+    account = hooks.module("core.responses").get_account_id()
+    return role if role.startswith("arn:") else f"arn:aws:iam::{account}:role/{role}"
+
+
+def credentials_of(role: str, service: str, session: str) -> dict[str, str]:
+    """Temporary credentials of `role` (ARN or name) as `service`, such as glue.amazonaws.com, gets them.
+
+    Raises RoleError if there is no such role or if its trust policy does not let the service wear it.
+    """
+    roles, sts = hooks.module("services.iam"), hooks.module("services.sts")
+    arn = role_arn(role)
+    name = arn.rsplit("/", 1)[-1]
+    record = roles._roles.get(name)
+    if record is None or not _trusts(record.get("AssumeRolePolicyDocument", "{}"), service):
+        raise RoleError(
+            f"Service: {service} is not authorized to perform: sts:AssumeRole on resource: {arn} "
+            + (
+                "because the role does not exist"
+                if record is None
+                else "because its trust policy does not name the service"
+            )
+        )
+    account = arn.split(":")[4]
+    key, secret, token = roles._gen_session_access_key(), roles._gen_secret(), roles._gen_session_token()
+    sts.register_session(
+        key,
+        {
+            "Arn": f"arn:aws:sts::{account}:assumed-role/{name}/{session}",
+            "UserId": f"{record.get('RoleId', name)}:{session}",
+            "SecretAccessKey": secret,
+            "SessionToken": token,
+            "Expiration": time.time() + SESSION_SECONDS,
+            "AccountId": account,
+            "PrincipalType": "AssumedRole",
+        },
+    )
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
+
+
+def role_of_profile(profile: str) -> str:
+    """The ARN of the role in an instance profile, given by name or ARN."""
+    name = profile.rsplit("/", 1)[-1]
+    record = hooks.module("services.iam")._instance_profiles.get(name)
+    if record is None or not record.get("Roles"):
+        raise RoleError(f"Invalid InstanceProfile: {name}.")
+    return role_arn(record["Roles"][0])
+
+
+def pass_role_denial(role: str, service: str) -> Any:
+    """The denial of the current request if its caller may not pass `role` to `service`; None if it may."""
+    evaluator, actions = hooks.module("core.iam_evaluator"), hooks.module("core.iam_actions")
+    request = evaluator._signed_request.get()
+    if request is None:  # the root user, or the embedded cloud itself
+        return None
+    region = hooks.module("core.responses").get_region()
+    context = {"iam:passedtoservice": service}
+    denied = evaluator.enforce(
+        request.access_key_id, "iam:PassRole", "iam", region, resource_arn=role, service_context=context
+    )
+    if denied is None:
+        return None
+    return actions.access_denied_response(
+        "elasticmapreduce",
+        "iam:PassRole",
+        denied.principal_arn,
+        "",
+        resource_arn=role,
+        explicit_deny=denied.decision == "Deny",
+    )
+
+
+def apply() -> None:
+    """Extends ministack's request pipeline."""
+    app, evaluator, actions = (hooks.module(name) for name in ("app", "core.iam_evaluator", "core.iam_actions"))
+    pin = hooks.existing(evaluator, "pin_request_origin")
+
+    def pin_as_secure(source_ip: str, secure_transport: bool) -> None:
+        pin(source_ip, secure_transport or source_ip in ("127.0.0.1", "::1"))
+
+    hooks.replace(evaluator, "pin_request_origin", pin_as_secure)
+    hooks.replace(app, "pin_request_origin", pin_as_secure)
+    for name in ("_signed_request", "_service_principal_matches"):
+        hooks.existing(evaluator, name)
+    for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
+        hooks.existing(hooks.module("services.iam"), name)
+    hooks.existing(hooks.module("services.sts"), "register_session")
+    _name_glue_resources(actions)
+    _check_glue_parents(evaluator)
+    _name_denied_resource(actions)
+
+
+def _trusts(document: Any, service: str) -> bool:
+    matches = hooks.module("core.iam_evaluator")._service_principal_matches
+    statements = (json.loads(document) if isinstance(document, str) else document).get("Statement", [])
+    return any(
+        statement.get("Effect") == "Allow" and matches(statement.get("Principal"), service)
+        for statement in ([statements] if isinstance(statements, dict) else statements)
+    )
+
+
+def _name_glue_resources(actions: Any) -> None:
+    original = hooks.existing(actions, "extract_resource_arn")
+
+    def extract(
+        service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
+    ) -> Any:
+        if service in ("glue", "elasticmapreduce"):
+            try:
+                document = json.loads(body or b"{}")
+            except json.JSONDecodeError:
+                document = {}
+            action = headers.get("x-amz-target", "").rpartition(".")[2]
+            found = glue_resource(action, document) if service == "glue" else _emr_resource(document)
+            if found:
+                return f"arn:aws:{service}:{region}:{account}:{found}"
+        return original(service, method, path, headers, body, query, region, account)
+
+    hooks.replace(actions, "extract_resource_arn", extract)
+
+
+def glue_resource(action: str, request: Mapping[str, Any]) -> str | None:
+    """What a Glue call is about, as the end of an ARN. Source: service authorization reference, AWS Glue."""
+    name = request.get("Name") or request.get("JobName") or request.get("CrawlerName")
+    if "Crawler" in action:
+        return f"crawler/{name}" if name else None
+    if "Job" in action:
+        return f"job/{name}" if name else None
+    database = request.get("DatabaseName")
+    if "Table" in action or "Partition" in action:
+        table = request.get("TableName") or request.get("Name") or request.get("TableInput", {}).get("Name") or "*"
+        return f"table/{database}/{table}" if database else None
+    if "Database" in action:
+        database = request.get("Name") or request.get("DatabaseInput", {}).get("Name")
+        return f"database/{database}" if database else "catalog"
+    return None
+
+
+def _emr_resource(request: Mapping[str, Any]) -> str | None:
+    return f"cluster/{request['ResourceId']}" if "ResourceId" in request else None  # AddTags, RemoveTags
+
+
+def _check_glue_parents(evaluator: Any) -> None:
+    original = hooks.existing(evaluator, "enforce")
+
+    def enforce(
+        access_key_id: str,
+        iam_action: str,
+        service: str,
+        region: str,
+        resource_arn: str = "*",
+        service_context: Any = None,
+    ) -> Any:
+        _denied_on.set("")
+        for arn in glue_ancestry(resource_arn) if service == "glue" else [resource_arn]:
+            denied = original(
+                access_key_id, iam_action, service, region, resource_arn=arn, service_context=service_context
+            )
+            if denied is not None:
+                _denied_on.set(arn)
+                return denied
+        return None
+
+    hooks.replace(evaluator, "enforce", enforce)
+
+
+def glue_ancestry(arn: str) -> list[str]:
+    """A table is reached through its database and the catalog: AWS wants the permission on each of them."""
+    prefix, _, resource = arn.rpartition(":")
+    kind, _, rest = resource.partition("/")
+    if kind == "table" and "/" in rest:
+        return [arn, f"{prefix}:database/{rest.split('/')[0]}", f"{prefix}:catalog"]
+    return [arn, f"{prefix}:catalog"] if kind == "database" else [arn]
+
+
+def _name_denied_resource(actions: Any) -> None:
+    original = hooks.existing(actions, "access_denied_response")
+    word = hooks.existing(actions, "identity_denial_message")
+
+    def respond(service: str, action: str, principal_arn: str, request_id: str, **given: Any) -> Any:
+        if not given.get("message") and not given.get("error_code") and not given.get("resource_policy_arn"):
+            resource = _denied_on.get() or given.get("resource_arn", "*")
+            resource = f'"{resource}"' if service == "s3" else resource
+            given["message"] = word(action, principal_arn, resource, given.get("explicit_deny", False))
+        return original(service, action, principal_arn, request_id, **given)
+
+    hooks.replace(actions, "access_denied_response", respond)

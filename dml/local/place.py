@@ -1,0 +1,59 @@
+"""Where an embedded cloud lives, on disk and on loopback; the server and its client both read it (operator time)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+# The embedded cloud's root user. Keys of our own, so that nothing cached for a real account is ever mistaken for it.
+ACCESS_KEY = "dmlembeddedcloud"
+SECRET_KEY = "not-a-secret"  # noqa: S105 - it opens nothing but a server on this machine's loopback
+ROOT = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+MARKER_PATH = "/_dml/cloud"
+SAVE_PATH = "/_dml/save"
+HOME_VARIABLE = "DML_LOCAL_HOME"
+PORT_VARIABLE = "GATEWAY_PORT"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One embedded cloud: its folder (usually .dml) and its port on 127.0.0.1."""
+
+    home: Path
+    port: int
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """The place that this server process was started for."""
+        return cls(Path(os.environ[HOME_VARIABLE]), int(os.environ[PORT_VARIABLE]))
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def cloud(self) -> Path:
+        return self.home / "cloud"
+
+    @property
+    def logs(self) -> Path:
+        return self.cloud / "logs"
+
+    @property
+    def state(self) -> Path:
+        return self.cloud / "state"
+
+    @property
+    def objects(self) -> Path:
+        return self.cloud / "s3"
+
+    def job_environment(self) -> dict[str, str]:
+        """What tells a program in the embedded cloud where AWS is; its role's credentials come on top."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }

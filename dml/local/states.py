@@ -1,0 +1,334 @@
+"""Step Functions in the embedded cloud: what a Task calls is called over HTTP under the state machine's role; in the server.
+
+So a permission that the role lacks fails the execution here as it does on AWS. Added to ministack besides: the `.sync`
+integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, and executions that end what
+they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here takes minutes.
+"""
+
+import contextvars
+import datetime
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import botocore.session
+from botocore import xform_name
+from botocore.exceptions import ClientError, ParamValidationError
+
+from dml.local import hooks, iam
+from dml.local.place import Place
+
+log = logging.getLogger("dml.states")
+
+POLL_SECONDS = 0.2
+STOPPED_WITH_SERVER = "States.ServiceRestart"
+# Names in an `aws-sdk:` resource that boto3 calls otherwise, and the prefixes of their error names.
+BOTO_NAMES = {"sfn": "stepfunctions", "cloudwatchlogs": "logs", "eventbridge": "events"}
+ERROR_PREFIXES = {"emr": "Emr"}
+JOB_RUN_ENDED = ("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED")
+STEP_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
+
+
+class Stopped(BaseException):
+    """Unwinds a thread whose execution is over; a BaseException, so that no Retry, Catch or except of ministack holds it."""
+
+
+@dataclass
+class Execution:
+    """The execution that the current thread works for. `deadlines`: of the Task states around, in time.monotonic()."""
+
+    record: dict[str, Any]
+    credentials: Mapping[str, str]
+    deadlines: tuple[float, ...] = field(default=())
+
+    @property
+    def over(self) -> bool:
+        return bool(self.record["status"] != "RUNNING")
+
+
+_execution: contextvars.ContextVar[Execution | None] = contextvars.ContextVar("dml_execution", default=None)
+
+
+class StateMachines:
+    """Runs executions and their integrations."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._sfn = hooks.module("services.stepfunctions")
+        self._models = botocore.session.get_session()
+        self._optimised: dict[str, Callable[[str, Any], Any]] = {
+            "glue:startJobRun": self._start_job_run,
+            "elasticmapreduce:createCluster": self._create_cluster,
+            "elasticmapreduce:terminateCluster": self._terminate_cluster,
+            "elasticmapreduce:addStep": self._add_step,
+            "elasticmapreduce:cancelStep": self._cancel_step,
+            "sns:publish": self._publish,
+        }
+
+    def apply(self) -> None:
+        """Extends ministack's interpreter."""
+        for name in (
+            "_state_machines",
+            "_executions",
+            "_ExecutionError",
+            "_api_name_to_sfn_key",
+            "_AWS_SDK_ERROR_PREFIX",
+        ):
+            hooks.existing(self._sfn, name)
+        self._run_execution = hooks.replace(self._sfn, "_run_execution", self.run_execution)
+        self._fail_execution = hooks.replace(self._sfn, "_fail_execution", self.fail_execution)
+        self._invoke = hooks.replace(self._sfn, "_invoke_resource", self.invoke)
+        self._invoke_in_time = hooks.replace(self._sfn, "_invoke_resource_with_timeout", self.invoke_in_time)
+        self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
+        self._sleep = hooks.replace(self._sfn, "_scaled_sleep", self.sleep)
+        hooks.existing(self._sfn, "_SFN_WAIT_SCALE")
+
+    def run_execution(self, arn: str) -> None:
+        """Runs one execution on this thread, as the machine's role, within the machine's TimeoutSeconds."""
+        record = self._sfn._executions[arn]
+        machine = self._sfn._state_machines.get(record["stateMachineArn"], {})
+        try:
+            credentials = iam.credentials_of(machine.get("roleArn", ""), "states.amazonaws.com", record["name"][:64])
+        except iam.RoleError as error:
+            self.fail_execution(record, "States.Runtime", str(error))
+            return
+        token = _execution.set(Execution(record, credentials))
+        timeout = json.loads(machine["definition"]).get("TimeoutSeconds")
+        timer = threading.Timer(timeout or 0, contextvars.copy_context().run, args=(self._time_out, record))
+        timer.daemon = True
+        if timeout:
+            timer.start()
+        try:
+            self._run_execution(arn)
+        except Stopped:
+            log.info("%s was stopped", arn)
+        finally:
+            timer.cancel()
+            _execution.reset(token)
+
+    def fail_execution(self, record: dict[str, Any], error: str, cause: str) -> None:
+        """Fails an execution that still runs; one that was stopped stays ABORTED."""
+        if record["status"] == "RUNNING":
+            self._fail_execution(record, error, cause)
+
+    def error_matches(self, error_equals: list[str], error: str) -> bool:
+        """On AWS neither States.ALL nor States.TaskFailed catches these two (guide, "Handling errors")."""
+        if error in ("States.Runtime", "States.DataLimitExceeded"):
+            return error in error_equals
+        return bool(self._matches(error_equals, error))
+
+    def sleep(self, seconds: float) -> None:
+        """A Wait or the pause before a Retry, which ends when the execution does."""
+        end = time.monotonic() + seconds * self._sfn._SFN_WAIT_SCALE
+        while (left := end - time.monotonic()) > 0:
+            self._checkpoint()
+            time.sleep(min(left, POLL_SECONDS))
+
+    def invoke(self, resource: str, arguments: Any) -> Any:
+        """A Task's call. Activities, Lambda functions and nested executions stay ministack's."""
+        name = resource.partition(":states:::")[2]
+        if name.startswith("aws-sdk:"):
+            service, action = name.removeprefix("aws-sdk:").split(":")[:2]
+            return self._call(service, action[0].upper() + action[1:], arguments)
+        integration = self._optimised.get(name.removesuffix(".sync"))
+        if integration is not None:
+            return integration(name, arguments)
+        return self._invoke(resource, arguments)
+
+    def invoke_in_time(self, resource: str, arguments: Any, timeout: float) -> Any:
+        """A Task with TimeoutSeconds. One that waits for a job ends the job when its time is over."""
+        execution = _execution.get()
+        if execution is None or not resource.endswith(".sync"):
+            return self._invoke_in_time(resource, arguments, timeout)
+        deadlines = (*execution.deadlines, time.monotonic() + float(timeout))
+        token = _execution.set(Execution(execution.record, execution.credentials, deadlines))
+        try:
+            return self.invoke(resource, arguments)
+        finally:
+            _execution.reset(token)
+
+    # --- integrations ---
+
+    def _start_job_run(self, name: str, arguments: Any) -> Any:
+        started = self._call("glue", "StartJobRun", arguments)
+        ids = {"JobName": arguments["JobName"], "RunId": started["JobRunId"]}
+        if not name.endswith(".sync"):
+            return {"JobRunId": ids["RunId"], "JobName": ids["JobName"]}
+        run = self._wait_for(
+            lambda: self._call("glue", "GetJobRun", ids)["JobRun"],
+            lambda run: run["JobRunState"] in JOB_RUN_ENDED,
+            lambda: self._call("glue", "BatchStopJobRun", {"JobName": ids["JobName"], "JobRunIds": [ids["RunId"]]}),
+        )
+        return self._result(run, succeeded=run["JobRunState"] == "SUCCEEDED")
+
+    def _add_step(self, name: str, arguments: Any) -> Any:
+        cluster = arguments["ClusterId"]
+        request = {"JobFlowId": cluster, "Steps": [arguments["Step"]]}
+        if "ExecutionRoleArn" in arguments:
+            request["ExecutionRoleArn"] = arguments["ExecutionRoleArn"]
+        step_id = self._call("emr", "AddJobFlowSteps", request, prefix="ElasticMapReduce")["StepIds"][0]
+        if not name.endswith(".sync"):
+            return {"StepId": step_id}
+        result = self._wait_for(
+            lambda: self._call("emr", "DescribeStep", {"ClusterId": cluster, "StepId": step_id}),
+            lambda result: result["Step"]["Status"]["State"] in STEP_ENDED,
+            lambda: self._call("emr", "CancelSteps", {"ClusterId": cluster, "StepIds": [step_id]}),
+        )
+        return self._result(result, succeeded=result["Step"]["Status"]["State"] == "COMPLETED")
+
+    def _create_cluster(self, name: str, arguments: Any) -> Any:
+        made = self._call("emr", "RunJobFlow", arguments, prefix="ElasticMapReduce")
+        started = {"ClusterId": made["JobFlowId"], "ClusterArn": made.get("ClusterArn", "")}
+        if not name.endswith(".sync"):
+            return started
+        result = self._wait_for(
+            lambda: self._call("emr", "DescribeCluster", {"ClusterId": started["ClusterId"]}),
+            lambda result: result["Cluster"]["Status"]["State"] not in ("STARTING", "BOOTSTRAPPING", "TERMINATING"),
+            lambda: self._call("emr", "TerminateJobFlows", {"JobFlowIds": [started["ClusterId"]]}),
+        )
+        up = result["Cluster"]["Status"]["State"] in ("WAITING", "RUNNING")
+        return self._result(started | result, succeeded=up)
+
+    def _terminate_cluster(self, name: str, arguments: Any) -> Any:
+        cluster = arguments["ClusterId"]
+        self._call("emr", "TerminateJobFlows", {"JobFlowIds": [cluster]}, prefix="ElasticMapReduce")
+        if not name.endswith(".sync"):
+            return {}
+        return self._wait_for(
+            lambda: self._call("emr", "DescribeCluster", {"ClusterId": cluster}),
+            lambda result: result["Cluster"]["Status"]["State"] in ("TERMINATED", "TERMINATED_WITH_ERRORS"),
+            lambda: None,
+        )
+
+    def _cancel_step(self, _name: str, arguments: Any) -> Any:
+        request = {"ClusterId": arguments["ClusterId"], "StepIds": [arguments["StepId"]]}
+        return self._call("emr", "CancelSteps", request, prefix="ElasticMapReduce")["CancelStepsInfoList"][0]
+
+    def _publish(self, _name: str, arguments: Any) -> Any:
+        message = arguments.get("Message", "")
+        text = message if isinstance(message, str) else json.dumps(message)
+        return self._call("sns", "Publish", arguments | {"Message": text}, prefix="SNS")
+
+    def _result(self, result: dict[str, Any], *, succeeded: bool) -> dict[str, Any]:
+        if not succeeded:
+            raise self._sfn._ExecutionError("States.TaskFailed", json.dumps(result))
+        return result
+
+    # --- calls ---
+
+    def _call(self, service: str, action: str, arguments: Any, *, prefix: str = "") -> Any:
+        """One AWS call as the machine's role; members are named in and out as the SDK for Java names them."""
+        execution = _execution.get()
+        if execution is None:
+            raise self._sfn._ExecutionError("States.Runtime", f"{action} was called outside of an execution")
+        boto_name = BOTO_NAMES.get(service, service)
+        prefix = (
+            prefix or ERROR_PREFIXES.get(service) or self._sfn._AWS_SDK_ERROR_PREFIX.get(service, service.capitalize())
+        )
+        model = self._models.get_service_model(boto_name)
+        if action not in model.operation_names:
+            raise self._sfn._ExecutionError("States.Runtime", f"{service} has no action {action}")
+        operation = model.operation_model(action)
+        try:
+            client = iam.client(self._place, boto_name, execution.credentials)
+            given = self._to_wire(arguments or {}, operation.input_shape) if operation.input_shape else {}
+            answer = getattr(client, xform_name(action))(**given)
+        except ParamValidationError as error:
+            raise self._sfn._ExecutionError("States.Runtime", str(error)) from None
+        except ClientError as error:
+            modelled = {shape.error_code for shape in model.error_shapes} | {shape.name for shape in model.error_shapes}
+            raise self._sfn._ExecutionError(*sdk_error(prefix, error, modelled)) from None
+        answer.pop("ResponseMetadata", None)
+        return self._from_wire(answer, operation.output_shape) if operation.output_shape else {}
+
+    def _to_wire(self, value: Any, shape: Any) -> Any:
+        if shape.type_name == "structure" and isinstance(value, dict):
+            names = {self._sfn._api_name_to_sfn_key(name): name for name in shape.members} | {
+                n: n for n in shape.members
+            }
+            return {
+                names.get(key, key): self._to_wire(item, shape.members[names[key]]) if key in names else item
+                for key, item in value.items()
+                if item is not None
+            }
+        if shape.type_name == "list" and isinstance(value, list):
+            return [self._to_wire(item, shape.member) for item in value]
+        if shape.type_name == "map" and isinstance(value, dict):
+            return {key: self._to_wire(item, shape.value) for key, item in value.items()}
+        if shape.type_name in ("integer", "long") and isinstance(value, float) and value.is_integer():
+            return int(value)  # JSONata knows one kind of number
+        if shape.type_name == "blob":
+            return (value if isinstance(value, str) else json.dumps(value)).encode()
+        return value
+
+    def _from_wire(self, value: Any, shape: Any) -> Any:
+        if shape.type_name == "structure" and isinstance(value, dict):
+            return {
+                self._sfn._api_name_to_sfn_key(key): self._from_wire(item, shape.members[key])
+                for key, item in value.items()
+                if key in shape.members
+            }
+        if shape.type_name == "list" and isinstance(value, list):
+            return [self._from_wire(item, shape.member) for item in value]
+        if shape.type_name == "map" and isinstance(value, dict):
+            return {key: self._from_wire(item, shape.value) for key, item in value.items()}
+        if isinstance(value, datetime.datetime):
+            return value.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if shape.type_name == "blob":
+            return (value.read() if hasattr(value, "read") else value).decode("utf-8", errors="replace")
+        return value
+
+    # --- the end of things ---
+
+    def _wait_for(self, fetch: Callable[[], Any], ended: Callable[[Any], bool], cancel: Callable[[], Any]) -> Any:
+        """Polls a job until it has ended; ends it if the execution is stopped or the Task's time is over."""
+        while not ended(found := fetch()):
+            try:
+                self._checkpoint()
+            except (Stopped, self._sfn._ExecutionError):
+                self._quietly(cancel)
+                raise
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def _quietly(self, cancel: Callable[[], Any]) -> None:
+        """Ending a job is a best effort on AWS, too: a role without the right to leaves it running."""
+        try:
+            cancel()
+        except self._sfn._ExecutionError as error:
+            log.warning("A job could not be ended: %s: %s", error.error, error.cause)
+
+    def _checkpoint(self) -> None:
+        execution = _execution.get()
+        if execution is None:
+            return
+        if execution.over:
+            raise Stopped
+        if any(time.monotonic() > deadline for deadline in execution.deadlines):
+            raise self._sfn._ExecutionError("States.Timeout", "The task ran longer than its TimeoutSeconds.")
+
+    def _time_out(self, record: dict[str, Any]) -> None:
+        if record["status"] == "RUNNING":
+            record.update(status="TIMED_OUT", stopDate=self._sfn.now_iso(), error="States.Timeout")
+            details = {"executionTimedOutEventDetails": {"error": "States.Timeout"}}
+            self._sfn._add_event(record, "ExecutionTimedOut", details)
+            self._sfn._emit_execution_status_event(record)
+
+
+def sdk_error(prefix: str, error: ClientError, modelled: set[str]) -> tuple[str, str]:
+    """A failed call's error name and cause. A code that the service's model does not know gets the service's own name.
+
+    So a conditional PutObject that loses is S3.S3Exception, and only its cause tells the status code 412.
+    """
+    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+    metadata = error.response.get("ResponseMetadata", {})
+    name = code.removesuffix("Exception") if code in modelled else prefix
+    cause = (
+        f"{message} (Service: {prefix}, Status Code: {metadata.get('HTTPStatusCode')}, "
+        f"Request ID: {metadata.get('RequestId', '')})"
+    )
+    return f"{prefix}.{name}Exception", cause
