@@ -44,6 +44,10 @@ BLOCK = 32 * 1024 * 1024  # S3A's default; Hadoop cuts a text file into splits o
 Item = TypeVar("Item")
 
 
+class Refusal(OSError):
+    """What the gateway will not do; a sentence that needs nothing added."""
+
+
 class Location(NamedTuple):
     """A bucket and a key without slashes at either end; the empty key is the bucket itself."""
 
@@ -97,7 +101,7 @@ class Staging:
 
     def path(self, location: Location) -> Path:
         if not {"..", "."}.isdisjoint(location.key.split("/")):
-            raise OSError(f'{location}: "." and ".." cannot be part of a name.')
+            raise Refusal(f'{location}: "." and ".." cannot be part of a name.')
         return self._root / location.bucket / location.key
 
     def stat(self, location: Location) -> Entry | None:
@@ -330,7 +334,7 @@ class FileSystem:
         elif source.uncommitted:
             self._upload(source, entry, target)
         elif target.uncommitted:
-            raise OSError(f"{source} cannot be renamed to {target}: a job's temporary folder takes nothing from S3.")
+            raise Refusal(f"{source} cannot be renamed to {target}: a job's temporary folder takes nothing from S3.")
         else:
             self._move(source, entry, target)
         return True
@@ -340,9 +344,7 @@ class FileSystem:
         if entry is None:
             return False
         if entry.is_directory and not recursive and self.children(location):
-            raise OSError(
-                f"{location} is a directory that is not empty, and the job did not ask to delete what is in it."
-            )
+            raise Refusal(f"{location} is not empty, and the job did not ask to delete what is in it.")
         if location.uncommitted:
             self._staging.delete(location)
         else:
@@ -399,8 +401,9 @@ def failure(error: Exception, location: Location) -> Failure:
     """The Java exception that says the same, so that Spark reports a missing path or permission as what it is."""
     if isinstance(error, ClientError):
         code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-        if code == "AccessDenied":  # AWS's sentence names principal, action and resource: passed on word for word
-            return Failure(403, "org.apache.hadoop.security.AccessControlException", message)
+        if code == "AccessDenied":  # AWS's own words; they name principal and action, but not always the resource
+            where = "" if location.bucket in message else f" ({location})"
+            return Failure(403, "org.apache.hadoop.security.AccessControlException", message + where)
         if code in ("NoSuchKey", "404"):
             return Failure(404, "java.io.FileNotFoundException", f"{location} does not exist.")
         if code == "NoSuchBucket":
@@ -412,6 +415,8 @@ def failure(error: Exception, location: Location) -> Failure:
         return Failure(404, "java.io.FileNotFoundException", str(error))
     if isinstance(error, FileExistsError):
         return Failure(403, "org.apache.hadoop.fs.FileAlreadyExistsException", str(error))
+    if isinstance(error, Refusal):
+        return Failure(400, "java.io.IOException", str(error))
     return Failure(500, "java.io.IOException", f"S3 access to {location} failed: {error}")
 
 
@@ -521,7 +526,7 @@ class Conversation(BaseHTTPRequestHandler):
             ):  # S3 has none of these; Hadoop's client expects silence
                 self._send(200)
             case _:
-                raise OSError(f"S3 has no {operation or method}: objects are written whole, and read or replaced.")
+                raise Refusal(f"S3 has no {operation or method}: objects are written whole, and read or replaced.")
 
     def _redirect(self) -> None:
         """The client sends and fetches data in a second step only, at the address that the first step gives it."""
