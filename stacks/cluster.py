@@ -1,7 +1,6 @@
-"""The EMR clusters, made at synth time: their roles and encryption, the workbench with Zeppelin, and what a starting node reads."""
+"""The EMR clusters, made at synth time: roles, encryption, the workbench with Zeppelin, what a starting node reads."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_emr as emr
@@ -9,7 +8,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_ssm as ssm
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from datasets import Dataset
 from stacks import code
@@ -18,7 +17,7 @@ from stacks.emr import ZEPPELIN_USER, ClusterDefinition, spark_configurations, t
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
 from stacks.network import EMR_TAG, NetworkStack
 from stacks.outputs import Output
-from stacks.settings import Environment
+from stacks.settings import Environment, tags
 
 TRANSIENT_IDLE_SECONDS = 20 * 60  # ends a transient cluster whose run was stopped, and so could not end it
 NO_WORKBENCH = "none"
@@ -36,28 +35,29 @@ class ClusterStack(cdk.Stack):
         datasets: Sequence[Dataset],
         network: NetworkStack,
         data: DataStack,
-        tags: dict[str, str],
-        **stack: Any,
     ) -> None:
-        super().__init__(scope, id, tags=tags, **stack)
+        super().__init__(scope, id)
         self._data = data
-        # Ids that change travel by parameter, read when a node or a run starts: an export would tie the stacks together, and
-        # a changed argument of the bootstrap action would replace the cluster. Hence also physical names: they are the address.
+        # Ids that change travel by parameter, read when a node or a run starts: an export would tie stacks together,
+        # a changed argument of the bootstrap action would replace the cluster. Physical names: they are the address.
         self.parameters = f"/dml/{environment.name}"
         self.workbench_parameter = f"{self.parameters}/workbench"
 
         self.train = code.script(self, "train")
         self.predict = code.script(self, "predict")
         self.library = code.library(self, datasets)
-        shipped = self._publish(environment, datasets)
+        wheels = code.wheels(self)
+        notes = code.notes(self, environment, datasets)
         bootstrap = assets.Asset(self, "Bootstrap", path=str(code.ROOT / "cluster" / "bootstrap.sh"))
 
-        key = disk_key(self)
-        self.node_role = self._node_role(datasets, key, [bootstrap, self.train, self.predict, self.library, *shipped])
+        self.key = key = disk_key(self)
+        self.node_role = self._node_role(
+            datasets, key, [bootstrap, wheels, notes, self.library, self.train, self.predict]
+        )
         self.service_role = self._service_role(key)
-        # EMR and Step Functions look for a profile that is named as its role.
-        profile = emr_profile(self, self.node_role)
-        security = emr.CfnSecurityConfiguration(self, "Security", security_configuration=security_settings(key))
+        # Step Functions and EMR look for a profile that is named as its role.
+        name = self.node_role.role_name
+        profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[name], instance_profile_name=name)
 
         self.definition = ClusterDefinition(
             name=f"dml-{environment.name}-transient",
@@ -72,16 +72,20 @@ class ClusterStack(cdk.Stack):
             groups=network.groups,
             service_role=self.service_role.role_name,
             instance_profile=profile.ref,
-            security_configuration=security.ref,
             log_uri=f"s3://{data.logs.bucket_name}/emr/",
             bootstrap_script=bootstrap.s3_object_url,
             bootstrap_arguments=[f"{self.parameters}/cluster", self.region],
-            tags={EMR_TAG: "true", **tags},
+            tags={EMR_TAG: "true", **tags(environment)},
         )
-        workbench = self._workbench(environment) if environment.workbench.enabled else None
-        if workbench:
-            for needed in (self.service_role, self.node_role, key, profile):
-                workbench.node.add_dependency(needed)
+        shipped = self._parameters(
+            {
+                "wheels": wheels.s3_object_url,
+                "code": self.library.s3_object_url,
+                "notes": notes.s3_object_url,
+                "notebook": data.workspace.s3_url_for_object(f"{ZEPPELIN_USER}/notebook/"),
+            }
+        )
+        workbench = self._workbench(environment, profile, *shipped) if environment.workbench.enabled else None
         parameter = ssm.StringParameter(
             self,
             "WorkbenchId",
@@ -93,32 +97,20 @@ class ClusterStack(cdk.Stack):
             Output.WORKBENCH_PARAMETER
         )
 
-    def _publish(self, environment: Environment, datasets: Sequence[Dataset]) -> list[assets.Asset]:
-        """Put wheels, code and notes where a starting node finds them: the parameters that cluster/bootstrap.sh reads."""
-        wheels = code.wheels(self)
-        notes = code.notes(
-            self, {"environment": environment.name, "datasets": ",".join(dataset.name for dataset in datasets)}
-        )
-        for name, value, description in (
-            ("wheels", wheels.s3_object_url, "The cluster's Python packages"),
-            ("code", self.library.s3_object_url, "jobs/ and datasets/, for notes to import"),
-            ("notes", notes.s3_object_url, "The Zeppelin notes that a workbench starts with"),
-            (
-                "notebook",
-                self._data.workspace.s3_url_for_object(f"{ZEPPELIN_USER}/notebook/"),
-                "Where Zeppelin keeps its notes",
-            ),
-        ):
+    def _parameters(self, values: dict[str, str]) -> list[ssm.StringParameter]:
+        """What cluster/bootstrap.sh reads on a starting node."""
+        return [
             ssm.StringParameter(
                 self,
-                name.capitalize() + "Uri",
+                f"{name.capitalize()}Parameter",
                 parameter_name=f"{self.parameters}/cluster/{name}",
                 string_value=value,
-                description=description,
+                description="Read by nodes of EMR clusters when they start (cluster/bootstrap.sh)",
             )
-        return [wheels, notes]
+            for name, value in values.items()
+        ]
 
-    def _workbench(self, environment: Environment) -> emr.CfnCluster:
+    def _workbench(self, environment: Environment, *needed: IConstruct) -> emr.CfnCluster:
         definition = with_zeppelin(
             self.definition,
             name=f"dml-{environment.name}-workbench",
@@ -126,12 +118,15 @@ class ClusterStack(cdk.Stack):
             bucket=self._data.workspace.bucket_name,
             region=self.region,
         )
-        cluster = emr.CfnCluster(self, "Workbench", **template_properties(definition))
+        security = security_configuration(self, self.key)
+        cluster = emr.CfnCluster(self, "Workbench", **template_properties(definition, security_configuration=security))
         cdk.Tags.of(cluster).add(EMR_TAG, "true")
+        # Rights must be there before EMR uses them, and until the cluster is gone.
+        cluster.node.add_dependency(self.service_role, self.node_role, self.key, *needed)
         return cluster
 
     def _service_role(self, key: kms.Key) -> iam.Role:
-        """What EMR itself wears to start machines. Its managed policy passes no instance role but AWS's own default one."""
+        """What EMR wears to start machines. Its managed policy passes no instance role but AWS's own default one."""
         clusters = self.format_arn(service="elasticmapreduce", resource="*")
         trust = iam.ServicePrincipal(
             "elasticmapreduce.amazonaws.com",
@@ -234,10 +229,6 @@ class ClusterStack(cdk.Stack):
         )
 
 
-def emr_profile(scope: Construct, role: iam.Role) -> iam.CfnInstanceProfile:
-    return iam.CfnInstanceProfile(scope, "NodeProfile", roles=[role.role_name], instance_profile_name=role.role_name)
-
-
 def disk_key(scope: Construct) -> kms.Key:
     """The key of the clusters' disks. EMR takes no AWS-owned key for them; it holds nothing that outlives a cluster."""
     return kms.Key(
@@ -259,32 +250,31 @@ def use_key(key: kms.Key) -> iam.PolicyStatement:
             "kms:ReEncryptFrom",
             "kms:ReEncryptTo",
             "kms:GenerateDataKey",
+            "kms:GenerateDataKeyWithoutPlaintext",
             "kms:DescribeKey",
         ],
         resources=[key.key_arn],
     )
 
 
-def security_settings(key: kms.Key) -> dict[str, Any]:
+def security_configuration(scope: Construct, key: kms.Key) -> str:
     """EMR's security configuration: everything at rest encrypted, instance credentials by session token only (IMDSv2).
 
+    Each stack with clusters makes its own: any change makes a new one, and an exported name could then not be changed.
     Traffic inside a cluster stays inside its own security groups; TLS there would want a certificate from the operator.
     """
-    return {
-        "EncryptionConfiguration": {
-            "EnableInTransitEncryption": False,
-            "EnableAtRestEncryption": True,
-            "AtRestEncryptionConfiguration": {
-                "S3EncryptionConfiguration": {"EncryptionMode": "SSE-S3"},
-                "LocalDiskEncryptionConfiguration": {
-                    "EncryptionKeyProviderType": "AwsKms",
-                    "AwsKmsKey": key.key_arn,
-                    "EnableEbsEncryption": True,
-                },
+    encryption = {
+        "EnableInTransitEncryption": False,
+        "EnableAtRestEncryption": True,
+        "AtRestEncryptionConfiguration": {
+            "S3EncryptionConfiguration": {"EncryptionMode": "SSE-S3"},
+            "LocalDiskEncryptionConfiguration": {
+                "EncryptionKeyProviderType": "AwsKms",
+                "AwsKmsKey": key.key_arn,
+                "EnableEbsEncryption": True,
             },
         },
-        "InstanceMetadataServiceConfiguration": {
-            "MinimumInstanceMetadataServiceVersion": 2,
-            "HttpPutResponseHopLimit": 1,
-        },
     }
+    metadata = {"MinimumInstanceMetadataServiceVersion": 2, "HttpPutResponseHopLimit": 1}
+    settings = {"EncryptionConfiguration": encryption, "InstanceMetadataServiceConfiguration": metadata}
+    return emr.CfnSecurityConfiguration(scope, "Security", security_configuration=settings).ref

@@ -1,6 +1,6 @@
-"""What runs on clusters, packed as S3 assets at synth time: entry scripts, the zip they import from, wheels, and notes.
+"""What runs on clusters, packed at synth time as S3 assets: entry scripts, their library, wheels, notes.
 
-An asset lies in the CDK's own bucket under the hash of its content, so a role is given exactly the objects that it reads.
+An asset lies in the CDK's own bucket under the hash of its content; a role is given exactly the objects that it reads.
 """
 
 import json
@@ -16,6 +16,8 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from datasets import Dataset
+from notebooks.zpln import build_notes
+from stacks.settings import Environment, database_name
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "cluster" / "requirements.txt"
@@ -33,7 +35,7 @@ def script(scope: Construct, name: str) -> assets.Asset:
 
 
 def library(scope: Construct, datasets: Sequence[Dataset]) -> assets.Asset:
-    """The zip that every job imports from: `jobs/`, and `datasets/` with each dataset's checked settings as plain JSON."""
+    """The zip that every job imports from: `jobs/`, and `datasets/` with each dataset's settings as plain JSON."""
     with TemporaryDirectory() as folder:
         write_library(Path(folder), datasets)
         return assets.Asset(scope, "Library", path=folder)
@@ -70,21 +72,24 @@ def check_wheels(folder: Path) -> None:
     missing = [f"{name}=={version}" for name, version in locked if (name.replace("-", "_"), version) not in there]
     if missing:
         raise CodeError(
-            f"The cluster's Python packages are not all in {folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder} "
-            f"(missing: {', '.join(missing)}). Fetch them: make setup"
+            f"The cluster's Python packages are not all in {folder}. "
+            f"Missing: {', '.join(missing)}. Fetch them: make setup"
         )
 
 
-def notes(scope: Construct, parameters: dict[str, str]) -> assets.Asset:
-    """The Zeppelin notes that a new workbench starts with; `parameters` fill the names that differ between environments."""
+def notes(scope: Construct, environment: Environment, datasets: Sequence[Dataset]) -> assets.Asset:
+    """The Zeppelin notes that a new workbench starts with: a folder for each dataset."""
     with TemporaryDirectory() as folder:
-        write_notes(Path(folder), parameters)
+        # Notes in a zip that isn't empty even where there are none: unpacking an empty one is an error.
+        Path(folder, "README").write_text("Copied to the workspace bucket by cluster/bootstrap.sh\n", encoding="utf-8")
+        for dataset in datasets:
+            parameters = {
+                "environment": environment.name,
+                "dataset": dataset.name,
+                "database": database_name(environment, dataset.name),
+            }
+            build_notes(ROOT / "notebooks", Path(folder), folder=dataset.name, parameters=parameters)
         return assets.Asset(scope, "Notes", path=folder)
-
-
-def write_notes(folder: Path, parameters: dict[str, str]) -> None:
-    """Write the notes as Zeppelin reads them. notebooks/zpln.py builds them; `parameters` are named in it."""
-    Path(folder, "parameters.json").write_text(json.dumps(parameters, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def read_statement(sid: str, objects: Iterable[assets.Asset]) -> iam.PolicyStatement:

@@ -1,7 +1,6 @@
 """Where data are kept, made at synth time: the five buckets, and a Glue database for each dataset."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_glue as glue
@@ -10,21 +9,14 @@ from constructs import Construct
 
 from datasets import Dataset
 from stacks.outputs import Output, database_output, pascal
-from stacks.settings import Environment
-
-
-def database_name(environment: Environment, dataset: str) -> str:
-    """The Glue database of a dataset. A physical name: people type it in SQL, and two environments may share an account."""
-    return f"{environment.name}_{dataset}"
+from stacks.settings import Environment, database_name
 
 
 class DataStack(cdk.Stack):
     """Raw files in, lake (features, predictions), models (the registry), workspace (Zeppelin's notes), logs (EMR's)."""
 
-    def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], **stack: Any
-    ) -> None:
-        super().__init__(scope, id, termination_protection=environment.keep_data, **stack)
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset]) -> None:
+        super().__init__(scope, id, termination_protection=environment.keep_data)
         logs_expire = s3.LifecycleRule(id="expire-logs", expiration=cdk.Duration.days(environment.logs.keep_days))
         self.raw = self._bucket(Output.RAW_BUCKET, environment)
         self.lake = self._bucket(Output.LAKE_BUCKET, environment)
@@ -69,7 +61,7 @@ class DataStack(cdk.Stack):
 
 
 def _housekeeping(versioned: bool) -> list[s3.LifecycleRule]:
-    """S3A, EMR's S3 client since 7.10, leaves unfinished uploads behind; old versions are kept a month for undoing mistakes."""
+    """S3A, EMR's S3 client, leaves unfinished uploads behind; old versions are kept a month for undoing mistakes."""
     rules = [
         s3.LifecycleRule(id="abort-unfinished-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(7))
     ]

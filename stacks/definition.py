@@ -1,7 +1,7 @@
-"""A dataset's state machine as Step Functions reads it (Amazon States Language, JSONata). Pure Python, called at synth time.
+"""A dataset's state machine as Step Functions reads it (Amazon States Language, JSONata). Plain data, made at synth.
 
-A state is named "stage: what it does"; the CLI shows the part before the colon. What later states need travels in variables
-($run_id, $cluster_id ...), never in the states' inputs. Whatever fails sets $failure and goes the one way out:
+A state is named "stage: what it does"; the CLI shows the part before the colon. What later states need travels in
+variables ($run_id, $cluster_id ...), never in inputs. Whatever fails sets $failure and goes the one way out:
 
     clean up: end the transient cluster, if there is one -> notify: say which stage failed and why -> Fail
 """
@@ -14,14 +14,17 @@ from typing import Any
 State = dict[str, Any]
 
 POLL_SECONDS = 20
-CRAWL_POLLS = 180  # an hour
-CLUSTER_POLLS = 120  # 40 minutes; a small cluster takes 5 to 10
+CRAWL_MINUTES = 60
+CRAWL_POLLS = CRAWL_MINUTES * 60 // POLL_SECONDS
+CLUSTER_MINUTES = 40  # a small cluster takes 5 to 10
+CLUSTER_POLLS = CLUSTER_MINUTES * 60 // POLL_SECONDS
 OTHER_CRAWL_SECONDS = 60
 OTHER_CRAWL_POLLS = 60  # an hour
 
 CRAWL = "crawl: note the last crawl"
 CLUSTER = "cluster: look up the workbench"
 CREATE = "cluster: create a transient one"
+REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
 FAILED = "failed"
@@ -46,14 +49,14 @@ BUSY = [
     "Ssm.ThrottlingException",
 ]
 
-# The reason inside an error's Cause: Glue's ErrorMessage, or a step's FailureDetails, or the Cause itself; with the ids by which the
-# logs are found. Regular expressions rather than $parse: a Cause may be cut off, and an error here would end the run uncleaned.
-# \x5c is a backslash and \x7b, \x7d are braces: JSONata's scanner miscounts brackets that stand beside escaped ones.
+# The reason inside $failure.cause: Glue's ErrorMessage, or a step's FailureDetails, or the cause itself; with the ids
+# by which logs are found. Regular expressions, not $parse: a cause may be cut off, and an error here would end the run
+# uncleaned. \x5c is a backslash, \x7b a brace: JSONata's scanner miscounts brackets beside escaped characters.
 REASON = re.sub(
     r"\s+",
     " ",
     r"""(
-      $cause := $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : 'no cause was given';
+      $cause := $failure.cause;
       $glue := $match($cause, /"ErrorMessage"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $details := $match($cause, /"FailureDetails"\s*:\s*\x7b(.*)/, 1).groups[0];
       $message := $match($details, /"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
@@ -66,6 +69,14 @@ REASON = re.sub(
         & ($exists($id) ? ' [' & $id & ']' : '')
         & ($exists($log) ? ' (log: ' & $log & ')' : '')
     )""",
+)
+# S3 answers 412 when CURRENT.json is no longer what it was, and 409 when another write is under way at this moment.
+LOST = (
+    "$contains($failure.error & ' ' & $failure.cause,"
+    " /PreconditionFailed|ConditionalRequestConflict|Status Code: 4(12|09)/)"
+)
+LOST_REASON = (
+    "another run published first: its model stays, and this one is kept under its run id; run again to compare them"
 )
 
 
@@ -93,12 +104,12 @@ class Parts:
 
 
 def definition(parts: Parts) -> dict[str, Any]:
-    """The whole machine. Input: {"do": "run" | "predict", "revision"?: the git revision, "table"?: the table to score}."""
+    """The whole machine. Input: {"do": "run" | "predict", "revision"?: git's, "table"?: the table to score}."""
     stages = (begin, crawl, prepare, cluster, train, gate, publish, predict, clean_up, notify)
     states = {name: state for stage in stages for name, state in stage(parts).items()}
     for name, state in states.items():
         if state["Type"] == "Task" and not any(catcher["ErrorEquals"] == ["States.ALL"] for catcher in state["Catch"]):
-            state["Catch"].append(caught(name.partition(":")[0], to=FAILED if name.startswith("notify") else CLEAN_UP))
+            state["Catch"].append(caught(name.partition(":")[0]))
     return {
         "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
         "QueryLanguage": "JSONata",
@@ -117,9 +128,9 @@ def begin(parts: Parts) -> dict[str, State]:
             "Type": "Pass",
             "Assign": {
                 "run_id": "{% $states.context.Execution.Name %}",
-                "do": "{% $exists($states.input.do) ? $states.input.do : 'run' %}",
-                "revision": "{% $exists($states.input.revision) ? $states.input.revision : 'unknown' %}",
-                "table": "{% $exists($states.input.table) ? $states.input.table : 'features' %}",
+                "do": f"{{% {given('$states.input.do', 'run')} %}}",
+                "revision": f"{{% {given('$states.input.revision', 'unknown')} %}}",
+                "table": f"{{% {given('$states.input.table', 'features')} %}}",
                 "attempts": 0,
                 "cluster_id": "",
                 "transient": False,
@@ -138,13 +149,10 @@ def begin(parts: Parts) -> dict[str, State]:
 
 
 def crawl(parts: Parts) -> dict[str, State]:
-    """Start the crawler, and wait for the end of *this* crawl: right after its start it may still show the one before."""
-    crawler = {"Arguments": {"Name": parts.crawler}, "TimeoutSeconds": 60}
-    last = (
-        "$exists($states.result.Crawler.LastCrawl.StartTime) ? $string($states.result.Crawler.LastCrawl.StartTime) : ''"
-    )
-    status = "$exists($states.result.Crawler.LastCrawl.Status) ? $states.result.Crawler.LastCrawl.Status : 'unknown'"
-    message = "$exists($states.result.Crawler.LastCrawl.ErrorMessage) ? $states.result.Crawler.LastCrawl.ErrorMessage : 'no reason'"
+    """Start the crawler and wait for the end of *this* crawl: at first it may still show the one before."""
+    crawler: State = {"Arguments": {"Name": parts.crawler}, "TimeoutSeconds": 60}
+    last_crawl = "$states.result.Crawler.LastCrawl"
+    started = given(f"$string({last_crawl}.StartTime)", "")
     somebody_elses = {
         "ErrorEquals": ["Glue.CrawlerRunningException"],
         "Assign": {"attempts": "{% $attempts + 1 %}"},
@@ -155,7 +163,7 @@ def crawl(parts: Parts) -> dict[str, State]:
             parts,
             "aws-sdk:glue:getCrawler",
             **crawler,
-            Assign={"last_crawl": f"{{% {last} %}}"},
+            Assign={"last_crawl": f"{{% {started} %}}"},
             Next="crawl: start the crawler",
         ),
         "crawl: start the crawler": task(
@@ -178,9 +186,9 @@ def crawl(parts: Parts) -> dict[str, State]:
             **crawler,
             Assign={
                 "attempts": "{% $attempts + 1 %}",
-                "crawl_ended": f"{{% $states.result.Crawler.State = 'READY' and ({last}) != $last_crawl %}}",
-                "crawl_status": f"{{% {status} %}}",
-                "crawl_message": f"{{% {message} %}}",
+                "crawl_ended": f"{{% $states.result.Crawler.State = 'READY' and ({started}) != $last_crawl %}}",
+                "crawl_status": f"{{% {given(f'{last_crawl}.Status', 'unknown')} %}}",
+                "crawl_message": f"{{% {given(f'{last_crawl}.ErrorMessage', 'no reason')} %}}",
             },
             Next="crawl: has it ended?",
         ),
@@ -190,9 +198,7 @@ def crawl(parts: Parts) -> dict[str, State]:
                 "crawl", "CrawlFailed", "'the crawl ended as ' & $crawl_status & ': ' & $crawl_message", "$crawl_ended"
             ),
             when(f"$attempts < {CRAWL_POLLS}", "crawl: wait"),
-            refuse(
-                "crawl", "CrawlTimedOut", f"'the crawl had not ended after {CRAWL_POLLS * POLL_SECONDS // 60} minutes'"
-            ),
+            refuse("crawl", "CrawlTimedOut", f"'the crawl had not ended after {CRAWL_MINUTES} minutes'"),
         ),
     }
 
@@ -213,14 +219,13 @@ def prepare(parts: Parts) -> dict[str, State]:
 def cluster(parts: Parts) -> dict[str, State]:
     """The workbench if it is up or coming up, else a transient cluster.
 
-    createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever goes
-    wrong while it starts, it can be ended.
+    createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever
+    goes wrong while it starts, it can be ended.
     """
     begun = choice(when("$do = 'predict'", "predict: add the step"), otherwise="train: note the current model")
     asked = {
         "cluster_state": "{% $states.result.Cluster.Status.State %}",
-        "cluster_message": "{% $exists($states.result.Cluster.Status.StateChangeReason.Message)"
-        " ? $states.result.Cluster.Status.StateChangeReason.Message : 'no reason' %}",
+        "cluster_message": f"{{% {given('$states.result.Cluster.Status.StateChangeReason.Message', 'no reason')} %}}",
     }
     return {
         CLUSTER: task(
@@ -281,7 +286,7 @@ def cluster(parts: Parts) -> dict[str, State]:
             refuse(
                 "cluster",
                 "ClusterTimedOut",
-                f"'the transient cluster ' & $cluster_id & ' was not up after {CLUSTER_POLLS * POLL_SECONDS // 60} minutes'",
+                f"'the transient cluster ' & $cluster_id & ' was not up after {CLUSTER_MINUTES} minutes'",
             ),
         ),
         "cluster: what is it for?": begun,
@@ -340,18 +345,13 @@ def publish(parts: Parts) -> dict[str, State]:
     """Move CURRENT.json to this run, unless another run has moved it since training began."""
     place = {"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json", "ContentType": "application/json"}
     folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
-    body = f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id, 'model': '{folder}' & $run_id & '/', 'metrics': $metrics}}) %}}"
-    # S3 answers 412 when the condition no longer holds, and 409 when another write is under way at this moment.
-    lost = (
-        "( $said := $states.errorOutput.Error & ' ' & ($exists($states.errorOutput.Cause) ? $states.errorOutput.Cause : '');"
-        " $contains($said, /PreconditionFailed|ConditionalRequestConflict|Status Code: (412|409)/)"
-        " ? 'another run published first; its model stays, and this one is kept under its run id. Run again to compare with it'"
-        f" : {REASON} )"
+    body = (
+        f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id,"
+        f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics}}) %}}"
     )
-    moved = {
+    moved: State = {
         "TimeoutSeconds": 60,
         "Assign": {"published": True},
-        "Catch": [caught("publish", lost)],
         "Next": "predict: add the step",
     }
     return {
@@ -399,19 +399,32 @@ def predict(parts: Parts) -> dict[str, State]:
 
 
 def clean_up(parts: Parts) -> dict[str, State]:
-    """Every way out leads through here. A cluster that cannot be ended is a failure, told together with the first one."""
-    stays = (
-        "'the transient cluster ' & $cluster_id & ' could not be ended and costs money until it has been idle for a while'"
-        f" & ' (' & {REASON} & ')' & ($failed ? '; before that: ' & $failure.reason : '')"
+    """Every way out leads through here. A cluster that cannot be ended is a failure, told with the first one."""
+    left = (
+        "'the transient cluster ' & $cluster_id & ' could not be ended and costs money until it has idled for long: '"
+        " & $states.errorOutput.Error"
+        " & ($failed ? '. Before that, at stage ' & $failure.stage & ': ' & $failure.reason : '')"
     )
+    stays = {"stage": "clean up", "error": "{% $states.errorOutput.Error %}", "reason": f"{{% {left} %}}"}
     return {
+        REASONS: {
+            "Type": "Pass",
+            "Assign": {
+                "failure": {
+                    "stage": "{% $failure.stage %}",
+                    "error": "{% $failure.error %}",
+                    "reason": f"{{% $failure.stage = 'publish' and {LOST} ? '{LOST_REASON}' : {REASON} %}}",
+                }
+            },
+            "Next": CLEAN_UP,
+        },
         CLEAN_UP: choice(when("$transient", "clean up: end the transient cluster"), otherwise=REPORT),
         "clean up: end the transient cluster": task(
             parts,
             "elasticmapreduce:terminateCluster",
             Arguments={"ClusterId": "{% $cluster_id %}"},
             TimeoutSeconds=300,
-            Catch=[caught("clean up", stays, to=REPORT)],
+            Catch=[{"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": stays}, "Next": REPORT}],
             Next=REPORT,
         ),
     }
@@ -444,13 +457,13 @@ def notify(parts: Parts) -> dict[str, State]:
         ),
         "notify: the new model": message(
             "a new model is published",
-            "'Run ' & $run_id & ' has published its model and written its predictions. Its metrics: ' & $string($metrics)",
+            "'Run ' & $run_id & ' has published its model and predictions. Its metrics: ' & $string($metrics)",
             Output=outcome,
             End=True,
         ),
         "notify: the gate's refusal": message(
             "the gate refused the model",
-            "'Run ' & $run_id & ' trained a model that the gate refused: ' & $join($reasons, '; ') & '. The current model stays.'",
+            "'The gate refused the model of ' & $run_id & ': ' & $join($reasons, '; ') & '. The current model stays.'",
             Output=outcome,
             End=True,
         ),
@@ -480,7 +493,7 @@ def notify(parts: Parts) -> dict[str, State]:
 
 
 def task(parts: Parts, action: str, *, Catch: list[State] | None = None, **fields: Any) -> State:
-    """A call of a service, tried again when the service is busy. What else goes wrong is caught: `definition` sees to it."""
+    """A call of a service, tried again when the service is busy. What else goes wrong `definition` catches."""
     return {
         "Type": "Task",
         "Resource": f"arn:{parts.partition}:states:::{action}",
@@ -533,6 +546,11 @@ def when(condition: str, then: str, **assign: Any) -> State:
     return {"Condition": f"{{% {condition} %}}", "Next": then} | ({"Assign": assign} if assign else {})
 
 
+def given(expression: str, otherwise: str) -> str:
+    """JSONata for what may not be there: reading it plainly would be an error, and not every state can catch one."""
+    return f"$exists({expression}) ? {expression} : '{otherwise}'"
+
+
 def refuse(stage: str, error: str, reason: str, condition: str = "true") -> State:
     """A rule by which a run fails that no service has failed. `reason` is JSONata."""
     return when(
@@ -540,7 +558,15 @@ def refuse(stage: str, error: str, reason: str, condition: str = "true") -> Stat
     )
 
 
-def caught(stage: str, reason: str = REASON, to: str = CLEAN_UP) -> State:
-    """A catcher for whatever went wrong in `stage`. `reason` is JSONata over $states.errorOutput."""
-    failure = {"stage": stage, "error": "{% $states.errorOutput.Error %}", "reason": f"{{% {reason} %}}"}
-    return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": failure}, "Next": to}
+def caught(stage: str) -> State:
+    """The catcher for whatever goes wrong in `stage`. After the clean-up only the run's own failure can tell of it."""
+    cause = given("$string($states.errorOutput.Cause)", "Step Functions gave no cause")
+    failure = {"stage": stage, "error": "{% $states.errorOutput.Error %}"}
+    if stage == "notify":
+        told = failure | {"reason": f"{{% {cause} %}}"}
+        return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": told}, "Next": FAILED}
+    return {
+        "ErrorEquals": ["States.ALL"],
+        "Assign": {"failed": True, "failure": failure | {"cause": f"{{% {cause} %}}"}},
+        "Next": REASONS,
+    }

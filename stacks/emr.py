@@ -1,4 +1,4 @@
-"""What a cluster is, said once at synth time and rendered twice: as the workbench's template and as createCluster's parameters."""
+"""What a cluster is, said once at synth time and rendered twice: as a template and as createCluster's parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,6 @@ class ClusterDefinition:
     groups: EmrGroups
     service_role: str
     instance_profile: str
-    security_configuration: str
     log_uri: str
     bootstrap_script: str
     bootstrap_arguments: Sequence[str]
@@ -99,7 +98,7 @@ def with_zeppelin(
     )
 
 
-def template_properties(cluster: ClusterDefinition) -> dict[str, Any]:
+def template_properties(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
     """The arguments of CfnCluster."""
 
     def group(count: int) -> emr.CfnCluster.InstanceGroupConfigProperty:
@@ -139,7 +138,7 @@ def template_properties(cluster: ClusterDefinition) -> dict[str, Any]:
         ),
         "service_role": cluster.service_role,
         "job_flow_role": cluster.instance_profile,
-        "security_configuration": cluster.security_configuration,
+        "security_configuration": security_configuration,
         "log_uri": cluster.log_uri,
         "bootstrap_actions": [
             emr.CfnCluster.BootstrapActionConfigProperty(
@@ -163,7 +162,7 @@ def template_properties(cluster: ClusterDefinition) -> dict[str, Any]:
     }
 
 
-def request_parameters(cluster: ClusterDefinition) -> dict[str, Any]:
+def request_parameters(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
     """The parameters of elasticmapreduce:createCluster, which are those of EMR's RunJobFlow."""
 
     def group(role: str, count: int) -> dict[str, Any]:
@@ -198,7 +197,7 @@ def request_parameters(cluster: ClusterDefinition) -> dict[str, Any]:
         },
         "ServiceRole": cluster.service_role,
         "JobFlowRole": cluster.instance_profile,
-        "SecurityConfiguration": cluster.security_configuration,
+        "SecurityConfiguration": security_configuration,
         "LogUri": cluster.log_uri,
         "BootstrapActions": [
             {

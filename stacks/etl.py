@@ -1,9 +1,8 @@
-"""From raw files to features, made at synth time: for each dataset a crawler that catalogues them and a Glue job that prepares them."""
+"""From raw files to features, made at synth time: for each dataset a crawler and the Glue job that prepares it."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_glue as glue
@@ -35,16 +34,9 @@ class EtlStack(cdk.Stack):
     """A crawler and a Glue job for each dataset, each with a role of its own."""
 
     def __init__(
-        self,
-        scope: Construct,
-        id: str,
-        *,
-        environment: Environment,
-        datasets: Sequence[Dataset],
-        data: DataStack,
-        **stack: Any,
+        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], data: DataStack
     ) -> None:
-        super().__init__(scope, id, **stack)
+        super().__init__(scope, id)
         self._environment = environment
         self._data = data
         self._script = code.script(self, "prepare")
@@ -170,7 +162,7 @@ class EtlStack(cdk.Stack):
 
 
 def csv_classifier(scope: Construct, environment: Environment) -> str:
-    """CSV with a header line, said rather than guessed: without it Glue calls the columns of an all-text file col0, col1, ...
+    """CSV with a header line, said rather than guessed: of an all-text file Glue calls the columns col0, col1, ...
 
     Glue's API wants a name for a classifier, hence the physical one.
     """
@@ -191,8 +183,8 @@ def csv_classifier(scope: Construct, environment: Environment) -> str:
 def read_prefix(what: str, bucket_arn: str, prefix: str) -> list[iam.PolicyStatement]:
     """The rights to list a bucket and to read what lies under one of its prefixes.
 
-    Listing is not narrowed to the prefix: without the plain right S3 answers 403 instead of 404 for a key that isn't there,
-    and Spark, which asks for a folder as if it were a file first, stops at that.
+    Listing is not narrowed to the prefix: without the plain right S3 answers 403 instead of 404 for a key that isn't
+    there, and Spark, which asks for a folder as if it were a file first, stops at that.
     """
     return [
         iam.PolicyStatement(
@@ -203,7 +195,7 @@ def read_prefix(what: str, bucket_arn: str, prefix: str) -> list[iam.PolicyState
 
 
 def write_prefixes(what: str, bucket_arn: str, prefixes: Sequence[str]) -> list[iam.PolicyStatement]:
-    """The rights that Spark needs to write under some prefixes of a bucket; it deletes only its own temporary files there."""
+    """The rights that Spark needs to write under some prefixes of a bucket; it deletes its own temporary files."""
     return [
         iam.PolicyStatement(
             sid=f"List{what}",

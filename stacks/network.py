@@ -1,7 +1,6 @@
-"""The network that clusters live in, made at synth time: private subnets over two zones, and EMR's three security groups."""
+"""The network of the clusters, made at synth time: private subnets over two zones, and EMR's three security groups."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
@@ -9,7 +8,7 @@ from constructs import Construct
 
 from stacks.settings import Environment
 
-# EMR's service role (AmazonEMRServicePolicy_v2) may only use what bears this tag: subnets, security groups, and the cluster itself.
+# EMR's service role (AmazonEMRServicePolicy_v2) may only use what bears this tag: subnets, security groups, clusters.
 EMR_TAG = "for-use-with-amazon-emr-managed-policies"
 ZONES = 2
 
@@ -26,8 +25,8 @@ class EmrGroups:
 class NetworkStack(cdk.Stack):
     """VPC, NAT, S3 gateway endpoint, EMR's security groups."""
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment, **stack: Any) -> None:
-        super().__init__(scope, id, **stack)
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        super().__init__(scope, id)
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
@@ -54,8 +53,9 @@ class NetworkStack(cdk.Stack):
 def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
     """The three groups with exactly the rules that EMR looks for, each a resource of its own.
 
-    EMR adds every rule that it misses, unseen by CloudFormation, and then the groups, which name each other, cannot be deleted
-    (EMR Management Guide, "Working with Amazon EMR-managed security groups"). Rules of their own are deleted before the groups.
+    EMR adds every rule that it misses, unseen by CloudFormation, and then the groups, which name each other, cannot be
+    deleted (EMR Management Guide, "Working with Amazon EMR-managed security groups"). CloudFormation deletes rules that
+    are resources before their groups.
     """
     anywhere = ec2.CfnSecurityGroup.EgressProperty(
         ip_protocol="-1", cidr_ip="0.0.0.0/0", description="All traffic out, by NAT"

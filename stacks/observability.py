@@ -1,7 +1,5 @@
 """Who is told what, made at synth time: one topic for all notifications, and the alarms that send to it."""
 
-from typing import Any
-
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
@@ -15,10 +13,10 @@ from stacks.settings import Environment
 
 
 class ObservabilityStack(cdk.Stack):
-    """The notification topic. Alarms stand beside what they watch, in that stack: here they would tie the stacks in a circle."""
+    """The notification topic. Alarms stand in the stack of what they watch: here they would tie stacks in a circle."""
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment, **stack: Any) -> None:
-        super().__init__(scope, id, **stack)
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        super().__init__(scope, id)
         self.topic = sns.Topic(self, "Notifications", enforce_ssl=True)
         # A topic with a policy of its own loses the default one, by which the account's alarms may publish.
         self.topic.add_to_resource_policy(
@@ -36,7 +34,7 @@ class ObservabilityStack(cdk.Stack):
 
 
 def alarm_on_lost_runs(scope: Construct, *, dataset: str, state_machine_arn: str, topic: sns.ITopic) -> None:
-    """Alarms for runs that ended badly, even in ways that the state machine cannot tell of itself (timed out, stopped)."""
+    """Alarms for runs that ended badly, even in ways that a state machine cannot tell of: timed out, stopped."""
     for metric, how in (
         ("ExecutionsFailed", "failed"),
         ("ExecutionsTimedOut", "timed out"),

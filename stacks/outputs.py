@@ -1,4 +1,4 @@
-"""The names that cross from the stacks (synth time) to the CLI (operator time). Imports nothing, so that both may import it."""
+"""The names that cross from the stacks (synth time) to the CLI (operator time). Imports nothing of either."""
 
 from enum import StrEnum
 

@@ -1,6 +1,7 @@
 """The way from raw data to predictions, made at synth time: a state machine for each dataset, its role, its alarms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aws_cdk as cdk
@@ -10,14 +11,14 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from datasets import Dataset
-from stacks.cluster import ClusterStack
+from stacks.cluster import ClusterStack, security_configuration
 from stacks.data import DataStack
 from stacks.definition import Parts, definition
 from stacks.emr import request_parameters
-from stacks.etl import DatasetEtl, EtlStack
+from stacks.etl import EtlStack
 from stacks.observability import ObservabilityStack, alarm_on_lost_runs
 from stacks.outputs import pascal, state_machine_output
-from stacks.settings import Environment
+from stacks.settings import Environment, tags
 
 RETENTION = {
     7: logs.RetentionDays.ONE_WEEK,
@@ -29,33 +30,33 @@ RETENTION = {
 }
 
 
+@dataclass(frozen=True)
+class Made:
+    """The stacks that a pipeline runs through."""
+
+    data: DataStack
+    etl: EtlStack
+    cluster: ClusterStack
+    observability: ObservabilityStack
+
+
 class PipelineStack(cdk.Stack):
     """A state machine for each dataset; stacks/definition.py says what it does."""
 
     def __init__(
-        self,
-        scope: Construct,
-        id: str,
-        *,
-        environment: Environment,
-        datasets: Sequence[Dataset],
-        data: DataStack,
-        etl: EtlStack,
-        cluster: ClusterStack,
-        observability: ObservabilityStack,
-        **stack: Any,
+        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], made: Made
     ) -> None:
-        super().__init__(scope, id, **stack)
+        super().__init__(scope, id)
+        security = security_configuration(self, made.cluster.key)
+        transient = request_parameters(made.cluster.definition, security_configuration=security)
         for dataset in datasets:
             Pipeline(
                 self,
                 pascal(dataset.name),
                 environment=environment,
                 dataset=dataset.name,
-                data=data,
-                etl=etl.datasets[dataset.name],
-                cluster=cluster,
-                observability=observability,
+                made=made,
+                transient_cluster=transient,
             )
 
 
@@ -69,13 +70,12 @@ class Pipeline(Construct):
         *,
         environment: Environment,
         dataset: str,
-        data: DataStack,
-        etl: DatasetEtl,
-        cluster: ClusterStack,
-        observability: ObservabilityStack,
+        made: Made,
+        transient_cluster: Mapping[str, Any],
     ) -> None:
         super().__init__(scope, id)
         stack = cdk.Stack.of(self)
+        data, etl, cluster, topic = made.data, made.etl.datasets[dataset], made.cluster, made.observability.topic
         parts = Parts(
             environment=environment.name,
             dataset=dataset,
@@ -88,8 +88,8 @@ class Pipeline(Construct):
             predict_script=cluster.predict.s3_object_url,
             library=cluster.library.s3_object_url,
             workbench_parameter=cluster.workbench_parameter,
-            transient_cluster=request_parameters(cluster.definition),
-            topic_arn=observability.topic.topic_arn,
+            transient_cluster=transient_cluster,
+            topic_arn=topic.topic_arn,
             partition=stack.partition,
             region=stack.region,
             prepare_minutes=environment.etl.timeout_minutes,
@@ -114,9 +114,7 @@ class Pipeline(Construct):
             ),
             tracing_enabled=True,
         )
-        alarm_on_lost_runs(
-            self, dataset=dataset, state_machine_arn=machine.state_machine_arn, topic=observability.topic
-        )
+        alarm_on_lost_runs(self, dataset=dataset, state_machine_arn=machine.state_machine_arn, topic=topic)
         output = state_machine_output(dataset)
         cdk.CfnOutput(self, f"{output}Arn", value=machine.state_machine_arn).override_logical_id(output)
 
@@ -135,7 +133,7 @@ def log_group(scope: Construct, environment: Environment, dataset: str) -> logs.
 def rights(
     stack: cdk.Stack, environment: Environment, parts: Parts, data: DataStack, cluster: ClusterStack
 ) -> list[iam.PolicyStatement]:
-    """What one dataset's state machine may do: run its crawler and its job, use our clusters, move its model, tell the topic."""
+    """What a state machine may do: run its crawler and job, use our clusters, move its model, tell the topic."""
     clusters = stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")
     models = data.models.bucket_arn
     return [
@@ -171,8 +169,7 @@ def rights(
             resources=[clusters],
             conditions={
                 "StringEquals": {
-                    "elasticmapreduce:ResourceTag/project": "dml",
-                    "elasticmapreduce:ResourceTag/environment": environment.name,
+                    f"elasticmapreduce:ResourceTag/{key}": value for key, value in tags(environment).items()
                 }
             },
         ),

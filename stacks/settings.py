@@ -1,9 +1,9 @@
-"""An environment's settings, read from environments/NAME.toml and checked before anything is built. Used at synth time and by the CLI."""
+"""An environment's settings, read from environments/NAME.toml and checked. Used at synth time and by the CLI."""
 
 import tomllib
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -66,7 +66,7 @@ class Workbench(_Part):
 
 
 class Environment(_Part):
-    """All that differs between environments. Every setting must be given: a default here would hide it from the reader."""
+    """All that differs between environments. Every setting must be given: a default here would hide it."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{1,11}$")]
     keep_data: bool
@@ -78,13 +78,23 @@ class Environment(_Part):
     workbench: Workbench
 
 
+def tags(environment: Environment) -> dict[str, str]:
+    """The tags of everything that the environment has."""
+    return {"project": "dml", "environment": environment.name}
+
+
+def database_name(environment: Environment, dataset: str) -> str:
+    """The Glue database of a dataset: people type it in SQL, and two environments may share an account."""
+    return f"{environment.name}_{dataset}"
+
+
 def environment_names() -> list[str]:
     """The environments that have a file, sorted."""
     return sorted(path.stem for path in HOME.glob("*.toml"))
 
 
 def load_environment(name: str) -> Environment:
-    """The settings of an environment, checked. Raises SettingsError naming the file, the setting, and what it may be."""
+    """The settings of an environment, checked. Raises SettingsError naming file, setting, and what it may be."""
     file = HOME / f"{name}.toml"
     if name not in environment_names():
         raise SettingsError(
@@ -111,6 +121,8 @@ def _sentence(file: Path, problem: Any) -> str:
         return f"{where} is missing; see environments/dev.toml for what it means."
     if problem["type"] == "extra_forbidden":
         return f"{where} is not a setting; here these are: {', '.join(_allowed(problem['loc']))}."
+    if isinstance(problem["input"], dict):  # the settings don't fit together; the message names them
+        return f"{where}: {what}."
     return f"{where} is {problem['input']!r}: {what[0].lower()}{what[1:]}."
 
 
@@ -118,7 +130,5 @@ def _allowed(where: tuple[str | int, ...]) -> list[str]:
     """The settings that may stand beside an unknown one."""
     part: type[BaseModel] = Environment
     for step in where[:-1]:
-        annotation = part.model_fields[str(step)].annotation
-        assert isinstance(annotation, type)
-        part = annotation
+        part = cast(type[BaseModel], part.model_fields[str(step)].annotation)
     return [name for name in part.model_fields if name != "name"]
