@@ -1,0 +1,48 @@
+"""A running embedded cloud for the tests that need one: a pytest plugin, loaded by tests/conftest.py."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml.local.cloud import Cloud
+from dml.local.deploy import client
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An embedded cloud of the test session's own, on a free port, with nothing in it."""
+    made = Cloud(tmp_path_factory.mktemp("dml"))
+    made.up(free_port())
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="session")
+def aws(cloud: Cloud) -> "Clients":
+    """boto3 clients of it, as its root user."""
+    return Clients(cloud)
+
+
+class Clients:
+    """aws("glue") is a boto3 client of the embedded cloud, always the same one."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        if service not in self._made:
+            self._made[service] = client(self._cloud, service)
+        return self._made[service]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+

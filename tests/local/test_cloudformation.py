@@ -1,0 +1,101 @@
+"""Templates of ours deploy to the embedded cloud, and what they declare is there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.embedded import Clients
+from tests.local import small_platform
+from tests.local.conftest import deploy, settled
+
+
+def test_the_platform_template_should_deploy_with_every_attribute_it_reads(platform: dict[str, str]) -> None:
+    assert platform["VpcRange"] == "10.9.0.0/16"
+    assert platform["SubnetRange"] == "10.9.1.0/24"
+    assert platform["Nat"].startswith("nat-")
+
+
+def test_standalone_rules_should_be_the_groups_only_rules(aws: Clients, platform: dict[str, str]) -> None:
+    (group,) = aws("ec2").describe_security_groups(GroupIds=[platform["Nodes"]])["SecurityGroups"]
+    for rules in (group["IpPermissions"], group["IpPermissionsEgress"]):
+        assert [(rule["IpProtocol"], rule["UserIdGroupPairs"][0]["GroupId"]) for rule in rules] == [("tcp", group["GroupId"])]
+
+
+def test_a_cluster_of_a_template_should_run_its_bootstrap_action_and_wait(
+    aws: Clients, platform: dict[str, str], logs: Any
+) -> None:
+    cluster = aws("emr").describe_cluster(ClusterId=platform["Cluster"])["Cluster"]
+    assert cluster["Status"]["State"] == "WAITING"
+    assert cluster["SecurityConfiguration"] == platform["Encryption"]
+    assert cluster["Configurations"][0]["Configurations"][0]["Properties"] == {"A": "b"}
+    assert '{"a": 1}' in (logs / "emr" / platform["Cluster"] / "bootstrap-actions.log").read_text()
+    stored = aws("emr").describe_security_configuration(Name=platform["Encryption"])
+    assert json.loads(stored["SecurityConfiguration"])["EncryptionConfiguration"] == {"EnableAtRestEncryption": False}
+
+
+def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(aws: Clients, platform: dict[str, str]) -> None:
+    aws("s3").put_object(Bucket="small-platform-code", Key="broken.sh", Body=b"#!/bin/sh\necho no such wheel >&2\nexit 3\n")
+    template = small_platform.template()
+    cluster = template["Resources"]["Cluster"]["Properties"]
+    cluster["BootstrapActions"][0]["ScriptBootstrapAction"]["Path"] = {"Fn::Sub": "s3://${Code}/broken.sh"}
+    kept = {"Cluster", "Profile", "NodeRole", "ServiceRole", "Encryption", "Data", "Nodes", "Network", "Subnet"}
+    template["Resources"] = {name: it for name, it in template["Resources"].items() if name in kept}
+    template["Resources"]["Cluster"].pop("DependsOn")
+    del template["Outputs"]
+    with pytest.raises(AssertionError, match=r"bootstrap action 1 .* non-zero return code \(3\): no such wheel"):
+        deploy(aws, "broken-node", template, Code="small-platform-code")
+    clusters = aws("emr").list_clusters(ClusterStates=["TERMINATED_WITH_ERRORS"])["Clusters"]
+    assert "no such wheel" in clusters[0]["Status"]["StateChangeReason"]["Message"]
+
+
+def test_an_update_should_replace_a_cluster_only_where_emr_has_to(aws: Clients) -> None:
+    roles = {name: it for name, it in small_platform.template()["Resources"].items() if name in ("ServiceRole", "Profile")}
+    roles["NodeRole"] = {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "AssumeRolePolicyDocument": {
+                "Statement": [
+                    {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+                ]
+            }
+        },
+    }
+    properties: dict[str, Any] = {"Name": "one", "ServiceRole": {"Ref": "ServiceRole"}, "JobFlowRole": {"Ref": "Profile"}}
+    properties["Instances"] = {"TerminationProtected": True}
+    template = {"Resources": {**roles, "Cluster": {"Type": "AWS::EMR::Cluster", "Properties": properties}}}
+    template["Outputs"] = {"Cluster": {"Value": {"Ref": "Cluster"}}}
+    first = deploy(aws, "replaced", template)["Cluster"]
+
+    def update(**changed: Any) -> str:
+        properties.update(changed)
+        aws("cloudformation").update_stack(
+            StackName="replaced", TemplateBody=json.dumps(template), Capabilities=["CAPABILITY_IAM"]
+        )
+        return settled(aws, "replaced", "UPDATE_COMPLETE")["Cluster"]
+
+    assert update(Instances={"TerminationProtected": False}, StepConcurrencyLevel=2) == first
+    second = update(Name="two")
+    assert second != first
+    states = {one["Id"]: one["Status"]["State"] for one in aws("emr").list_clusters()["Clusters"]}
+    assert (states[first], states[second]) == ("TERMINATED", "WAITING")
+    aws("cloudformation").delete_stack(StackName="replaced")
+
+
+def test_deleting_a_stack_should_empty_its_bucket_of_every_version(aws: Clients) -> None:
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"VersioningConfiguration": {"Status": "Enabled"}}}
+    emptier = {
+        "Type": "Custom::S3AutoDeleteObjects",
+        "Properties": {"ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:none", "BucketName": {"Ref": "Bucket"}},
+    }
+    template = {
+        "Resources": {"Bucket": bucket, "Emptier": emptier},
+        "Outputs": {"Bucket": {"Value": {"Ref": "Bucket"}}},
+    }
+    name = deploy(aws, "emptied", template)["Bucket"]
+    for body in (b"1", b"2"):
+        aws("s3").put_object(Bucket=name, Key="a/b", Body=body)
+    aws("s3").delete_object(Bucket=name, Key="a/b")
+    aws("cloudformation").delete_stack(StackName="emptied")
+    aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="emptied", WaiterConfig={"Delay": 1})
+    assert name not in [found["Name"] for found in aws("s3").list_buckets()["Buckets"]]
