@@ -5,7 +5,6 @@ A dataset is a folder here: `dataset.toml` says what the data are, `prepare.sql`
 
 import datetime as dt
 import importlib.util
-import re
 import tomllib
 import zipfile
 from pathlib import Path
@@ -59,7 +58,7 @@ class Table(_Part):
     """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored."""
 
     columns: dict[Name, ColumnType] = Field(min_length=1)
-    nulls: tuple[str, ...] = ("", "NA")
+    nulls: tuple[str, ...] = Field(min_length=1, default=("", "NA"))
 
 
 class Features(_Part):

@@ -1,8 +1,23 @@
-"""Glue runs this first: the raw tables of the catalog become the features table, or nothing that anyone reads has changed."""
+"""Glue runs this first: raw tables of the catalog become the features table, or nothing that anyone reads has changed."""
 
 import argparse
+import math
 import sys
-from typing import Sequence
+import time
+from typing import Any, Dict, Sequence, Tuple, Type
+
+import boto3
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
+
+from jobs import catalog, raw, storage
+from jobs.errors import JobError
+from jobs.session import spark_session
+from jobs.settings import Settings, file_of, load, prepare_sql
+
+ROWS_PER_FILE = 250_000  # some 5 MB of Parquet: enough files to keep a cluster busy, few enough to list quickly
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +33,190 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
-    build_parser().parse_known_args(argv)
+    args, _ = build_parser().parse_known_args(argv)
+    settings, sql = load(args.dataset), prepare_sql(args.dataset)
+    glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
+    spark = spark_session("prepare", args.dataset)
+    try:
+        prepare(spark, glue, s3, settings, sql, database=args.database, lake=args.lake, run_id=args.run_id)
+    finally:
+        spark.stop()
+
+
+def prepare(
+    spark: SparkSession, glue: Any, s3: Any, settings: Settings, sql: str, *, database: str, lake: str, run_id: str
+) -> storage.Json:
+    """Writes the features under the run id, checks them, leaves prepare.json, and publishes the table last.
+
+    A run that has left its prepare.json is complete: done again, it only publishes again. Raises JobError.
+    """
+    home = f"{lake.rstrip('/')}/{settings['name']}"
+    report_uri = f"{home}/runs/{run_id}/prepare.json"
+    report = storage.read_json(s3, report_uri)
+    if report is None:
+        report = _build(spark, glue, settings, sql, database, home, run_id)
+        storage.write_json(s3, report_uri, report)
+    catalog.publish(glue, database, "features", report["location"], list(report["columns"].items()), run_id)
+    print(f"published {database}.features: {report['rows_out']:,} rows", flush=True)
+    return report
+
+
+def _build(
+    spark: SparkSession, glue: Any, settings: Settings, sql: str, database: str, home: str, run_id: str
+) -> storage.Json:
+    started = time.monotonic()
+    tables = {}
+    for name in settings["tables"]:
+        tables[name] = load_raw(spark, glue, settings, name, database, f"{home}/quarantine/{run_id}/{name}/")
+        print(f"read {name}: {tables[name]['rows']:,} rows, {tables[name]['quarantined']:,} quarantined", flush=True)
+    read = time.monotonic()
+
+    rows = join(spark, settings, sql)
+    location = f"{home}/features/{run_id}/"
+    main_rows = tables[settings["main"]]["rows"] - tables[settings["main"]]["quarantined"]
+    known, left_out = write_known(rows, settings, location, main_rows)
+    wrote = time.monotonic()
+    check_rows(spark.read.parquet(location), settings)
+    spark.catalog.clearCache()
+    print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
+    return {
+        "dataset": settings["name"],
+        "run_id": run_id,
+        "tables": tables,
+        "rows_in": tables[settings["main"]]["rows"],
+        "rows_out": known,
+        "quarantined": sum(int(table["quarantined"]) for table in tables.values()),
+        "left_out": left_out,
+        "location": location,
+        "columns": dict(rows.dtypes),
+        "seconds": {
+            "read": round(read - started, 3),
+            "join": round(wrote - read, 3),
+            "check": round(time.monotonic() - wrote, 3),
+        },
+    }
+
+
+def load_raw(
+    spark: SparkSession, glue: Any, settings: Settings, name: str, database: str, quarantine: str
+) -> Dict[str, Any]:
+    """Reads one raw table into the temp view `name`; bad rows go to `quarantine` as JSON lines. The files are parsed once.
+
+    Returns rows, quarantined, location. Raises JobError for a table that is missing, empty, without a good row, lacking
+    a column, or whose files' headers differ from the catalog.
+    """
+    push = f"upload it with `dml data push {settings['name']}`, then run again so that the crawler finds it."
+    table = catalog.find_table(glue, database, name, f"{file_of(settings)} needs it; {push}")
+    have = {column.lower() for column in table.columns}
+    lacking = [column for column in settings["tables"][name]["columns"] if column not in have]
+    if lacking:
+        raise JobError(
+            f"Raw table {table} has no column {', '.join(lacking)}, which {file_of(settings)} declares; "
+            f"it has: {', '.join(table.columns)}. Upload a file that has it, or mend [tables.{name}.columns]."
+        )
+    parsed = raw.parse(raw.read_lines(spark, table), settings["tables"][name]).persist()
+    try:
+        counted = parsed.agg(F.count("*"), F.count(raw.REASON), F.first(raw.REASON, ignorenulls=True)).head()
+    except PySparkException as error:
+        if problem := raw.header_problem(error):
+            raise JobError(f"Raw table {table}: a file's header is not what the catalog says. {problem}") from error
+        raise
+    rows, bad, reason = counted or (0, 0, None)
+    if rows == 0:
+        raise JobError(f"Raw table {table} is empty: {push}")
+    if bad == rows:
+        raise JobError(
+            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or the types "
+            f"and null tokens of [tables.{name}] in {file_of(settings)}."
+        )
+    if bad:
+        broken = parsed.where(F.col(raw.REASON).isNotNull())
+        broken.select(
+            F.col(raw.FILE).alias("file"), F.col(raw.REASON).alias("reason"), F.col(raw.RECORD).alias("record")
+        ).write.mode("overwrite").json(quarantine)
+    good = parsed.where(F.col(raw.REASON).isNull()).select(*settings["tables"][name]["columns"])
+    good.createOrReplaceTempView(name)
+    return {"rows": rows, "quarantined": bad, "location": table.location}
+
+
+def join(spark: SparkSession, settings: Settings, sql: str) -> DataFrame:
+    """prepare.sql over the raw tables' views: exactly keys, time, label and features, in this order.
+
+    Raises JobError if the query does not run, or gives other columns or other kinds of columns than dataset.toml says.
+    """
+    file = f"datasets/{settings['name']}/prepare.sql"
+    try:
+        rows = spark.sql(sql)
+    except PySparkException as error:
+        raise JobError(f"{file} does not run: {str(error).splitlines()[0]}") from error
+    declared = columns_of(settings)
+    lacking = [name for name in declared if name not in rows.columns]
+    surplus = [name for name in rows.columns if name not in declared]
+    if lacking or surplus:
+        raise JobError(
+            f"{file} does not fit {file_of(settings)}: missing columns: {', '.join(lacking) or 'none'}; "
+            f"columns not declared as key, time, label or feature: {', '.join(surplus) or 'none'}."
+        )
+    for name, kinds in declared.items():
+        if not isinstance(rows.schema[name].dataType, kinds):
+            raise JobError(
+                f"{file}: column {name} is {rows.schema[name].dataType.simpleString()}; for its use in "
+                f"{file_of(settings)} it must be {' or '.join(kind.typeName() for kind in kinds)}: cast it."
+            )
+    return rows.select(*declared)
+
+
+def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: int) -> Tuple[int, Dict[str, int]]:
+    """Writes the rows whose label is known as Parquet; returns their number, and the left-out ones' by reason.
+
+    The order of rows in the files follows from the keys alone, so that the same data always grow the same tree.
+    """
+    seen = Observation("rows")
+    label, keys = F.col(settings["label"]["column"]), settings["keys"]
+    observed = rows.observe(seen, F.count("*").alias("all"), F.count(label).alias("known"))
+    files = max(1, math.ceil(main_rows / ROWS_PER_FILE))
+    ordered = observed.where(label.isNotNull()).repartition(files, *keys).sortWithinPartitions(*keys)
+    ordered.write.mode("overwrite").parquet(location)
+    every, known = int(seen.get["all"]), int(seen.get["known"])
+    reasons = {settings["label"]["unknown"]: every - known, "not in the result of prepare.sql": main_rows - every}
+    return known, {reason: count for reason, count in reasons.items() if count > 0}
+
+
+def check_rows(features: DataFrame, settings: Settings) -> None:
+    """Raises JobError unless there are rows, each key once and complete, each label 0 or 1."""
+    file = f"datasets/{settings['name']}/prepare.sql"
+    label, keys = settings["label"]["column"], settings["keys"]
+    wrong = (~F.col(label).isin(0, 1)).cast("int")
+    keyless = F.greatest(*[F.col(key).isNull().cast("int") for key in keys], F.lit(0))
+    per_key = features.groupBy(*keys).agg(F.count("*").alias("n"), F.sum(wrong).alias("wrong"))
+    checked = per_key.agg(
+        F.sum("n"), F.sum((F.col("n") > 1).cast("int")), F.sum("wrong"), F.sum(keyless), F.max_by(F.struct(*keys), "n")
+    ).head()
+    rows, repeated, wrong_labels, keyless_rows, example = checked or (0, 0, 0, 0, None)
+    if not rows:
+        raise JobError(f"{file} gives no rows with a known label ({label}): look at its joins and conditions.")
+    if repeated:
+        shown = ", ".join(f"{key}={value}" for key, value in (example or {}).asDict().items())
+        raise JobError(
+            f"{file} gives {repeated:,} keys more than once, e.g. {shown}: a join adds rows, or the keys of "
+            f"{file_of(settings)} are too few."
+        )
+    if keyless_rows:
+        raise JobError(f"{file} gives {keyless_rows:,} rows with a NULL in a key column ({', '.join(keys)}).")
+    if wrong_labels:
+        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is neither 0 nor 1.")
+
+
+def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
+    """The columns of the features table, each with the kinds it may be of: keys, time, label, then features."""
+    plain = (StringType, IntegralType, DateType, TimestampType)
+    columns: Dict[str, Tuple[Type[DataType], ...]] = {key: plain for key in settings["keys"]}
+    if settings["time"]:
+        columns[settings["time"]["column"]] = (DateType, TimestampType)
+    columns[settings["label"]["column"]] = (IntegralType,)
+    columns.update({name: (NumericType, BooleanType) for name in settings["features"]["numbers"]})
+    columns.update({name: (StringType, IntegralType, BooleanType) for name in settings["features"]["categories"]})
+    return columns
 
 
 if __name__ == "__main__":
