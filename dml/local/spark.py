@@ -54,6 +54,10 @@ CLUSTER_SETTINGS = (
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
+TRACEBACK = "Traceback (most recent call last):"
+CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
+    "(?:The above exception was the direct cause of the following|During handling of the above exception, another)[^:]*"
+)
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -275,11 +279,11 @@ def as_options(settings: Mapping[str, str]) -> list[str]:
 
 def failure_reason(output: str) -> str:
     """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
-    start = output.rfind("Traceback (most recent call last):")
+    start = output.rfind(TRACEBACK)
     if start >= 0:
         reason = python_reason(output[start:])
         # The error behind the last one may be AWS's refusal, and that names the permission that is missing.
-        refusal = re.search(r"User: \S+ is not authorized to perform: .+", output)
+        refusal = re.search(r"User: \S+ is not authorized to perform: .+", last_chain(output))
         if refusal and "is not authorized to perform" not in reason:
             reason += f" ({refusal[0].strip()})"
     elif thread := re.search(r"^Exception in thread .*$", output, re.MULTILINE):
@@ -288,9 +292,20 @@ def failure_reason(output: str) -> str:
     else:
         own = [line for line in output.splitlines() if line.strip() and not re.match(r"\d\d/\d\d/\d\d ", line)]
         reason = "\n".join(own[-5:])
-    if unknown := re.search(r"Empty Mount table in config for viewfs://([^/]+)/", reason):
+    if unknown := re.search(r"Could not initialize target File System for URI : s3[an]?://([^/]+)/", reason):
         reason = f"The bucket {unknown[1]} does not exist, or did not when the job started."
     return reason[:REASON_LIMIT]
+
+
+def last_chain(output: str) -> str:
+    """The last traceback, after those of the errors that led to it."""
+    chain = ""
+    for part in reversed(re.split(f"{CHAINED}:\n\n(?={re.escape(TRACEBACK)})", output)):
+        start = max(part.rfind(TRACEBACK), 0)
+        chain = part[start:] + chain
+        if start > 0:
+            break
+    return chain
 
 
 def python_reason(traceback: str) -> str:
