@@ -56,8 +56,6 @@ MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
-    "(?:The above exception was the direct cause of the following|During handling of the above exception, another)[^:]*"
-)
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
