@@ -55,7 +55,9 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
     """The rows of a published table. Raises JobError if its files are gone or are not Parquet."""
     if table.format != "parquet":
-        raise JobError(f"{table} is {table.format}, not Parquet: prepare.py makes a table that can be learned and scored.")
+        raise JobError(
+            f"{table} is {table.format}, not Parquet: prepare.py makes a table that can be learned and scored."
+        )
     try:
         return spark.read.parquet(table.location)
     except AnalysisException as error:

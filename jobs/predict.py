@@ -1,8 +1,19 @@
-"""An EMR step runs this: the current model scores a table of the catalog, whatever its size, and publishes `predictions`."""
+"""An EMR step runs this: the current model scores a table of the catalog, of any size, and publishes `predictions`."""
 
 import argparse
 import sys
-from typing import Sequence
+import time
+from typing import Any, Sequence
+
+import boto3
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+
+from jobs import catalog, registry, split, storage
+from jobs.errors import JobError
+from jobs.metrics import PROBABILITY, THRESHOLD
+from jobs.session import spark_session
+from jobs.settings import Settings, file_of, load
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +35,97 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
-    build_parser().parse_known_args(argv)
+    args, _ = build_parser().parse_known_args(argv)
+    settings = load(args.dataset)
+    glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
+    spark = spark_session("predict", args.dataset)
+    try:
+        predict(
+            spark,
+            glue,
+            s3,
+            settings,
+            database=args.database,
+            models=args.models,
+            lake=args.lake,
+            table=args.table,
+            run_id=args.run_id,
+        )
+    finally:
+        spark.stop()
+
+
+def predict(
+    spark: SparkSession,
+    glue: Any,
+    s3: Any,
+    settings: Settings,
+    *,
+    database: str,
+    models: str,
+    lake: str,
+    table: str,
+    run_id: str,
+) -> storage.Json:
+    """Writes the predictions under the run id, leaves predict.json, and publishes the table last.
+
+    CURRENT.json is read once, so that all rows are scored by one model. A run that has left its predict.json is
+    complete: done again, it only publishes again. Raises JobError.
+    """
+    home = f"{lake.rstrip('/')}/{settings['name']}"
+    report_uri = f"{home}/runs/{run_id}/predict.json"
+    report = storage.read_json(s3, report_uri)
+    if report is None:
+        started = time.monotonic()
+        model = registry.current_model(s3, models, settings["name"])
+        if model is None:
+            raise JobError(
+                f"{models.rstrip('/')}/{settings['name']}/CURRENT.json does not exist: no model is published yet. Run the "
+                f"pipeline first: dml run {settings['name']}"
+            )
+        way_out = "name a table of this database, or run the pipeline first."
+        source = catalog.find_table(glue, database, table, way_out)
+        predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
+        seen = Observation("predictions")
+        location = f"{home}/predictions/{run_id}/"
+        counted = predictions.observe(seen, F.count("*").alias("rows"), F.sum("prediction").alias("positive"))
+        counted.write.mode("overwrite").parquet(location)
+        report = {
+            "dataset": settings["name"],
+            "run_id": run_id,
+            "table": table,
+            "rows": int(seen.get["rows"]),
+            "predicted_positive": int(seen.get["positive"] or 0),
+            "location": location,
+            "columns": dict(predictions.dtypes),
+            "model_run": model.run_id,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        storage.write_json(s3, report_uri, report)
+    catalog.publish(glue, database, "predictions", report["location"], list(report["columns"].items()), run_id)
+    print(f"predicted {report['rows']:,} rows with the model of run {report['model_run']}", flush=True)
+    return report
+
+
+def score(rows: DataFrame, model: registry.Registered, settings: Settings, name: str) -> DataFrame:
+    """Keys, probability, prediction (1 from 0.5 on), side (of the split, by key) and model_run, a row for each row.
+
+    Raises JobError naming the columns that are missing.
+    """
+    needed = list(dict.fromkeys([*settings["keys"], *model.names]))
+    if lacking := [column for column in needed if column not in rows.columns]:
+        raise JobError(
+            f"Table {name} has no column {', '.join(lacking)}, which the model of run {model.run_id} needs as key or "
+            f"feature ({file_of(settings)}): score a table that was made by this dataset's prepare.sql."
+        )
+    training = settings["training"]
+    return model.score(rows.select(*needed)).select(
+        *settings["keys"],
+        PROBABILITY,
+        (F.col(PROBABILITY) >= THRESHOLD).cast("int").alias("prediction"),
+        split.side(settings["keys"], training["test_share"], training["seed"]).alias(split.SIDE),
+        F.lit(model.run_id).alias("model_run"),
+    )
 
 
 if __name__ == "__main__":

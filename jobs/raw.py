@@ -62,7 +62,9 @@ def parse(lines: DataFrame, table: Table) -> DataFrame:
 
 def header_problem(error: PySparkException) -> str:
     """What Spark's CSV reader says of a header that is not the catalog's, '' if the error is about something else."""
-    said = re.search(r"(Number of column in CSV header|CSV header does not conform).*?CSV file: \S+", str(error), re.DOTALL)
+    said = re.search(
+        r"(Number of column in CSV header|CSV header does not conform).*?CSV file: \S+", str(error), re.DOTALL
+    )
     return " ".join(said.group(0).split()) if said else ""
 
 
