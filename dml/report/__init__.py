@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -27,9 +27,9 @@ _EXTREME_LEAVES = 5
 _FIGURES = (
     ("AUC", "auc", 1.0, "chance that a positive row is ranked above a negative one"),
     ("PR-AUC", "pr_auc", 1.0, "precision, averaged over all recalls"),
-    ("Log loss", "log_loss", 0.0, "how much it is surprised by what happens; lower is better"),
+    ("log loss", "log_loss", 0.0, "how much it is surprised by what happens; lower is better"),
     ("Brier score", "brier", 0.0, "mean squared error of the probability; lower is better"),
-    ("Accuracy", "accuracy", 1.0, "share of right calls at the threshold"),
+    ("accuracy", "accuracy", 1.0, "share of right calls at the threshold"),
 )
 _PHASES = ("session", "read", "encode", "fit", "score", "out_of_time", "save")
 
@@ -61,6 +61,7 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
 def render(metrics: Document, tree: Document, gate: Document | None, prepared: Document | None, *, title: str) -> str:
     """The whole page. `gate` and `prepared` may be missing: the page then says so."""
     drawn = Tree(tree, metrics["base_rate"])
+    scores = [Score.of(metrics, *figure) for figure in _FIGURES]
     likely, unlikely = drawn.extremes(_EXTREME_LEAVES)
     below = drawn.below_picture()
     environment = Environment(
@@ -82,8 +83,9 @@ def render(metrics: Document, tree: Document, gate: Document | None, prepared: D
         metrics=metrics,
         positive=tree["positive"],
         created=_when(metrics["created"]),
-        scores=[Score.of(metrics, *figure) for figure in _FIGURES],
+        scores=scores,
         later=metrics["out_of_time"],
+        worse_later=[score.title for score in scores if score.later and (score.later.skill or 0) < 0],
         tree=drawn,
         picture=drawn.picture(),
         picture_depth=PICTURE_DEPTH,
@@ -98,6 +100,7 @@ def render(metrics: Document, tree: Document, gate: Document | None, prepared: D
         gate=gate,
         prepared=prepared,
         flow=_flow(metrics, prepared),
+        preparing=sum(took for phase, took in prepared["seconds"].items() if phase != "total") if prepared else None,
         phases=_phases(metrics["seconds"]),
         settings=_flat(metrics["settings"]),
     )
@@ -166,12 +169,13 @@ def _features(metrics: Document, tree: Document) -> list[Document]:
 
 
 def _flow(metrics: Document, prepared: Document | None) -> list[tuple[str, str, int]]:
-    """Where the rows went: (css class, what, rows); without prepare.json only the two sides of the split are known."""
+    """Where the main table's rows went: (css class, what, rows); without prepare.json only what the split had."""
     parts = [("train", "trained on", metrics["rows"]["train"]), ("test", "held out", metrics["rows"]["test"])]
     if prepared:
         parts += [("left", f"left out: {reason}", rows) for reason, rows in prepared["left_out"].items()]
-        parts += [("bad", "in quarantine", prepared["quarantined"])]
-    return [part for part in parts if part[2]]
+        lost = prepared["rows_in"] - prepared["rows_out"] - sum(prepared["left_out"].values())
+        parts.append(("bad", "in quarantine", lost))  # of the main table only: rows_in counts no other table's
+    return [part for part in parts if part[2] > 0]
 
 
 def _phases(seconds: dict[str, float]) -> list[Phase]:
@@ -202,7 +206,7 @@ def _when(created: str) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
@@ -211,7 +215,10 @@ def _count(value: float | None) -> str:
 
 
 def _percent(value: float | None, digits: int = 1) -> str:
-    return f"{value:.{digits}%}".replace("-", MINUS) if _known(value) else UNKNOWN
+    if not _known(value):
+        return UNKNOWN
+    smallest = 10.0 ** -(digits + 2)
+    return f"<{smallest:.{digits}%}" if 0 < value < smallest / 2 else f"{value:.{digits}%}".replace("-", MINUS)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

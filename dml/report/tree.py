@@ -18,23 +18,29 @@ _THICKEST_EDGE = 40.0
 PICTURE_DEPTH = 4  # 16 boxes in the last column: as many as can be read on one screen
 OUTLINE_NODES = 4000  # branches told below the picture, those with most rows first; keeps the page small for any tree
 
+# The jobs give a missing number a value far below all numbers: a threshold down there parts the missing from the known.
+_NO_NUMBER = -1e200
+
 _SHORT, _MEDIUM, _LONG = 28, 64, 400  # characters that a condition may take: in a box, in a line, in a tooltip
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What is left of a number after some splits: low < number <= high."""
+    """What is left of a number after some splits: low < number <= high, and the missing one too if `missing`."""
 
     name: str
     low: float
     high: float
+    missing: bool
 
     def words(self, _length: int) -> str:
-        if math.isinf(self.low):
-            return f"{self.name} <= {number(self.high)}"
+        above = "" if self.low < _NO_NUMBER else number(self.low)
+        if self.high < _NO_NUMBER:
+            return f"{self.name} is missing"
         if math.isinf(self.high):
-            return f"{self.name} > {number(self.low)}"
-        return f"{number(self.low)} < {self.name} <= {number(self.high)}"
+            return f"{self.name} > {above}" if above else f"{self.name} is known"
+        or_missing = " or missing" if self.missing else ""
+        return f"{above + ' < ' if above else ''}{self.name} <= {number(self.high)}{or_missing}"
 
 
 @dataclass(frozen=True)
@@ -44,18 +50,20 @@ class Subset:
     name: str
     chosen: tuple[str, ...]
     among: tuple[str, ...]
+    missing: bool
 
     def words(self, length: int) -> str:
         """The set in at most about `length` characters: the categories farthest from the other side come first."""
         if not self.chosen:
-            return f"{self.name} is none of those seen here"
-        room = length - len(f"{self.name} in {{}}")
+            return f"{self.name} is {'missing' if self.missing else 'not one that was seen here'}"
+        or_missing = " or missing" if self.missing else ""
+        room = length - len(f"{self.name} in {{}}{or_missing}")
         shown = list(self.chosen if self.chosen[0] == self.among[0] else reversed(self.chosen))
         chosen = set(self.chosen)
         rest = [one for one in self.among if one not in chosen]
         if rest and _full(shown) > room and _full(rest) <= room - len("not "):
-            return f"{self.name} not in {{{', '.join(rest)}}}"
-        return f"{self.name} in {{{_some(shown, room)}}}"
+            return f"{self.name} not in {{{', '.join(rest)}}}{or_missing}"
+        return f"{self.name} in {{{_some(shown, room)}}}{or_missing}"
 
 
 Bounds = dict[str, Interval | Subset]
@@ -127,12 +135,13 @@ class Tree:
     def __init__(self, document: dict[str, Any], base_rate: float) -> None:
         self._nodes = {node["id"]: node for node in document["nodes"]}
         self._base = _log_odds(base_rate)
+        self._features = {feature["name"]: feature for feature in document["features"]}
         self._categories = {
             feature["name"]: tuple(sorted(feature["encoding"], key=lambda one: (feature["encoding"][one], one)))
             for feature in document["features"]
             if feature["kind"] == "category"
         }
-        self.root = self._branch(self._nodes[0], Condition(), {})
+        self.root = self._branch(document["nodes"][0], Condition(), {})
         self._choose_told()
 
     def tone(self, probability: float) -> int:
@@ -213,10 +222,16 @@ class Tree:
     def _split(self, node: dict[str, Any], bounds: Bounds) -> list[tuple[Condition, Bounds]]:
         """The conditions of the left and the right side, each with what it leaves possible."""
         name, threshold = node["feature"], node["threshold"]
-        before = bounds.get(name)
+        feature, before = self._features[name], bounds.get(name)
+        missing = before.missing if before else feature["missing_rows"] > 0
+        missing_left = missing and feature["missing"] <= threshold
+        missing_right = missing and not missing_left
         if "categories" not in node:
             low, high = (before.low, before.high) if isinstance(before, Interval) else (-math.inf, math.inf)
-            intervals = Interval(name, low, min(high, threshold)), Interval(name, max(low, threshold), high)
+            intervals = (
+                Interval(name, low, min(high, threshold), missing_left),
+                Interval(name, max(low, threshold), high, missing_right),
+            )
             return [
                 (Condition(_cut(text, _SHORT + 5), text, text), bounds | {name: interval})
                 for text, interval in zip((node["condition"], node["otherwise"]), intervals, strict=True)
@@ -224,15 +239,15 @@ class Tree:
         possible = before.chosen if isinstance(before, Subset) else self._categories[name]
         goes_left = set(node["categories"])
         sides = (
-            tuple(one for one in possible if one in goes_left),
-            tuple(one for one in possible if one not in goes_left),
+            (tuple(one for one in possible if one in goes_left), missing_left),
+            (tuple(one for one in possible if one not in goes_left), missing_right),
         )
         return [
             (
-                Condition(*(Subset(name, side, possible).words(length) for length in (_SHORT, _MEDIUM, _LONG))),
-                bounds | {name: Subset(name, side, self._categories[name])},
+                Condition(*(Subset(name, side, possible, lost).words(room) for room in (_SHORT, _MEDIUM, _LONG))),
+                bounds | {name: Subset(name, side, self._categories[name], lost)},
             )
-            for side in sides
+            for side, lost in sides
         ]
 
     def _walk(self) -> Iterator[Branch]:
