@@ -25,6 +25,7 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m dml.local.warm_start
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json $(BIN)/.installed

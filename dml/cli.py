@@ -16,7 +16,6 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from stacks.settings import SettingsError, load_environment
 
 from datasets import DatasetError, load_dataset
 from dml import data, pipeline, report, screen, status
@@ -26,8 +25,9 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from dml.platform import Platform
 from dml.run import TITLES, Result, execute
+from stacks.settings import SettingsError, load_environment
 
-HOME = Path(".dml")
+HOME = Path(__file__).parents[1] / ".dml"  # of this checkout, wherever the command is called
 GATE_REFUSED = 3
 
 app = typer.Typer(

@@ -1,7 +1,7 @@
 """A stand-in for Zeppelin that runs a note's paragraphs on local Spark: heads, one namespace, z.show, typed output.
 
-It follows Zeppelin 0.11.1 in what the notes use (ParagraphTextParser, zeppelin_context.py, SparkSqlInterpreter); anything
-else raises, so that nothing passes because it was not understood.
+It follows Zeppelin 0.11.1 in what the notes use (ParagraphTextParser, zeppelin_context.py, SparkSqlInterpreter);
+anything else raises, so that nothing passes because it was not understood.
 """
 
 import ast

