@@ -20,6 +20,7 @@ OUTLINE_NODES = 4000  # branches told below the picture, those with most rows fi
 
 # The jobs give a missing number a value far below all numbers: a threshold down there parts the missing from the known.
 _NO_NUMBER = -1e200
+_MISSING = "(missing)"  # a category of its own
 
 _SHORT, _MEDIUM, _LONG = 28, 64, 400  # characters that a condition may take: in a box, in a line, in a tooltip
 
@@ -50,20 +51,18 @@ class Subset:
     name: str
     chosen: tuple[str, ...]
     among: tuple[str, ...]
-    missing: bool
 
     def words(self, length: int) -> str:
         """The set in at most about `length` characters: the categories farthest from the other side come first."""
         if not self.chosen:
-            return f"{self.name} is {'missing' if self.missing else 'not one that was seen here'}"
-        or_missing = " or missing" if self.missing else ""
-        room = length - len(f"{self.name} in {{}}{or_missing}")
+            return f"{self.name} is not one that was seen here"
+        room = length - len(f"{self.name} in {{}}")
         shown = list(self.chosen if self.chosen[0] == self.among[0] else reversed(self.chosen))
         chosen = set(self.chosen)
         rest = [one for one in self.among if one not in chosen]
         if rest and _full(shown) > room and _full(rest) <= room - len("not "):
-            return f"{self.name} not in {{{', '.join(rest)}}}{or_missing}"
-        return f"{self.name} in {{{_some(shown, room)}}}{or_missing}"
+            return f"{self.name} not in {{{', '.join(rest)}}}"
+        return f"{self.name} in {{{_some(shown, room)}}}"
 
 
 Bounds = dict[str, Interval | Subset]
@@ -137,9 +136,7 @@ class Tree:
         self._base = _log_odds(base_rate)
         self._features = {feature["name"]: feature for feature in document["features"]}
         self._categories = {
-            feature["name"]: tuple(sorted(feature["encoding"], key=lambda one: (feature["encoding"][one], one)))
-            for feature in document["features"]
-            if feature["kind"] == "category"
+            feature["name"]: _by_encoding(feature) for feature in document["features"] if feature["kind"] == "category"
         }
         self.root = self._branch(document["nodes"][0], Condition(), {})
         self._choose_told()
@@ -223,31 +220,31 @@ class Tree:
         """The conditions of the left and the right side, each with what it leaves possible."""
         name, threshold = node["feature"], node["threshold"]
         feature, before = self._features[name], bounds.get(name)
-        missing = before.missing if before else feature["missing_rows"] > 0
-        missing_left = missing and feature["missing"] <= threshold
-        missing_right = missing and not missing_left
+        missing_left = feature["missing"] <= threshold
         if "categories" not in node:
-            low, high = (before.low, before.high) if isinstance(before, Interval) else (-math.inf, math.inf)
+            low, high, missing = -math.inf, math.inf, feature["missing_rows"] > 0
+            if isinstance(before, Interval):
+                low, high, missing = before.low, before.high, before.missing
             intervals = (
-                Interval(name, low, min(high, threshold), missing_left),
-                Interval(name, max(low, threshold), high, missing_right),
+                Interval(name, low, min(high, threshold), missing and missing_left),
+                Interval(name, max(low, threshold), high, missing and not missing_left),
             )
             return [
                 (Condition(_cut(text, _SHORT + 5), text, text), bounds | {name: interval})
                 for text, interval in zip((node["condition"], node["otherwise"]), intervals, strict=True)
             ]
         possible = before.chosen if isinstance(before, Subset) else self._categories[name]
-        goes_left = set(node["categories"])
+        goes_left = {*node["categories"], *([_MISSING] if missing_left else [])}
         sides = (
-            (tuple(one for one in possible if one in goes_left), missing_left),
-            (tuple(one for one in possible if one not in goes_left), missing_right),
+            tuple(one for one in possible if one in goes_left),
+            tuple(one for one in possible if one not in goes_left),
         )
         return [
             (
-                Condition(*(Subset(name, side, possible, lost).words(room) for room in (_SHORT, _MEDIUM, _LONG))),
-                bounds | {name: Subset(name, side, self._categories[name], lost)},
+                Condition(*(Subset(name, side, possible).words(room) for room in (_SHORT, _MEDIUM, _LONG))),
+                bounds | {name: Subset(name, side, self._categories[name])},
             )
-            for side, lost in sides
+            for side in sides
         ]
 
     def _walk(self) -> Iterator[Branch]:
@@ -286,6 +283,12 @@ def number(value: float) -> str:
 def _log_odds(probability: float) -> float:
     held = min(max(probability, 1e-6), 1 - 1e-6)
     return math.log(held / (1 - held))
+
+
+def _by_encoding(feature: dict[str, Any]) -> tuple[str, ...]:
+    """A feature's categories, lowest encoding first; the missing value is one of them if training met it."""
+    encoding = feature["encoding"] | ({_MISSING: feature["missing"]} if feature["missing_rows"] else {})
+    return tuple(sorted(encoding, key=lambda one: (encoding[one], one)))
 
 
 def _cut(text: str, length: int) -> str:

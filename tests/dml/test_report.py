@@ -1,0 +1,500 @@
+"""The report page: what it says, that it loads nothing, and that no data can break it."""
+
+import copy
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml import report
+from dml.errors import UserError
+from dml.platform import Platform
+from dml.report.tree import OUTLINE_NODES, Tree
+from stacks.outputs import Output
+
+TITLE = "Flights out of New York, 2013"
+RUN = "run-20261122-1"
+WELL_UNDER_ONE_MEGABYTE = 700_000
+
+FIGURES = {"auc": 0.7451, "pr_auc": 0.5392, "log_loss": 0.4803, "brier": 0.1494, "accuracy": 0.7995}
+BASE_FIGURES = {"auc": 0.5, "pr_auc": 0.2385, "log_loss": 0.5486, "brier": 0.1816, "accuracy": 0.7627}
+LATER_FIGURES = {"auc": 0.5944, "pr_auc": 0.3248, "log_loss": 0.6761, "brier": 0.1984, "accuracy": 0.7432}
+CONFUSION = {"tp": 4764, "fp": 2340, "tn": 47494, "fn": 10761}
+
+METRICS: dict[str, Any] = {
+    "dataset": "nyc_flights",
+    "run_id": RUN,
+    "revision": "73b906e",
+    "created": "2026-11-22T23:31:24+00:00",
+    "versions": {"spark": "3.5.6", "python": "3.11.7", "numpy": "2.4.6"},
+    "rows": {"train": 1000, "test": 65359},
+    "positives": {"train": 240, "test": 15525},
+    "base_rate": 0.24,
+    "test": FIGURES | {"rows": 65359, "confusion": CONFUSION},
+    "baseline": BASE_FIGURES,
+    "out_of_time": LATER_FIGURES
+    | {
+        "trained_on": "2013-01 to 2013-10",
+        "tested_on": "2013-11 to 2013-12",
+        "rows": 53991,
+        "confusion": CONFUSION,
+        "baseline": BASE_FIGURES,
+    },
+    "roc": [[0.0, 0.0], [0.1, 0.4], [0.5, 0.8], [1.0, 1.0]],
+    "calibration": [
+        {"predicted": 0.05, "observed": 0.08, "rows": 6399},
+        {"predicted": 0.43, "observed": 0.4, "rows": 6655},
+    ],
+    "importances": [
+        {"feature": "hour", "importance": 0.61},
+        {"feature": "dest", "importance": 0.39},
+        {"feature": "precip", "importance": 0.0},
+    ],
+    "tree": {"depth": 2, "leaves": 4, "nodes": 7},
+    "threshold": 0.5,
+    "settings": {"depth": 12, "min_leaf": 50, "smoothing": 100.0},
+    "seconds": {
+        "session": 3.4,
+        "read": 4.7,
+        "encode": 10.9,
+        "fit": 9.8,
+        "out_of_time": 18.2,
+        "save": 1.9,
+        "total": 48.9,
+    },
+}
+
+TREE: dict[str, Any] = {
+    "dataset": "nyc_flights",
+    "run_id": RUN,
+    "task": "binary",
+    "label": "late",
+    "positive": "arrives more than 15 minutes late",
+    "features": [
+        {"name": "hour", "kind": "number", "missing": -1e300, "missing_rows": 0},
+        {
+            "name": "dest",
+            "kind": "category",
+            "encoding": {"ATL": 0.1, "BOS": 0.2, "CLT": 0.3},
+            "prior": 0.24,
+            "unseen": 0.24,
+            "missing": 0.24,
+            "missing_rows": 0,
+        },
+        {"name": "precip", "kind": "number", "missing": -1e300, "missing_rows": 7},
+    ],
+    "nodes": [
+        {
+            "id": 0,
+            "depth": 0,
+            "rows": 1000,
+            "probability": 0.24,
+            "left": 1,
+            "right": 4,
+            "feature": "hour",
+            "threshold": 14.5,
+            "condition": "hour <= 14.5",
+            "otherwise": "hour > 14.5",
+        },
+        {
+            "id": 1,
+            "depth": 1,
+            "rows": 600,
+            "probability": 0.1,
+            "left": 2,
+            "right": 3,
+            "feature": "dest",
+            "threshold": 0.25,
+            "condition": "dest in ATL, BOS",
+            "otherwise": "dest in CLT",
+            "categories": ["ATL", "BOS"],
+        },
+        {"id": 2, "depth": 2, "rows": 400, "probability": 0.05},
+        {"id": 3, "depth": 2, "rows": 200, "probability": 0.2},
+        {
+            "id": 4,
+            "depth": 1,
+            "rows": 400,
+            "probability": 0.45,
+            "left": 5,
+            "right": 6,
+            "feature": "hour",
+            "threshold": 18.5,
+            "condition": "hour <= 18.5",
+            "otherwise": "hour > 18.5",
+        },
+        {"id": 5, "depth": 2, "rows": 150, "probability": 0.3},
+        {"id": 6, "depth": 2, "rows": 250, "probability": 0.54},
+    ],
+}
+
+GATE: dict[str, Any] = {
+    "passed": False,
+    "reasons": ["not worse than the current model: log loss 0.4803, run-7 has 0.4711"],
+    "checks": [
+        {"name": "better than the base rate", "passed": True, "detail": "log loss 0.4803, base rate 0.5486"},
+        {"name": "not worse than the current model", "passed": False, "detail": "log loss 0.4803, run-7 has 0.4711"},
+    ],
+    "current_run": "run-7",
+}
+
+PREPARED: dict[str, Any] = {
+    "tables": {
+        "flights": {"rows": 336776, "quarantined": 5, "location": "s3://raw/nyc_flights/flights/"},
+        "weather": {"rows": 26115, "quarantined": 3, "location": "s3://raw/nyc_flights/weather/"},
+    },
+    "rows_in": 336776,
+    "rows_out": 327341,
+    "quarantined": 8,
+    "left_out": {"no arrival delay (cancelled or diverted)": 9430},
+    "seconds": {"read": 4.1, "join": 6.5},
+}
+
+
+def page(
+    metrics: dict[str, Any] = METRICS,
+    tree: dict[str, Any] = TREE,
+    gate: dict[str, Any] | None = GATE,
+    prepared: dict[str, Any] | None = PREPARED,
+) -> str:
+    return report.render(metrics, tree, gate, prepared, title=TITLE)
+
+
+class Reader(HTMLParser):
+    """What a browser would find: the text, and every tag with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.styles: list[str] = []
+        self._words: list[str] = []
+        self._in_style = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in_style = tag == "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_style = False
+
+    def handle_data(self, data: str) -> None:
+        (self.styles if self._in_style else self._words).append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self._words).split())
+
+    def attributes(self, *names: str) -> list[str]:
+        return [value or "" for _, found in self.tags for name, value in found.items() if name in names]
+
+
+def bushy(depth: int, category: str = "dest") -> dict[str, Any]:
+    """A full tree with 2 ** (depth + 1) - 1 nodes that splits on 300 categories and a number in turn."""
+    names = [f"{category} {index:03d}" for index in range(300)]
+    encoding = {name: 0.1 + index / 1000 for index, name in enumerate(names)}
+    nodes: list[dict[str, Any]] = []
+
+    def grow(level: int, low: int, high: int, rows: int) -> int:
+        node: dict[str, Any] = {"id": len(nodes), "depth": level, "rows": rows, "probability": 0.1 + low / 1000}
+        nodes.append(node)
+        if level == depth:
+            return int(node["id"])
+        if level % 2 or high - low < 2:
+            node |= {"feature": "hour", "threshold": 12.5, "condition": "hour <= 12.5", "otherwise": "hour > 12.5"}
+            halves = [(low, high), (low, high)]
+        else:
+            middle = (low + high) // 2
+            node |= {"feature": "dest", "threshold": 0.1 + (middle - 0.5) / 1000, "categories": names[low:middle]}
+            node |= {"condition": "-", "otherwise": "-"}
+            halves = [(low, middle), (middle, high)]
+        node["left"] = grow(level + 1, *halves[0], rows // 2)
+        node["right"] = grow(level + 1, *halves[1], rows - rows // 2)
+        return int(node["id"])
+
+    grow(0, 0, len(names), 1_000_000)
+    tree = copy.deepcopy(TREE) | {"nodes": nodes}
+    tree["features"][1]["encoding"] = encoding
+    return tree
+
+
+class Buckets(Platform):
+    """A platform whose buckets are a dictionary: {(output, key): document}."""
+
+    def __init__(self, documents: dict[tuple[Output, str], dict[str, Any]]) -> None:
+        super().__init__("dev")
+        self._documents = documents
+
+    def json_object(self, bucket: Output, key: str) -> dict[str, Any] | None:
+        return self._documents.get((bucket, key))
+
+    def uri(self, bucket: Output, key: str) -> str:
+        return f"s3://{bucket.value}/{key}"
+
+
+def left_behind(run: str = RUN) -> dict[tuple[Output, str], dict[str, Any]]:
+    return {
+        (Output.MODELS_BUCKET, f"nyc_flights/{run}/metrics.json"): METRICS | {"run_id": run},
+        (Output.MODELS_BUCKET, f"nyc_flights/{run}/tree.json"): TREE,
+        (Output.MODELS_BUCKET, f"nyc_flights/{run}/gate.json"): GATE,
+        (Output.LAKE_BUCKET, f"nyc_flights/runs/{run}/prepare.json"): PREPARED,
+    }
+
+
+def test_page_should_refer_to_nothing_outside_itself() -> None:
+    html = page()
+    found = Reader(html)
+    assert "//" not in re.sub(r"s3://", "", html), "no address of any kind"
+    assert all(link.startswith(("#", "data:,")) for link in found.attributes("href", "src", "srcset", "action", "data"))
+    assert not {"script", "iframe", "object", "embed", "img", "form"} & {tag for tag, _ in found.tags}
+    assert not re.search(r"url\(|@import|@font-face", "".join(found.styles))
+    assert any("default-src 'none'" in content for content in found.attributes("content"))
+
+
+def test_links_should_lead_to_places_on_the_page() -> None:
+    found = Reader(page(tree=bushy(7)))
+    targets = {link[1:] for link in found.attributes("href") if link.startswith("#")}
+    places = found.attributes("id")
+    assert len(targets) > 16, "a link for each section and for each box with a branch below"
+    assert targets <= set(places)
+    assert len(places) == len(set(places))
+
+
+def test_page_should_name_the_dataset_the_run_and_what_made_it() -> None:
+    text = Reader(page()).text
+    for said in (TITLE, RUN, "22 November 2026, 23:31 UTC", "73b906e", "3.5.6", "3.11.7", "2.4.6"):
+        assert said in text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_should_stand_beside_that_of_guessing_and_the_one_out_of_time(name: str) -> None:
+    text = Reader(page()).text
+    held_out, guessing, later = (f"{figures[name]:.3f}" for figures in (FIGURES, BASE_FIGURES, LATER_FIGURES))
+    assert f"{held_out} always guessing the base rate: {guessing}" in text
+    assert re.search(rf"{held_out} {guessing} \S+ {later} {guessing}", text)
+
+
+def test_page_should_say_which_figures_to_believe_for_what() -> None:
+    text = Reader(page()).text
+    assert "Believe the held-out figures when you compare two models" in text
+    assert "Believe the out-of-time figures for what to expect of tomorrow" in text
+    assert "learned from 2013-01 to 2013-10 was tested on 2013-11 to 2013-12" in text
+
+
+def test_page_should_say_by_which_figures_the_tree_is_worse_than_guessing() -> None:
+    assert "worse than always guessing the base rate by log loss, Brier score, accuracy" in Reader(page()).text
+    better = METRICS | {"out_of_time": METRICS["out_of_time"] | FIGURES}
+    assert "worse than always guessing" not in Reader(page(better)).text
+
+
+def test_page_should_say_so_when_the_dataset_has_no_time() -> None:
+    text = Reader(page(METRICS | {"out_of_time": None})).text
+    assert "There is no out-of-time check" in text
+    assert "2013-11" not in text
+
+
+def test_tree_should_show_condition_rows_and_probability_of_every_node_of_its_first_levels() -> None:
+    text = Reader(page()).text
+    for condition, share, rows in (
+        ("all rows", "24.0%", "1,000"),
+        ("hour <= 14.5", "10.0%", "600"),
+        ("hour > 14.5", "45.0%", "400"),
+        ("dest in {ATL, BOS}", "5.0%", "400"),
+        ("dest in {CLT}", "20.0%", "200"),
+        ("hour <= 18.5", "30.0%", "150"),
+        ("hour > 18.5", "54.0%", "250"),
+    ):
+        assert f"{condition} {share} {rows} rows" in text
+
+
+def test_lines_of_the_tree_should_be_as_thick_as_the_rows_are_many() -> None:
+    widths = {edge.width for edge in Tree(TREE, 0.24).picture().edges}
+    assert widths == {24.0, 16.0, 8.0, 6.0, 10.0}  # of 600 and 400, then 400, 200, 150 and 250 rows of 1,000
+
+
+def test_colour_should_part_the_likely_from_the_unlikely_at_the_base_rate() -> None:
+    tree = Tree(TREE, 0.24)
+    assert [tree.tone(share) for share in (0.0, 0.24, 1.0)] == [0, 5, 10]
+    assert tree.tone(0.1) < 5 < tree.tone(0.45)
+
+
+def test_conditions_on_one_feature_should_be_drawn_together_on_the_way_to_a_leaf() -> None:
+    tree = Tree(TREE, 0.24)
+    likely, unlikely = tree.extremes(1)
+    assert likely[0].conditions == ["hour > 18.5"]
+    assert unlikely[0].conditions == ["hour <= 14.5", "dest in {ATL, BOS}"]
+    assert tree.rule(tree.root.children[1].children[0]).conditions == ["14.5 < hour <= 18.5"]
+
+
+def test_a_small_leaf_should_not_pass_for_the_surest() -> None:
+    tree = copy.deepcopy(TREE)
+    tree["nodes"][5] |= {"rows": 2, "probability": 1.0}
+    assert Tree(tree, 0.24).extremes(1)[0][0].branch.id == 6
+
+
+def test_missing_values_should_be_told_on_the_side_that_they_go_to() -> None:
+    tree = copy.deepcopy(TREE)
+    tree["features"][1] |= {"missing": 0.15, "missing_rows": 9}
+    known = {"feature": "precip", "threshold": -5e299, "condition": "precip is missing", "otherwise": "precip is known"}
+    tree["nodes"][4] |= known
+    built = Tree(tree, 0.24).root
+    early, late = (branch.children for branch in built.children)
+    assert early[0].condition.medium == "dest in {ATL, (missing), BOS}"
+    assert early[1].condition.short == "dest in {CLT}"
+    rules = [Tree(tree, 0.24).rule(branch).conditions[-1] for branch in late]
+    assert rules == ["precip is missing", "precip is known"]
+
+
+def test_a_long_set_of_categories_should_be_cut_and_counted() -> None:
+    left, right = Tree(bushy(2), 0.24).root.children
+    assert left.condition.short == "dest in {dest 000, … +149}"
+    assert right.condition.short == "dest in {dest 299, … +149}"
+
+
+def test_all_but_a_few_categories_should_be_told_by_the_few() -> None:
+    tree = bushy(1)
+    tree["nodes"][0]["categories"] = [f"dest {index:03d}" for index in range(299)]
+    left, right = Tree(tree, 0.24).root.children
+    assert left.condition.short == "dest not in {dest 299}"
+    assert right.condition.short == "dest in {dest 299}"
+
+
+def test_deep_branches_should_be_told_below_the_picture() -> None:
+    found = Reader(page(tree=bushy(6)))
+    boxes = [attributes for tag, attributes in found.tags if tag == "g" and "box" in (attributes.get("class") or "")]
+    assert len(boxes) == 31, "levels 0 to 4"
+    assert found.text.count("4 leaves \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}") == 16
+    outline = sum(
+        tag in ("summary", "p") and re.match(r"p\d", attributes.get("class") or "") is not None
+        for tag, attributes in found.tags
+    )
+    assert outline == 16 + 32 + 64, "the branches of level 4, and every node below them"
+
+
+def test_page_should_stay_small_for_a_tree_of_four_thousand_nodes() -> None:
+    tree = bushy(11, "A destination with a rather long name")
+    assert len(tree["nodes"]) == 4095
+    assert len(page(tree=tree).encode()) < WELL_UNDER_ONE_MEGABYTE
+
+
+def test_page_should_stay_small_and_say_what_it_leaves_out_for_any_tree() -> None:
+    html = page(tree=bushy(14))
+    assert len(html.encode()) < WELL_UNDER_ONE_MEGABYTE
+    assert html.count("<b>") < OUTLINE_NODES + 200
+    assert re.search(r"… \d+ leaves, \d+% to \d+%", Reader(html).text)
+
+
+def test_text_from_the_data_should_never_become_markup() -> None:
+    hostile = "<script>alert('x')</script>\"><img src=x onerror=y>"
+    tree = json.loads(json.dumps(TREE).replace("BOS", json.dumps(hostile)[1:-1]))
+    tree["positive"] = tree["features"][0]["name"] = tree["nodes"][0]["feature"] = tree["nodes"][4]["feature"] = hostile
+    for node in (tree["nodes"][0], tree["nodes"][4]):
+        node["condition"], node["otherwise"] = f"{hostile} <= 14.5", f"{hostile} > 14.5"
+    prepared = PREPARED | {"tables": {hostile: PREPARED["tables"]["flights"]}, "left_out": {hostile: 5}}
+    gate = GATE | {"checks": [{"name": hostile, "passed": True, "detail": hostile}], "current_run": hostile}
+    metrics = METRICS | {"run_id": hostile, "revision": hostile, "settings": {hostile: hostile}}
+    html = report.render(metrics, tree, gate, prepared, title=hostile)
+    found = Reader(html)
+    assert {"script", "img"}.isdisjoint(tag for tag, _ in found.tags)
+    assert not found.attributes("onerror")
+    assert hostile in unescape(html)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_figure_that_is_not_known_should_be_a_dash(value: float | None) -> None:
+    metrics = copy.deepcopy(METRICS)
+    metrics["test"]["pr_auc"] = metrics["baseline"]["brier"] = metrics["out_of_time"]["auc"] = value
+    metrics["revision"] = ""
+    metrics["settings"] = {"time": None, "nested": {"list": []}}
+    text = Reader(page(metrics)).text
+    assert "\N{EN DASH} always guessing the base rate: 0.238" in text
+    assert not re.search(r"\b(nan|none|inf|undefined|null)\b", text, re.IGNORECASE)
+
+
+def test_page_of_a_whole_run_should_have_no_word_of_a_missing_value() -> None:
+    html = page()
+    assert not re.search(
+        r"\b(NaN|nan|None|Infinity|inf|undefined)\b",
+        unescape(re.sub(r"default-src 'none'|<style>.*?</style>", "", html, flags=re.DOTALL)),
+    )
+
+
+def test_a_tree_of_one_leaf_should_still_make_a_page() -> None:
+    text = Reader(page(tree=TREE | {"nodes": [TREE["nodes"][2] | {"id": 0, "depth": 0}]})).text
+    assert "The tree is a single leaf" in text
+
+
+def test_curves_should_have_their_diagonal_threshold_and_row_counts() -> None:
+    html = page()
+    text = Reader(html).text
+    assert html.count('class="diagonal"') == 2
+    assert "threshold 0.5" in text
+    assert "rows of each group: 6,399 to 6,655" in text
+    assert "5.0% 8.0% 6,399" in text
+
+
+def test_confusion_matrix_should_be_told_in_words_too() -> None:
+    text = Reader(page()).text
+    assert "4,764 30.7% of 15,525" in text
+    assert "Of 7,104 rows called yes, 67.1% were (precision)" in text
+
+
+def test_a_tree_that_never_says_yes_should_have_no_precision() -> None:
+    metrics = METRICS | {"test": METRICS["test"] | {"confusion": {"tp": 0, "fp": 0, "tn": 90, "fn": 10}}}
+    assert "Of 0 rows called yes, \N{EN DASH} were (precision)" in Reader(page(metrics)).text
+
+
+def test_rows_in_quarantine_should_be_those_of_the_main_table_in_its_bar() -> None:
+    text = Reader(page()).text
+    assert "9,430 left out: no arrival delay (cancelled or diverted)" in text
+    assert "5 in quarantine <0.1%" in text
+    assert "weather 26,115 3" in text
+    assert "336,776 rows in, 327,341 out as features" in text
+
+
+def test_page_should_say_so_when_preparing_left_nothing() -> None:
+    assert "left no prepare.json" in Reader(page(prepared=None)).text
+
+
+def test_gate_should_show_every_check_and_what_became_of_it() -> None:
+    text = Reader(page()).text
+    assert "Refused : the current model stays" in text
+    assert "passed better than the base rate log loss 0.4803, base rate 0.5486" in text
+    assert "refused not worse than the current model log loss 0.4803, run-7 has 0.4711" in text
+    assert "not been asked" in Reader(page(gate=None)).text
+
+
+def test_phases_should_follow_each_other_and_the_total_should_be_told() -> None:
+    text = Reader(page()).text
+    assert "session 3.4 s read 4.7 s encode 10.9 s fit 9.8 s out of time 18.2 s save 1.9 s" in text
+    assert "training in all 48.9 s preparing before it 10.6 s" in text
+
+
+def test_write_should_put_a_page_of_the_current_model_into_the_folder(tmp_path: Path) -> None:
+    documents = left_behind() | {(Output.MODELS_BUCKET, "nyc_flights/CURRENT.json"): {"run_id": RUN}}
+    written = report.write(Buckets(documents), "nyc_flights", None, folder=tmp_path / "new" / "reports")
+    assert written == tmp_path / "new" / "reports" / f"nyc_flights-{RUN}.html"
+    assert TITLE in Reader(written.read_text(encoding="utf-8")).text
+
+
+def test_write_should_take_the_run_that_is_asked_for(tmp_path: Path) -> None:
+    documents = left_behind("run-8") | {(Output.MODELS_BUCKET, "nyc_flights/CURRENT.json"): {"run_id": RUN}}
+    assert "run-8" in report.write(Buckets(documents), "nyc_flights", "run-8", folder=tmp_path).read_text()
+
+
+def test_write_should_say_the_way_out_when_there_is_no_current_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no current model of nyc_flights yet.*dml run nyc_flights"):
+        report.write(Buckets({}), "nyc_flights", None, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "tree.json"])
+def test_write_should_name_what_a_run_did_not_leave(name: str, tmp_path: Path) -> None:
+    documents = left_behind()
+    del documents[Output.MODELS_BUCKET, f"nyc_flights/{RUN}/{name}"]
+    with pytest.raises(UserError, match=rf"{RUN} of nyc_flights left no {name}.*dml status"):
+        report.write(Buckets(documents), "nyc_flights", RUN, folder=tmp_path)
