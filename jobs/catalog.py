@@ -1,4 +1,4 @@
-"""The Glue Data Catalog as the jobs use it: where a table's files lie and how to read them, and publishing a table.
+"""The Glue Data Catalog as the jobs use it: where a table's files lie, how to read them, publishing a table.
 
 The catalog is the contract between crawler, jobs and analysts. Jobs ask it through the Glue API instead of a Hive
 metastore, so that they run unchanged wherever the API answers.
@@ -7,15 +7,15 @@ metastore, so that they run unchanged wherever the API answers.
 from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.utils import AnalysisException
 
 from jobs.errors import JobError
 
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table. `columns`: name to type, both as the crawler wrote them, in the files' order."""
+    """What the catalog says of a table. `columns`: name to type, as the crawler wrote them, in the files' order."""
 
     database: str
     name: str
@@ -65,7 +65,7 @@ def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
 
 
 def publish(glue: Any, database: str, name: str, location: str, columns: List[Tuple[str, str]], run_id: str) -> None:
-    """Points the catalog table at `location` (Parquet), in one call: readers see the old files or the new, never a mix."""
+    """Points the catalog table at `location` (Parquet) in one call: readers see the old files or the new, no mix."""
     table = {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",

@@ -43,11 +43,10 @@ def learn(train: DataFrame, settings: Settings) -> List[Feature]:
 
     features: List[Feature] = [
         {"name": name, "kind": "number", "missing": MISSING, "missing_rows": count}
-        for name, count in zip(numbers, missing)
+        for name, count in zip(numbers, missing)  # noqa: B905  # Python 3.9 has no strict
     ]
-    cells = F.array(
-        *[F.struct(F.lit(i).alias("i"), _category(name).alias("value")) for i, name in enumerate(categories)]
-    )
+    numbered = [(F.lit(i).alias("i"), _category(name).alias("value")) for i, name in enumerate(categories)]
+    cells = F.array(*[F.struct(*cell) for cell in numbered])
     per_value = (
         train.select(label.alias("label"), F.explode(cells).alias("cell"))
         .groupBy("cell.i", "cell.value")
@@ -58,8 +57,8 @@ def learn(train: DataFrame, settings: Settings) -> List[Feature]:
         values = [row for row in found if row["i"] == i]
         if len(values) > MAX_CATEGORIES:
             raise JobError(
-                f"{file_of(settings)}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, which makes it "
-                "a key rather than a category: leave it out, or group its values in prepare.sql."
+                f"{file_of(settings)}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, which "
+                "makes it a key rather than a category: leave it out, or group its values in prepare.sql."
             )
         encoding = {
             row["value"]: (row["positives"] + smoothing * prior) / (row["rows"] + smoothing)

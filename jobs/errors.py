@@ -1,4 +1,4 @@
-"""The one error that a job raises for its reader: it ends the traceback, and so stands in Glue's and EMR's failure reason."""
+"""The error that a job raises for its reader: the traceback's last line, which Glue and EMR give as the reason."""
 
 
 class JobError(Exception):

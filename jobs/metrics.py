@@ -47,7 +47,7 @@ def constant(probability: float, rows: int, positives: int) -> Tally:
 
 
 def evaluate(counts: Tally) -> Dict[str, Any]:
-    """AUC (ties count half), PR-AUC (average precision), log loss (clipped at 1e-15), Brier, accuracy and confusion at 0.5."""
+    """AUC (ties count half), PR-AUC (average precision), log loss (clipped), Brier, accuracy and confusion at 0.5."""
     p, n, k = counts
     positives, negatives, rows = k.sum(), (n - k).sum(), n.sum()
     below = np.cumsum(n - k) - (n - k)

@@ -80,8 +80,8 @@ def predict(
         model = registry.current_model(s3, models, settings["name"])
         if model is None:
             raise JobError(
-                f"{models.rstrip('/')}/{settings['name']}/CURRENT.json does not exist: no model is published yet. Run the "
-                f"pipeline first: dml run {settings['name']}"
+                f"{models.rstrip('/')}/{settings['name']}/CURRENT.json does not exist: no model is published yet. "
+                f"Run the pipeline first: dml run {settings['name']}"
             )
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(glue, database, table, way_out)

@@ -1,4 +1,4 @@
-"""Glue runs this first: raw tables of the catalog become the features table, or nothing that anyone reads has changed."""
+"""Glue runs this first: the raw tables become the features table, or nothing that anyone reads has changed."""
 
 import argparse
 import math
@@ -100,7 +100,7 @@ def _build(
 def load_raw(
     spark: SparkSession, glue: Any, settings: Settings, name: str, database: str, quarantine: str
 ) -> Dict[str, Any]:
-    """Reads one raw table into the temp view `name`; bad rows go to `quarantine` as JSON lines. The files are parsed once.
+    """Reads one raw table, once, into the temp view `name`; bad rows go to `quarantine` as JSON lines.
 
     Returns rows, quarantined, location. Raises JobError for a table that is missing, empty, without a good row, lacking
     a column, or whose files' headers differ from the catalog.
@@ -192,11 +192,11 @@ def check_rows(features: DataFrame, settings: Settings) -> None:
     checked = per_key.agg(
         F.sum("n"), F.sum((F.col("n") > 1).cast("int")), F.sum("wrong"), F.sum(keyless), F.max_by(F.struct(*keys), "n")
     ).head()
-    rows, repeated, wrong_labels, keyless_rows, example = checked or (0, 0, 0, 0, None)
+    rows, repeated, wrong_labels, keyless_rows, example = checked or (0, 0, 0, 0, ())
     if not rows:
         raise JobError(f"{file} gives no rows with a known label ({label}): look at its joins and conditions.")
     if repeated:
-        shown = ", ".join(f"{key}={value}" for key, value in (example or {}).asDict().items())
+        shown = ", ".join(f"{key}={value}" for key, value in zip(keys, example))  # noqa: B905  # not in Python 3.9
         raise JobError(
             f"{file} gives {repeated:,} keys more than once, e.g. {shown}: a join adds rows, or the keys of "
             f"{file_of(settings)} are too few."
@@ -210,12 +210,12 @@ def check_rows(features: DataFrame, settings: Settings) -> None:
 def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
     """The columns of the features table, each with the kinds it may be of: keys, time, label, then features."""
     plain = (StringType, IntegralType, DateType, TimestampType)
-    columns: Dict[str, Tuple[Type[DataType], ...]] = {key: plain for key in settings["keys"]}
+    columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings["keys"], plain)
     if settings["time"]:
         columns[settings["time"]["column"]] = (DateType, TimestampType)
     columns[settings["label"]["column"]] = (IntegralType,)
-    columns.update({name: (NumericType, BooleanType) for name in settings["features"]["numbers"]})
-    columns.update({name: (StringType, IntegralType, BooleanType) for name in settings["features"]["categories"]})
+    columns.update(dict.fromkeys(settings["features"]["numbers"], (NumericType, BooleanType)))
+    columns.update(dict.fromkeys(settings["features"]["categories"], (StringType, IntegralType, BooleanType)))
     return columns
 
 

@@ -3,11 +3,10 @@
 import re
 from typing import List
 
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
-from pyspark.sql.utils import AnalysisException
 
 from jobs.catalog import CatalogTable
 from jobs.errors import JobError
@@ -18,7 +17,7 @@ CORRUPT, FILE, REASON, RECORD = "_corrupt", "_file", "_reason", "_record"
 
 
 def read_lines(spark: SparkSession, table: CatalogTable) -> DataFrame:
-    """The files of a raw table: its columns, all string, `_corrupt` (the line, if it has not the header's fields), `_file`.
+    """The files of a raw table: its columns as strings, `_corrupt` (the line, if it does not fit the header), `_file`.
 
     Types come later (`parse`): a crawler guesses them from a sample, and one odd value would turn into a silent NULL.
     """
@@ -39,7 +38,7 @@ def read_lines(spark: SparkSession, table: CatalogTable) -> DataFrame:
 
 
 def parse(lines: DataFrame, table: Table) -> DataFrame:
-    """Declared columns in their declared types, and `_file`, `_reason` (NULL if the row is good), `_record` (if it is not).
+    """Declared columns in their declared types, and `_file`, `_reason` (NULL for a good row), `_record` (of a bad one).
 
     A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad.
     """
@@ -61,7 +60,7 @@ def parse(lines: DataFrame, table: Table) -> DataFrame:
 
 
 def header_problem(error: PySparkException) -> str:
-    """What Spark's CSV reader says of a header that is not the catalog's, '' if the error is about something else."""
+    """What Spark's CSV reader says of a header that is not the catalog's, '' if the error is another."""
     said = re.search(
         r"(Number of column in CSV header|CSV header does not conform).*?CSV file: \S+", str(error), re.DOTALL
     )

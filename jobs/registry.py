@@ -1,9 +1,9 @@
-"""Models in the registry: s3://MODELS/DATASET/RUN/ as train.py writes it, CURRENT.json as the state machine moves it."""
+"""The current model: s3://MODELS/DATASET/RUN/ as train.py wrote it, CURRENT.json as the state machine moves it."""
 
 from dataclasses import dataclass
 from typing import Any, List, Optional
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.ml.regression import DecisionTreeRegressionModel
 from pyspark.sql import DataFrame
 
@@ -30,7 +30,7 @@ class Registered:
 
 
 def current_model(s3: Any, models: str, dataset: str) -> Optional[Registered]:
-    """The model that CURRENT.json points at now, None before the first is published. Raises JobError if it is broken."""
+    """What CURRENT.json points at now, None before the first model is published. Raises JobError if it is broken."""
     pointer_uri = f"{models.rstrip('/')}/{dataset}/CURRENT.json"
     pointer = storage.read_json(s3, pointer_uri)
     if pointer is None:
@@ -43,6 +43,6 @@ def current_model(s3: Any, models: str, dataset: str) -> Optional[Registered]:
         model = DecisionTreeRegressionModel.load(f"{home}/model")
     except Py4JJavaError as error:
         raise JobError(
-            f"{pointer_uri} points at {home}/, whose model cannot be read: point it at a whole run."
+            f"{pointer_uri} points at {home}/, whose model is unreadable: point it at a whole run."
         ) from error
     return Registered(run_id=pointer["run_id"], tree=model, features=tree["features"])

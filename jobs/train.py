@@ -146,8 +146,8 @@ def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Se
     needed = list(dict.fromkeys([*settings["keys"], *time_column, settings["label"]["column"], *features]))
     if lacking := [name for name in needed if name not in rows.columns]:
         raise JobError(
-            f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} declares: run the pipeline from its "
-            "prepare stage, which makes the table anew."
+            f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} declares: run the pipeline, "
+            "whose prepare stage makes the table anew."
         )
     return rows.select(*needed)
 
@@ -158,7 +158,7 @@ def side_of(settings: Settings) -> Any:
 
 
 def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = None) -> Trained:
-    """Learns encodings and tree from the rows whose `side` is train, and scores those whose `side` is test.
+    """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
 
     Columns in: `side`, label and features. Raises JobError if a side has one class of the label only.
     """
@@ -236,7 +236,8 @@ def metrics_report(
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run."""
     weights = trained.model.featureImportances.toArray().tolist()
-    importances = sorted(zip(weights, (feature["name"] for feature in trained.features)), reverse=True)
+    names = [feature["name"] for feature in trained.features]
+    importances = sorted(zip(weights, names), reverse=True)  # noqa: B905  # not in Python 3.9
     return {
         "dataset": settings["name"],
         "run_id": run_id,

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from jobs.encoding import MISSING, VECTOR, Feature
 from jobs.metrics import PROBABILITY
-from jobs.settings import Settings, Training
+from jobs.settings import Training
 
 Node = Dict[str, Any]
 NAMED = 6  # categories that a condition names before it only counts the rest
@@ -19,7 +19,7 @@ def fit(encoded: DataFrame, label: str, training: Training) -> DecisionTreeRegre
     A regressor, not MLlib's classifier: that one merges sibling leaves which predict the same class (SPARK-3159), and
     with them goes the ranking. The splits are the same, since the variance of a 0/1 label is half of Gini's impurity.
     """
-    return DecisionTreeRegressor(
+    model: DecisionTreeRegressionModel = DecisionTreeRegressor(
         featuresCol=VECTOR,
         labelCol=label,
         predictionCol=PROBABILITY,
@@ -28,6 +28,7 @@ def fit(encoded: DataFrame, label: str, training: Training) -> DecisionTreeRegre
         maxBins=training["bins"],
         seed=training["seed"],
     ).fit(encoded)
+    return model
 
 
 def saved_nodes(spark: SparkSession, model_uri: str) -> List[Row]:

@@ -26,18 +26,11 @@ SELECT
     weekday(make_date(f.year, f.month, f.day)) AS weekday, -- 0 is Monday
     f.hour * 60 + f.minute AS departure_minute,
     f.distance,
-    -- Flight time by the timetable, modulo a day, less the difference of the time zones.
-    pmod(
-        (f.sched_arr_time DIV 100) * 60 + f.sched_arr_time % 100 - f.hour * 60 - f.minute
-            - CAST(coalesce(a.tz, -5) + 5 AS BIGINT) * 60,
-        1440
-    ) AS scheduled_minutes,
     -- How busy the airport is meant to be: departures by the timetable from this airport in this hour.
     count(*) OVER (PARTITION BY f.origin, f.time_hour) AS origin_hour_departures,
 
     p.year AS plane_year,
     p.seats AS plane_seats,
-    p.model AS plane_model,
     a.lat AS dest_lat,
     a.lon AS dest_lon,
 
