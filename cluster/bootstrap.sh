@@ -15,9 +15,16 @@ say() { echo "dml bootstrap: $*"; }
 fail() { echo "dml bootstrap: $*" >&2; exit 1; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
+names=(wheels code notes notebook)
+values=$(aws ssm get-parameters --region "$region" --names "${names[@]/#/$parameters/}" \
+    --query 'Parameters[].[Name, Value]' --output text) \
+  || fail "could not read the SSM parameters below $parameters in $region: may this node's role read them?"
+
 parameter() {
-  aws ssm get-parameter --region "$region" --name "$parameters/$1" --query Parameter.Value --output text \
-    || fail "could not read the SSM parameter $parameters/$1 in $region: is it there, and may this node's role read it?"
+  local value
+  value=$(awk -v name="$parameters/$1" '$1 == name { print $2 }' <<< "$values")
+  [ -n "$value" ] || fail "there is no SSM parameter $parameters/$1 in $region: deploy the cluster stack again"
+  echo "$value"
 }
 
 # fetch NAME DIRECTORY: unpack the zip that the parameter NAME points at
@@ -39,7 +46,7 @@ as_root chown "$(id -u)" "$home"
 fetch wheels "$work/wheels"
 python3.11 -m venv --clear "$home/python"
 packages=$("$home/python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-"$home/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --find-links "$work/wheels" \
+"$home/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --no-index --find-links "$work/wheels" \
   --require-hashes --no-deps --requirement "$work/wheels/requirements.txt" \
   --only-binary=:all: --python-version 3.11 --platform "$(cat "$work/wheels/platform")" --target "$packages" --upgrade \
   || fail "pip could not install the locked wheels"

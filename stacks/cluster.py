@@ -161,10 +161,10 @@ class ClusterStack(cdk.Stack):
         data = self._data
         names = [dataset.name for dataset in datasets]
         rights = [
-            code.read_statement("ReadOwnCode", objects),
+            *code.read_statements(objects),
             iam.PolicyStatement(
-                sid="FindOwnCode",
-                actions=["ssm:GetParameter"],
+                sid="ReadParameters",
+                actions=["ssm:GetParameters"],
                 resources=[
                     self.format_arn(
                         service="ssm", resource="parameter", resource_name=f"{self.parameters[1:]}/cluster/*"

@@ -6,7 +6,7 @@ An asset lies in the CDK's own bucket under the hash of its content; a role is g
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -78,21 +78,32 @@ def check_wheels(folder: Path) -> None:
 
 
 def notes(scope: Construct, environment: Environment, datasets: Sequence[Dataset]) -> assets.Asset:
-    """The Zeppelin notes that a new workbench starts with: a folder for each dataset."""
+    """The Zeppelin notes that a new workbench starts with."""
     with TemporaryDirectory() as folder:
-        # Notes in a zip that isn't empty even where there are none: unpacking an empty one is an error.
-        Path(folder, "README").write_text("Copied to the workspace bucket by cluster/bootstrap.sh\n", encoding="utf-8")
-        for dataset in datasets:
-            parameters = {
-                "environment": environment.name,
-                "dataset": dataset.name,
-                "database": database_name(environment, dataset.name),
-            }
-            build_notes(ROOT / "notebooks", Path(folder), folder=dataset.name, parameters=parameters)
+        write_notes(Path(folder), environment, datasets)
         return assets.Asset(scope, "Notes", path=folder)
 
 
-def read_statement(sid: str, objects: Iterable[assets.Asset]) -> iam.PolicyStatement:
-    """The right to read exactly these assets; CDK's own grant would open the whole asset bucket."""
-    resources = [f"arn:{cdk.Aws.PARTITION}:s3:::{asset.s3_bucket_name}/{asset.s3_object_key}" for asset in objects]
-    return iam.PolicyStatement(sid=sid, actions=["s3:GetObject"], resources=resources)
+def write_notes(folder: Path, environment: Environment, datasets: Sequence[Dataset]) -> None:
+    """Write the notes of notebooks/ as Zeppelin reads them, in a folder for each dataset."""
+    # An empty zip cannot be unpacked, so there is always something in it.
+    Path(folder, "README").write_text("Copied to the workspace bucket by cluster/bootstrap.sh\n", encoding="utf-8")
+    for dataset in datasets:
+        database = database_name(environment, dataset.name)
+        parameters = {"environment": environment.name, "dataset": dataset.name, "database": database}
+        build_notes(ROOT / "notebooks", folder, folder=dataset.name, parameters=parameters)
+
+
+def read_statements(objects: Sequence[assets.Asset]) -> list[iam.PolicyStatement]:
+    """The rights to find and read exactly these assets; CDK's own grant would open the whole asset bucket."""
+    bucket = f"arn:{cdk.Aws.PARTITION}:s3:::{objects[0].s3_bucket_name}"
+    keys = [asset.s3_object_key for asset in objects]
+    return [
+        iam.PolicyStatement(
+            sid="FindOwnCode",
+            actions=["s3:ListBucket"],
+            resources=[bucket],
+            conditions={"StringEquals": {"s3:prefix": keys}},
+        ),
+        iam.PolicyStatement(sid="ReadOwnCode", actions=["s3:GetObject"], resources=[f"{bucket}/{key}" for key in keys]),
+    ]

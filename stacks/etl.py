@@ -143,7 +143,7 @@ class EtlStack(cdk.Stack):
     def _prepare_rights(self, dataset: str) -> list[iam.PolicyStatement]:
         lake = self._data.lake.bucket_arn
         return [
-            code.read_statement("ReadOwnCode", [self._script, self._library]),
+            *code.read_statements([self._script, self._library]),
             *read_prefix("Raw", self._data.raw.bucket_arn, f"{dataset}/"),
             *write_prefixes("Lake", lake, [f"{dataset}/{folder}/" for folder in ("features", "quarantine", "runs")]),
             iam.PolicyStatement(

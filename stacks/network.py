@@ -45,7 +45,7 @@ class NetworkStack(cdk.Stack):
         # Free, and keeps the clusters' S3 traffic off the NAT gateway, which bills by the gigabyte.
         self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
         for subnet in self.vpc.private_subnets:
-            cdk.Tags.of(subnet).add(EMR_TAG, "true")
+            cdk.Tags.of(subnet).add(EMR_TAG, "true", include_resource_types=["AWS::EC2::Subnet"])
         self.cluster_subnet_id = self.vpc.private_subnets[0].subnet_id  # a cluster of instance groups lives in one zone
         self.groups = emr_groups(self, self.vpc.vpc_id)
 

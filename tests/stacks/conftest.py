@@ -1,0 +1,112 @@
+"""The templates that ship, synthesized once a session for each environment, with the feature flags of cdk.json."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+from app import build
+from datasets import dataset_names, load_dataset
+from stacks.settings import load_environment
+
+ROOT = Path(__file__).parent.parent.parent
+STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
+STANDS_FOR = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "123456789012"}
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """An environment's templates by stack, and the folder with them as files."""
+
+    environment: str
+    folder: Path
+    templates: dict[str, dict[str, Any]]
+
+    def resources(self, stack: str, kind: str) -> list[dict[str, Any]]:
+        """The properties of the stack's resources of one type."""
+        found = self.templates[stack]["Resources"].values()
+        return [resource.get("Properties", {}) for resource in found if resource["Type"] == kind]
+
+    def only(self, stack: str, kind: str) -> dict[str, Any]:
+        (properties,) = self.resources(stack, kind)
+        return properties
+
+    def statements(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every statement of every role's policies, with the stack it is in."""
+        for stack in self.templates:
+            for role in self.resources(stack, "AWS::IAM::Role"):
+                for policy in role.get("Policies", []):
+                    for statement in policy["PolicyDocument"]["Statement"]:
+                        yield stack, statement
+            for policy in self.resources(stack, "AWS::IAM::Policy"):
+                for statement in policy["PolicyDocument"]["Statement"]:
+                    yield stack, statement
+
+    def statement(self, stack: str, sid: str) -> dict[str, Any]:
+        found = [statement for where, statement in self.statements() if where == stack and statement.get("Sid") == sid]
+        assert len(found) == 1, f"{len(found)} statements {sid} in {stack}"
+        return found[0]
+
+    def definition(self) -> dict[str, Any]:
+        """The state machine of the first dataset."""
+        machine = self.only("pipeline", "AWS::StepFunctions::StateMachine")
+        found: dict[str, Any] = json.loads(plain(machine["DefinitionString"]))
+        return found
+
+
+def plain(value: Any) -> str:
+    """A template value as text, with something readable for what is known only when deployed."""
+    match value:
+        case str():
+            return value
+        case {"Fn::Join": [separator, parts]}:
+            return str(separator).join(plain(part) for part in parts)
+        case {"Fn::Sub": text}:
+            for name, stand_in in STANDS_FOR.items():
+                text = text.replace(f"${{{name}}}", stand_in)
+            return str(text)
+        case {"Ref": name}:
+            return STANDS_FOR.get(name, str(name))
+        case {"Fn::GetAtt": [name, attribute]}:
+            return f"{name}.{attribute}"
+        case {"Fn::ImportValue": export}:
+            return str(export)
+    raise AssertionError(f"cannot read {value}")
+
+
+Synth = Callable[[str], Synthesized]
+
+
+@pytest.fixture(scope="session")
+def synth(tmp_path_factory: pytest.TempPathFactory) -> Synth:
+    """synth("dev") builds what `cdk deploy -c env=dev` would deploy, once a session."""
+    made: dict[str, Synthesized] = {}
+
+    def build_once(environment: str) -> Synthesized:
+        if environment not in made:
+            folder = tmp_path_factory.mktemp(environment)
+            context = json.loads((ROOT / "cdk.json").read_text())["context"]
+            app = cdk.App(context=context, outdir=str(folder))
+            build(app, load_environment(environment), [load_dataset(name) for name in dataset_names()])
+            app.synth()
+            templates = {
+                stack: json.loads((folder / f"dml-{environment}-{stack}.template.json").read_text()) for stack in STACKS
+            }
+            made[environment] = Synthesized(environment, folder, templates)
+        return made[environment]
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def dev(synth: Synth) -> Synthesized:
+    return synth("dev")
+
+
+@pytest.fixture(scope="session")
+def prod(synth: Synth) -> Synthesized:
+    return synth("prod")

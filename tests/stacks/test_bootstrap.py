@@ -1,0 +1,141 @@
+"""cluster/bootstrap.sh as a starting node runs it, with the AWS CLI against the embedded cloud."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dml.local.cloud import Cloud
+from tests.embedded import Clients
+
+SCRIPT = Path(__file__).parent.parent.parent / "cluster" / "bootstrap.sh"
+PARAMETERS = "/dml/test/cluster"
+BUCKET = "dml-test-bootstrap"
+NOTE = "zeppelin/notebook/nyc_flights/Explore_2ABC.zpln"
+
+
+def digest(text: str) -> str:
+    """As a wheel's RECORD has it."""
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def wheel(folder: Path) -> str:
+    """A wheel that only a Graviton machine could load, and its line of the lock."""
+    path = folder / "onlyarm-1.0-cp311-cp311-manylinux2014_aarch64.whl"
+    files = {
+        "onlyarm.py": "VALUE = 42\n",
+        "onlyarm-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: onlyarm\nVersion: 1.0\n",
+        "onlyarm-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux2014_aarch64\n",
+    }
+    record = "".join(f"{name},sha256={digest(text)},{len(text)}\n" for name, text in files.items())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in (files | {"onlyarm-1.0.dist-info/RECORD": record}).items():
+            archive.writestr(name, text)
+    return f"onlyarm==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@dataclass
+class Node:
+    """A machine that starts: its folder, and what its environment says of it."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def start(self, *, primary: bool = True) -> subprocess.CompletedProcess[str]:
+        info = self.home / "instance.json"
+        info.write_text(json.dumps({"isMaster": primary}))
+        environment = {**self.environment, "DML_HOME": str(self.home / "dml"), "DML_INSTANCE_INFO": str(info)}
+        command = ["bash", str(SCRIPT), PARAMETERS, "us-east-1"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def python(self, source: str) -> str:
+        python = str(self.home / "dml" / "python" / "bin" / "python")
+        command = [python, "-c", source]
+        return subprocess.run(command, cwd=self.home, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the cluster stack publishes for starting nodes, in small."""
+    folder = tmp_path_factory.mktemp("published")
+    wheels, library, notes = (folder / name for name in ("wheels", "code", "notes"))
+    for each in (wheels, library / "jobs", notes / "nyc_flights"):
+        each.mkdir(parents=True)
+    (wheels / "requirements.txt").write_text(wheel(wheels))
+    (wheels / "platform").write_text("manylinux2014_aarch64\n")
+    (library / "jobs" / "__init__.py").write_text("NAME = 'our jobs'\n")
+    (notes / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "Explore"}')
+    aws("s3").create_bucket(Bucket=BUCKET)
+    values = {"notebook": f"s3://{BUCKET}/zeppelin/notebook/"}
+    for each in (wheels, library, notes):
+        archive = shutil.make_archive(str(folder / each.name), "zip", each)
+        aws("s3").upload_file(archive, BUCKET, f"assets/{each.name}.zip")
+        values[each.name] = f"s3://{BUCKET}/assets/{each.name}.zip"
+    for name, value in values.items():
+        aws("ssm").put_parameter(Name=f"{PARAMETERS}/{name}", Value=value, Type="String", Overwrite=True)
+
+
+@pytest.fixture
+def node(cloud: Cloud, published: None, tmp_path: Path) -> Node:
+    return Node(tmp_path, {**os.environ, **cloud.environment()})
+
+
+def test_a_node_should_get_the_locked_packages_and_our_code(node: Node) -> None:
+    started = node.start(primary=False)
+    assert started.returncode == 0, started.stderr
+    assert node.python("import onlyarm, jobs; print(onlyarm.VALUE, jobs.NAME)") == "42 our jobs"
+
+
+def test_the_primary_node_should_bring_notes_but_never_over_an_edited_one(node: Node, aws: Clients) -> None:
+    assert "new note" in node.start().stdout
+    aws("s3").put_object(Bucket=BUCKET, Key=NOTE, Body=b"edited by an analyst")
+    again = node.start()
+    assert again.returncode == 0, again.stderr
+    assert f"kept note s3://{BUCKET}/{NOTE}" in again.stdout
+    assert aws("s3").get_object(Bucket=BUCKET, Key=NOTE)["Body"].read() == b"edited by an analyst"
+
+
+def test_another_node_should_leave_the_notes_alone(node: Node, aws: Clients) -> None:
+    aws("s3").delete_object(Bucket=BUCKET, Key=NOTE)
+    assert node.start(primary=False).returncode == 0
+    assert aws("s3").list_objects_v2(Bucket=BUCKET, Prefix="zeppelin/").get("KeyCount") == 0
+
+
+def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:
+    value = aws("ssm").get_parameter(Name=f"{PARAMETERS}/wheels")["Parameter"]["Value"]
+    aws("ssm").delete_parameter(Name=f"{PARAMETERS}/wheels")
+    try:
+        started = node.start()
+    finally:
+        aws("ssm").put_parameter(Name=f"{PARAMETERS}/wheels", Value=value, Type="String")
+    assert started.returncode == 1
+    assert f"there is no SSM parameter {PARAMETERS}/wheels in us-east-1" in started.stderr
+
+
+def test_a_wheel_that_is_not_the_locked_one_should_end_the_start(node: Node, aws: Clients, tmp_path: Path) -> None:
+    tampered = tmp_path / "tampered.zip"
+    aws("s3").download_file(BUCKET, "assets/wheels.zip", str(tampered))
+    folder = tmp_path / "tampered"
+    shutil.unpack_archive(tampered, folder)
+    line = (folder / "requirements.txt").read_text()
+    (folder / "requirements.txt").write_text(f"{line.partition(':')[0]}:{'0' * 64}\n")
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    aws("s3").upload_file(archive, BUCKET, "assets/tampered.zip")
+    good = f"s3://{BUCKET}/assets/wheels.zip"
+    aws("ssm").put_parameter(
+        Name=f"{PARAMETERS}/wheels", Value=f"s3://{BUCKET}/assets/tampered.zip", Type="String", Overwrite=True
+    )
+    try:
+        started = node.start()
+    finally:
+        aws("ssm").put_parameter(Name=f"{PARAMETERS}/wheels", Value=good, Type="String", Overwrite=True)
+    assert started.returncode == 1
+    assert "pip could not install the locked wheels" in started.stderr

@@ -1,0 +1,26 @@
+"""Each stack as it was when last looked at. After a change that you meant: pytest tests/stacks --snapshot-update."""
+
+import re
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.json import JSONSnapshotExtension
+
+from tests.stacks.conftest import STACKS, Synthesized
+
+
+def without_hashes(value: Any) -> Any:
+    """Asset hashes change with every edit of a job, and say nothing about the infrastructure."""
+    if isinstance(value, dict):
+        return {key: without_hashes(inner) for key, inner in value.items() if key != "Metadata"}
+    if isinstance(value, list):
+        return [without_hashes(inner) for inner in value]
+    return re.sub(r"[0-9a-f]{64}", "HASH", value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_should_be_what_it_was(dev: Synthesized, stack: str, snapshot: SnapshotAssertion) -> None:
+    template = dev.templates[stack]
+    shown = {"Resources": template["Resources"], "Outputs": template.get("Outputs", {})}
+    assert without_hashes(shown) == snapshot(extension_class=JSONSnapshotExtension)
