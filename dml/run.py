@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stacks.outputs import Output, database_output
-
 from dml import pipeline
 from dml.board import Board
 from dml.errors import UserError
 from dml.pipeline import Action, Run
 from dml.platform import Platform
+from stacks.outputs import Output, database_output
 
 TITLES = {
     "crawl": "crawl",
@@ -168,7 +167,11 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             return f"{rows['train']:,} rows, tested on {rows['test']:,}: AUC {auc:.3f}, {leaves:,} leaves"
         case "gate":
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/gate.json")
-            return ("passed: " if found["passed"] else "refused: ") + "; ".join(found["reasons"]) if found else ""
+            if not found:
+                return ""
+            if found["passed"]:
+                return "passed: " + ", ".join(check["name"] for check in found["checks"])
+            return "refused: " + "; ".join(found["reasons"])
         case "publish":
             return f"{dataset}/CURRENT.json → {run.run_id}"
         case "predict":

@@ -1,0 +1,286 @@
+"""The whole way on a sample of real flights: a real deploy to the embedded cloud, real jobs, and what can go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from datasets import load_dataset, raw_files
+from dml import cli, data
+from dml.local.cloud import Cloud
+from dml.platform import Platform
+from stacks.outputs import Output, database_output
+
+DATASET = "nyc_flights"
+BROKEN = [
+    "2013,1,1,oops",  # too few fields
+    "2013,1,1,517,515,2,830,819,late,UA,1545,N14228,EWR,IAH,227,1400,5,15,2013-01-01T10:00:00Z",  # a delay in words
+]
+
+Dml = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Raw files as `dml data push` finds them: one flight in eight of 2013, two of them broken."""
+    folder = tmp_path_factory.mktemp("raw")
+    files = raw_files(load_dataset(DATASET), folder)
+    lines = files["flights"].read_text(encoding="utf-8").splitlines()
+    flights = folder / "flights.csv"
+    flights.write_text("\n".join([lines[0], *lines[1::8], *BROKEN]) + "\n", encoding="utf-8")
+    return files | {"flights": flights}
+
+
+@pytest.fixture(scope="module")
+def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
+    """The command itself, in this process, on the test session's embedded cloud. Returns exit code, stdout, stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "HOME", cloud.place.home)
+        patch.setattr(data, "raw_files", lambda _dataset, _cache: sample)
+        patch.setenv("COLUMNS", "250")
+
+        def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+            patch.setattr(sys, "argv", ["dml", *arguments])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            printed = capsys.readouterr()
+            return int(ended.value.code or 0), printed.out, printed.err
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def platform(cloud: Cloud) -> Platform:
+    return Platform("dev", credentials=cloud.environment())
+
+
+def published(platform: Platform) -> dict[str, Any]:
+    """What readers see: the current model, and where the published tables lie."""
+    glue, database = platform.client("glue"), platform.output(database_output(DATASET))
+    tables = {table["Name"]: table for table in glue.get_tables(DatabaseName=database)["TableList"]}
+    locations = {
+        name: tables[name]["StorageDescriptor"]["Location"] for name in ("features", "predictions") if name in tables
+    }
+    return locations | {"current": platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")}
+
+
+def test_a_first_run_should_publish_a_model_better_than_the_base_rate(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
+) -> None:
+    code, out, err = dml(capsys, "run", "--local", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["dataset"] == DATASET
+    assert told["state"] == "SUCCEEDED"
+
+    rows = told["rows"]
+    assert rows["in"] == len(sample["flights"].read_text(encoding="utf-8").splitlines()) - 1
+    assert rows["quarantined"] == len(BROKEN)
+    assert rows["out"] + sum(rows["left_out"].values()) == rows["in"] - len(BROKEN)
+    assert rows["predicted"] == rows["out"]
+
+    assert told["metrics"]["test"]["log_loss"] < told["metrics"]["baseline"]["log_loss"]
+    assert 0.60 < told["metrics"]["test"]["auc"] < 0.85
+    assert told["metrics"]["out_of_time"]["auc"] < told["metrics"]["test"]["auc"]
+    assert {"deploy", "crawl", "prepare", "train", "predict", "total"} <= told["seconds"].keys()
+
+    now = published(platform)
+    assert now["current"]["run_id"] == told["run_id"]
+    assert now["features"] == told["uris"]["features"]
+    assert now["predictions"] == told["uris"]["predictions"]
+    assert Path(told["report"]).read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+
+
+def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:
+    run = published(platform)["current"]["run_id"]
+    bucket, prefix = platform.output(Output.LAKE_BUCKET), f"{DATASET}/quarantine/{run}/flights/"
+    listed = platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]
+    lines = [
+        json.loads(line)
+        for entry in listed
+        for line in platform.s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read().splitlines()
+    ]
+    assert sorted(line["record"] for line in lines) == sorted(BROKEN)
+    assert all(line["file"].endswith("/flights/flights.csv") for line in lines)
+    assert any("arr_delay" in line["reason"] and "late" in line["reason"] for line in lines)
+
+
+def test_the_note_should_be_in_the_workspace_where_zeppelin_looks(platform: Platform) -> None:
+    listed = platform.s3.list_objects_v2(Bucket=platform.output(Output.WORKSPACE_BUCKET), Prefix="zeppelin/notebook/")
+    assert [entry["Key"] for entry in listed["Contents"] if entry["Key"].endswith(".zpln")]
+
+
+def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ssm, parameter = platform.client("ssm"), platform.output(Output.WORKBENCH_PARAMETER)
+    workbench = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    ssm.put_parameter(Name=parameter, Value="none", Overwrite=True)
+    try:
+        code, out, err = dml(capsys, "predict", "--local", "--json")
+    finally:
+        ssm.put_parameter(Name=parameter, Value=workbench, Overwrite=True)
+    assert code == 0, err
+    assert json.loads(out)["rows"]["predicted"] > 0
+    clusters = platform.client("emr").list_clusters()["Clusters"]
+    transient = [cluster for cluster in clusters if "transient" in cluster["Name"]]
+    assert [cluster["Status"]["State"] for cluster in transient] == ["TERMINATED"]
+
+
+def test_a_missing_permission_should_fail_the_run_in_aws_words_and_change_nothing(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job,) = platform.client("glue").get_jobs()["Jobs"]
+    before = published(platform)
+    with without(platform, role=job["Role"].rpartition("/")[2], action="glue:GetTable"):
+        code, _, err = dml(capsys, "run", "--local")
+    assert code == 1
+    assert "prepare: " in err
+    assert "is not authorized to perform: glue:GetTable on resource: arn:aws:glue:" in err
+    assert job["Role"].rpartition("/")[2] in err
+    assert "Traceback" not in err
+    assert published(platform) == before
+
+
+def test_an_empty_raw_table_should_fail_the_run_and_name_the_way_out(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
+) -> None:
+    before = published(platform)
+    header = sample["weather"].read_text(encoding="utf-8").splitlines()[0]
+    with replaced_file(sample, "weather", header + "\n"):
+        code, _, err = dml(capsys, "run", "--local")
+    assert code == 1
+    assert "weather" in err
+    assert "dml data push nyc_flights" in err
+    assert published(platform) == before
+
+
+def test_a_label_with_one_class_should_fail_the_training_and_change_nothing(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
+) -> None:
+    before = published(platform)
+    with replaced_delays(sample, lambda delays: delays.where(delays.isna(), "0")):
+        code, _, err = dml(capsys, "run", "--local")
+    assert code == 1
+    assert "train: " in err
+    assert "one class" in err
+    after = published(platform)
+    assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
+
+
+def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
+) -> None:
+    before = published(platform)
+    shuffled = replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index))
+    with shuffled:
+        code, out, err = dml(capsys, "run", "--local", "--json")
+    assert code == cli.GATE_REFUSED, err
+    assert json.loads(out)["published"] is False
+    after = published(platform)
+    assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
+
+
+def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
+    cloud: Cloud, platform: Platform, capsys: pytest.CaptureFixture[str], dml: Dml
+) -> None:
+    before = published(platform)
+    home = cloud.place.home
+    command = f"from pathlib import Path; from dml import cli; cli.HOME = Path({str(home)!r}); cli.main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, "predict", "--local"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        wait_until(lambda: any("spark" in line for line in processes_in(home)), "Spark runs")
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert processes_in(home) == []
+    finally:
+        process.kill()
+        cloud.up()
+    assert published(platform) == before
+    code, out, _ = dml(capsys, "status", "--local")
+    assert code == 0
+    assert before["current"]["run_id"] in out
+
+
+@contextmanager
+def without(platform: Platform, *, role: str, action: str) -> Iterator[None]:
+    """Takes one action away from a role's own policies for a while."""
+    iam = platform.client("iam")
+    kept = {
+        name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
+    }
+    assert action in json.dumps(list(kept.values()))
+    try:
+        for name, document in kept.items():
+            statements = []
+            for statement in document["Statement"]:
+                actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+                left = [given for given in actions if given != action]
+                statements += [{**statement, "Action": left}] if left else []
+            iam.put_role_policy(
+                RoleName=role, PolicyName=name, PolicyDocument=json.dumps({**document, "Statement": statements})
+            )
+        yield
+    finally:
+        for name, document in kept.items():
+            iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+
+@contextmanager
+def replaced_file(sample: dict[str, Path], table: str, text: str) -> Iterator[None]:
+    """Another raw file for a while; `dml run` uploads it because its checksum differs."""
+    original = sample[table]
+    with tempfile.TemporaryDirectory() as folder:
+        changed = Path(folder, original.name)
+        changed.write_text(text, encoding="utf-8")
+        sample[table] = changed
+        try:
+            yield
+        finally:
+            sample[table] = original
+
+
+@contextmanager
+def replaced_delays(sample: dict[str, Path], change: Callable[["pd.Series[str]"], "pd.Series[str]"]) -> Iterator[None]:
+    flights = pd.read_csv(sample["flights"], dtype=str, keep_default_na=False, on_bad_lines="skip")
+    flights = flights[flights["time_hour"] != ""]
+    known = flights["arr_delay"].mask(flights["arr_delay"] == "NA")
+    flights["arr_delay"] = change(known).fillna("NA")
+    with replaced_file(sample, "flights", flights.to_csv(index=False)):
+        yield
+
+
+def processes_in(home: Path) -> list[str]:
+    """The command lines of all processes that work below `home`, or name it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command, folder = (entry / "cmdline").read_bytes(), str((entry / "cwd").readlink())
+        except OSError:  # it has just ended
+            continue
+        text = command.replace(b"\0", b" ").decode(errors="replace")
+        if (str(home) in text or folder.startswith(str(home))) and "cli.HOME" not in text:
+            found.append(text)
+    return found
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
