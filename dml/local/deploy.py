@@ -63,7 +63,7 @@ def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> s
             "--concurrency",
             "4",
         ]
-        + ["--require-approval", "never"],
+        + ["--require-approval", "never", "--progress", "events"],
         cloud.place.cloud,
     )
     standing.remember(names, fingerprint)
@@ -119,8 +119,13 @@ class Commands:
             raise UserError(f"The AWS CDK CLI is missing in {CDK.parent}. Set the project up: make setup")
         log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = self._cloud.environment() | {"CI": "1", "NO_COLOR": "1", "JSII_SILENCE_WARNING_END_OF_LIFE": "1"}
-        command = ["node", str(CDK), *arguments, "--no-notices", "--no-color", "--progress", "events"]
+        environment = self._cloud.environment() | {
+            "CI": "1",
+            "NO_COLOR": "1",
+            # 200 MB that jsii unpacks once; its usual place, which HOME does not lead to here.
+            "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(Path.home() / ".cache" / "aws" / "jsii" / "package-cache"),
+        }
+        command = ["node", str(CDK), *arguments, "--no-notices", "--no-color"]
         lines = []
         try:
             process = subprocess.Popen(
@@ -172,7 +177,14 @@ def fingerprint_of(assembly: Path) -> str:
 
 
 def error_line(lines: Sequence[str]) -> str:
-    """The line of the CLI's output that says what went wrong: its last error, else its last word."""
-    said = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in said if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
-    return (errors or said or ["it printed nothing"])[-1]
+    """What the CLI says went wrong: its last error with the lines that belong to it, else its last word."""
+    said = [line.strip() for line in lines]
+    found = [number for number, line in enumerate(said) if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
+    if not found:
+        return next((line for line in reversed(said) if line), "it printed nothing")
+    message: list[str] = []
+    for line in said[found[-1] :]:
+        if message and (not line or line.startswith("Source Location")):
+            break
+        message.append(line)
+    return " ".join(message).lstrip("‣❌ ")

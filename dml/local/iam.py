@@ -1,14 +1,14 @@
 """Roles in the embedded cloud: credentials for whoever wears one, and denials in AWS's words; in the server's process.
 
 ministack's evaluator decides every call that comes over HTTP. What is added here: loopback counts as a secure transport
-(our buckets refuse plain HTTP), Glue's calls are checked on the resources that AWS checks, and a denial names the resource.
+(our buckets refuse plain HTTP), calls are checked on the resources that AWS checks, and a denial names the resource.
 """
 
 import contextvars
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
@@ -20,6 +20,9 @@ from dml.local.place import ROOT, Place
 SESSION_SECONDS = 12 * 3600
 _clients = boto3.Session()
 _clients_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
+# Of the request at hand: the access key, what it needs a permission on besides its first resource, and what it was denied on.
+_caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
+_further: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("dml_further", default=())
 _denied_on: contextvars.ContextVar[str] = contextvars.ContextVar("dml_denied_on", default="")
 
 
@@ -94,14 +97,9 @@ def role_of_profile(profile: str) -> str:
 def pass_role_denial(role: str, service: str) -> Any:
     """The denial of the current request if its caller may not pass `role` to `service`; None if it may."""
     evaluator, actions = hooks.module("core.iam_evaluator"), hooks.module("core.iam_actions")
-    request = evaluator._signed_request.get()
-    if request is None:  # the root user, or the embedded cloud itself
-        return None
     region = hooks.module("core.responses").get_region()
     context = {"iam:passedtoservice": service}
-    denied = evaluator.enforce(
-        request.access_key_id, "iam:PassRole", "iam", region, resource_arn=role, service_context=context
-    )
+    denied = evaluator.enforce(_caller.get(), "iam:PassRole", "iam", region, resource_arn=role, service_context=context)
     if denied is None:
         return None
     return actions.access_denied_response(
@@ -124,13 +122,12 @@ def apply() -> None:
 
     hooks.replace(evaluator, "pin_request_origin", pin_as_secure)
     hooks.replace(app, "pin_request_origin", pin_as_secure)
-    for name in ("_signed_request", "_service_principal_matches"):
-        hooks.existing(evaluator, name)
+    hooks.existing(evaluator, "_service_principal_matches")
     for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
-    _name_glue_resources(actions)
-    _check_glue_parents(evaluator)
+    _name_resources(actions)
+    _check_every_resource(evaluator)
     _name_denied_resource(actions)
 
 
@@ -143,48 +140,66 @@ def _trusts(document: Any, service: str) -> bool:
     )
 
 
-def _name_glue_resources(actions: Any) -> None:
+def _name_resources(actions: Any) -> None:
     original = hooks.existing(actions, "extract_resource_arn")
 
     def extract(
         service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
     ) -> Any:
-        if service in ("glue", "elasticmapreduce"):
+        _further.set(())
+        if service in RESOURCES:
             try:
-                document = json.loads(body or b"{}")
+                request = json.loads(body or b"{}")
             except json.JSONDecodeError:
-                document = {}
-            action = headers.get("x-amz-target", "").rpartition(".")[2]
-            found = glue_resource(action, document) if service == "glue" else _emr_resource(document)
-            if found:
-                return f"arn:aws:{service}:{region}:{account}:{found}"
+                request = {}
+            ends = RESOURCES[service](headers.get("x-amz-target", "").rpartition(".")[2], request)
+            if ends:
+                first, *further = (f"arn:aws:{service}:{region}:{account}:{end}" for end in ends)
+                _further.set(tuple(further))
+                return first
         return original(service, method, path, headers, body, query, region, account)
 
     hooks.replace(actions, "extract_resource_arn", extract)
 
 
-def glue_resource(action: str, request: Mapping[str, Any]) -> str | None:
-    """What a Glue call is about, as the end of an ARN. Source: service authorization reference, AWS Glue."""
+def glue_resources(action: str, request: Mapping[str, Any]) -> list[str]:
+    """What a Glue call needs the permission on, as ends of ARNs, the most telling one first.
+
+    A table is reached through its database and the catalog. Source: Glue guide, "Specifying Glue resource ARNs".
+    """
     name = request.get("Name") or request.get("JobName") or request.get("CrawlerName")
-    if "Crawler" in action:
-        return f"crawler/{name}" if name else None
-    if "Job" in action:
-        return f"job/{name}" if name else None
+    for kind in ("Crawler", "Job"):
+        if kind in action:
+            return [f"{kind.lower()}/{name}"] if name else []
     database = request.get("DatabaseName")
-    if "Table" in action or "Partition" in action:
+    if ("Table" in action or "Partition" in action) and database:
         table = request.get("TableName") or request.get("Name") or request.get("TableInput", {}).get("Name") or "*"
-        return f"table/{database}/{table}" if database else None
+        return [f"table/{database}/{table}", f"database/{database}", "catalog"]
     if "Database" in action:
         database = request.get("Name") or request.get("DatabaseInput", {}).get("Name")
-        return f"database/{database}" if database else "catalog"
-    return None
+        return [f"database/{database}", "catalog"] if database else ["catalog"]
+    return []
 
 
-def _emr_resource(request: Mapping[str, Any]) -> str | None:
-    return f"cluster/{request['ResourceId']}" if "ResourceId" in request else None  # AddTags, RemoveTags
+def emr_resources(_action: str, request: Mapping[str, Any]) -> list[str]:
+    """What AddTags and RemoveTags are about; ministack knows the others."""
+    return [f"cluster/{request['ResourceId']}"] if "ResourceId" in request else []
 
 
-def _check_glue_parents(evaluator: Any) -> None:
+def ssm_resources(_action: str, request: Mapping[str, Any]) -> list[str]:
+    """Every parameter of GetParameters, and the path of GetParametersByPath; ministack knows the others."""
+    names = request.get("Names") or ([request["Path"]] if "Path" in request else [])
+    return [f"parameter/{name.strip('/')}" for name in names]
+
+
+RESOURCES: dict[str, Callable[[str, Mapping[str, Any]], list[str]]] = {
+    "glue": glue_resources,
+    "elasticmapreduce": emr_resources,
+    "ssm": ssm_resources,
+}
+
+
+def _check_every_resource(evaluator: Any) -> None:
     original = hooks.existing(evaluator, "enforce")
 
     def enforce(
@@ -195,8 +210,10 @@ def _check_glue_parents(evaluator: Any) -> None:
         resource_arn: str = "*",
         service_context: Any = None,
     ) -> Any:
+        _caller.set(access_key_id)
+        further = _further.get() if service in RESOURCES else ()
         _denied_on.set("")
-        for arn in glue_ancestry(resource_arn) if service == "glue" else [resource_arn]:
+        for arn in (resource_arn, *further):
             denied = original(
                 access_key_id, iam_action, service, region, resource_arn=arn, service_context=service_context
             )
@@ -206,15 +223,6 @@ def _check_glue_parents(evaluator: Any) -> None:
         return None
 
     hooks.replace(evaluator, "enforce", enforce)
-
-
-def glue_ancestry(arn: str) -> list[str]:
-    """A table is reached through its database and the catalog: AWS wants the permission on each of them."""
-    prefix, _, resource = arn.rpartition(":")
-    kind, _, rest = resource.partition("/")
-    if kind == "table" and "/" in rest:
-        return [arn, f"{prefix}:database/{rest.split('/')[0]}", f"{prefix}:catalog"]
-    return [arn, f"{prefix}:catalog"] if kind == "database" else [arn]
 
 
 def _name_denied_resource(actions: Any) -> None:

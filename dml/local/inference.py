@@ -1,5 +1,7 @@
 """Infers a Glue table from samples of CSV files, with DuckDB's sniffer; used by the embedded cloud's crawler."""
 
+import csv
+import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +30,6 @@ class CsvSchema:
 
     columns: dict[str, str]
     delimiter: str
-    quote: str
     header: bool
 
 
@@ -67,7 +68,7 @@ def infer(samples: Sequence[Sample], classifier: Classifier) -> CsvSchema | None
             columns[name] = _wider(columns.get(name, kind), kind)
     if len(columns) < 2 and not classifier.single_column:
         return None
-    return CsvSchema(columns, first.delimiter, first.quote, first.header)
+    return CsvSchema(columns, first.delimiter, first.header)
 
 
 def _sniff(content: bytes, classifier: Classifier) -> CsvSchema | None:
@@ -93,21 +94,29 @@ def _sniff(content: bytes, classifier: Classifier) -> CsvSchema | None:
     if row is None:
         return None
     delimiter, quote, header, found = row
+    kinds = [_glue_type(column["type"]) for column in found]
     # A file of nothing but words has no line that differs from the rest: Glue then takes the first as data.
     names = classifier.names or (
-        [column["name"] for column in found] if header else [f"col{i}" for i in range(len(found))]
+        _header(content, delimiter, quote) if header else [f"col{i}" for i in range(len(found))]
     )
-    kinds = [_glue_type(column["type"]) for column in found]
-    return CsvSchema(_lower_unique(names, kinds), delimiter, quote if quote != "\0" else "", bool(header))
+    # A row that is longer than the header adds no column, it is a broken row.
+    return CsvSchema(_lower_unique(names, (kinds + ["string"] * len(names))[: len(names)]), delimiter, bool(header))
+
+
+def _header(content: bytes, delimiter: str, quote: str) -> list[str]:
+    text = content.decode("utf-8-sig", errors="replace")
+    return next(
+        csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote if len(quote) == 1 else '"')
+    )
 
 
 def _lower_unique(names: Sequence[str], kinds: Sequence[str]) -> dict[str, str]:
     columns: dict[str, str] = {}
-    for position, kind in enumerate(kinds):
-        name = (names[position] if position < len(names) else "").strip().lower() or f"col{position}"
-        while name in columns:
-            name += "_"
-        columns[name] = kind
+    for position, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        column = unique = name.strip().lower() or f"col{position}"
+        while unique in columns:
+            unique = f"{column}_{position}"
+        columns[unique] = kind
     return columns
 
 

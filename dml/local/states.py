@@ -241,6 +241,8 @@ class StateMachines:
             raise self._sfn._ExecutionError("States.Runtime", str(error)) from None
         except ClientError as error:
             modelled = {shape.error_code for shape in model.error_shapes} | {shape.name for shape in model.error_shapes}
+            # S3 knows it for one new operation alone; what Step Functions reports for the others is S3.S3Exception.
+            modelled -= {"AccessDenied"}
             raise self._sfn._ExecutionError(*sdk_error(prefix, error, modelled)) from None
         answer.pop("ResponseMetadata", None)
         return self._from_wire(answer, operation.output_shape) if operation.output_shape else {}

@@ -19,7 +19,11 @@ STACK = "small-platform"
 def platform(aws: Clients) -> Iterator[dict[str, str]]:
     """The small platform's stack outputs."""
     aws("s3").create_bucket(Bucket=CODE_BUCKET)
-    files = {"prepare.py": small_platform.PREPARE, "bootstrap.sh": small_platform.BOOTSTRAP, "settings.json": '{"a": 1}'}
+    files = {
+        "prepare.py": small_platform.PREPARE,
+        "bootstrap.sh": small_platform.BOOTSTRAP,
+        "settings.json": '{"a": 1}',
+    }
     for key, text in files.items():
         aws("s3").put_object(Bucket=CODE_BUCKET, Key=key, Body=text.encode())
     outputs = deploy(aws, STACK, small_platform.template(), Code=CODE_BUCKET)

@@ -57,7 +57,12 @@ def template() -> dict[str, Any]:
         "WithHeader": {
             "Type": "AWS::Glue::Classifier",
             "Properties": {
-                "CsvClassifier": {"Name": "with-header", "ContainsHeader": "PRESENT", "Delimiter": ",", "QuoteSymbol": '"'}
+                "CsvClassifier": {
+                    "Name": "with-header",
+                    "ContainsHeader": "PRESENT",
+                    "Delimiter": ",",
+                    "QuoteSymbol": '"',
+                }
             },
         },
         "CrawlerRole": _role("glue", _data("raw"), _catalog()),
@@ -114,8 +119,10 @@ def template() -> dict[str, Any]:
             },
         },
     }
-    outputs = {name: {"Value": {"Ref": name}} for name in ("Data", "Cluster", "Machine", "Job", "Crawler", "MachineRole")}
-    outputs |= {name: {"Value": {"Ref": name}} for name in ("JobRole", "NodeRole", "CrawlerRole", "Nat", "Encryption")}
+    outputs = {
+        name: {"Value": {"Ref": name}} for name in ("Data", "Cluster", "Machine", "Job", "Crawler", "MachineRole")
+    }
+    outputs |= {name: {"Value": {"Ref": name}} for name in ("JobRole", "NodeRole", "ServiceRole", "CrawlerRole", "Nat", "Encryption")}
     outputs["VpcRange"] = {"Value": {"Fn::GetAtt": ["Network", "CidrBlock"]}}
     outputs["SubnetRange"] = {"Value": {"Fn::GetAtt": ["Subnet", "CidrBlock"]}}
     outputs["Nodes"] = {"Value": {"Ref": "Nodes"}}
@@ -125,7 +132,8 @@ def template() -> dict[str, Any]:
 def definition() -> dict[str, Any]:
     """`do` in the input says what to run: job, step, put, sleep."""
     choices = [
-        {"Condition": "{% $states.input.do = '" + name + "' %}", "Next": name} for name in ("job", "step", "put", "sleep")
+        {"Condition": "{% $states.input.do = '" + name + "' %}", "Next": name}
+        for name in ("job", "step", "put", "sleep")
     ]
     script = ["spark-submit", "--deploy-mode", "cluster", "s3://${Code}/prepare.py"]
     paths = ["--from", "s3://${Data}/raw/people/", "--to", "s3://${Data}/lake/people_by_step/"]

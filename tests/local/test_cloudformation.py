@@ -19,7 +19,9 @@ def test_the_platform_template_should_deploy_with_every_attribute_it_reads(platf
 def test_standalone_rules_should_be_the_groups_only_rules(aws: Clients, platform: dict[str, str]) -> None:
     (group,) = aws("ec2").describe_security_groups(GroupIds=[platform["Nodes"]])["SecurityGroups"]
     for rules in (group["IpPermissions"], group["IpPermissionsEgress"]):
-        assert [(rule["IpProtocol"], rule["UserIdGroupPairs"][0]["GroupId"]) for rule in rules] == [("tcp", group["GroupId"])]
+        assert [(rule["IpProtocol"], rule["UserIdGroupPairs"][0]["GroupId"]) for rule in rules] == [
+            ("tcp", group["GroupId"])
+        ]
 
 
 def test_a_cluster_of_a_template_should_run_its_bootstrap_action_and_wait(
@@ -34,8 +36,12 @@ def test_a_cluster_of_a_template_should_run_its_bootstrap_action_and_wait(
     assert json.loads(stored["SecurityConfiguration"])["EncryptionConfiguration"] == {"EnableAtRestEncryption": False}
 
 
-def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(aws: Clients, platform: dict[str, str]) -> None:
-    aws("s3").put_object(Bucket="small-platform-code", Key="broken.sh", Body=b"#!/bin/sh\necho no such wheel >&2\nexit 3\n")
+def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(
+    aws: Clients, platform: dict[str, str]
+) -> None:
+    aws("s3").put_object(
+        Bucket="small-platform-code", Key="broken.sh", Body=b"#!/bin/sh\necho no such wheel >&2\nexit 3\n"
+    )
     template = small_platform.template()
     cluster = template["Resources"]["Cluster"]["Properties"]
     cluster["BootstrapActions"][0]["ScriptBootstrapAction"]["Path"] = {"Fn::Sub": "s3://${Code}/broken.sh"}
@@ -50,7 +56,9 @@ def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(
 
 
 def test_an_update_should_replace_a_cluster_only_where_emr_has_to(aws: Clients) -> None:
-    roles = {name: it for name, it in small_platform.template()["Resources"].items() if name in ("ServiceRole", "Profile")}
+    roles = {
+        name: it for name, it in small_platform.template()["Resources"].items() if name in ("ServiceRole", "Profile")
+    }
     roles["NodeRole"] = {
         "Type": "AWS::IAM::Role",
         "Properties": {
@@ -61,7 +69,11 @@ def test_an_update_should_replace_a_cluster_only_where_emr_has_to(aws: Clients) 
             }
         },
     }
-    properties: dict[str, Any] = {"Name": "one", "ServiceRole": {"Ref": "ServiceRole"}, "JobFlowRole": {"Ref": "Profile"}}
+    properties: dict[str, Any] = {
+        "Name": "one",
+        "ServiceRole": {"Ref": "ServiceRole"},
+        "JobFlowRole": {"Ref": "Profile"},
+    }
     properties["Instances"] = {"TerminationProtected": True}
     template = {"Resources": {**roles, "Cluster": {"Type": "AWS::EMR::Cluster", "Properties": properties}}}
     template["Outputs"] = {"Cluster": {"Value": {"Ref": "Cluster"}}}
@@ -86,7 +98,10 @@ def test_deleting_a_stack_should_empty_its_bucket_of_every_version(aws: Clients)
     bucket = {"Type": "AWS::S3::Bucket", "Properties": {"VersioningConfiguration": {"Status": "Enabled"}}}
     emptier = {
         "Type": "Custom::S3AutoDeleteObjects",
-        "Properties": {"ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:none", "BucketName": {"Ref": "Bucket"}},
+        "Properties": {
+            "ServiceToken": "arn:aws:lambda:us-east-1:000000000000:function:none",
+            "BucketName": {"Ref": "Bucket"},
+        },
     }
     template = {
         "Resources": {"Bucket": bucket, "Emptier": emptier},

@@ -30,9 +30,7 @@ def test_glue_job_and_emr_step_should_run_the_script_that_their_template_names(
         assert [json.loads(line)["Name"] for line in text.splitlines()] == ["Ada", "Alan"]
 
 
-def test_failing_jobs_should_fail_their_executions_with_the_scripts_own_message(
-    machine: Machine, logs: Path
-) -> None:
+def test_failing_jobs_should_fail_their_executions_with_the_scripts_own_message(machine: Machine, logs: Path) -> None:
     reason = "ValueError: the label column is empty"
     executions = [machine.start(do="job", mode="fail"), machine.start(do="step", mode="fail")]
     job, step = (machine.finish(execution) for execution in executions)
@@ -60,7 +58,8 @@ def test_a_permission_taken_from_a_role_should_fail_what_needs_it_and_say_so(
     assert (
         f"assumed-role/{platform['MachineRole']}/" in step["cause"]
         and "is not authorized to perform: elasticmapreduce:AddJobFlowSteps on resource: "
-        f"arn:aws:elasticmapreduce:us-east-1:000000000000:cluster/{platform['Cluster']}" in step["cause"]
+        f"arn:aws:elasticmapreduce:us-east-1:000000000000:cluster/{platform['Cluster']}"
+        in step["cause"]
     )
 
 

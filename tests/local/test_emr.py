@@ -1,0 +1,102 @@
+"""Clusters behave as EMR's do: who may start one, what a failing step does, what a terminated one accepts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from dml.local.cloud import Cloud
+from tests.embedded import Clients
+from tests.local.conftest import until
+
+# A step that fails without Spark: only spark-submit runs here.
+BROKEN = {"Jar": "command-runner.jar", "Args": ["hive-script"]}
+
+
+@pytest.fixture
+def start(aws: Clients, platform: dict[str, str]) -> Iterator[Any]:
+    """start(**request) runs a job flow with the small platform's roles and returns its id."""
+    emr = aws("emr")
+    made = []
+
+    def call(client: Any = emr, **request: Any) -> str:
+        profiles = aws("iam").list_instance_profiles()["InstanceProfiles"]
+        (profile,) = (p for p in profiles if p["Roles"] and p["Roles"][0]["RoleName"] == platform["NodeRole"])
+        given = {
+            "Name": "transient",
+            "ServiceRole": platform["ServiceRole"],
+            "JobFlowRole": profile["InstanceProfileName"],
+            "Instances": {"KeepJobFlowAliveWhenNoSteps": True},
+        }
+        made.append(client.run_job_flow(**given | request)["JobFlowId"])
+        return str(made[-1])
+
+    yield call
+    emr.terminate_job_flows(JobFlowIds=made)
+
+
+def state(aws: Clients, cluster: str) -> str:
+    found: str = aws("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
+    return found
+
+
+def step(name: str, action: str = "CONTINUE") -> dict[str, Any]:
+    return {"Name": name, "ActionOnFailure": action, "HadoopJarStep": BROKEN}
+
+
+def states(aws: Clients, cluster: str) -> dict[str, str]:
+    return {s["Name"]: s["Status"]["State"] for s in aws("emr").list_steps(ClusterId=cluster)["Steps"]}
+
+
+def test_a_step_should_run_after_the_cluster_has_started_and_a_failing_one_leave_it_waiting(
+    aws: Clients, start: Any
+) -> None:
+    cluster = start(Steps=[step("first")])
+    until(lambda: state(aws, cluster) == "WAITING")
+    assert states(aws, cluster) == {"first": "FAILED"}
+    failed = aws("emr").list_steps(ClusterId=cluster)["Steps"][0]["Status"]["FailureDetails"]
+    assert "runs steps of command-runner.jar spark-submit only, not: command-runner.jar hive-script" in failed["Message"]
+
+
+def test_action_on_failure_should_decide_what_becomes_of_the_rest(aws: Clients, start: Any) -> None:
+    waiting = start(Steps=[step("first", "CANCEL_AND_WAIT"), step("second")])
+    ended = start(Steps=[step("first", "TERMINATE_CLUSTER"), step("second")])
+    until(lambda: state(aws, waiting) == "WAITING")
+    until(lambda: state(aws, ended) == "TERMINATED_WITH_ERRORS")
+    assert states(aws, waiting) == states(aws, ended) == {"first": "FAILED", "second": "CANCELLED"}
+    with pytest.raises(ClientError, match="shutting down, terminated, or finished may not be modified"):
+        aws("emr").add_job_flow_steps(JobFlowId=ended, Steps=[step("late")])
+
+
+def test_a_protected_cluster_should_not_be_terminated(aws: Clients, start: Any) -> None:
+    cluster = start(Instances={"KeepJobFlowAliveWhenNoSteps": True, "TerminationProtected": True})
+    with pytest.raises(ClientError, match="termination protected"):
+        aws("emr").terminate_job_flows(JobFlowIds=[cluster])
+    aws("emr").set_termination_protection(JobFlowIds=[cluster], TerminationProtected=False)
+    aws("emr").terminate_job_flows(JobFlowIds=[cluster])
+    until(lambda: state(aws, cluster) == "TERMINATED")
+
+
+def test_a_cluster_should_be_refused_a_role_that_its_starter_may_not_pass(
+    cloud: Cloud, aws: Clients, start: Any
+) -> None:
+    policy = '{"Statement": [{"Effect": "Allow", "Action": "elasticmapreduce:RunJobFlow", "Resource": "*"}]}'
+    aws("iam").create_user(UserName="starter")
+    aws("iam").put_user_policy(UserName="starter", PolicyName="start", PolicyDocument=policy)
+    key = aws("iam").create_access_key(UserName="starter")["AccessKey"]
+    client = boto3.Session().client(
+        "emr",
+        endpoint_url=cloud.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=key["AccessKeyId"],
+        aws_secret_access_key=key["SecretAccessKey"],
+    )
+    with pytest.raises(ClientError, match=r"user/starter is not authorized to perform: iam:PassRole on resource: arn:aws"):
+        start(client)
+
+
+def test_an_unknown_instance_profile_should_be_refused(start: Any) -> None:
+    with pytest.raises(ClientError, match="Invalid InstanceProfile: nobody"):
+        start(JobFlowRole="nobody")

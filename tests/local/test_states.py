@@ -1,0 +1,137 @@
+"""What Step Functions does on AWS and bare ministack does not."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from dml.local import hooks
+from dml.local.states import sdk_error
+from tests.embedded import Clients
+from tests.local.conftest import Machine
+
+Run = Callable[..., dict[str, Any]]
+S3_GET = "arn:aws:states:::aws-sdk:s3:getObject"
+
+
+@pytest.fixture
+def run(aws: Clients, platform: dict[str, str]) -> Iterator[Run]:
+    """run(states, **machine) runs a JSONata machine under the small platform's role and returns the ended execution."""
+    states = aws("stepfunctions")
+    made = []
+
+    def call(first: dict[str, Any], *, given: dict[str, Any] | None = None, **machine: Any) -> dict[str, Any]:
+        definition = {
+            "QueryLanguage": "JSONata",
+            "StartAt": "first",
+            "States": {"first": {"End": True, **first}, "caught": {"Type": "Succeed"}},
+            **machine,
+        }
+        arn = states.create_state_machine(
+            name=f"test-{time.monotonic_ns()}",
+            definition=json.dumps(definition),
+            roleArn=f"arn:aws:iam::000000000000:role/{platform['MachineRole']}",
+        )["stateMachineArn"]
+        made.append(arn)
+        return Machine(aws, arn).run(**(given or {}))
+
+    yield call
+    for arn in made:
+        states.delete_state_machine(stateMachineArn=arn)
+
+
+def catching(*errors: str) -> list[dict[str, Any]]:
+    return [{"ErrorEquals": list(errors), "Next": "caught", "Output": "{% $states.errorOutput %}"}]
+
+
+def task(resource: str, catch: list[dict[str, Any]] | None = None, **arguments: Any) -> dict[str, Any]:
+    return {"Type": "Task", "Resource": resource, "Arguments": arguments, "Catch": catch or []}
+
+
+def test_a_machines_timeout_should_end_it_however_long_it_waits(run: Run) -> None:
+    ended = run({"Type": "Wait", "Seconds": 100000}, TimeoutSeconds=1)
+    assert (ended["status"], ended["error"]) == ("TIMED_OUT", "States.Timeout")
+
+
+def test_a_task_timeout_should_be_caught_and_end_the_job(
+    run: Run, aws: Clients, platform: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = task(
+        "arn:aws:states:::glue:startJobRun.sync",
+        catching("States.Timeout"),
+        JobName=platform["Job"],
+        Arguments={"--mode": "hang"},
+    )
+    ended = run(first | {"TimeoutSeconds": 1})
+    assert json.loads(ended["output"])["Error"] == "States.Timeout"
+    runs = aws("glue").get_job_runs(JobName=platform["Job"])["JobRuns"]
+    assert runs[-1]["JobRunState"] in ("STOPPING", "STOPPED")
+
+
+def test_states_all_should_not_catch_a_runtime_error(run: Run) -> None:
+    ended = run(task("arn:aws:states:::aws-sdk:s3:getObjekt", catching("States.ALL"), Bucket="b", Key="k"))
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+    assert "no action GetObjekt" in ended["cause"]
+
+
+def test_wrong_arguments_should_be_a_runtime_error_that_names_them(run: Run) -> None:
+    ended = run(task(S3_GET, catching("States.ALL"), Bukket="b", Key="k"))
+    assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
+    assert 'Unknown parameter in input: "Bukket"' in ended["cause"]
+
+
+def test_get_object_should_return_the_text_and_the_etag(run: Run, aws: Clients, platform: dict[str, str]) -> None:
+    put = aws("s3").put_object(Bucket=platform["Data"], Key="pointer/text", Body=b'{"a": 1}')
+    output = json.loads(run(task(S3_GET, Bucket=platform["Data"], Key="pointer/text"))["output"])
+    assert json.loads(output["Body"]) == {"a": 1}
+    assert output["ETag"] == put["ETag"]
+    assert output["LastModified"].endswith("Z")
+
+
+def test_a_missing_object_should_be_caught_by_its_own_name(run: Run, platform: dict[str, str]) -> None:
+    ended = run(task(S3_GET, catching("S3.NoSuchKeyException"), Bucket=platform["Data"], Key="pointer/none"))
+    assert json.loads(ended["output"])["Error"] == "S3.NoSuchKeyException"
+
+
+def test_a_call_that_the_machines_role_may_not_make_should_fail_in_awss_words(run: Run, platform: dict[str, str]) -> None:
+    ended = run(task(S3_GET, Bucket=platform["Data"], Key="raw/people/1.csv"))
+    assert (ended["status"], ended["error"]) == ("FAILED", "S3.S3Exception")
+    assert f"assumed-role/{platform['MachineRole']}/" in ended["cause"]
+    assert f's3:GetObject on resource: "arn:aws:s3:::{platform["Data"]}/raw/people/1.csv"' in ended["cause"]
+
+
+def test_a_role_that_states_may_not_wear_should_fail_the_execution(aws: Clients, platform: dict[str, str]) -> None:
+    arn = aws("stepfunctions").create_state_machine(
+        name="wrong-role",
+        definition=json.dumps({"StartAt": "a", "States": {"a": {"Type": "Succeed"}}}),
+        roleArn=f"arn:aws:iam::000000000000:role/{platform['JobRole']}",
+    )["stateMachineArn"]
+    ended = Machine(aws, arn).run()
+    assert "states.amazonaws.com is not authorized to perform: sts:AssumeRole" in ended["cause"]
+
+
+def test_errors_should_be_named_as_the_sdk_for_java_names_them() -> None:
+    def named(prefix: str, code: str) -> str:
+        response: Any = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": 412}}
+        return sdk_error(prefix, ClientError(response, "X"), {"NoSuchKey", "CrawlerRunningException"})[0]
+
+    assert named("S3", "NoSuchKey") == "S3.NoSuchKeyException"
+    assert named("S3", "PreconditionFailed") == "S3.S3Exception"
+    assert named("Glue", "CrawlerRunningException") == "Glue.CrawlerRunningException"
+    assert named("Emr", "ValidationException") == "Emr.EmrException"
+
+
+def test_another_ministack_should_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks.metadata, "version", lambda _name: "1.6.0")
+    with pytest.raises(hooks.HookError, match=r"ministack 1\.6\.0 is installed, but dml/local extends 1\.5\.33"):
+        hooks.check_version()
+
+
+def test_a_hook_that_is_gone_should_be_named() -> None:
+    with pytest.raises(hooks.HookError, match=r"no longer has _gone in ministack\.services\.sts"):
+        hooks.replace(hooks.module("services.sts"), "_gone", None)
+    with pytest.raises(hooks.HookError, match=r"no module services\.gone"):
+        hooks.module("services.gone")
