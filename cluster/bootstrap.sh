@@ -15,16 +15,9 @@ say() { echo "dml bootstrap: $*"; }
 fail() { echo "dml bootstrap: $*" >&2; exit 1; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
-names=(wheels code notes notebook)
-values=$(aws ssm get-parameters --region "$region" --names "${names[@]/#/$parameters/}" \
-    --query 'Parameters[].[Name, Value]' --output text) \
-  || fail "could not read the SSM parameters below $parameters in $region: may this node's role read them?"
-
 parameter() {
-  local value
-  value=$(awk -v name="$parameters/$1" '$1 == name { print $2 }' <<< "$values")
-  [ -n "$value" ] || fail "there is no SSM parameter $parameters/$1 in $region: deploy the cluster stack again"
-  echo "$value"
+  aws ssm get-parameter --region "$region" --name "$parameters/$1" --query Parameter.Value --output text \
+    || fail "could not read the SSM parameter $parameters/$1 in $region: is the cluster stack deployed, may this node read it?"
 }
 
 # fetch NAME DIRECTORY: unpack the zip that the parameter NAME points at

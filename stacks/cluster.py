@@ -164,7 +164,7 @@ class ClusterStack(cdk.Stack):
             *code.read_statements(objects),
             iam.PolicyStatement(
                 sid="ReadParameters",
-                actions=["ssm:GetParameters"],
+                actions=["ssm:GetParameter"],
                 resources=[
                     self.format_arn(
                         service="ssm", resource="parameter", resource_name=f"{self.parameters[1:]}/cluster/*"
