@@ -6,11 +6,11 @@ from pathlib import Path
 
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
-from stacks.outputs import Output
 
 from datasets import Dataset, raw_files
 from dml.errors import UserError
 from dml.platform import Platform
+from stacks.outputs import Output
 
 
 def push(platform: Platform, dataset: Dataset, *, cache: Path, on_progress: Callable[[str], None]) -> dict[str, str]:

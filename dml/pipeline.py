@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
-from stacks.outputs import state_machine_output
 
 from dml.errors import UserError
 from dml.platform import Platform
+from stacks.outputs import state_machine_output
 
 Action = Literal["run", "predict"]
 STAGES: dict[Action, tuple[str, ...]] = {
     "run": ("crawl", "prepare", "cluster", "train", "gate", "publish", "predict", "notify"),
     "predict": ("cluster", "predict", "notify"),
 }
-# The state every failure passes through (stacks/pipeline.py); the stage before it is the one that failed.
-FAILURE_STATE = "notify: the failure"
 _ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 
 
@@ -50,12 +48,20 @@ class Run:
     error: str = ""
     cause: str = ""
     output: dict[str, Any] = field(default_factory=dict)
-    failed_stage: str | None = None
     _seen: int = 0
 
     @property
     def ended(self) -> bool:
         return self.state in _ENDED
+
+    @property
+    def failed_stage(self) -> str | None:
+        """The stage that ended the run; the state machine's own failures begin with its name (stacks/definition.py)."""
+        if not self.ended or self.state == "SUCCEEDED":
+            return None
+        named = self.cause.partition(":")[0]
+        begun = [name for name, stage in self.stages.items() if stage.started]
+        return named if named in self.stages else begun[-1] if begun else None
 
 
 def start(platform: Platform, dataset: str, action: Action, *, table: str | None = None) -> Run:
@@ -100,8 +106,6 @@ def _read_history(client: Any, run: Run) -> None:
         details = event.get("stateEnteredEventDetails") or event.get("stateExitedEventDetails")
         if not details:
             continue
-        if details["name"] == FAILURE_STATE:
-            run.failed_stage = run.failed_stage or _last_begun(run)
         stage = run.stages.get(details["name"].partition(":")[0])
         if stage is None:
             continue
@@ -111,10 +115,6 @@ def _read_history(client: Any, run: Run) -> None:
         else:
             stage.ended = event["timestamp"]
     run._seen = len(events)
-
-
-def _last_begun(run: Run) -> str | None:
-    return next((name for name, stage in reversed(run.stages.items()) if stage.started), None)
 
 
 def failure(run: Run, *, logs: Path | None) -> UserError:

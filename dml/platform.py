@@ -8,9 +8,9 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
-from stacks.outputs import Output
 
 from dml.errors import UserError
+from stacks.outputs import Output
 
 STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
 _RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})

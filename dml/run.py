@@ -130,7 +130,10 @@ def _run_key(dataset: str, run_id: str, name: str) -> str:
 
 
 def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
-    begun = [name for name, stage in run.stages.items() if stage.started]
+    # A failing run is notified too: until it has ended well, `notify` does not say that what came before it is done.
+    begun = [name for name, stage in run.stages.items() if stage.started and (name != "notify" or run.ended)]
+    if run.failed_stage in begun:
+        begun = begun[: begun.index(run.failed_stage) + 1]
     for name in begun:
         title = TITLES[name]
         if board.is_done(title):

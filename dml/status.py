@@ -4,10 +4,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from stacks.outputs import Output, state_machine_output
 
 from datasets import dataset_names
 from dml.platform import Platform
+from stacks.outputs import Output, state_machine_output
 
 
 def show(console: Console, platform: Platform, runs: int = 5) -> None:
