@@ -15,7 +15,7 @@ INGRESS, EGRESS = "IpPermissions", "IpPermissionsEgress"
 
 
 class ResourceTypes:
-    """Handlers of resource types: create(logical id, properties, stack), update(...), delete(physical id, properties)."""
+    """Handlers of resource types: create(logical id, properties, stack), update, delete(physical id, properties)."""
 
     def __init__(self, place: Place, clusters: EmrClusters) -> None:
         self._place = place

@@ -3,7 +3,9 @@
 import concurrent.futures
 import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from dml.local.place import ACCOUNT, REGION
 
 PROJECT = Path(__file__).parents[2]
 CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+DEPLOY_OPTIONS = ("--method", "direct", "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"
 STANDING = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 Progress = Callable[[str], None]
@@ -50,29 +53,15 @@ def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> s
     commands = Commands(cloud, on_progress)
     commands.bootstrap()
     on_progress("deploying")
-    commands.run(
-        [
-            "deploy",
-            "--all",
-            "--app",
-            str(assembly),
-            "--output",
-            str(assembly),
-            "--method",
-            "direct",
-            "--concurrency",
-            "4",
-        ]
-        + ["--require-approval", "never", "--progress", "events"],
-        cloud.place.cloud,
-    )
+    paths = ["--app", str(assembly), "--output", str(assembly)]
+    commands.run(["deploy", "--all", *paths, *DEPLOY_OPTIONS], cloud.place.cloud)
     standing.remember(names, fingerprint)
     cloud.save()
     return f"{len(names)} stacks"
 
 
 class Standing:
-    """What of the app stands in the embedded cloud. The fingerprint is kept there, so that it never outlives the stacks."""
+    """What of the app stands in the embedded cloud. Its fingerprint is kept there: it never outlives the stacks."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloudformation = client(cloud, "cloudformation")
@@ -129,9 +118,15 @@ class Commands:
         lines = []
         try:
             process = subprocess.Popen(
-                command, cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                command,
+                cwd=folder,
+                env=environment,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                start_new_session=True,  # the CLI starts programs of its own, which are to end with it
+            )
         except FileNotFoundError:
             raise UserError("Node is missing, which the AWS CDK CLI needs. Set the project up: make setup") from None
         with process, log.open("w") as output:
@@ -142,7 +137,7 @@ class Commands:
                     if found := re.match(r"\s*✅\s+([\w-]+)", line):
                         self._progress(found[1])
             except BaseException:
-                process.terminate()
+                os.killpg(process.pid, signal.SIGKILL)
                 raise
         if process.returncode:
             raise UserError(f"cdk {arguments[0]} failed: {error_line(lines)} (log: {log})")

@@ -1,7 +1,7 @@
 """EMR clusters whose bootstrap actions and steps really run, on this machine; in the server's process.
 
-A cluster goes STARTING, BOOTSTRAPPING, then WAITING (or RUNNING while a step runs); one thread a cluster does its work in
-order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel.
+A cluster goes STARTING, BOOTSTRAPPING, then WAITING (or RUNNING while a step runs); one thread a cluster does its work
+in order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Puts our functions in the place of ministack's, and refuses a ministack that lacks one of them; at the server's start."""
+"""Puts our functions in the place of ministack's, and refuses a ministack that lacks one; at the server's start."""
 
 import importlib
 from importlib import metadata
@@ -34,7 +34,7 @@ def module(name: str) -> Any:
 
 
 def replace(owner: Any, name: str, new: Any) -> Any:
-    """Puts `new` where ministack has `name`: an attribute of a module, or an entry of a table. Returns what was there."""
+    """Puts `new` where ministack has `name`: a module's attribute or a table's entry. Returns what was there."""
     original = existing(owner, name)
     if isinstance(owner, dict):
         owner[name] = new

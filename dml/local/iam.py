@@ -5,6 +5,7 @@ ministack's evaluator decides every call that comes over HTTP. What is added her
 """
 
 import contextvars
+import functools
 import json
 import threading
 import time
@@ -18,9 +19,8 @@ from dml.local import hooks
 from dml.local.place import ROOT, Place
 
 SESSION_SECONDS = 12 * 3600
-_clients = boto3.Session()
 _clients_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
-# Of the request at hand: the access key, what it needs a permission on besides its first resource, and what it was denied on.
+# Of the request at hand: the access key, what it needs a permission on besides its first resource, what was denied.
 _caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
 _further: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("dml_further", default=())
 _denied_on: contextvars.ContextVar[str] = contextvars.ContextVar("dml_denied_on", default="")
@@ -33,7 +33,7 @@ class RoleError(Exception):
 def client(place: Place, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
     """A boto3 client of the embedded cloud itself, over HTTP, so that every call is authorised like anybody's."""
     with _clients_lock:
-        return _clients.client(
+        return _session().client(
             service,
             endpoint_url=place.endpoint,
             region_name=place.job_environment()["AWS_REGION"],
@@ -42,6 +42,11 @@ def client(place: Place, service: str, credentials: Mapping[str, str] = ROOT) ->
             aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
             config=Config(retries={"max_attempts": 1}, proxies={}, parameter_validation=True),
         )
+
+
+@functools.cache
+def _session() -> boto3.Session:
+    return boto3.Session()
 
 
 def role_arn(role: str) -> str:

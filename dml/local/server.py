@@ -1,7 +1,7 @@
 """The embedded cloud's process: `python -m dml.local.server`, which dml/local/cloud.py starts; operator time.
 
-It is ministack with our extensions, on 127.0.0.1 only, with IAM enforced. It keeps its state in its folder: objects as they
-are written, all else when it ends and when its client asks (SAVE_PATH).
+It is ministack with our extensions, on 127.0.0.1 only, with IAM enforced. It keeps its state in its folder: objects as
+they are written, all else when it ends and when its client asks (SAVE_PATH).
 """
 
 import asyncio
@@ -13,9 +13,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from dml.local import hooks
+from dml.local import hooks, iam
+from dml.local.cloudformation import ResourceTypes
+from dml.local.crawler import GlueCrawlers
+from dml.local.emr import EmrClusters
+from dml.local.glue import GlueJobs
 from dml.local.place import ACCESS_KEY, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.running import Running
+from dml.local.states import StateMachines
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -67,13 +72,6 @@ class Extension:
 
     def __init__(self, place: Place) -> None:
         hooks.check_version()
-        from dml.local import iam
-        from dml.local.cloudformation import ResourceTypes
-        from dml.local.crawler import GlueCrawlers
-        from dml.local.emr import EmrClusters
-        from dml.local.glue import GlueJobs
-        from dml.local.states import StateMachines
-
         self._place = place
         self._running = Running()
         self._app = hooks.module("app")
@@ -81,13 +79,8 @@ class Extension:
         self._clusters = EmrClusters(place, self._running)
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
-        for part in (
-            self._jobs,
-            self._clusters,
-            self._crawlers,
-            StateMachines(place),
-            ResourceTypes(place, self._clusters),
-        ):
+        machines, types = StateMachines(place), ResourceTypes(place, self._clusters)
+        for part in (self._jobs, self._clusters, self._crawlers, machines, types):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

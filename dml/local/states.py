@@ -1,8 +1,8 @@
-"""Step Functions in the embedded cloud: what a Task calls is called over HTTP under the state machine's role; in the server.
+"""Step Functions in the embedded cloud: a Task's calls go over HTTP under the state machine's role; in the server.
 
 So a permission that the role lacks fails the execution here as it does on AWS. Added to ministack besides: the `.sync`
-integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, and executions that end what
-they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here takes minutes.
+integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, and executions that end
+what they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here takes minutes.
 """
 
 import contextvars
@@ -34,7 +34,7 @@ STEP_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
 
 class Stopped(BaseException):
-    """Unwinds a thread whose execution is over; a BaseException, so that no Retry, Catch or except of ministack holds it."""
+    """Unwinds a thread whose execution is over; a BaseException, so that no Retry or Catch of ministack holds it."""
 
 
 @dataclass

@@ -122,7 +122,8 @@ def template() -> dict[str, Any]:
     outputs = {
         name: {"Value": {"Ref": name}} for name in ("Data", "Cluster", "Machine", "Job", "Crawler", "MachineRole")
     }
-    outputs |= {name: {"Value": {"Ref": name}} for name in ("JobRole", "NodeRole", "ServiceRole", "CrawlerRole", "Nat", "Encryption")}
+    roles = ("JobRole", "NodeRole", "ServiceRole", "CrawlerRole")
+    outputs |= {name: {"Value": {"Ref": name}} for name in (*roles, "Nat", "Encryption")}
     outputs["VpcRange"] = {"Value": {"Fn::GetAtt": ["Network", "CidrBlock"]}}
     outputs["SubnetRange"] = {"Value": {"Fn::GetAtt": ["Subnet", "CidrBlock"]}}
     outputs["Nodes"] = {"Value": {"Ref": "Nodes"}}

@@ -96,7 +96,7 @@ def test_a_missing_object_should_be_caught_by_its_own_name(run: Run, platform: d
     assert json.loads(ended["output"])["Error"] == "S3.NoSuchKeyException"
 
 
-def test_a_call_that_the_machines_role_may_not_make_should_fail_in_awss_words(run: Run, platform: dict[str, str]) -> None:
+def test_a_call_that_the_role_may_not_make_should_fail_in_awss_words(run: Run, platform: dict[str, str]) -> None:
     ended = run(task(S3_GET, Bucket=platform["Data"], Key="raw/people/1.csv"))
     assert (ended["status"], ended["error"]) == ("FAILED", "S3.S3Exception")
     assert f"assumed-role/{platform['MachineRole']}/" in ended["cause"]
