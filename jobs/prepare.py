@@ -7,6 +7,7 @@ import time
 from typing import Any, Dict, Sequence, Tuple, Type
 
 import boto3
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
@@ -117,7 +118,7 @@ def load_raw(
     parsed = raw.parse(raw.read_lines(spark, table), settings["tables"][name]).persist()
     try:
         counted = parsed.agg(F.count("*"), F.count(raw.REASON), F.first(raw.REASON, ignorenulls=True)).head()
-    except PySparkException as error:
+    except (PySparkException, Py4JJavaError) as error:
         if problem := raw.header_problem(error):
             raise JobError(f"Raw table {table}: a file's header is not what the catalog says. {problem}") from error
         raise

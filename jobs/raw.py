@@ -3,7 +3,7 @@
 import re
 from typing import List
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
@@ -59,7 +59,7 @@ def parse(lines: DataFrame, table: Table) -> DataFrame:
     return lines.select(*typed, FILE, reason.alias(REASON), record.alias(RECORD))
 
 
-def header_problem(error: PySparkException) -> str:
+def header_problem(error: Exception) -> str:
     """What Spark's CSV reader says of a header that is not the catalog's, '' if the error is another."""
     said = re.search(
         r"(Number of column in CSV header|CSV header does not conform).*?CSV file: \S+", str(error), re.DOTALL

