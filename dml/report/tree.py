@@ -226,8 +226,8 @@ class Tree:
             if isinstance(before, Interval):
                 low, high, missing = before.low, before.high, before.missing
             intervals = (
-                Interval(name, low, min(high, threshold), missing and missing_left),
-                Interval(name, max(low, threshold), high, missing and not missing_left),
+                Interval(name, low, threshold, missing and missing_left),
+                Interval(name, threshold, high, missing and not missing_left),
             )
             return [
                 (Condition(_cut(text, _SHORT + 5), text, text), bounds | {name: interval})

@@ -266,7 +266,11 @@ def test_links_should_lead_to_places_on_the_page() -> None:
 
 def test_page_should_name_the_dataset_the_run_and_what_made_it() -> None:
     text = Reader(page()).text
-    for said in (TITLE, RUN, "22 November 2026, 23:31 UTC", "73b906e", "3.5.6", "3.11.7", "2.4.6"):
+    for said in (
+        f"nyc_flights {TITLE} How likely",
+        f"Run {RUN} Trained 22 November 2026, 23:31 UTC Revision 73b906e Spark 3.5.6",
+        "spark 3.5.6 python 3.11.7 numpy 2.4.6",
+    ):
         assert said in text
 
 
@@ -382,7 +386,7 @@ def test_page_should_stay_small_for_a_tree_of_four_thousand_nodes() -> None:
 
 
 def test_page_should_stay_small_and_say_what_it_leaves_out_for_any_tree() -> None:
-    html = page(tree=bushy(14))
+    html = page(tree=bushy(12))
     assert len(html.encode()) < WELL_UNDER_ONE_MEGABYTE
     assert html.count("<b>") < OUTLINE_NODES + 200
     assert re.search(r"… \d+ leaves, \d+% to \d+%", Reader(html).text)
@@ -432,7 +436,7 @@ def test_curves_should_have_their_diagonal_threshold_and_row_counts() -> None:
     html = page()
     text = Reader(html).text
     assert html.count('class="diagonal"') == 2
-    assert "threshold 0.5" in text
+    assert text.count("threshold 0.5") == 2, "on the curve, and among the settings"
     assert "rows of each group: 6,399 to 6,655" in text
     assert "5.0% 8.0% 6,399" in text
 
@@ -450,7 +454,7 @@ def test_a_tree_that_never_says_yes_should_have_no_precision() -> None:
 
 def test_rows_in_quarantine_should_be_those_of_the_main_table_in_its_bar() -> None:
     text = Reader(page()).text
-    assert "9,430 left out: no arrival delay (cancelled or diverted)" in text
+    assert "9,430 left out: no arrival delay (cancelled or diverted) 12.4%" in text
     assert "5 in quarantine <0.1%" in text
     assert "weather 26,115 3" in text
     assert "336,776 rows in, 327,341 out as features" in text
