@@ -1,5 +1,6 @@
 """Starting, finding and stopping the embedded cloud: what an operator meets."""
 
+import contextlib
 import json
 import os
 import signal
@@ -91,6 +92,37 @@ def test_a_killed_server_should_be_started_again_with_what_was_saved(home: Cloud
         home.require()
     assert home.up()
     assert Clients(home)("ssm").get_parameter(Name="/saved")["Parameter"]["Value"] == "yes"
+
+
+def test_what_a_killed_server_was_running_should_be_gone_and_have_failed(home: Cloud) -> None:
+    home.up(free_port())
+    aws = Clients(home)
+    roles = {name: KEPT[name] for name in ("Role", "Profile")}
+    outputs = deploy(aws, "roles", {"Resources": roles, "Outputs": {name: {"Value": {"Ref": name}} for name in roles}})
+    everything = json.dumps({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    aws("iam").put_role_policy(RoleName=outputs["Role"], PolicyName="all", PolicyDocument=everything)
+    aws("s3").create_bucket(Bucket="scripts")
+    aws("s3").put_object(Bucket="scripts", Key="hang.sh", Body=b"#!/bin/sh\necho hanging\nsleep 1000\n")
+    cluster = aws("emr").run_job_flow(
+        Name="hanging",
+        ServiceRole=outputs["Role"],
+        JobFlowRole=outputs["Profile"].rsplit("/", 1)[-1],
+        Instances={"KeepJobFlowAliveWhenNoSteps": True},
+        BootstrapActions=[{"Name": "hang", "ScriptBootstrapAction": {"Path": "s3://scripts/hang.sh"}}],
+    )["JobFlowId"]
+    log = home.place.logs / "emr" / cluster / "bootstrap-actions.log"
+    until(lambda: log.exists() and "hanging" in log.read_text())
+    node = str(home.place.cloud / "nodes" / cluster)
+    assert _programs_in(node)
+    home.save()
+    pid = _pid(home)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    home.up()
+    assert not _programs_in(node)
+    status = Clients(home)("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
+    assert status["State"] == "TERMINATED_WITH_ERRORS"
+    assert "embedded cloud was stopped" in status["StateChangeReason"]["Message"]
 
 
 def test_a_server_that_died_while_it_saved_should_start_empty_rather_than_with_half(home: Cloud) -> None:
@@ -189,6 +221,14 @@ def test_programs_that_use_it_should_not_reach_a_real_account(cloud: Cloud, monk
     assert environment["AWS_ENDPOINT_URL"] == cloud.endpoint
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         assert not Path(environment[name]).exists()
+
+
+def _programs_in(folder: str) -> list[str]:
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            found += [str(link)] if str(link.readlink()).startswith(folder) else []
+    return found
 
 
 def _pid(cloud: Cloud) -> int:
