@@ -22,6 +22,7 @@ from dml.local.place import HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAV
 DEFAULT_PORT = 4566
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+ANSWER_SECONDS = 10.0  # what listens and says nothing for so long is taken for dead
 NEEDED_BYTES = 1024**3
 # What a child must not inherit: credentials and settings of a real account, and proxies (loopback needs none).
 WITHHELD = ("AWS_", "CDK_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONPATH", "PYTHONHOME", "SPARK_")
@@ -66,7 +67,7 @@ class Cloud:
                     )
                 return False
             if record and self._is_server(record["pid"]):
-                self._end(record["pid"])  # it lives, but does not answer
+                self._end(record["pid"], patience=3.0)  # it lives, but does not answer
             self._end_orphans()
             self._start(Place(self._home, port or (record or {}).get("port") or DEFAULT_PORT))
             return True
@@ -169,7 +170,7 @@ class Cloud:
     def _answers(self, record: dict[str, Any]) -> bool:
         """Whether our server with our extensions answers there: any other would be somebody else's."""
         try:
-            marker = json.loads(_ask(record["port"], "GET", MARKER_PATH, timeout=2.0))
+            marker = json.loads(_ask(record["port"], "GET", MARKER_PATH, timeout=ANSWER_SECONDS))
         except (OSError, ValueError):
             return False
         ours = {"product": "dml", "home": str(self._home), "pid": record["pid"]}
@@ -180,9 +181,9 @@ class Cloud:
         found = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
         return "dml.local.server" in found.stdout
 
-    def _end(self, pid: int) -> None:
-        """Ends the server, which ends what it runs; kills it if it does not within STOP_SECONDS."""
-        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+    def _end(self, pid: int, patience: float = STOP_SECONDS) -> None:
+        """Ends the server, which ends what it runs; kills it if it does not within `patience` seconds."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             deadline = time.monotonic() + patience

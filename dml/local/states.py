@@ -75,12 +75,12 @@ class StateMachines:
             "_state_machines",
             "_executions",
             "_ExecutionError",
+            "_fail_execution",
             "_api_name_to_sfn_key",
             "_AWS_SDK_ERROR_PREFIX",
         ):
             hooks.existing(self._sfn, name)
         self._run_execution = hooks.replace(self._sfn, "_run_execution", self.run_execution)
-        self._fail_execution = hooks.replace(self._sfn, "_fail_execution", self.fail_execution)
         self._invoke = hooks.replace(self._sfn, "_invoke_resource", self.invoke)
         self._invoke_in_time = hooks.replace(self._sfn, "_invoke_resource_with_timeout", self.invoke_in_time)
         self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
@@ -94,7 +94,7 @@ class StateMachines:
         try:
             credentials = iam.credentials_of(machine.get("roleArn", ""), "states.amazonaws.com", record["name"][:64])
         except iam.RoleError as error:
-            self.fail_execution(record, "States.Runtime", str(error))
+            self._sfn._fail_execution(record, "States.Runtime", str(error))
             return
         token = _execution.set(Execution(record, credentials))
         timeout = json.loads(machine["definition"]).get("TimeoutSeconds")
@@ -109,11 +109,6 @@ class StateMachines:
         finally:
             timer.cancel()
             _execution.reset(token)
-
-    def fail_execution(self, record: dict[str, Any], error: str, cause: str) -> None:
-        """Fails an execution that still runs; one that was stopped stays ABORTED."""
-        if record["status"] == "RUNNING":
-            self._fail_execution(record, error, cause)
 
     def error_matches(self, error_equals: list[str], error: str) -> bool:
         """On AWS neither States.ALL nor States.TaskFailed catches these two (guide, "Handling errors")."""

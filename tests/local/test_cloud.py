@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import dml.local.cloud
 from dml.errors import UserError
 from dml.local.cloud import Cloud
 from dml.local.place import HOME_VARIABLE, PORT_VARIABLE, ROOT
@@ -132,6 +133,25 @@ def test_a_server_that_died_while_it_saved_should_start_empty_rather_than_with_h
     (home.place.state / "unfinished").touch()
     home.up()
     assert Clients(home)("s3").list_buckets()["Buckets"] == []
+
+
+def test_a_server_that_does_not_answer_should_be_ended_and_started_again(
+    home: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.up(free_port())
+    dead = _pid(home)
+    os.kill(dead, signal.SIGSTOP)
+    monkeypatch.setattr(dml.local.cloud, "ANSWER_SECONDS", 0.5)
+    assert "does not answer" in home.status()
+    assert home.up()
+    assert _pid(home) != dead
+    home.require()
+
+
+def test_a_full_disk_should_be_told(home: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dml.local.cloud, "NEEDED_BYTES", 10**18)
+    with pytest.raises(UserError, match=r"The disk under .* has less than 1 GB left\. Free some space"):
+        home.up(free_port())
 
 
 def test_a_stale_process_number_should_not_be_taken_for_the_server(home: Cloud, tmp_path: Path) -> None:

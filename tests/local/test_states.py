@@ -11,23 +11,24 @@ from botocore.exceptions import ClientError
 from dml.local import hooks
 from dml.local.states import sdk_error
 from tests.embedded import Clients
-from tests.local.conftest import Machine
+from tests.local.conftest import Machine, until
 
+Build = Callable[..., Machine]
 Run = Callable[..., dict[str, Any]]
 S3_GET = "arn:aws:states:::aws-sdk:s3:getObject"
 
 
 @pytest.fixture
-def run(aws: Clients, platform: dict[str, str]) -> Iterator[Run]:
-    """run(states, **machine) runs a JSONata machine under the small platform's role and returns the ended execution."""
+def build(aws: Clients, platform: dict[str, str]) -> Iterator[Build]:
+    """build(first, **machine) makes a JSONata machine with the small platform's role; its other state is "caught"."""
     states = aws("stepfunctions")
     made = []
 
-    def call(first: dict[str, Any], *, given: dict[str, Any] | None = None, **machine: Any) -> dict[str, Any]:
+    def call(first: dict[str, Any], caught: dict[str, Any] | None = None, **machine: Any) -> Machine:
         definition = {
             "QueryLanguage": "JSONata",
             "StartAt": "first",
-            "States": {"first": {"End": True, **first}, "caught": {"Type": "Succeed"}},
+            "States": {"first": {"End": True, **first}, "caught": caught or {"Type": "Succeed"}},
             **machine,
         }
         arn = states.create_state_machine(
@@ -36,11 +37,17 @@ def run(aws: Clients, platform: dict[str, str]) -> Iterator[Run]:
             roleArn=f"arn:aws:iam::000000000000:role/{platform['MachineRole']}",
         )["stateMachineArn"]
         made.append(arn)
-        return Machine(aws, arn).run(**(given or {}))
+        return Machine(aws, arn)
 
     yield call
     for arn in made:
         states.delete_state_machine(stateMachineArn=arn)
+
+
+@pytest.fixture
+def run(build: Build) -> Run:
+    """run(first, **machine) builds and runs one, and returns the ended execution."""
+    return lambda first, **machine: build(first, **machine).run()
 
 
 def catching(*errors: str) -> list[dict[str, Any]]:
@@ -56,19 +63,25 @@ def test_a_machines_timeout_should_end_it_however_long_it_waits(run: Run) -> Non
     assert (ended["status"], ended["error"]) == ("TIMED_OUT", "States.Timeout")
 
 
-def test_a_task_timeout_should_be_caught_and_end_the_job(
-    run: Run, aws: Clients, platform: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_timeout_should_end_its_job_and_be_caught(build: Build, aws: Clients, platform: dict[str, str]) -> None:
     first = task(
         "arn:aws:states:::glue:startJobRun.sync",
         catching("States.Timeout"),
         JobName=platform["Job"],
         Arguments={"--mode": "hang"},
     )
-    ended = run(first | {"TimeoutSeconds": 1})
-    assert json.loads(ended["output"])["Error"] == "States.Timeout"
-    runs = aws("glue").get_job_runs(JobName=platform["Job"])["JobRuns"]
-    assert runs[-1]["JobRunState"] in ("STOPPING", "STOPPED")
+    machine = build(first | {"TimeoutSeconds": 1}, caught={"Type": "Wait", "Seconds": 100000, "End": True})
+    execution = machine.start()
+    until(lambda: aws("glue").get_job_runs(JobName=platform["Job"])["JobRuns"][-1:] != [])
+
+    def last_run() -> Any:
+        return aws("glue").get_job_runs(JobName=platform["Job"])["JobRuns"][-1]["JobRunState"]
+
+    until(lambda: last_run() == "STOPPED")
+    states = aws("stepfunctions")
+    assert states.describe_execution(executionArn=execution)["status"] == "RUNNING"
+    states.stop_execution(executionArn=execution)
+    assert machine.finish(execution)["status"] == "ABORTED"
 
 
 def test_states_all_should_not_catch_a_runtime_error(run: Run) -> None:
