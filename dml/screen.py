@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -27,9 +27,12 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     if result.prepared:
         console.print(_rows(result.prepared))
     if result.metrics:
+        console.print()
         console.print(_quality(result.metrics))
+        console.print()
         console.print(_importances(result.metrics))
     if result.predicted:
+        console.print()
         console.print(_predictions(platform, result.predicted["location"]))
         positive = result.predicted["predicted_positive"]
         console.print(f"{result.predicted['rows']:,} rows scored, {positive:,} predicted positive", style="dim")
@@ -44,35 +47,34 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     flag = " --local" if local else ""
     dataset = result.dataset
     for command, why in (
-        (f"dml report {dataset}{flag}", "the tree and its curves as one HTML page"),
-        (f"dml predict {dataset}{flag}", "score the features table again with the current model"),
-        (f"dml status{flag}", "what stands, what ran, which model is current"),
+        (f"dml report {dataset}{flag}", "the model as one HTML page"),
+        (f"dml predict {dataset}{flag}", "score a table with the current model"),
+        (f"dml status{flag}", "what stands and what ran"),
     ):
-        console.print(f"  [bold]{command:<34}[/bold] [dim]{why}[/dim]", highlight=False)
+        console.print(f"  [bold]{command:<33}[/bold] [dim]{why}[/dim]", highlight=False)
 
 
 def _rows(prepared: dict[str, Any]) -> Text:
-    left_out = ", ".join(f"{rows:,} left out: {reason}" for reason, rows in prepared["left_out"].items())
     counts = f"{prepared['rows_in']:,} in, {prepared['rows_out']:,} out, {prepared['quarantined']:,} quarantined"
-    return Text.assemble(("Rows     ", "bold"), counts + (f" ({left_out})" if left_out else ""))
+    left_out = "".join(f"\n         {rows:,} left out: {why}" for why, rows in prepared["left_out"].items())
+    return Text.assemble(("Rows     ", "bold"), counts, (left_out, "dim"))
 
 
-def _quality(metrics: dict[str, Any]) -> Table:
+def _quality(metrics: dict[str, Any]) -> Group:
     """Each figure beside the same figure of always guessing the base rate."""
-    table = Table(box=None, pad_edge=False, title_justify="left", padding=(0, 2, 0, 0))
-    table.add_column("Model", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Model", style="bold", no_wrap=True)
     for title, _ in _FIGURES:
         table.add_column(title, justify="right")
     table.add_column("rows", justify="right")
-    rows = [("held-out rows", metrics["test"]), ("  always the base rate", metrics["baseline"])]
     later = metrics.get("out_of_time")
-    if later:
-        rows += [(f"out of time: {later['tested_on']}", later), ("  always the base rate", later["baseline"])]
-    for name, figures in rows:
-        count = figures.get("rows")
-        shown = [f"{figures[key]:.3f}" for _, key in _FIGURES]
-        table.add_row(name, *shown, f"{count:,}" if count else "", style="dim" if name.startswith(" ") else "")
-    return table
+    rows = [("held-out rows", metrics["test"], metrics["baseline"])]
+    rows += [("out of time", later, later["baseline"])] if later else []
+    for name, figures, baseline in rows:
+        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in _FIGURES), f"{figures['rows']:,}")
+        table.add_row("  base rate", *(f"{baseline[key]:.3f}" for _, key in _FIGURES), "", style="dim")
+    told = f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}." if later else ""
+    return Group(table, Text(told, style="dim"))
 
 
 def _importances(metrics: dict[str, Any]) -> Text:
@@ -93,7 +95,9 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         values = found.fetchall()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
-        table.add_column(column, justify="left" if isinstance(values[0][columns.index(column)], str) else "right")
+        table.add_column(
+            column, justify="right" if isinstance(values[0][columns.index(column)], int | float) else "left"
+        )
     for row in values:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     return table
