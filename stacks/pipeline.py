@@ -18,7 +18,7 @@ from stacks.emr import request_parameters
 from stacks.etl import EtlStack
 from stacks.observability import ObservabilityStack, alarm_on_lost_runs
 from stacks.outputs import pascal, state_machine_output
-from stacks.settings import Environment
+from stacks.settings import Environment, tags
 
 RETENTION = {
     7: logs.RetentionDays.ONE_WEEK,
@@ -167,6 +167,7 @@ def rights(
                 "elasticmapreduce:TerminateJobFlows",
             ],
             resources=[clusters],
+            conditions={"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in tags(environment).items()}},
         ),
         *(
             iam.PolicyStatement(

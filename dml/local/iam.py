@@ -131,6 +131,7 @@ def apply() -> None:
     for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
+    hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")["elasticmapreduce"] = emr_tags
     _name_resources(actions)
     _check_every_resource(evaluator)
     _name_denied_resource(actions)
@@ -187,8 +188,15 @@ def glue_resources(action: str, request: Mapping[str, Any]) -> list[str]:
 
 
 def emr_resources(_action: str, request: Mapping[str, Any]) -> list[str]:
-    """What AddTags and RemoveTags are about; ministack knows the others."""
-    return [f"cluster/{request['ResourceId']}"] if "ResourceId" in request else []
+    """The clusters of AddTags, RemoveTags and TerminateJobFlows; ministack knows the others."""
+    clusters = request.get("JobFlowIds") or ([request["ResourceId"]] if "ResourceId" in request else [])
+    return [f"cluster/{cluster}" for cluster in clusters]
+
+
+def emr_tags() -> list[tuple[str, list[dict[str, str]]]]:
+    """The tags of each cluster by its ARN, for conditions on aws:ResourceTag."""
+    clusters = hooks.module("services.emr")._clusters
+    return [(cluster["ClusterArn"], cluster.get("Tags", [])) for cluster in clusters.values()]
 
 
 def ssm_resources(_action: str, request: Mapping[str, Any]) -> list[str]:

@@ -378,6 +378,13 @@ def test_without_a_workbench_there_should_be_no_cluster_and_the_parameter_should
 # --- pipeline ---
 
 
+def test_the_pipeline_should_touch_clusters_of_its_own_environment_only(dev: Synthesized) -> None:
+    statement = dev.statement("pipeline", "UseOwnClusters")
+    assert "elasticmapreduce:TerminateJobFlows" in statement["Action"]
+    own = {"aws:ResourceTag/project": "dml", "aws:ResourceTag/environment": "dev"}
+    assert statement["Condition"] == {"StringEquals": own}
+
+
 def test_a_lost_run_should_raise_an_alarm_however_it_was_lost(dev: Synthesized) -> None:
     alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
     assert {alarm["MetricName"] for alarm in alarms} == {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
