@@ -1,8 +1,8 @@
 """A running embedded cloud for the tests that need one: a pytest plugin, loaded by tests/conftest.py."""
 
+import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from dml.local.deploy import client
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An embedded cloud of the test session's own, on a free port, with nothing in it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a session that is terminated takes its cloud along
     made = Cloud(tmp_path_factory.mktemp("dml"))
     made.up(free_port())
     yield made

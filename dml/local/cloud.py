@@ -104,8 +104,9 @@ class Cloud:
         raise UserError("The embedded cloud does not run. Start it: dml local up")
 
     def save(self) -> None:
-        """Makes it write its state now, so that a crash loses nothing of before."""
-        _ask(self.place.port, "POST", SAVE_PATH, timeout=60.0)
+        """Makes it write its state now, so that a crash loses nothing of before; UserError if it cannot."""
+        if not json.loads(_ask(self.place.port, "POST", SAVE_PATH, timeout=60.0))["saved"]:
+            raise UserError(f"The embedded cloud could not save its state under {self.place.cloud} (log: {self.log}).")
 
     def environment(self) -> dict[str, str]:
         """The environment of a program that uses it: its address and root keys, and no way to a real account."""
@@ -188,9 +189,7 @@ class Cloud:
                 os.kill(pid, number)
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                if not self._is_server(pid):
+                if _is_gone(pid):
                     return
                 time.sleep(0.05)
 
@@ -248,6 +247,14 @@ def _check_port(port: int) -> None:
                 f"Port {port} on 127.0.0.1 {'is taken by another program' if taken else f'cannot be used ({error})'}. "
                 f"Choose another one: dml local up --port {4600 if port != 4600 else 4700}"
             ) from None
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process has let go of everything that it held, its port too."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return not state.strip() or state.startswith("Z")
 
 
 def _listens(port: int) -> bool:

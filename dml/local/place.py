@@ -46,6 +46,16 @@ class Place:
         return self.cloud / "state"
 
     @property
+    def fresh_state(self) -> Path:
+        """State that is being written."""
+        return self.cloud / "state.new"
+
+    @property
+    def former_state(self) -> Path:
+        """State that was replaced a moment ago."""
+        return self.cloud / "state.old"
+
+    @property
     def objects(self) -> Path:
         return self.cloud / "s3"
 

@@ -5,12 +5,15 @@ they are written, all else when it ends and when its client asks (SAVE_PATH).
 """
 
 import asyncio
+import functools
 import json
+import logging
 import os
 import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from dml.local import hooks, iam
@@ -21,6 +24,8 @@ from dml.local.glue import GlueJobs
 from dml.local.place import ACCESS_KEY, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.running import Running
 from dml.local.states import StateMachines
+
+log = logging.getLogger("dml.server")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -42,7 +47,6 @@ SETTINGS = {
     "LOG_LEVEL": "INFO",
 }
 STOP_SECONDS = 15.0
-UNFINISHED = "unfinished"
 
 
 class RefusedError(Exception):
@@ -86,6 +90,8 @@ class Extension:
             hooks.existing(self._app, name)
         self._serve = hooks.replace(self._app, "app", self.serve)
         self._save_all = hooks.replace(self._app, "save_all", self.save_all)
+        self._persistence = hooks.module("core.persistence")
+        hooks.existing(self._persistence, "STATE_DIR")
 
     def run(self) -> None:
         """Serves until a signal ends it."""
@@ -99,8 +105,8 @@ class Extension:
             marker = {"product": "dml", "home": str(self._place.home), "pid": os.getpid(), "ministack": hooks.VERSION}
             await _answer(send, marker)
         elif scope["type"] == "http" and scope["path"] == SAVE_PATH and scope["method"] == "POST":
-            self.save_all(self._app._build_persistence_save_dict())
-            await _answer(send, {"saved": True})
+            saved = self.save_all(self._app._build_persistence_save_dict())
+            await _answer(send, {"saved": saved})
         else:
             await self._serve(scope, receive, send)
 
@@ -119,13 +125,42 @@ class Extension:
 
         await self._serve(scope, receive_after_work_ended, send_after_recovery)
 
-    def save_all(self, parts: Mapping[str, Callable[[], Any]]) -> None:
-        """Writes all state but objects. Runs on the event loop, so that no request changes it meanwhile."""
-        unfinished = self._place.state / UNFINISHED
-        self._place.state.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()
-        self._save_all({name: _steady(read) for name, read in parts.items()})
-        unfinished.unlink()
+    def save_all(self, parts: Mapping[str, Callable[[], Any]]) -> bool:
+        """Writes all state but objects, and only then takes it for the state: all of it or, if that fails, none.
+
+        Runs on the event loop, so that no request changes it meanwhile.
+        """
+        fresh, empty = self._place.fresh_state, set()
+
+        def read(name: str) -> Any:
+            state = _steadily(parts[name])
+            if state is None:
+                empty.add(name)
+            return state
+
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            self._persistence.STATE_DIR = str(fresh)
+            self._save_all({name: functools.partial(read, name) for name in parts})
+            missing = [name for name in parts if name not in empty and not (fresh / f"{name}.json").exists()]
+            if missing:
+                raise OSError(f"no state was written of: {', '.join(missing)}")
+            self._take(fresh)
+        except OSError as error:
+            log.error("The state could not be saved, what was saved before is kept: %s", error)
+            return False
+        finally:
+            self._persistence.STATE_DIR = str(self._place.state)
+        return True
+
+    def _take(self, fresh: Path) -> None:
+        former = self._place.former_state
+        shutil.rmtree(former, ignore_errors=True)
+        if self._place.state.exists():
+            self._place.state.rename(former)
+        fresh.rename(self._place.state)
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def main() -> None:
@@ -133,7 +168,7 @@ def main() -> None:
     try:
         check_environment(os.environ)
         place = Place.of_this_process()
-        discard_half_state(place)
+        finish_saving(place)
         os.environ.update(SETTINGS, STATE_DIR=str(place.state), S3_DATA_DIR=str(place.objects))
         sys.argv = sys.argv[:1]
         extension = Extension(place)
@@ -143,26 +178,20 @@ def main() -> None:
     extension.run()
 
 
-def discard_half_state(place: Place) -> None:
-    """State that was not written to its end is worth nothing: start clean rather than with half of it."""
-    if (place.state / UNFINISHED).exists():
-        print("The embedded cloud ended while it saved its state: it starts empty.", file=sys.stderr)
-        for folder in (place.state, place.objects):
-            shutil.rmtree(folder, ignore_errors=True)
+def finish_saving(place: Place) -> None:
+    """Brings the former state back if the server died between putting it away and taking the new one."""
+    if place.former_state.exists() and not place.state.exists():
+        place.former_state.rename(place.state)
 
 
-def _steady(read: Callable[[], Any]) -> Callable[[], Any]:
-    """Reads a part of the state again if a running execution changed it meanwhile."""
-
-    def call() -> Any:
-        for _ in range(50):
-            try:
-                return read()
-            except RuntimeError:  # dictionary changed size during iteration
-                time.sleep(0.01)
-        return read()
-
-    return call
+def _steadily(read: Callable[[], Any]) -> Any:
+    """Reads a part of the state, again if a running execution changed it meanwhile."""
+    for _ in range(50):
+        try:
+            return read()
+        except RuntimeError:  # dictionary changed size during iteration
+            time.sleep(0.01)
+    return read()
 
 
 async def _answer(send: Send, document: Mapping[str, Any]) -> None:

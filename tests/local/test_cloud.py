@@ -126,13 +126,31 @@ def test_what_a_killed_server_was_running_should_be_gone_and_have_failed(home: C
     assert "embedded cloud was stopped" in status["StateChangeReason"]["Message"]
 
 
-def test_a_server_that_died_while_it_saved_should_start_empty_rather_than_with_half(home: Cloud) -> None:
+def test_a_save_that_fails_should_leave_what_was_saved_before(home: Cloud) -> None:
     home.up(free_port())
-    Clients(home)("s3").create_bucket(Bucket="half")
+    ssm = Clients(home)("ssm")
+    ssm.put_parameter(Name="/first", Value="yes", Type="String")
+    home.save()
+    in_the_way = home.place.fresh_state
+    in_the_way.touch()
+    ssm.put_parameter(Name="/second", Value="yes", Type="String")
+    with pytest.raises(UserError, match="could not save its state"):
+        home.save()
     home.down()
-    (home.place.state / "unfinished").touch()
+    in_the_way.unlink()
     home.up()
-    assert Clients(home)("s3").list_buckets()["Buckets"] == []
+    names = {found["Name"] for found in Clients(home)("ssm").describe_parameters()["Parameters"]}
+    assert "/first" in names
+    assert "/second" not in names
+
+
+def test_a_server_that_died_between_two_states_should_start_with_the_former(home: Cloud) -> None:
+    home.up(free_port())
+    Clients(home)("ssm").put_parameter(Name="/kept", Value="yes", Type="String")
+    home.down()
+    home.place.state.rename(home.place.former_state)
+    home.up()
+    assert Clients(home)("ssm").get_parameter(Name="/kept")["Parameter"]["Value"] == "yes"
 
 
 def test_a_server_that_does_not_answer_should_be_ended_and_started_again(
