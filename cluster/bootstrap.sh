@@ -51,21 +51,33 @@ echo "$home/code" > "$packages/dml.pth"
 as_root chmod -R a+rX "$home"
 say "$home/python is ready"
 
-# 3. Notes, on the primary node. A note that is there already stays: analysts edit them in place.
+# 3. Notes, on the primary node. A note that an analyst has edited stays.
 [ -r "$instance" ] || fail "$instance is missing: EMR says there which node is the primary one"
 grep -q '"isMaster"[[:space:]]*:[[:space:]]*true' "$instance" || exit 0
 fetch notes "$work/notes"
 notebook=$(parameter notebook)
 bucket=${notebook#s3://} && prefix=${bucket#*/} && bucket=${bucket%%/*}
 cd "$work/notes"
+put() { # put NOTE KEY OPTION...: prints why it was refused
+  aws s3api put-object --region "$region" --bucket "$bucket" --key "$2" --body "$1" --content-type application/json \
+    --metadata "dml-seed=$sum" "${@:3}" 2>&1 >/dev/null
+}
 find . -name '*.zpln' -print0 | while IFS= read -r -d '' note; do
   key=$prefix${note#./}
-  if refusal=$(aws s3api put-object --region "$region" --bucket "$bucket" --key "$key" --body "$note" \
-      --content-type application/json --if-none-match '*' 2>&1 >/dev/null); then
+  sum=$(sha256sum "$note" | cut -d ' ' -f 1)
+  if refusal=$(put "$note" "$key" --if-none-match '*'); then
     say "new note s3://$bucket/$key"
-  elif [[ $refusal == *PreconditionFailed* || $refusal == *412* ]]; then
+    continue
+  fi
+  [[ $refusal == *PreconditionFailed* || $refusal == *412* ]] || fail "could not write s3://$bucket/$key: $refusal"
+  # Whatever Zeppelin saves has no such metadata: a note that still has ours is as we brought it, and may be replaced.
+  read -r seed etag < <(aws s3api head-object --region "$region" --bucket "$bucket" --key "$key" \
+    --query '[Metadata."dml-seed", ETag]' --output text) || fail "could not look at s3://$bucket/$key"
+  if [ "$seed" = None ] || [ "$seed" = "$sum" ]; then
     say "kept note s3://$bucket/$key"
+  elif refusal=$(put "$note" "$key" --if-match "$etag"); then
+    say "newer note s3://$bucket/$key"
   else
-    fail "could not write s3://$bucket/$key: $refusal"
+    say "kept note s3://$bucket/$key, which has just been edited"
   fi
 done

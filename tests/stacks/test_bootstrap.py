@@ -97,13 +97,25 @@ def test_a_node_should_get_the_locked_packages_and_our_code_and_leave_notes_to_t
     assert aws("s3").list_objects_v2(Bucket=BUCKET, Prefix="zeppelin/").get("KeyCount") == 0
 
 
-def test_the_primary_node_should_bring_notes_but_never_over_an_edited_one(node: Node, aws: Clients) -> None:
+def test_the_primary_node_should_bring_new_notes_and_newer_ones_but_never_over_an_edited_one(
+    node: Node, aws: Clients, tmp_path: Path
+) -> None:
+    def text() -> bytes:
+        body: bytes = aws("s3").get_object(Bucket=BUCKET, Key=NOTE)["Body"].read()
+        return body
+
     assert f"new note s3://{BUCKET}/{NOTE}" in node.start().stdout
+    newer = tmp_path / "newer" / "nyc_flights"
+    newer.mkdir(parents=True)
+    (newer / "Explore_2ABC.zpln").write_text('{"name": "newer"}')
+    aws("s3").upload_file(shutil.make_archive(str(tmp_path / "notes"), "zip", newer.parent), BUCKET, "assets/notes.zip")
+    assert f"newer note s3://{BUCKET}/{NOTE}" in node.start().stdout
+    assert text() == b'{"name": "newer"}'
     aws("s3").put_object(Bucket=BUCKET, Key=NOTE, Body=b"edited by an analyst")
     again = node.start()
     assert again.returncode == 0, again.stderr
     assert f"kept note s3://{BUCKET}/{NOTE}" in again.stdout
-    assert aws("s3").get_object(Bucket=BUCKET, Key=NOTE)["Body"].read() == b"edited by an analyst"
+    assert text() == b"edited by an analyst"
 
 
 def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:
