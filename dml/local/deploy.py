@@ -134,7 +134,7 @@ class Commands:
                 for line in process.stdout or ():
                     output.write(line)
                     lines.append(line.rstrip())
-                    if found := re.match(r"\s*✅\s+([\w-]+)", line):
+                    if found := re.match(r"\s*✅\s+([\w-]+)( \(.*\))?$", line):
                         self._progress(found[1])
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,61 @@
+"""The real CDK CLI deploys to the embedded cloud, and its errors reach the operator."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml.errors import UserError
+from dml.local.cloud import Cloud
+from dml.local.deploy import deploy_assembly, error_line
+from tests.embedded import Clients
+
+
+def assembly(folder: Path, resources: dict[str, Any]) -> Path:
+    """A synthesised app of one stack."""
+    folder.mkdir(exist_ok=True)
+    (folder / "one.template.json").write_text(json.dumps({"Resources": resources}))
+    properties = {"templateFile": "one.template.json", "stackName": "by-cli"}
+    stack = {
+        "type": "aws:cloudformation:stack",
+        "environment": "aws://unknown-account/unknown-region",
+        "properties": properties,
+    }
+    (folder / "manifest.json").write_text(json.dumps({"version": "48.0.0", "artifacts": {"one": stack}}))
+    return folder
+
+
+def test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words(
+    cloud: Cloud, aws: Clients, tmp_path: Path
+) -> None:
+    bucket = {"Type": "AWS::S3::Bucket"}
+    app = assembly(tmp_path / "app", {"Bucket": bucket})
+    progress: list[str] = []
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks"
+    assert progress[-1] == "one"
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks, unchanged"
+    rule = {"Type": "AWS::EC2::SecurityGroupIngress", "Properties": {"GroupId": "sg-none", "IpProtocol": "tcp"}}
+    assembly(app, {"Bucket": bucket, "Rule": rule})
+    with pytest.raises(
+        UserError, match=r"cdk deploy failed: .*security group 'sg-none' does not exist.*\(log: .*\.log\)"
+    ):
+        deploy_assembly(cloud, app, on_progress=progress.append)
+    aws("cloudformation").delete_stack(StackName="by-cli")
+    aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="by-cli", WaiterConfig={"Delay": 1})
+    assembly(app, {"Bucket": bucket})
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks", "it was deleted meanwhile"
+
+
+def test_the_clis_last_error_should_be_told_with_the_lines_that_belong_to_it() -> None:
+    output = [
+        "one: deploying...",
+        "❌  one failed",
+        "‣ DeploymentError: updates failed:",
+        "  Rule: no such group",
+        "",
+        "bye",
+    ]
+    assert error_line(output) == "DeploymentError: updates failed: Rule: no such group"
+    assert error_line(["No app found", ""]) == "No app found"
+    assert error_line([]) == "it printed nothing"
