@@ -78,10 +78,9 @@ class EmrClusters:
                 _change(cluster, "WAITING")
 
     def run_job_flow(self, request: Mapping[str, Any]) -> Any:
-        """RunJobFlow: checks the roles that the cluster is to wear, then starts it."""
-        profile = request.get("JobFlowRole", "")
+        """RunJobFlow: starts a cluster, if the caller may pass it the roles that it is to wear."""
         try:
-            role = iam.role_of_profile(profile)
+            role = iam.role_of_profile(request.get("JobFlowRole", ""))
         except iam.RoleError as error:
             return self._error("ValidationException", str(error), 400)
         service_role = iam.role_arn(request.get("ServiceRole", ""))
@@ -89,6 +88,14 @@ class EmrClusters:
             denied = iam.pass_role_denial(arn, service)
             if denied is not None:
                 return denied
+        return self.start(request)
+
+    def start(self, request: Mapping[str, Any]) -> Any:
+        """Starts a cluster for whoever has been found to have the right to; CloudFormation has it by its own role."""
+        try:
+            iam.role_of_profile(request.get("JobFlowRole", ""))
+        except iam.RoleError as error:
+            return self._error("ValidationException", str(error), 400)
         response = self._run_job_flow(request)
         if response[0] >= 400:
             return response
