@@ -7,6 +7,7 @@ needs besides the tree:
   its own, one that training has not seen becomes the prior (Micci-Barreca 2001, SIGKDD Explorations 3(1)).
 """
 
+import json
 from typing import Any, Dict, List, Sequence
 
 from pyspark.ml.feature import VectorAssembler
@@ -99,9 +100,9 @@ def encode(rows: DataFrame, features: Sequence[Feature]) -> DataFrame:
             encoded = encoded.withColumn(column, F.coalesce(_number(feature["name"]), F.lit(feature["missing"])))
             continue
         # A join with a small table: looking each value up in a map literal would cost as much as the map is long.
-        lookup = rows.sparkSession.createDataFrame(
-            list(feature["encoding"].items()) or [("", feature["prior"])], f"_key{i} string, _value{i} double"
-        )
+        table = json.dumps([{f"_key{i}": key, f"_value{i}": value} for key, value in feature["encoding"].items()])
+        kind = f"array<struct<_key{i}: string, _value{i}: double>>"
+        lookup = rows.sparkSession.sql("SELECT inline(from_json(:table, :kind))", {"table": table, "kind": kind})
         value = _category(feature["name"])
         absent = F.when(value.isNull(), feature["missing"]).otherwise(feature["unseen"])
         encoded = encoded.join(F.broadcast(lookup), value == F.col(f"_key{i}"), "left")

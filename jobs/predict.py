@@ -6,7 +6,7 @@ import time
 from typing import Any, Sequence
 
 import boto3
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import catalog, registry, split, storage
@@ -86,16 +86,16 @@ def predict(
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(glue, database, table, way_out)
         predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
-        seen = Observation("predictions")
         location = f"{home}/predictions/{run_id}/"
-        counted = predictions.observe(seen, F.count("*").alias("rows"), F.sum("prediction").alias("positive"))
-        counted.write.mode("overwrite").parquet(location)
+        predictions.write.mode("overwrite").parquet(location)
+        counted = spark.read.parquet(location).agg(F.count("*"), F.sum("prediction")).head()
+        rows, positive = counted or (0, 0)
         report = {
             "dataset": settings["name"],
             "run_id": run_id,
             "table": table,
-            "rows": int(seen.get["rows"]),
-            "predicted_positive": int(seen.get["positive"] or 0),
+            "rows": rows,
+            "predicted_positive": positive or 0,
             "location": location,
             "columns": dict(predictions.dtypes),
             "model_run": model.run_id,

@@ -75,10 +75,14 @@ def _build(
     rows = join(spark, settings, sql)
     location = f"{home}/features/{run_id}/"
     main_rows = tables[settings["main"]]["rows"] - tables[settings["main"]]["quarantined"]
-    known, left_out = write_known(rows, settings, location, main_rows)
+    seen = write_known(rows, settings, location, main_rows)
     wrote = time.monotonic()
-    check_rows(spark.read.parquet(location), settings)
+    known = check_rows(spark.read.parquet(location), settings)
     spark.catalog.clearCache()
+    # Not asked before there are rows: of a query that Spark can tell to be empty nothing is observed, and `get` waits.
+    every = int(seen.get["rows"])
+    reasons = {settings["label"]["unknown"]: every - known, "not in the result of prepare.sql": main_rows - every}
+    left_out = {reason: count for reason, count in reasons.items() if count > 0}
     print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
     return {
         "dataset": settings["name"],
@@ -167,24 +171,22 @@ def join(spark: SparkSession, settings: Settings, sql: str) -> DataFrame:
     return rows.select(*declared)
 
 
-def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: int) -> Tuple[int, Dict[str, int]]:
-    """Writes the rows whose label is known as Parquet; returns their number, and the left-out ones' by reason.
+def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: int) -> Observation:
+    """Writes the rows whose label is known as Parquet; the observation will hold how many there were with the others.
 
     The order of rows in the files follows from the keys alone, so that the same data always grow the same tree.
     """
     seen = Observation("rows")
     label, keys = F.col(settings["label"]["column"]), settings["keys"]
-    observed = rows.observe(seen, F.count("*").alias("all"), F.count(label).alias("known"))
+    observed = rows.observe(seen, F.count("*").alias("rows"))
     files = max(1, math.ceil(main_rows / ROWS_PER_FILE))
     ordered = observed.where(label.isNotNull()).repartition(files, *keys).sortWithinPartitions(*keys)
     ordered.write.mode("overwrite").parquet(location)
-    every, known = int(seen.get["all"]), int(seen.get["known"])
-    reasons = {settings["label"]["unknown"]: every - known, "not in the result of prepare.sql": main_rows - every}
-    return known, {reason: count for reason, count in reasons.items() if count > 0}
+    return seen
 
 
-def check_rows(features: DataFrame, settings: Settings) -> None:
-    """Raises JobError unless there are rows, each key once and complete, each label 0 or 1."""
+def check_rows(features: DataFrame, settings: Settings) -> int:
+    """The number of rows. Raises JobError unless there are some, each key once and complete, each label 0 or 1."""
     file = f"datasets/{settings['name']}/prepare.sql"
     label, keys = settings["label"]["column"], settings["keys"]
     wrong = (~F.col(label).isin(0, 1)).cast("int")
@@ -206,6 +208,7 @@ def check_rows(features: DataFrame, settings: Settings) -> None:
         raise JobError(f"{file} gives {keyless_rows:,} rows with a NULL in a key column ({', '.join(keys)}).")
     if wrong_labels:
         raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is neither 0 nor 1.")
+    return int(rows)
 
 
 def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:

@@ -47,7 +47,8 @@ TYPES = {"id": "string", "day": "string", "x": "double", "colour": "string", "de
 def settings(old: str = "", new: str = "") -> Settings:
     """The dataset's settings as a job gets them, with one piece of the text replaced."""
     assert old in TOML
-    for_jobs: Settings = Dataset.model_validate(tomllib.loads(TOML.replace(old, new, 1))).for_jobs()  # type: ignore[assignment]
+    dataset = Dataset.model_validate(tomllib.loads(TOML.replace(old, new, 1)))
+    for_jobs: Settings = dataset.for_jobs()  # type: ignore[assignment]
     return for_jobs
 
 

@@ -67,7 +67,11 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ('x = "double"', 'x = "float"', "tables.points.columns.x is 'float': input should be 'bigint', 'double', 'st"),
         ('x = "double"', 'X = "double"', "tables.points.columns.X is 'X': string should match pattern"),
         ('main = "points"', 'main = "dots"', "main: 'dots' is not one of the tables (points)"),
-        ('title = "Points"', 'titel = "Points"', "titel is not a setting; allowed here: title, task, main, keys, label"),
+        (
+            'title = "Points"',
+            'titel = "Points"',
+            "titel is not a setting; allowed here: title, task, main, keys, label",
+        ),
         ("files = { points", "files = { dots", "source.files: it has dots, but [tables] has points"),
         ('numbers = ["x"]', 'numbers = ["x", "x"]', "features: x is listed more than once"),
         ('numbers = ["x"]', 'numbers = ["late"]', "late is the label; a label cannot be a feature or a key"),

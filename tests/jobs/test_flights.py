@@ -65,7 +65,9 @@ def test_only_the_label_should_come_from_what_is_known_afterwards(settings: Sett
     read = settings["tables"]["flights"]["columns"]
     assert [name for name in KNOWN_AFTERWARDS if name in read] == ["arr_delay"]
     code = re.sub(r"--.*", "", load_dataset("nyc_flights").prepare_sql)
-    assert {name: len(re.findall(rf"\b{name}\b", code)) for name in KNOWN_AFTERWARDS if name in code} == {"arr_delay": 1}
+    assert {name: len(re.findall(rf"\b{name}\b", code)) for name in KNOWN_AFTERWARDS if name in code} == {
+        "arr_delay": 1
+    }
     assert "CAST(f.arr_delay > 15 AS INT) AS late" in code
 
 

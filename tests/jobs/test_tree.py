@@ -24,7 +24,9 @@ def grow(spark: SparkSession, folder: Path, rows: list[tuple[Any, ...]], depth: 
     return model, features, tree.describe(tree.saved_nodes(spark, folder.as_uri()), features), encoded
 
 
-def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     rows = [(1.0, "red", 0), (2.0, "red", 0), (3.0, "red", 0), (4.0, "red", 1), (5.0, "red", 1)]
     _, _, nodes, _ = grow(spark, tmp_path, rows, depth=1)
     root, left, right = nodes

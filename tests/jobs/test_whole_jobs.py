@@ -24,7 +24,7 @@ class Platform:
     def __init__(self, spark: SparkSession, aws: Clients, raw: Path) -> None:
         self.spark, self.glue, self.s3, self.raw = spark, aws("glue"), aws("s3"), raw
 
-    def upload(self, lines: list[str], header: str = points.HEADER, **changed: str) -> None:
+    def upload(self, lines: list[str], header: str = points.HEADER) -> None:
         """Raw files of `points`, and what a crawler says of them."""
         self.raw.mkdir(exist_ok=True)
         (self.raw / "points.csv").write_text("\n".join([header, *lines]) + "\n")
@@ -108,7 +108,9 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
 
     platform.train("r1")
     metrics = platform.model("r1", "metrics.json")
-    assert metrics["rows"]["train"] + metrics["rows"]["test"] == metrics["test"]["rows"] + metrics["rows"]["train"] == 390
+    assert (
+        metrics["rows"]["train"] + metrics["rows"]["test"] == metrics["test"]["rows"] + metrics["rows"]["train"] == 390
+    )
     assert metrics["base_rate"] == metrics["positives"]["train"] / metrics["rows"]["train"]
     assert metrics["test"]["log_loss"] < metrics["baseline"]["log_loss"]
     assert metrics["out_of_time"]["trained_on"] == metrics["out_of_time"]["tested_on"] == "2024-01 to 2024-01"
@@ -166,7 +168,9 @@ def test_the_same_run_again_should_change_nothing(platform: Platform, spark: Spa
 
 
 def test_prepare_should_name_a_table_that_is_not_in_the_catalog(platform: Platform) -> None:
-    with pytest.raises(JobError, match=r"no table jobs_points.points: datasets/points/dataset.toml needs it; upload it"):
+    with pytest.raises(
+        JobError, match=r"no table jobs_points.points: datasets/points/dataset.toml needs it; upload it"
+    ):
         platform.prepare("r1")
 
 
@@ -211,7 +215,7 @@ def test_prepare_should_tell_a_file_whose_header_is_another(platform: Platform) 
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
-        (points.SQL.replace("colour", "color"), r"prepare.sql does not run: \[UNRESOLVED_COLUMN"),
+        (points.SQL.replace("colour", "color"), r"does not run: \[UNRESOLVED_COLUMN"),
         (points.SQL.replace(" x,", ""), "missing columns: x; columns not declared"),
         (points.SQL.replace(" x,", " x, delay,"), "not declared as key, time, label or feature: delay"),
         (points.SQL.replace(" x,", " string(x) AS x,"), "column x is string; for its use in .* numeric or boolean"),
@@ -279,7 +283,9 @@ def test_prediction_should_need_the_features_but_not_the_label(platform: Platfor
     published("unlabelled", lambda rows: rows.drop("late", "day"))
     assert platform.predict("p1", table="unlabelled")["rows"] == 390
     published("colourless", lambda rows: rows.drop("colour"))
-    with pytest.raises(JobError, match=r"Table jobs_points.colourless .* has no column colour, which the model of run r1"):
+    with pytest.raises(
+        JobError, match=r"Table jobs_points.colourless .* has no column colour, which the model of run r1"
+    ):
         platform.predict("p2", table="colourless")
     with pytest.raises(JobError, match=r"jobs_points.points .* is csv, not Parquet"):
         platform.predict("p3", table="points")
