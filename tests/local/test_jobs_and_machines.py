@@ -4,7 +4,6 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dml.local.cloud import Cloud
 from tests.embedded import Clients
