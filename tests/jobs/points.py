@@ -45,7 +45,7 @@ TYPES = {"id": "string", "day": "string", "x": "double", "colour": "string", "de
 
 
 def settings(old: str = "", new: str = "") -> Settings:
-    """The dataset's settings as a job gets them, with one piece of the text replaced."""
+    """The dataset's settings as a job gets them, `old` replaced by `new`."""
     assert old in TOML
     dataset = Dataset.model_validate(tomllib.loads(TOML.replace(old, new, 1)))
     for_jobs: Settings = dataset.for_jobs()  # type: ignore[assignment]
@@ -53,7 +53,7 @@ def settings(old: str = "", new: str = "") -> Settings:
 
 
 def lines(count: int = 400) -> list[str]:
-    """CSV lines over four days: delay 20 (late) where x > 5, and for every other red one; each 40th delay is unknown."""
+    """CSV lines over four days: delay 20 (late) where x > 5, and every other red one; each 40th is unknown."""
     made = []
     for i in range(count):
         x, colour = i % 10, ("red", "green", "blue")[i % 3]
