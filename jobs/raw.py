@@ -4,7 +4,7 @@ import re
 from typing import List
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
@@ -43,20 +43,31 @@ def parse(lines: DataFrame, table: Table) -> DataFrame:
     A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad.
     """
     cells = [name for name in lines.columns if name not in (CORRUPT, FILE)]
-    found = {name.lower(): name for name in cells}  # a catalog keeps lower case, a test or a later reader may not
-    typed: List[Column] = []
-    reasons = [F.when(F.col(CORRUPT).isNotNull(), F.lit(f"the line has not the {len(cells)} fields of the header"))]
-    for name, kind in table["columns"].items():
-        cell = f"CASE WHEN `{found[name]}` NOT IN ({_literals(table['nulls'])}) THEN `{found[name]}` END"
-        # try_cast is strict where cast is not: '1.5' is no bigint, instead of 1.
-        given, value = F.expr(cell), F.expr(f"try_cast({cell} AS {kind})")
-        typed.append(value.alias(name))
-        told = F.concat(F.lit(f"column {name}: '"), F.substring(given, 1, 100), F.lit(f"' is not a {kind}"))
-        reasons.append(F.when(given.isNotNull() & value.isNull(), told))
-    reason = F.coalesce(*reasons)
+    found = {name.lower(): name for name in cells}  # the catalog keeps lower case, files need not
+    nulls, columns = _literals(table["nulls"]), table["columns"]
+    # One step for the cells and one for the values, so that Spark does not compute them once more for the reasons.
+    given = [
+        F.expr(f"CASE WHEN `{found[name]}` NOT IN ({nulls}) THEN `{found[name]}` END").alias(f"_given_{name}")
+        for name in columns
+    ]
+    # try_cast is strict where cast is not: '1.5' is no bigint, instead of 1.
+    values = [F.expr(f"try_cast(_given_{name} AS {kind})").alias(f"_value_{name}") for name, kind in columns.items()]
+    stepped = lines.select("*", *given).select("*", *values)
+
+    fits = F.col(CORRUPT).isNull()
+    reasons = [F.when(~fits, F.lit(f"the line has not the {len(cells)} fields of the header"))]
+    for name, kind in columns.items():
+        unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
+        cell = F.substring(f"_given_{name}", 1, 100)
+        reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), cell, F.lit(f"' is not a {kind}"))))
+        fits = fits & ~unfit
     rebuilt = F.to_csv(F.struct(*[F.col(f"`{name}`") for name in cells]))
-    record = F.when(reason.isNotNull(), F.coalesce(F.col(CORRUPT), rebuilt))
-    return lines.select(*typed, FILE, reason.alias(REASON), record.alias(RECORD))
+    return stepped.select(
+        *[F.col(f"_value_{name}").alias(name) for name in columns],
+        FILE,
+        F.when(~fits, F.coalesce(*reasons)).alias(REASON),
+        F.when(~fits, F.coalesce(F.col(CORRUPT), rebuilt)).alias(RECORD),
+    )
 
 
 def header_problem(error: Exception) -> str:
