@@ -84,4 +84,3 @@ def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
 
 def test_stopping_what_does_not_run_should_be_no_error(dml: Run) -> None:
     assert dml("local", "down")[:2] == (0, "was not running\n")
-
