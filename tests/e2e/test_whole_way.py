@@ -197,7 +197,11 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
 ) -> None:
     before = published(platform)
     home = cloud.place.home
-    command = f"from pathlib import Path; from dml import cli; cli.HOME = Path({str(home)!r}); cli.main()"
+    # A shell starts background work with interrupts ignored, and a child inherits that: here it is as at a terminal.
+    command = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from pathlib import Path; from dml import cli; cli.HOME = Path({str(home)!r}); cli.main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", command, "predict", "--local"], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
