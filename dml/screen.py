@@ -41,7 +41,8 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     console.print()
     console.print(f"Run      {result.run.run_id}", soft_wrap=True)
     console.print(f"Model    {result.uris['model']}", soft_wrap=True)
-    console.print(f"Report   {report}", soft_wrap=True)
+    here = Path.cwd()
+    console.print(f"Report   {report.relative_to(here) if report.is_relative_to(here) else report}", soft_wrap=True)
     console.print()
     console.print("Next")
     flag = " --local" if local else ""
