@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, load_dataset
-from dml import data, pipeline, report, screen, status
+from dml import data, report, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from dml.platform import Platform
-from dml.run import TITLES, Result, execute
+from dml.run import Result, execute, titles
 from stacks.settings import SettingsError, load_environment
 
 HOME = Path(__file__).parents[1] / ".dml"  # of this checkout, wherever the command is called
@@ -77,7 +77,7 @@ def run(
     """
     settings = load_dataset(dataset)
     before = ["embedded cloud", "deploy", "raw data"] if local else []
-    with _stopped_together(local), Board(err, before + [TITLES[stage] for stage in pipeline.STAGES["run"]]) as board:
+    with _stopped_together(local), Board(err, before + titles("run")) as board:
         if local:
             platform = _stand_up(env, board)
             board.start("raw data")
@@ -107,7 +107,7 @@ def predict(
     """Score a table with the current model; the result is the catalog table `predictions`."""
     load_dataset(dataset)
     platform = _platform(local, env)
-    with _stopped_together(local), Board(err, [TITLES[stage] for stage in pipeline.STAGES["predict"]]) as board:
+    with _stopped_together(local), Board(err, titles("predict")) as board:
         result = execute(platform, dataset, "predict", board, table=table, logs=_logs(local), every=_interval(local))
     _close(platform, result, {}, local=local, as_json=as_json)
 
@@ -177,7 +177,7 @@ def _stand_up(env: str, board: Board, *, port: int | None = None) -> Platform:
     cloud = Cloud(HOME)
     board.start("embedded cloud")
     cloud.up(port)
-    board.done("embedded cloud", str(cloud.endpoint))
+    board.done("embedded cloud", cloud.endpoint)
     board.start("deploy")
     what = deploy(cloud, env, on_progress=lambda text: board.note("deploy", text))
     board.done("deploy", what)
@@ -193,7 +193,7 @@ def _platform(local: bool, env: str) -> Platform:
 
 
 def _logs(local: bool) -> Path | None:
-    return HOME / "cloud" / "logs" if local else None
+    return Cloud(HOME).place.logs if local else None
 
 
 def _interval(local: bool) -> float:

@@ -32,9 +32,10 @@ class Stage:
     started: datetime | None = None
     ended: datetime | None = None
 
-    def seconds(self, now: datetime | None = None) -> float:
-        end = self.ended or now
-        return (end - self.started).total_seconds() if self.started and end else 0.0
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while it goes on."""
+        return (self.ended - self.started).total_seconds() if self.started and self.ended else 0.0
 
 
 @dataclass

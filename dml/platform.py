@@ -1,4 +1,4 @@
-"""One deployed environment as the operator's commands see it. The only place that makes clients."""
+"""One deployed environment as the operator's commands see it. The only place outside dml/local that makes clients."""
 
 import json
 from collections.abc import Mapping

@@ -11,16 +11,23 @@ from dml.pipeline import Action, Run
 from dml.platform import Platform
 from stacks.outputs import Output, database_output
 
-TITLES = {
-    "crawl": "crawl",
-    "prepare": "prepare",
-    "cluster": "choose cluster",
-    "train": "train",
-    "gate": "gate",
-    "publish": "publish",
-    "predict": "predict",
-    "notify": "notify",
-}
+# The figures that an operator is shown of a model: title, key in metrics.json.
+FIGURES = (
+    ("AUC", "auc"),
+    ("PR-AUC", "pr_auc"),
+    ("log loss", "log_loss"),
+    ("Brier", "brier"),
+    ("accuracy", "accuracy"),
+)
+
+
+def titles(action: Action) -> list[str]:
+    """What the board calls the stages of an action."""
+    return [_title(stage) for stage in pipeline.STAGES[action]]
+
+
+def _title(stage: str) -> str:
+    return "choose cluster" if stage == "cluster" else stage
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Result:
 
     def as_json(self, seconds: dict[str, float]) -> dict[str, Any]:
         """The one object of `dml run --json`. `seconds`: what came before the state machine (deploy, push)."""
-        stages = {name: round(stage.seconds(), 3) for name, stage in self.run.stages.items() if stage.started}
+        stages = {name: round(stage.seconds, 3) for name, stage in self.run.stages.items() if stage.started}
         every = {name: round(value, 3) for name, value in seconds.items()} | stages
-        chosen = ("auc", "pr_auc", "log_loss", "brier", "accuracy")
+        chosen = [key for _, key in FIGURES]
         test, baseline = self.metrics.get("test", {}), self.metrics.get("baseline", {})
         later = self.metrics.get("out_of_time") or {}
         return {
@@ -135,17 +142,17 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
     if run.failed_stage in begun:
         begun = begun[: begun.index(run.failed_stage) + 1]
     for name in begun:
-        title = TITLES[name]
+        title = _title(name)
         if board.is_done(title):
             continue
         board.start(title)
         if name == run.failed_stage:
             board.fail(title)
         elif name != begun[-1] or run.state == "SUCCEEDED":
-            board.done(title, _found(platform, dataset, run, name), run.stages[name].seconds())
+            board.done(title, _found(platform, dataset, run, name), run.stages[name].seconds)
     if run.state == "SUCCEEDED":
         for name in run.stages.keys() - set(begun):
-            board.skip(TITLES[name], "the gate kept the current model")
+            board.skip(_title(name), "the gate kept the current model")
 
 
 def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:

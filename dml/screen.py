@@ -10,15 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dml.platform import Platform
-from dml.run import Result
-
-_FIGURES = (
-    ("AUC", "auc"),
-    ("PR-AUC", "pr_auc"),
-    ("log loss", "log_loss"),
-    ("Brier", "brier"),
-    ("accuracy", "accuracy"),
-)
+from dml.run import FIGURES, Result
 
 
 def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
@@ -65,15 +57,15 @@ def _quality(metrics: dict[str, Any]) -> Group:
     """Each figure beside the same figure of always guessing the base rate."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Model", style="bold", no_wrap=True)
-    for title, _ in _FIGURES:
+    for title, _ in FIGURES:
         table.add_column(title, justify="right")
     table.add_column("rows", justify="right")
     later = metrics.get("out_of_time")
     rows = [("held-out rows", metrics["test"], metrics["baseline"])]
     rows += [("out of time", later, later["baseline"])] if later else []
     for name, figures, baseline in rows:
-        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in _FIGURES), f"{figures['rows']:,}")
-        table.add_row("  base rate", *(f"{baseline[key]:.3f}" for _, key in _FIGURES), "", style="dim")
+        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in FIGURES), f"{figures['rows']:,}")
+        table.add_row("  base rate", *(f"{baseline[key]:.3f}" for _, key in FIGURES), "", style="dim")
     told = f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}." if later else ""
     return Group(table, Text(told, style="dim"))
 
@@ -95,10 +87,8 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         columns = [column[0] for column in found.description or []]
         values = found.fetchall()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in columns:
-        table.add_column(
-            column, justify="right" if isinstance(values[0][columns.index(column)], int | float) else "left"
-        )
+    for column, value in zip(columns, values[0], strict=True):
+        table.add_column(column, justify="right" if isinstance(value, int | float) else "left")
     for row in values:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     return table

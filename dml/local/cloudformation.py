@@ -117,9 +117,9 @@ class ResourceTypes:
     # --- EMR ---
 
     def _create_cluster(self, logical_id: str, properties: Properties, _stack: str) -> Created:
-        # Not run_job_flow: CloudFormation passes roles by its execution role (an administrator, as bootstrap makes it),
-        # not by that of whoever deploys.
-        status, _, body = self._clusters.start(run_job_flow_request(properties))
+        # CloudFormation passes roles by its execution role (an administrator, as bootstrap makes it), not by that of
+        # whoever deploys.
+        status, _, body = self._clusters.run_job_flow(run_job_flow_request(properties), may_pass_roles=True)
         answer = json.loads(body)
         if status >= 400:
             raise ValueError(answer.get("message") or answer.get("Message") or str(answer))

@@ -77,25 +77,21 @@ class EmrClusters:
             elif state == "RUNNING":
                 _change(cluster, "WAITING")
 
-    def run_job_flow(self, request: Mapping[str, Any]) -> Any:
-        """RunJobFlow: starts a cluster, if the caller may pass it the roles that it is to wear."""
+    def run_job_flow(self, request: Mapping[str, Any], *, may_pass_roles: bool = False) -> Any:
+        """RunJobFlow: starts a cluster, if the caller may pass it the roles that it is to wear.
+
+        `may_pass_roles`: this is known already, as of CloudFormation, which acts by its own execution role.
+        """
         try:
             role = iam.role_of_profile(request.get("JobFlowRole", ""))
         except iam.RoleError as error:
             return self._error("ValidationException", str(error), 400)
         service_role = iam.role_arn(request.get("ServiceRole", ""))
-        for arn, service in ((service_role, "elasticmapreduce.amazonaws.com"), (role, "ec2.amazonaws.com")):
+        passed = ((service_role, "elasticmapreduce.amazonaws.com"), (role, "ec2.amazonaws.com"))
+        for arn, service in () if may_pass_roles else passed:
             denied = iam.pass_role_denial(arn, service)
             if denied is not None:
                 return denied
-        return self.start(request)
-
-    def start(self, request: Mapping[str, Any]) -> Any:
-        """Starts a cluster for whoever has been found to have the right to; CloudFormation has it by its own role."""
-        try:
-            iam.role_of_profile(request.get("JobFlowRole", ""))
-        except iam.RoleError as error:
-            return self._error("ValidationException", str(error), 400)
         response = self._run_job_flow(request)
         if response[0] >= 400:
             return response
