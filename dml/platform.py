@@ -13,7 +13,6 @@ from dml.errors import UserError
 from stacks.outputs import Output
 
 STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
-_RETRIES = Config(retries={"mode": "standard", "max_attempts": 5})
 
 
 class Platform:
@@ -26,6 +25,8 @@ class Platform:
         self.environment = environment
         given = credentials or {}
         self.endpoint = given.get("AWS_ENDPOINT_URL")
+        # A given endpoint is on loopback, which a proxy of the environment must not be asked for; AWS may need it.
+        self._config = Config(retries={"mode": "standard", "max_attempts": 5}, proxies={} if self.endpoint else None)
         self._session = boto3.Session(
             aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
             aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
@@ -35,7 +36,7 @@ class Platform:
     def client(self, service: str) -> Any:
         """A client of `service`; a missing region is the operator's to give."""
         try:
-            return self._session.client(service, endpoint_url=self.endpoint, config=_RETRIES)
+            return self._session.client(service, endpoint_url=self.endpoint, config=self._config)
         except NoRegionError:
             raise UserError(
                 "No AWS region is set. Say which one: export AWS_REGION=eu-central-1, or add --local to try it here."
