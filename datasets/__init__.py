@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 HOME = Path(__file__).parent
+MAX_CLASSES = 100
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
@@ -29,10 +30,15 @@ class _Part(BaseModel):
 
 
 class Label(_Part):
-    """The column to predict: 1 is positive, 0 negative, NULL unknown (such rows are left out and counted)."""
+    """The column to predict; NULL is unknown (such rows are left out and counted).
+
+    Binary: 1 is positive, 0 negative. Multiclass: one of `classes`, as text. Regression: a number, in `unit`.
+    """
 
     column: Name
-    positive: str = Field(min_length=1)
+    positive: str = ""
+    classes: tuple[str, ...] = Field(default=(), max_length=MAX_CLASSES)
+    unit: str = ""
     unknown: str = "the label is unknown"
 
 
@@ -44,18 +50,41 @@ class Time(_Part):
 
 
 class Source(_Part):
-    """Where the raw files come from: paths inside an installed Python package, a file for each raw table."""
+    """Where the raw files come from, a file for each raw table: one of an installed package, a URL, or a folder.
 
-    package: str = Field(min_length=1)
+    `files` are paths below it. What comes by URL is checked against `sha256` (hexadecimal, by table).
+    """
+
+    package: str = ""
+    url: str = ""
+    folder: str = ""
+    sha256: dict[Name, str] = Field(default_factory=dict)
     licence: str = Field(min_length=1)
     files: dict[Name, str]
 
+    @model_validator(mode="after")
+    def _one_place(self) -> "Source":
+        if sum(map(bool, (self.package, self.url, self.folder))) != 1:
+            raise ValueError("name exactly one of package, url and folder")
+        if self.url and set(self.sha256) != set(self.files):
+            raise ValueError("sha256: a file that comes by URL needs its checksum, by table")
+        return self
+
 
 class Table(_Part):
-    """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored."""
+    """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored.
+
+    `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
+    header, `columns` are all columns of the files, in their order.
+    """
 
     columns: dict[Name, ColumnType] = Field(min_length=1)
+    names: dict[Name, str] = Field(default_factory=dict)
     nulls: tuple[str, ...] = Field(min_length=1, default=("", "NA"))
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    quote: str = Field(default='"', min_length=1, max_length=1)
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    header: bool = True
 
 
 class Features(_Part):
@@ -67,16 +96,33 @@ class Training(_Part):
     depth: int = Field(ge=1, le=30)  # MLlib's own limit is 30
     min_leaf: int = Field(ge=1)
     smoothing: float = Field(gt=0)
-    bins: int = Field(ge=2, default=128)
+    bins: int = Field(ge=2, le=255, default=128)  # candidate splits of a feature are one fewer
     test_share: float = Field(gt=0, lt=1, default=0.2)
     seed: int = Field(ge=0, default=0)
 
 
+class Tune(_Part):
+    """Choose depth and leaf size by the main metric on a part of the training side, never by the test side."""
+
+    depths: tuple[Annotated[int, Field(ge=1, le=30)], ...] = Field(min_length=1)
+    min_leaves: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    validation_share: float = Field(gt=0, lt=1, default=0.25)
+
+
 class Gate(_Part):
-    """When a candidate may replace the current model: `tolerance` in log loss, `suspicious_auc` is the leak alarm."""
+    """When a candidate may replace the current model.
+
+    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc` and `suspicious_r2` are
+    the leak alarm; `max_quarantined_share` is of the raw rows; `out_of_time` has the rows after `time.cut` decide too;
+    `feature_change` declares that other features than the current model's are meant, and why.
+    """
 
     tolerance: float = Field(ge=0)
-    suspicious_auc: float = Field(gt=0.5, le=1)
+    suspicious_auc: float = Field(gt=0.5, le=1, default=0.99)
+    suspicious_r2: float = Field(gt=0, le=1, default=0.99)
+    max_quarantined_share: float = Field(ge=0, le=1, default=0.05)
+    out_of_time: bool = False
+    feature_change: str = ""
 
 
 class Dataset(_Part):
@@ -84,7 +130,7 @@ class Dataset(_Part):
 
     name: Name
     title: str = Field(min_length=1)
-    task: Literal["binary"]
+    task: Literal["binary", "multiclass", "regression"]
     main: Name
     keys: tuple[Name, ...] = Field(min_length=1)
     label: Label
@@ -92,7 +138,9 @@ class Dataset(_Part):
     source: Source
     tables: dict[Name, Table] = Field(min_length=1)
     features: Features
+    slices: tuple[Name, ...] = ()
     training: Training
+    tune: Tune | None = None
     gate: Gate
 
     @model_validator(mode="after")
@@ -116,7 +164,28 @@ class Dataset(_Part):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
+        if self.gate.out_of_time and self.time is None:
+            raise ValueError("gate.out_of_time: it needs the section [time], which says what is later")
+        known = {*features, *self.keys, *([self.time.column] if self.time else [])}
+        if strange := [name for name in self.slices if name not in known]:
+            raise ValueError(f"slices: {', '.join(strange)} is no feature, key or time column")
+        for name, table in self.tables.items():
+            if strange := [column for column in table.names if column not in table.columns]:
+                raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
+        self._label_fits_task()
         return self
+
+    def _label_fits_task(self) -> None:
+        given = {name for name in ("positive", "classes", "unit") if getattr(self.label, name)}
+        needed = {"binary": {"positive"}, "multiclass": {"classes"}, "regression": set[str]()}[self.task]
+        allowed = needed | ({"unit"} if self.task == "regression" else set())
+        if lacking := needed - given:
+            raise ValueError(f"label: a {self.task} task needs {', '.join(lacking)}")
+        if surplus := sorted(given - allowed):
+            raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
+        classes = self.label.classes
+        if self.task == "multiclass" and (len(classes) < 2 or len(set(classes)) < len(classes)):
+            raise ValueError("label.classes: name two classes or more, each once")
 
     @property
     def file(self) -> Path:
@@ -220,6 +289,7 @@ def _allowed(where: tuple[str | int, ...]) -> str:
         "tables": Table,
         "features": Features,
         "training": Training,
+        "tune": Tune,
         "gate": Gate,
     }
     part = parts[str(where[0])] if len(where) > 1 else Dataset

@@ -13,6 +13,8 @@ from jobs.errors import JobError
 class Label(TypedDict):
     column: str
     positive: str
+    classes: List[str]
+    unit: str
     unknown: str
 
 
@@ -23,7 +25,12 @@ class Time(TypedDict):
 
 class Table(TypedDict):
     columns: Dict[str, str]
+    names: Dict[str, str]
     nulls: List[str]
+    delimiter: str
+    quote: str
+    encoding: str
+    header: bool
 
 
 class Features(TypedDict):
@@ -40,9 +47,19 @@ class Training(TypedDict):
     seed: int
 
 
+class Tune(TypedDict):
+    depths: List[int]
+    min_leaves: List[int]
+    validation_share: float
+
+
 class Gate(TypedDict):
     tolerance: float
     suspicious_auc: float
+    suspicious_r2: float
+    max_quarantined_share: float
+    out_of_time: bool
+    feature_change: str
 
 
 class Settings(TypedDict):
@@ -55,7 +72,9 @@ class Settings(TypedDict):
     time: Optional[Time]
     tables: Dict[str, Table]
     features: Features
+    slices: List[str]
     training: Training
+    tune: Optional[Tune]
     gate: Gate
 
 
