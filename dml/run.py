@@ -1,9 +1,11 @@
 """One run from the operator's side: start it, show its stages, gather what it left behind."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets import load_dataset
 from dml import pipeline
 from dml.board import Board
 from dml.errors import UserError
@@ -11,14 +13,70 @@ from dml.pipeline import Action, Run
 from dml.platform import Platform
 from stacks.outputs import Output, database_output
 
-# The figures that an operator is shown of a model: title, key in metrics.json.
-FIGURES = (
-    ("AUC", "auc"),
-    ("PR-AUC", "pr_auc"),
-    ("log loss", "log_loss"),
-    ("Brier", "brier"),
-    ("accuracy", "accuracy"),
-)
+UNKNOWN, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a metric is shown. `key`: in metrics.json; `perfect`: its best value, None if guessing may have it too."""
+
+    title: str
+    key: str
+    perfect: float | None
+    says: str
+    in_unit: bool = False  # is it in the label's unit
+
+    def shown(self, value: float | None, unit: str = "") -> str:
+        if value is None or not math.isfinite(value):
+            return UNKNOWN
+        if not self.in_unit:
+            return f"{value:.3f}"
+        return f"{quantity(value)} {unit}".rstrip()
+
+
+# The figures that an operator is shown of a model, by task; the first is the headline.
+_AUC = Figure("AUC", "auc", 1.0, "chance that a positive row is ranked above a negative one")
+_LOG_LOSS = Figure("log loss", "log_loss", 0.0, "how much it is surprised by what happens; lower is better")
+_BRIER = Figure("Brier", "brier", 0.0, "mean squared error of the probability; lower is better")
+FIGURES = {
+    "binary": (
+        _AUC,
+        Figure("PR-AUC", "pr_auc", 1.0, "precision, averaged over all recalls"),
+        _LOG_LOSS,
+        _BRIER,
+        Figure("accuracy", "accuracy", 1.0, "share of right calls at the threshold"),
+    ),
+    "multiclass": (
+        replace(_AUC, says="chance that a row of a class is ranked above one of the rest, averaged over the classes"),
+        _LOG_LOSS,
+        replace(_BRIER, says="squared error of the probabilities, summed over the classes; lower is better"),
+        Figure("accuracy", "accuracy", 1.0, "share of rows whose class it calls"),
+        Figure("macro F1", "macro_f1", 1.0, "precision and recall in one, every class counting the same"),
+    ),
+    "regression": (
+        Figure("RMSE", "rmse", 0.0, "root of the mean squared error: big misses count most; lower is better", True),
+        Figure("MAE", "mae", 0.0, "mean size of the error; lower is better", True),
+        Figure("R²", "r2", 1.0, "share of the label's variance that it explains"),
+        Figure("bias", "bias", None, "mean error: above 0 it says too much, below 0 too little", True),
+    ),
+}
+BASELINES = {"binary": "base rate", "multiclass": "class shares", "regression": "mean"}  # what guessing knows
+
+
+def task_of(metrics: dict[str, Any]) -> str:
+    """The task of a metrics.json; the first ones knew binary tasks only and did not name it."""
+    return str(metrics.get("task", "binary"))
+
+
+def headline(metrics: dict[str, Any], unit: str) -> str:
+    """The figure that stands for the model where there is room for one: the first that these metrics have."""
+    known = [figure for figures in FIGURES.values() for figure in figures if figure.key in metrics]
+    return f"{known[0].title} {known[0].shown(metrics[known[0].key], unit)}" if known else ""
+
+
+def quantity(value: float) -> str:
+    """A number in the label's unit, to four digits: 0.01234, 12.34, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def titles(action: Action) -> list[str]:
@@ -41,6 +99,7 @@ class Result:
     gate: dict[str, Any]
     predicted: dict[str, Any]
     uris: dict[str, str]
+    unit: str = ""  # of the label, "" unless it is a number that has one
 
     @property
     def published(self) -> bool:
@@ -50,7 +109,7 @@ class Result:
         """The one object of `dml run --json`. `seconds`: what came before the state machine (deploy, push)."""
         stages = {name: round(stage.seconds, 3) for name, stage in self.run.stages.items() if stage.started}
         every = {name: round(value, 3) for name, value in seconds.items()} | stages
-        chosen = [key for _, key in FIGURES]
+        chosen = [figure.key for figure in FIGURES[task_of(self.metrics)]]
         test, baseline = self.metrics.get("test", {}), self.metrics.get("baseline", {})
         later = self.metrics.get("out_of_time") or {}
         return {
@@ -129,6 +188,7 @@ def gather(platform: Platform, dataset: str, run: Run) -> Result:
         gate=platform.json_object(Output.MODELS_BUCKET, f"{model}/gate.json") or {},
         predicted=predicted,
         uris=uris,
+        unit=load_dataset(dataset).label.unit,
     )
 
 
@@ -173,8 +233,8 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             if not found:
                 return ""
             rows, tree = found["rows"], found["tree"]
-            auc, leaves = found["test"]["auc"], tree["leaves"]
-            return f"{rows['train']:,} rows, tested on {rows['test']:,}: AUC {auc:.3f}, {leaves:,} leaves"
+            figure = headline(found["test"], load_dataset(dataset).label.unit)
+            return f"{rows['train']:,} rows, tested on {rows['test']:,}: {figure}, {tree['leaves']:,} leaves"
         case "gate":
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/gate.json")
             if not found:

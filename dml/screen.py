@@ -1,4 +1,4 @@
-"""The closing screen of a run: rows, how good the model is beside the base rate, predictions, what next."""
+"""The closing screen of a run: rows, how good the model is beside guessing, predictions, what next."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dml.platform import Platform
-from dml.run import FIGURES, Result
+from dml.run import BASELINES, FIGURES, Result, quantity, task_of
 
 
 def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
@@ -20,14 +20,13 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
         console.print(_rows(result.prepared))
     if result.metrics:
         console.print()
-        console.print(_quality(result.metrics))
+        console.print(_quality(result.metrics, result.unit))
         console.print()
         console.print(_importances(result.metrics))
     if result.predicted:
         console.print()
         console.print(_predictions(platform, result.predicted["location"]))
-        positive = result.predicted["predicted_positive"]
-        console.print(f"{result.predicted['rows']:,} rows scored, {positive:,} predicted positive", style="dim")
+        console.print(_predicted(result), style="dim", highlight=False)
     if result.gate and not result.published and "train" in result.run.stages:
         console.print(f"Not published: {'; '.join(result.gate['reasons'])}", style="yellow")
     console.print()
@@ -53,21 +52,36 @@ def _rows(prepared: dict[str, Any]) -> Text:
     return Text.assemble(("Rows     ", "bold"), counts, (left_out, "dim"))
 
 
-def _quality(metrics: dict[str, Any]) -> Group:
-    """Each figure beside the same figure of always guessing the base rate."""
+def _quality(metrics: dict[str, Any], unit: str) -> Group:
+    """Each figure beside the same figure of always guessing, and of the current model on the same rows."""
+    task = task_of(metrics)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Model", style="bold", no_wrap=True)
-    for title, _ in FIGURES:
-        table.add_column(title, justify="right")
+    for figure in FIGURES[task]:
+        table.add_column(figure.title, justify="right")
     table.add_column("rows", justify="right")
-    later = metrics.get("out_of_time")
-    rows = [("held-out rows", metrics["test"], metrics["baseline"])]
-    rows += [("out of time", later, later["baseline"])] if later else []
-    for name, figures, baseline in rows:
-        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in FIGURES), f"{figures['rows']:,}")
-        table.add_row("  base rate", *(f"{baseline[key]:.3f}" for _, key in FIGURES), "", style="dim")
-    told = f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}." if later else ""
-    return Group(table, Text(told, style="dim"))
+    later, current, interval = (metrics.get(part) for part in ("out_of_time", "current", "interval"))
+
+    def add(name: str, figures: dict[str, Any], rows: str, style: str | None = None) -> None:
+        table.add_row(name, *(figure.shown(figures.get(figure.key)) for figure in FIGURES[task]), rows, style=style)
+
+    add("held-out rows", metrics["test"], f"{metrics['test']['rows']:,}")
+    add(f"  {BASELINES[task]}", metrics["baseline"], "", "dim")
+    if current:
+        add("  current model", current, "", "dim")
+    if later:
+        add("out of time", later, f"{later['rows']:,}")
+        add(f"  {BASELINES[task]}", later["baseline"], "", "dim")
+    told = []
+    if unit:
+        told.append(f"{', '.join(figure.title for figure in FIGURES[task] if figure.in_unit)} in {unit}.")
+    if interval:
+        main = next(figure for figure in FIGURES[task] if figure.key == interval["metric"])
+        low, high = main.shown(interval["low"]), main.shown(interval["high"])
+        told.append(f"Held-out {main.title} between {low} and {high} ({interval['level']:.0%} interval).")
+    if later:
+        told.append(f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}.")
+    return Group(table, *(Text(line, style="dim") for line in told))
 
 
 def _importances(metrics: dict[str, Any]) -> Text:
@@ -75,8 +89,22 @@ def _importances(metrics: dict[str, Any]) -> Text:
     return Text.assemble(("Looks at ", "bold"), ", ".join(top))
 
 
+def _predicted(result: Result, classes: int = 5) -> str:
+    """One line about all predictions: how many rows got which class."""
+    rows, counts = result.predicted["rows"], result.predicted.get("predicted", {})
+    told = f"{rows:,} rows scored"
+    match task_of(result.metrics):
+        case "binary":
+            return f"{told}, {counts.get('1', 0):,} predicted positive"
+        case "multiclass":
+            often = sorted(counts.items(), key=lambda one: -one[1])
+            more = f", {len(often) - classes} more classes" if len(often) > classes else ""
+            return f"{told}: {', '.join(f'{n:,} {name}' for name, n in often[:classes])}{more}"
+    return told + (f", prediction in {result.unit}" if result.unit else "")
+
+
 def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
-    """The first rows of the predictions, as they lie in S3 (Parquet)."""
+    """The first rows of the predictions, as they lie in S3 (Parquet); arrays are left out."""
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
     listed = platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix.rstrip("/") + "/").get("Contents", [])
     first = next(entry["Key"] for entry in listed if entry["Key"].endswith(".parquet"))
@@ -84,11 +112,19 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         path = Path(folder, "part.parquet")
         platform.s3.download_file(bucket, first, str(path))
         found = duckdb.execute("SELECT * EXCLUDE (model_run) FROM read_parquet(?) LIMIT ?", [str(path), rows])
-        columns = [column[0] for column in found.description or []]
-        values = found.fetchall()
+        kinds = {column[0]: str(column[1]) for column in found.description or []}
+        values = [dict(zip(kinds, row, strict=True)) for row in found.fetchall()]
+    shown = [column for column, kind in kinds.items() if not kind.endswith("[]") and kind.lower() != "list"]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column, value in zip(columns, values[0], strict=True):
-        table.add_column(column, justify="right" if isinstance(value, int | float) else "left")
+    for column in shown:
+        is_number = any(isinstance(row[column], int | float) for row in values)
+        table.add_column(column, justify="right" if is_number else "left")
     for row in values:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*(_cell(column, row[column]) for column in shown))
     return table
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if column == "probability" else quantity(value)
+    return "" if value is None else str(value)

@@ -5,8 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from datasets import dataset_names
+from datasets import dataset_names, load_dataset
 from dml.platform import Platform
+from dml.run import headline
 from stacks.outputs import Output, state_machine_output
 
 
@@ -17,8 +18,9 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
     for dataset in dataset_names():
         console.print()
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
+        unit = load_dataset(dataset).label.unit
         model = (
-            f"{current['run_id']}  AUC {current['metrics']['auc']:.3f}" if current else "none yet: dml run " + dataset
+            f"{current['run_id']}  {headline(current['metrics'], unit)}" if current else "none yet: dml run " + dataset
         )
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
         executions = platform.client("stepfunctions").list_executions(

@@ -5,6 +5,7 @@ readers and printers, and knows no tree; the page is some hundred kilobytes, nee
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -17,20 +18,16 @@ from datasets import load_dataset
 from dml.errors import UserError
 from dml.platform import Platform
 from dml.report import charts
+from dml.report.outcome import STRENGTHS, Classes, outcome
 from dml.report.tree import BOX, BOX_HEIGHT, PICTURE_DEPTH, Tree, number
+from dml.run import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, quantity, task_of
 from stacks.outputs import Output
 
 Document = dict[str, Any]
 
-UNKNOWN, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _EXTREME_LEAVES = 5
-_FIGURES = (
-    ("AUC", "auc", 1.0, "chance that a positive row is ranked above a negative one"),
-    ("PR-AUC", "pr_auc", 1.0, "precision, averaged over all recalls"),
-    ("log loss", "log_loss", 0.0, "how much it is surprised by what happens; lower is better"),
-    ("Brier score", "brier", 0.0, "mean squared error of the probability; lower is better"),
-    ("accuracy", "accuracy", 1.0, "share of right calls at the threshold"),
-)
+_DRIFTED_FIRST = 10  # features that moved most are shown at once, the others on a click
+_WORST_NAMED = 8  # of the slices that do worse than guessing
 _PHASES = ("session", "read", "encode", "fit", "score", "out_of_time", "save")
 
 
@@ -51,19 +48,32 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     metrics = _left_by(platform, dataset, run_id, "metrics.json")
     tree = _left_by(platform, dataset, run_id, "tree.json")
     gate = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run_id}/gate.json")
+    drift = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run_id}/drift.json")
     prepared = platform.json_object(Output.LAKE_BUCKET, f"{dataset}/runs/{run_id}/prepare.json")
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{dataset}-{run_id}.html"
-    page.write_text(render(metrics, tree, gate, prepared, title=load_dataset(dataset).title), encoding="utf-8")
+    title = load_dataset(dataset).title
+    page.write_text(render(metrics, tree, gate, prepared, drift, title=title), encoding="utf-8")
     return page
 
 
-def render(metrics: Document, tree: Document, gate: Document | None, prepared: Document | None, *, title: str) -> str:
-    """The whole page. `gate` and `prepared` may be missing: the page then says so."""
-    drawn = Tree(tree, metrics["base_rate"])
-    scores = [Score.of(metrics, *figure) for figure in _FIGURES]
-    likely, unlikely = drawn.extremes(_EXTREME_LEAVES)
+def render(
+    metrics: Document,
+    tree: Document,
+    gate: Document | None,
+    prepared: Document | None,
+    drift: Document | None = None,
+    *,
+    title: str,
+) -> str:
+    """The whole page. `gate`, `prepared` and `drift` may be missing: the page then says so, or has no such part."""
+    task, unit = task_of(metrics), tree.get("unit", "")
+    told = outcome(tree, metrics)
+    drawn = Tree(tree, told)
+    scores = [Score.of(metrics, figure, unit) for figure in FIGURES[task]]
+    most, least = ([], []) if isinstance(told, Classes) else drawn.extremes(_EXTREME_LEAVES)
     below = drawn.below_picture()
+    slices = _slices(metrics, unit)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,31 +85,56 @@ def render(metrics: Document, tree: Document, gate: Document | None, prepared: D
         "count": _count,
         "percent": _percent,
         "figure": _figure,
+        "quantity": _quantity,
         "seconds": _seconds,
         "number": number,
+        "encoded": {"binary": _percent, "regression": _quantity}.get(task, _figure),
     }
     return environment.get_template("page.html.j2").render(
         title=title,
+        task=task,
+        guessing=BASELINES[task],
+        guess=told.guess,
+        label=tree["label"],
+        unit=unit,
+        in_unit=f" in {unit}" if unit else "",
         metrics=metrics,
-        positive=tree["positive"],
+        positive=tree.get("positive", ""),
+        classes=tree.get("classes", []),
         created=_when(metrics["created"]),
         scores=scores,
         later=metrics["out_of_time"],
+        current=metrics.get("current"),
+        interval=metrics.get("interval"),
         worse_later=[score.title for score in scores if score.later and (score.later.skill or 0) < 0],
+        slices=slices,
+        sliced=sum(len(one.rows) for one in slices),
+        worst=[(one.column, row) for one in slices for row in one.rows if row.worse],
+        worst_named=_WORST_NAMED,
         tree=drawn,
+        legend=told.legend(),
+        strengths=STRENGTHS,
         picture=drawn.picture(),
         picture_depth=PICTURE_DEPTH,
         box=(BOX, BOX_HEIGHT),
         below=[(branch, drawn.rule(branch).conditions) for branch in below],
-        likely=likely,
-        unlikely=unlikely,
-        roc=charts.roc(metrics),
-        calibration=charts.calibration(metrics["calibration"]),
+        most=most,
+        least=least,
+        surest=drawn.surest(told) if isinstance(told, Classes) else [],
+        roc=charts.roc(metrics) if task == "binary" else None,
+        lift=metrics.get("lift") or [],
+        calibration=charts.calibration(metrics["calibration"], task),
+        matrix=charts.matrix(tree["classes"], metrics["test"]["confusion"]) if task == "multiclass" else None,
         plot=(charts.LEFT, charts.TOP, charts.SIDE, charts.STRIP),
         features=_features(metrics, tree),
         gate=gate,
         prepared=prepared,
         flow=_flow(metrics, prepared),
+        sides=_sides(metrics, tree),
+        drift=drift,
+        drifted=_drifted(drift) if drift else [],
+        drifted_first=_DRIFTED_FIRST,
+        tuning=_tuning(metrics.get("tuning")),
         preparing=sum(took for phase, took in prepared["seconds"].items() if phase != "total") if prepared else None,
         phases=_phases(metrics["seconds"]),
         settings=_flat(metrics["settings"]),
@@ -108,35 +143,82 @@ def render(metrics: Document, tree: Document, gate: Document | None, prepared: D
 
 @dataclass(frozen=True)
 class Side:
-    """A figure on one kind of test rows: `skill` is the share of the way from guessing the base rate to perfect."""
+    """A figure on one kind of test rows: `skill` is the share of the way from guessing to perfect, if there is one."""
 
-    value: float | None
-    baseline: float | None
+    value: str
+    baseline: str
     skill: float | None
 
     @classmethod
-    def of(cls, value: float | None, baseline: float | None, perfect: float) -> "Side":
-        if value is None or baseline is None or not math.isfinite(value + baseline) or baseline == perfect:
-            return cls(value, baseline, None)
-        return cls(value, baseline, (value - baseline) / (perfect - baseline))
+    def of(cls, figure: Figure, value: float | None, baseline: float | None) -> "Side":
+        return cls(_shown(figure, value), _shown(figure, baseline), _skill(value, baseline, figure.perfect))
 
 
 @dataclass(frozen=True)
 class Score:
     title: str
+    unit: str
     says: str
     test: Side
     later: Side | None
+    current: str | None
+    interval: tuple[str, str] | None
 
     @classmethod
-    def of(cls, metrics: Document, title: str, key: str, perfect: float, says: str) -> "Score":
-        later = metrics["out_of_time"]
+    def of(cls, metrics: Document, figure: Figure, unit: str) -> "Score":
+        later, current, interval = (metrics.get(part) for part in ("out_of_time", "current", "interval"))
+        key = figure.key
         return cls(
-            title,
-            says,
-            Side.of(metrics["test"].get(key), metrics["baseline"].get(key), perfect),
-            Side.of(later.get(key), later["baseline"].get(key), perfect) if later else None,
+            figure.title,
+            unit if figure.in_unit else "",
+            figure.says,
+            Side.of(figure, metrics["test"].get(key), metrics["baseline"].get(key)),
+            Side.of(figure, later.get(key), later["baseline"].get(key)) if later else None,
+            _shown(figure, current.get(key)) if current else None,
+            (_shown(figure, interval["low"]), _shown(figure, interval["high"]))
+            if interval and interval["metric"] == key
+            else None,
         )
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows with one value of a column: `worse` if guessing does better there."""
+
+    value: str
+    rows: int
+    observed: str | None
+    main: str
+    baseline: str
+    skill: float | None
+    other: str
+    worse: bool
+
+
+@dataclass(frozen=True)
+class Slices:
+    column: str
+    heads: tuple[str | None, str, str]  # what is observed, the main metric, the other one
+    rows: list[Slice]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was tried, a row for each depth, a cell for each leaf size: (figure, is it the chosen one)."""
+
+    metric: str
+    fitted: int | None
+    validated: int | None
+    leaves: list[int]
+    rows: list[tuple[int, list[tuple[str, bool]]]]
+
+
+@dataclass(frozen=True)
+class Drifted:
+    name: str
+    psi: float | None
+    verdict: str
+    moved: bool
 
 
 @dataclass(frozen=True)
@@ -166,6 +248,94 @@ def _features(metrics: Document, tree: Document) -> list[Document]:
         entry | {"width": entry["importance"] / top, "about": kinds.get(entry["feature"])}
         for entry in metrics["importances"]
     ]
+
+
+def _slices(metrics: Document, unit: str) -> list[Slices]:
+    """The slices of metrics.json; one that is worse than guessing has a main metric above its baseline."""
+    task = task_of(metrics)
+    figures = {figure.key: figure for figure in FIGURES[task]}
+    main = figures["rmse" if task == "regression" else "log_loss"]
+    other = figures["mae" if task == "regression" else "accuracy"]
+    observed: dict[str, tuple[str, Callable[[float | None], str]]] = {
+        "binary": ("rate", _percent),
+        "regression": ("mean", _quantity),
+    }
+    key, words = observed.get(task, (None, _figure))
+    found = []
+    for column, values in (metrics.get("slices") or {}).items():
+        rows = []
+        for one in values:
+            value, guessing = one.get(main.key), one.get("baseline")
+            rows.append(
+                Slice(
+                    str(one["value"]),
+                    one["rows"],
+                    words(one.get(key)) if key else None,
+                    _shown(main, value),
+                    _shown(main, guessing),
+                    _skill(value, guessing, main.perfect),
+                    _shown(other, one.get(other.key)),
+                    _known(value) and _known(guessing) and value > guessing,
+                )
+            )
+        heads = (key, main.title, other.title)
+        found.append(Slices(column, heads, rows))
+    return found
+
+
+def _tuning(tuning: Document | None) -> Tuning | None:
+    if not tuning:
+        return None
+    tried = {(one["depth"], one["min_leaf"]): one.get(tuning["metric"]) for one in tuning["tried"]}
+    chosen = (tuning["chosen"]["depth"], tuning["chosen"]["min_leaf"])
+    figure = next(one for figures in FIGURES.values() for one in figures if one.key == tuning["metric"])
+    leaves = sorted({leaf for _, leaf in tried})
+    rows = [
+        (depth, [(_shown(figure, tried.get((depth, leaf)), digits=4), (depth, leaf) == chosen) for leaf in leaves])
+        for depth in sorted({depth for depth, _ in tried})
+    ]
+    counted = tuning.get("rows") or {}
+    return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), leaves, rows)
+
+
+def _drifted(drift: Document) -> list[Drifted]:
+    """The features (and the label) of drift.json, those that moved most first."""
+    label = drift.get("label")
+    told = [*drift.get("features", []), *([{"name": "the label", **label}] if isinstance(label, dict) else [])]
+    found = [
+        Drifted(
+            str(one.get("name") or one.get("feature")),
+            one.get("psi"),
+            str(one.get("verdict") or UNKNOWN),
+            one.get("verdict") == "large",
+        )
+        for one in told
+    ]
+    return sorted(found, key=lambda one: -one.psi if _known(one.psi) else 0.0)
+
+
+def _sides(metrics: Document, tree: Document) -> tuple[list[str], list[list[str]]]:
+    """The label on the two sides of the split: heads and rows of a table."""
+    task, rows = task_of(metrics), metrics["rows"]
+    names = {"train": "training", "test": "held out"}
+    if task == "multiclass":
+        counts = [metrics["label"][side]["counts"] for side in names]
+        groups = charts.class_groups(tree["classes"], counts[0])
+        lines = []
+        for name, own in groups:
+            found = [sum(one[place] for place in own) for one in counts]
+            shares = [_percent(n / sum(one) if sum(one) else None) for n, one in zip(found, counts, strict=True)]
+            lines.append([name, _count(found[0]), shares[0], _count(found[1]), shares[1]])
+        return ["Class", "Training", "Share", "Held out", "Share"], lines
+    lines = [[name, _count(rows[side])] for side, name in names.items()]
+    for line, side in zip(lines, names, strict=True):
+        if task == "regression":
+            line += [_quantity(metrics["label"][side].get(key)) for key in ("mean", "std", "min", "max")]
+        else:
+            positives = metrics["positives"][side]
+            line += [_count(positives), _percent(positives / rows[side] if rows[side] else None)]
+    more = ["Mean", "Deviation", "Lowest", "Highest"] if task == "regression" else ["Positive", "Share"]
+    return ["Side", "Rows", *more], lines
 
 
 def _flow(metrics: Document, prepared: Document | None) -> list[tuple[str, str, int]]:
@@ -222,7 +392,22 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if _known(value) else UNKNOWN
+    return f"{value:.{digits}f}".replace("-", MINUS) if _known(value) else UNKNOWN
+
+
+def _quantity(value: float | None) -> str:
+    return quantity(value).replace("-", MINUS) if _known(value) else UNKNOWN
+
+
+def _shown(figure: Figure, value: float | None, digits: int = 3) -> str:
+    """A figure without its unit, which stands once beside its title."""
+    return _quantity(value) if figure.in_unit else _figure(value, digits)
+
+
+def _skill(value: float | None, baseline: float | None, perfect: float | None) -> float | None:
+    if perfect is None or not _known(value) or not _known(baseline) or baseline == perfect:
+        return None
+    return (value - baseline) / (perfect - baseline)
 
 
 def _seconds(value: float | None) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-TONES = 11  # steps of the colour scale, the base rate in the middle
-_TONE_STEP = 0.4  # log odds a step: five of them make the odds about seven times as high, or as low
+from dml.report.outcome import Classes, Outcome, wilson
 
 COLUMN, BOX, BOX_HEIGHT, SLOT, MARGIN = 250, 212, 54, 64, 4  # the picture's measures, in SVG units
 STRIP = 116  # width of the bar in a box that shows what the leaves below say
@@ -79,12 +78,14 @@ class Condition:
 
 @dataclass
 class Branch:
-    """A node with what leads to it and what lies below it."""
+    """A node with what leads to it and what lies below it. `lowest` and `highest` are levels of the leaves below."""
 
+    node: dict[str, Any]
     id: int
     depth: int
     rows: int
-    probability: float
+    says: str
+    brief: str
     tone: int
     condition: Condition
     bounds: Bounds
@@ -128,28 +129,29 @@ class Rule:
     conditions: list[str]
 
 
+@dataclass(frozen=True)
+class Surest:
+    """Of a class, its share of the training rows and in the leaf that is surest of it; `calls`: what that leaf says."""
+
+    name: str
+    overall: float
+    share: float
+    calls: str
+    rule: Rule
+
+
 class Tree:
     """tree.json made ready to be drawn."""
 
-    def __init__(self, document: dict[str, Any], base_rate: float) -> None:
+    def __init__(self, document: dict[str, Any], outcome: Outcome) -> None:
         self._nodes = {node["id"]: node for node in document["nodes"]}
-        self._base = _log_odds(base_rate)
+        self._outcome = outcome
         self._features = {feature["name"]: feature for feature in document["features"]}
         self._categories = {
             feature["name"]: _by_encoding(feature) for feature in document["features"] if feature["kind"] == "category"
         }
         self.root = self._branch(document["nodes"][0], Condition(), {})
         self._choose_told()
-
-    def tone(self, probability: float) -> int:
-        """The step of the colour scale, 0 (far less likely than the base rate) to TONES - 1 (far more likely)."""
-        middle = TONES // 2
-        steps = round((_log_odds(probability) - self._base) / _TONE_STEP)
-        return middle + max(-middle, min(middle, steps))
-
-    def legend(self) -> list[float]:
-        """The probability in the middle of each step of the colour scale."""
-        return [1 / (1 + math.exp(-self._base - (tone - TONES // 2) * _TONE_STEP)) for tone in range(TONES)]
 
     def picture(self) -> Picture:
         """The first levels, left to right; a parent stands half-way between its children."""
@@ -188,20 +190,46 @@ class Tree:
         return Rule(branch, [bound.words(_MEDIUM) for bound in branch.bounds.values()])
 
     def extremes(self, count: int) -> tuple[list[Rule], list[Rule]]:
-        """The leaves that are surest to be likely, and those surest to be unlikely, `count` of each at most.
+        """The leaves that say most, and those that say least, `count` of each at most.
 
-        A small leaf is extreme by luck, so they are ranked by the near end of Wilson's 95 % interval, not by their
-        probability (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+        A small leaf is extreme by luck, so they are ranked by the near end of a 95 % interval, not by what they say.
         """
-        leaves = [one for one in self._walk() if not one.children]
+        leaves = self._leaves()
         count = min(count, len(leaves) // 2)
-        likely = sorted(leaves, key=lambda leaf: -wilson(leaf.probability, leaf.rows)[0])[:count]
-        unlikely = sorted(leaves, key=lambda leaf: wilson(leaf.probability, leaf.rows)[1])[:count]
-        return [self.rule(leaf) for leaf in likely], [self.rule(leaf) for leaf in unlikely]
+        most = sorted(leaves, key=lambda leaf: -self._outcome.reach(leaf.node)[0])[:count]
+        least = sorted(leaves, key=lambda leaf: self._outcome.reach(leaf.node)[1])[:count]
+        return [self.rule(leaf) for leaf in most], [self.rule(leaf) for leaf in least]
+
+    def surest(self, told: Classes) -> list[Surest]:
+        """For each class the leaf that is surest of it, by Wilson's interval's low end; frequent classes first."""
+        leaves = self._leaves()
+        found = []
+        for place in told.ranked:
+            shares = [(leaf, leaf.node["probabilities"][place]) for leaf in leaves]
+            leaf, share = max(shares, key=lambda one: wilson(one[1], one[0].rows)[0])
+            calls = told.classes[told.called(leaf.node)]
+            found.append(Surest(told.classes[place], told.shares[place], share, calls, self.rule(leaf)))
+        return found
+
+    def span(self, branch: Branch) -> str:
+        return self._outcome.span(branch.lowest, branch.highest)
+
+    def _leaves(self) -> list[Branch]:
+        return [one for one in self._walk() if not one.children]
 
     def _branch(self, node: dict[str, Any], condition: Condition, bounds: Bounds) -> Branch:
-        probability = node["probability"]
-        branch = Branch(node["id"], node["depth"], node["rows"], probability, self.tone(probability), condition, bounds)
+        outcome = self._outcome
+        branch = Branch(
+            node,
+            node["id"],
+            node["depth"],
+            node["rows"],
+            outcome.says(node),
+            outcome.brief(node),
+            outcome.tone(node),
+            condition,
+            bounds,
+        )
         if "left" in node:
             branch.children = [
                 self._branch(self._nodes[node[side]], told, left)
@@ -212,8 +240,8 @@ class Tree:
             branch.highest = max(child.highest for child in branch.children)
             branch.mix = [sum(rows) for rows in zip(*(child.mix for child in branch.children), strict=True)]
         else:
-            branch.lowest = branch.highest = probability
-            branch.mix = [branch.rows if tone == branch.tone else 0 for tone in range(TONES)]
+            branch.lowest = branch.highest = outcome.level(node)
+            branch.mix = [branch.rows if tone == branch.tone else 0 for tone in range(outcome.tones)]
         return branch
 
     def _split(self, node: dict[str, Any], bounds: Bounds) -> list[tuple[Condition, Bounds]]:
@@ -264,25 +292,9 @@ class Tree:
         return max(1.0, _THICKEST_EDGE * branch.rows / self.root.rows)
 
 
-def wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share seen in `rows` rows."""
-    if not rows:
-        return 0.0, 1.0
-    z = 1.96
-    middle = share + z * z / (2 * rows)
-    reach = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    scale = 1 + z * z / rows
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
-
-
 def number(value: float) -> str:
     """A threshold as people write it: 14.5, not 14.500000000000002."""
     return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
-
-
-def _log_odds(probability: float) -> float:
-    held = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(held / (1 - held))
 
 
 def _by_encoding(feature: dict[str, Any]) -> tuple[str, ...]:

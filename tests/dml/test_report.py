@@ -13,6 +13,7 @@ import pytest
 from dml import report
 from dml.errors import UserError
 from dml.platform import Platform
+from dml.report.outcome import outcome
 from dml.report.tree import OUTLINE_NODES, Tree
 from stacks.outputs import Output
 
@@ -164,6 +165,10 @@ def page(
     return report.render(metrics, tree, gate, prepared, title=TITLE)
 
 
+def built(tree: dict[str, Any], metrics: dict[str, Any] = METRICS) -> Tree:
+    return Tree(tree, outcome(tree, metrics))
+
+
 class Reader(HTMLParser):
     """What a browser would find: the text, and every tag with its attributes."""
 
@@ -290,7 +295,7 @@ def test_page_should_say_which_figures_to_believe_for_what() -> None:
 
 
 def test_page_should_say_by_which_figures_the_tree_is_worse_than_guessing() -> None:
-    assert "worse than always guessing the base rate by log loss, Brier score, accuracy" in Reader(page()).text
+    assert "worse than always guessing the base rate by log loss, Brier, accuracy" in Reader(page()).text
     better = METRICS | {"out_of_time": METRICS["out_of_time"] | FIGURES}
     assert "worse than always guessing" not in Reader(page(better)).text
 
@@ -316,18 +321,20 @@ def test_tree_should_show_condition_rows_and_probability_of_every_node_of_its_fi
 
 
 def test_lines_of_the_tree_should_be_as_thick_as_the_rows_are_many() -> None:
-    widths = {edge.width for edge in Tree(TREE, 0.24).picture().edges}
+    widths = {edge.width for edge in built(TREE).picture().edges}
     assert widths == {24.0, 16.0, 8.0, 6.0, 10.0}  # of 600 and 400, then 400, 200, 150 and 250 rows of 1,000
 
 
 def test_colour_should_part_the_likely_from_the_unlikely_at_the_base_rate() -> None:
-    tree = Tree(TREE, 0.24)
-    assert [tree.tone(share) for share in (0.0, 0.24, 1.0)] == [0, 5, 10]
-    assert tree.tone(0.1) < 5 < tree.tone(0.45)
+    def tone(share: float) -> int:
+        return outcome(TREE, METRICS).tone({"probability": share})
+
+    assert [tone(share) for share in (0.0, 0.24, 1.0)] == [0, 5, 10]
+    assert tone(0.1) < 5 < tone(0.45)
 
 
 def test_conditions_on_one_feature_should_be_drawn_together_on_the_way_to_a_leaf() -> None:
-    tree = Tree(TREE, 0.24)
+    tree = built(TREE)
     likely, unlikely = tree.extremes(1)
     assert likely[0].conditions == ["hour > 18.5"]
     assert unlikely[0].conditions == ["hour <= 14.5", "dest in {ATL, BOS}"]
@@ -337,7 +344,7 @@ def test_conditions_on_one_feature_should_be_drawn_together_on_the_way_to_a_leaf
 def test_a_small_leaf_should_not_pass_for_the_surest() -> None:
     tree = copy.deepcopy(TREE)
     tree["nodes"][5] |= {"rows": 2, "probability": 1.0}
-    assert Tree(tree, 0.24).extremes(1)[0][0].branch.id == 6
+    assert built(tree).extremes(1)[0][0].branch.id == 6
 
 
 def test_missing_values_should_be_told_on_the_side_that_they_go_to() -> None:
@@ -345,16 +352,16 @@ def test_missing_values_should_be_told_on_the_side_that_they_go_to() -> None:
     tree["features"][1] |= {"missing": 0.15, "missing_rows": 9}
     known = {"feature": "precip", "threshold": -5e299, "condition": "precip is missing", "otherwise": "precip is known"}
     tree["nodes"][4] |= known
-    built = Tree(tree, 0.24).root
-    early, late = (branch.children for branch in built.children)
+    root = built(tree).root
+    early, late = (branch.children for branch in root.children)
     assert early[0].condition.medium == "dest in {ATL, (missing), BOS}"
     assert early[1].condition.short == "dest in {CLT}"
-    rules = [Tree(tree, 0.24).rule(branch).conditions[-1] for branch in late]
+    rules = [built(tree).rule(branch).conditions[-1] for branch in late]
     assert rules == ["precip is missing", "precip is known"]
 
 
 def test_a_long_set_of_categories_should_be_cut_and_counted() -> None:
-    left, right = Tree(bushy(2), 0.24).root.children
+    left, right = built(bushy(2)).root.children
     assert left.condition.short == "dest in {dest 000, … +149}"
     assert right.condition.short == "dest in {dest 299, … +149}"
 
@@ -362,7 +369,7 @@ def test_a_long_set_of_categories_should_be_cut_and_counted() -> None:
 def test_all_but_a_few_categories_should_be_told_by_the_few() -> None:
     tree = bushy(1)
     tree["nodes"][0]["categories"] = [f"dest {index:03d}" for index in range(299)]
-    left, right = Tree(tree, 0.24).root.children
+    left, right = built(tree).root.children
     assert left.condition.short == "dest not in {dest 299}"
     assert right.condition.short == "dest in {dest 299}"
 
