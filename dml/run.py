@@ -30,7 +30,7 @@ class Figure:
         if value is None or not math.isfinite(value):
             return UNKNOWN
         if not self.in_unit:
-            return f"{value:.3f}"
+            return f"{value:z.3f}"
         return f"{quantity(value)} {unit}".rstrip()
 
 
@@ -75,8 +75,9 @@ def headline(metrics: dict[str, Any], unit: str) -> str:
 
 
 def quantity(value: float) -> str:
-    """A number in the label's unit, to four digits: 0.01234, 12.34, 12,345."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    """A number in the label's unit, to four digits, a whole one without decimals: 0.01234, 12.30, 12, 12,345."""
+    whole = abs(value) >= 1000 or value == round(value)
+    return f"{value:,.0f}" if whole else f"{value:#.4g}".rstrip(".")
 
 
 def titles(action: Action) -> list[str]:

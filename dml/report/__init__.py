@@ -28,7 +28,6 @@ Document = dict[str, Any]
 _EXTREME_LEAVES = 5
 _DRIFTED_FIRST = 10  # features that moved most are shown at once, the others on a click
 _WORST_NAMED = 8  # of the slices that do worse than guessing
-_PHASES = ("session", "read", "encode", "fit", "score", "out_of_time", "save")
 
 
 def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path) -> Path:
@@ -349,7 +348,7 @@ def _flow(metrics: Document, prepared: Document | None) -> list[tuple[str, str, 
 
 
 def _phases(seconds: dict[str, float]) -> list[Phase]:
-    took = [(name, seconds[name]) for name in _PHASES if seconds.get(name)]
+    took = [(name, second) for name, second in seconds.items() if name != "total" and second]
     total = sum(second for _, second in took) or 1
     starts = accumulate((second for _, second in took), initial=0.0)
     return [
@@ -388,11 +387,13 @@ def _percent(value: float | None, digits: int = 1) -> str:
     if not _known(value):
         return UNKNOWN
     smallest = 10.0 ** -(digits + 2)
-    return f"<{smallest:.{digits}%}" if 0 < value < smallest / 2 else f"{value:.{digits}%}".replace("-", MINUS)
+    if 0 < value < smallest / 2:
+        return f"<{smallest:.{digits}%}"
+    return f"{value:z.{digits}%}".replace("-", MINUS)
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", MINUS) if _known(value) else UNKNOWN
+    return f"{value:z.{digits}f}".replace("-", MINUS) if _known(value) else UNKNOWN
 
 
 def _quantity(value: float | None) -> str:

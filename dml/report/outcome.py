@@ -16,7 +16,7 @@ _LABELLED = (2, _MIDDLE, 8)  # the steps that the legend labels, beside its ends
 CLASS_COLOURS = 8  # the most frequent classes have a colour of their own, the others share one more
 STRENGTHS = (42, 70, 100)  # per cent of a class's colour, by how sure a node is of it
 _SURE = (0.5, 0.75)  # where the strength changes
-_BOX_CLASS = 13  # characters of a class in a box of the picture
+_BOX_CLASS = 12  # characters of a class in a box of the picture
 
 
 class Outcome(Protocol):

@@ -13,6 +13,7 @@ import pytest
 from dml import report
 from dml.errors import UserError
 from dml.platform import Platform
+from dml.report import charts
 from dml.report.outcome import outcome
 from dml.report.tree import OUTLINE_NODES, Tree
 from stacks.outputs import Output
@@ -156,13 +157,119 @@ PREPARED: dict[str, Any] = {
 }
 
 
+CLASSES = ["aspen", "pine", "willow"]
+CLASS_FIGURES = {"auc": 0.8712, "log_loss": 0.7013, "brier": 0.4512, "accuracy": 0.7234, "macro_f1": 0.5511}
+CLASS_SHARES = {"auc": 0.5, "log_loss": 0.9876, "brier": 0.6043, "accuracy": 0.5412, "macro_f1": 0.2345}
+CLASS_CURRENT = {"auc": 0.8601, "log_loss": 0.7222, "brier": 0.4601, "accuracy": 0.7101, "macro_f1": 0.5403}
+
+MULTICLASS: dict[str, Any] = {
+    **{key: METRICS[key] for key in ("dataset", "run_id", "revision", "created", "versions", "importances", "tree")},
+    **{key: METRICS[key] for key in ("settings", "seconds", "threshold")},
+    "task": "multiclass",
+    "main_metric": "log_loss",
+    "rows": {"train": 1000, "test": 200},
+    "label": {"train": {"counts": [300, 600, 100]}, "test": {"counts": [60, 120, 20]}},
+    "test": CLASS_FIGURES | {"rows": 200, "confusion": [[30, 28, 2], [5, 115, 0], [1, 19, 0]]},
+    "baseline": CLASS_SHARES,
+    "out_of_time": None,
+    "current": CLASS_CURRENT | {"rows": 200, "run_id": "run-7"},
+    "interval": {"metric": "log_loss", "low": 0.6512, "high": 0.7531, "level": 0.95, "method": "bootstrap of the rows"},
+    "calibration": [{"predicted": 0.55, "observed": 0.6, "rows": 90}, {"predicted": 0.9, "observed": 0.8, "rows": 110}],
+    "slices": {
+        "soil": [
+            {"value": "clay", "rows": 150, "log_loss": 0.6, "accuracy": 0.8, "baseline": 0.9},
+            {"value": "peat", "rows": 50, "log_loss": 1.2, "accuracy": 0.4, "baseline": 1.1},
+        ]
+    },
+    "tuning": {
+        "chosen": {"depth": 8, "min_leaf": 50},
+        "metric": "log_loss",
+        "rows": {"fitted": 750, "validated": 250},
+        "tried": [
+            {"depth": 8, "min_leaf": 50, "log_loss": 0.7112},
+            {"depth": 8, "min_leaf": 200, "log_loss": 0.7223},
+            {"depth": 12, "min_leaf": 50, "log_loss": 0.7334},
+        ],
+    },
+}
+
+REGRESSION: dict[str, Any] = MULTICLASS | {
+    "task": "regression",
+    "main_metric": "rmse",
+    "label": {
+        "train": {"mean": 7.0, "std": 40.0, "min": -86.0, "max": 1272.0},
+        "test": {"mean": 6.5, "std": 39.0, "min": -75.0, "max": 1007.0},
+    },
+    "test": {"rows": 200, "rmse": 38.125, "mae": 22.75, "r2": 0.1512, "bias": -0.525},
+    "baseline": {"rmse": 41.375, "mae": 25.25, "r2": -0.0003, "bias": 0.5125},
+    "out_of_time": {
+        "trained_on": "2013-01 to 2013-10",
+        "tested_on": "2013-11 to 2013-12",
+        "rows": 150,
+        "rmse": 44.5,
+        "mae": 24.5,
+        "r2": -0.1,
+        "bias": 9.5,
+        "baseline": {"rmse": 42.5, "mae": 25.5, "r2": 0.0, "bias": 0.5},
+    },
+    "current": None,
+    "interval": {"metric": "rmse", "low": 36.5, "high": 39.75, "level": 0.95, "method": "bootstrap of groups"},
+    "calibration": [
+        {"predicted": -5.5, "observed": -4.25, "rows": 90},
+        {"predicted": 33.5, "observed": 31.5, "rows": 110},
+    ],
+    "slices": {"carrier": [{"value": "UA", "rows": 9, "mean": 3.5, "rmse": 31.5, "mae": 21.5, "baseline": 35.5}]},
+    "tuning": None,
+}
+
+DRIFT: dict[str, Any] = {
+    "verdict": "large",
+    "features": [
+        {"name": "dest", "psi": 0.02, "verdict": "stable"},
+        {"feature": "hour", "psi": 0.31, "verdict": "large"},
+        {"name": "precip"},
+    ],
+}
+
+
+def saying(key: str, *said: Any, **fields: Any) -> dict[str, Any]:
+    """The tree above for another task: its nodes say `said` under `key`, in their order."""
+    tree = copy.deepcopy(TREE) | {"format": 2, "positive": "", "classes": [], "unit": ""} | fields
+    for node, value in zip(tree["nodes"], said, strict=True):
+        del node["probability"]
+        node[key] = value
+    return tree
+
+
+CLASS_TREE = saying(
+    "probabilities",
+    [0.3, 0.6, 0.1],
+    [0.5, 0.42, 0.08],
+    [0.7, 0.28, 0.02],
+    [0.1, 0.75, 0.15],
+    [0.1, 0.8, 0.1],
+    [0.05, 0.95, 0.0],
+    [0.13, 0.71, 0.16],
+    task="multiclass",
+    label="cover",
+    classes=CLASSES,
+)
+VALUE_TREE = saying(
+    "value", 7.0, -3.25, -8.5, 7.25, 22.375, 13.5, 27.7, task="regression", label="arr_delay", unit="minutes"
+)
+
+
 def page(
     metrics: dict[str, Any] = METRICS,
     tree: dict[str, Any] = TREE,
     gate: dict[str, Any] | None = GATE,
     prepared: dict[str, Any] | None = PREPARED,
+    drift: dict[str, Any] | None = None,
 ) -> str:
-    return report.render(metrics, tree, gate, prepared, title=TITLE)
+    return report.render(metrics, tree, gate, prepared, drift, title=TITLE)
+
+
+PAGES = {"binary": (METRICS, TREE), "multiclass": (MULTICLASS, CLASS_TREE), "regression": (REGRESSION, VALUE_TREE)}
 
 
 def built(tree: dict[str, Any], metrics: dict[str, Any] = METRICS) -> Tree:
@@ -250,14 +357,22 @@ def left_behind(run: str = RUN) -> dict[tuple[Output, str], dict[str, Any]]:
     }
 
 
-def test_page_should_refer_to_nothing_outside_itself() -> None:
-    html = page()
+@pytest.mark.parametrize("task", PAGES)
+def test_page_should_refer_to_nothing_outside_itself(task: str) -> None:
+    html = page(*PAGES[task], drift=DRIFT)
     found = Reader(html)
     assert "//" not in re.sub(r"s3://", "", html), "no address of any kind"
     assert all(link.startswith(("#", "data:,")) for link in found.attributes("href", "src", "srcset", "action", "data"))
     assert not {"script", "iframe", "object", "embed", "img", "form"} & {tag for tag, _ in found.tags}
     assert not re.search(r"url\(|@import|@font-face", "".join(found.styles))
     assert any("default-src 'none'" in content for content in found.attributes("content"))
+
+
+@pytest.mark.parametrize("task", PAGES)
+def test_sections_should_be_linked_at_the_top_of_the_page(task: str) -> None:
+    found = Reader(page(*PAGES[task]))
+    sections = {attributes["id"] for tag, attributes in found.tags if tag == "section"}
+    assert {f"#{section}" for section in sections} == {link for link in found.attributes("href") if link[0] == "#"}
 
 
 def test_links_should_lead_to_places_on_the_page() -> None:
@@ -426,16 +541,19 @@ def test_a_figure_that_is_not_known_should_be_a_dash(value: float | None) -> Non
     assert not re.search(r"\b(nan|none|inf|undefined|null)\b", text, re.IGNORECASE)
 
 
-def test_page_of_a_whole_run_should_have_no_word_of_a_missing_value() -> None:
-    html = page()
+@pytest.mark.parametrize("task", PAGES)
+def test_page_of_a_whole_run_should_have_no_word_of_a_missing_value(task: str) -> None:
+    html = page(*PAGES[task])
     assert not re.search(
         r"\b(NaN|nan|None|Infinity|inf|undefined)\b",
         unescape(re.sub(r"default-src 'none'|<style>.*?</style>", "", html, flags=re.DOTALL)),
     )
 
 
-def test_a_tree_of_one_leaf_should_still_make_a_page() -> None:
-    text = Reader(page(tree=TREE | {"nodes": [TREE["nodes"][2] | {"id": 0, "depth": 0}]})).text
+@pytest.mark.parametrize("task", PAGES)
+def test_a_tree_of_one_leaf_should_still_make_a_page(task: str) -> None:
+    metrics, tree = PAGES[task]
+    text = Reader(page(metrics, tree | {"nodes": [tree["nodes"][2] | {"id": 0, "depth": 0}]})).text
     assert "The tree is a single leaf" in text
 
 
@@ -509,3 +627,159 @@ def test_write_should_name_what_a_run_did_not_leave(name: str, tmp_path: Path) -
     del documents[Output.MODELS_BUCKET, f"nyc_flights/{RUN}/{name}"]
     with pytest.raises(UserError, match=rf"{RUN} of nyc_flights left no {name}.*dml status"):
         report.write(Buckets(documents), "nyc_flights", RUN, folder=tmp_path)
+
+
+@pytest.mark.parametrize(("key", "title"), [("auc", "AUC"), ("log_loss", "log loss"), ("macro_f1", "macro F1")])
+def test_figures_of_classes_should_stand_beside_class_shares_and_the_current_model(key: str, title: str) -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    own, guessing, current = (f"{figures[key]:.3f}" for figures in (CLASS_FIGURES, CLASS_SHARES, CLASS_CURRENT))
+    assert f"{title} {own} always guessing the class shares: {guessing}" in text
+    assert re.search(rf"{title} {own} {guessing} \S+% {current}", text)
+    assert "that of run-7 on the same held-out rows" in text
+
+
+def test_the_interval_should_stand_at_the_main_metric_alone() -> None:
+    assert Reader(page()).text.count("95% interval") == 0
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "0.988 95% interval: 0.651 to 0.753" in text
+    assert text.count("95% interval") == 1
+
+
+def test_nodes_should_say_the_most_likely_class_with_its_share() -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    for condition, says in (("all rows", "pine 60%"), ("hour <= 14.5", "aspen 50%"), ("hour > 14.5", "pine 80%")):
+        assert f"{condition} {says}" in text
+
+
+def test_colour_should_tell_the_class_and_how_sure_the_node_is_of_it() -> None:
+    told = outcome(CLASS_TREE, MULTICLASS)
+    tones = [told.tone({"probabilities": shares}) for shares in ([0.1, 0.5, 0.4], [0.0, 0.9, 0.1], [0.9, 0.1, 0.0])]
+    assert tones == [1, 2, 5], "pine is the most frequent, so it has the first colour; aspen the second"
+    css = "".join(Reader(page(MULTICLASS, CLASS_TREE)).styles)
+    assert re.search(r"\.p8 \{ --p: color-mix\(in srgb, var\(--c2\) 100%", css)
+    assert ".p9 { --p: color-mix" not in css
+
+
+def test_rare_classes_should_share_one_colour() -> None:
+    shares = [0.3, *[0.05] * 14]
+    tree = saying("probabilities", *[shares] * 7, task="multiclass", classes=[f"class {i}" for i in range(15)])
+    told = outcome(tree, MULTICLASS)
+    assert told.legend()[-1] == "7 other classes"
+    assert told.tone({"probabilities": [0.0] * 8 + [1.0] + [0.0] * 6}) == told.tone(
+        {"probabilities": [0.0] * 14 + [1.0]}
+    )
+
+
+def test_each_class_should_have_its_surest_leaf_even_if_that_says_another() -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "pine 60.0% 95.0% 150 14.5 < hour <= 18.5" in text
+    assert "aspen 30.0% 70.0% 400 hour <= 14.5 and dest in {ATL, BOS}" in text
+    assert "willow its leaf says pine 10.0% 16.0% 250 hour > 18.5" in text
+
+
+def test_confusion_matrix_of_classes_should_have_recall_precision_and_the_worst_mistake() -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "aspen 30 28 2 60 50.0% 83.3%" in text
+    assert "pine 5 115 · 120 95.8% 71.0%" in text
+    assert "Most often mistaken: aspen called pine (28 rows)" in text
+
+
+def test_the_rarest_of_many_classes_should_be_drawn_together() -> None:
+    count = 40
+    confusion = [[100 - actual if actual == called else 1 for called in range(count)] for actual in range(count)]
+    matrix = charts.matrix([f"class {i}" for i in range(count)], confusion)
+    assert len(matrix.names) == len(matrix.rows) == 16
+    assert (matrix.names[-1], matrix.folded) == ("25 others", 25)
+    assert sum(cell.rows for row in matrix.rows for cell in row.cells) == sum(map(sum, confusion))
+    assert matrix.rows[-1].cells[-1].verdict == "mixed"
+
+
+def test_roc_and_lift_should_be_of_binary_tasks_only() -> None:
+    lift = [{"share": 0.05, "rows": 3268, "rate": 0.74, "lift": 3.1, "found": 0.155}]
+    assert "first 5% 3,268 74.0% 3.10 15.5%" in Reader(page(METRICS | {"lift": lift})).text
+    for task in ("multiclass", "regression"):
+        text = Reader(page(*PAGES[task])).text
+        assert "ROC" not in text
+        assert "Lift" not in text
+        assert "threshold" not in text
+
+
+def test_slices_that_are_worse_than_guessing_should_be_pointed_out() -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "Worse than guessing for 1 of 2 values: soil peat (50 rows)" in text
+    assert "clay 150 0.600 0.900 33% 0.800" in text
+    assert "peat worse than guessing 50 1.200 1.100 \N{MINUS SIGN}9% 0.400" in text
+    assert "better than guessing for every one of the 1 values" in Reader(page(REGRESSION, VALUE_TREE)).text
+
+
+def test_slices_of_binary_tasks_should_show_the_share_of_positives() -> None:
+    one = {"value": "missing", "rows": 12, "rate": 0.25, "log_loss": 0.5, "accuracy": 0.75, "baseline": 0.625}
+    assert "missing 12 25.0% 0.500 0.625 20% 0.750" in Reader(page(METRICS | {"slices": {"dest": [one]}})).text
+
+
+def test_tuning_should_show_what_was_tried_and_mark_what_was_chosen() -> None:
+    text = Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "leaves of 50 or more leaves of 200 or more 8 0.7112 chosen 0.7223 12 0.7334 \N{EN DASH}" in text
+    assert "250 rows; the trees learned from the other 750" in text
+    assert "How depth and leaf size were chosen" not in Reader(page()).text
+
+
+def test_figures_of_a_regression_should_be_in_the_labels_unit_beside_the_mean() -> None:
+    text = Reader(page(REGRESSION, VALUE_TREE)).text
+    assert "RMSE in minutes 38.12 always guessing the mean: 41.38 95% interval: 36.50 to 39.75" in text
+    assert "RMSE, minutes 38.12 41.38 8% 44.50 42.50 \N{MINUS SIGN}5%" in text
+    dash, minus = "\N{EN DASH}", "\N{MINUS SIGN}"
+    assert f"bias, minutes {minus}0.5250 0.5125 {dash} 9.500 0.5000 {dash}" in text, "no way leads to a bias of 0"
+    assert "worse than always guessing the mean by RMSE, R²" in text
+
+
+def test_nodes_of_a_regression_should_say_values_coloured_against_the_mean() -> None:
+    text = Reader(page(REGRESSION, VALUE_TREE)).text
+    assert "all rows 7 1,000 rows" in text
+    assert "hour <= 14.5 \N{MINUS SIGN}3.250 600 rows" in text
+    told = outcome(VALUE_TREE, REGRESSION)
+    assert [told.tone({"value": value}) for value in (-1000, 7.0, 1000)] == [0, 5, 10]
+    assert told.tone({"value": -8.5}) < 5 < told.tone({"value": 27.7})
+
+
+def test_highest_and_lowest_values_should_be_told_and_small_leaves_not_pass_for_them() -> None:
+    text = Reader(page(REGRESSION, VALUE_TREE)).text
+    assert re.search(r"Highest Value Rows When 27\.70 250 hour > 18\.5", text)
+    assert re.search(r"Lowest Value Rows When \N{MINUS SIGN}8\.500 400 hour <= 14\.5", text)
+    tree = copy.deepcopy(VALUE_TREE)
+    tree["nodes"][5] |= {"rows": 2, "value": 40.0}
+    assert built(tree, REGRESSION).extremes(1)[0][0].branch.id == 6
+
+
+def test_calibration_of_a_regression_should_be_in_the_labels_unit_and_reach_below_zero() -> None:
+    curve = charts.calibration(REGRESSION["calibration"], "regression")
+    assert [tick.label for tick in curve.ticks] == ["\N{MINUS SIGN}10", "0", "10", "20", "30", "40"]
+    assert [tick.at for tick in curve.ticks] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert all(charts.LEFT <= dot.x <= charts.LEFT + charts.SIDE for dot in curve.dots)
+    assert "\N{MINUS SIGN}5.500 \N{MINUS SIGN}4.250 90" in Reader(page(REGRESSION, VALUE_TREE)).text
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5, -2e-7, 250_000.0])
+def test_calibration_of_one_value_should_still_have_a_scale(value: float) -> None:
+    curve = charts.calibration([{"predicted": value, "observed": value, "rows": 9}], "regression")
+    assert len(curve.ticks) >= 2
+    assert charts.LEFT <= curve.dots[0].x <= charts.LEFT + charts.SIDE
+
+
+def test_both_sides_of_the_split_should_show_the_label_of_the_task() -> None:
+    assert "pine 600 60.0% 120 60.0%" in Reader(page(MULTICLASS, CLASS_TREE)).text
+    assert "training 1,000 7 40 \N{MINUS SIGN}86 1,272" in Reader(page(REGRESSION, VALUE_TREE)).text
+    assert "training 1,000 240 24.0%" in Reader(page()).text
+
+
+def test_drift_should_name_what_moved_most_first_and_skip_what_is_not_known() -> None:
+    text = Reader(page(drift=DRIFT)).text
+    assert "Feature PSI Verdict hour 0.310 large dest 0.020 stable precip \N{EN DASH} \N{EN DASH}" in text
+    assert "Over all: large" in text
+    assert "PSI" not in Reader(page()).text
+
+
+def test_write_should_show_the_drift_that_a_run_left(tmp_path: Path) -> None:
+    documents = left_behind() | {(Output.MODELS_BUCKET, f"nyc_flights/{RUN}/drift.json"): DRIFT}
+    written = report.write(Buckets(documents), "nyc_flights", RUN, folder=tmp_path)
+    assert "hour 0.310 large" in Reader(written.read_text(encoding="utf-8")).text
