@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from dml import pipeline, run, screen
+from dml import pipeline, run, screen, status
 from dml.board import Board
 from dml.pipeline import Run, Stage
 from dml.platform import Platform
@@ -164,3 +164,30 @@ def test_the_board_should_tell_the_headline_of_a_trained_model(tmp_path: Path) -
     run._show(platform, "nyc_flights", ran, Board(console, ["train"]))
     assert isinstance(console.file, io.StringIO)
     assert "800 rows, tested on 200: RMSE 38.13, 21 leaves" in console.file.getvalue()
+
+
+class Quiet(Left):
+    """An environment whose workbench is down and in which nothing ran."""
+
+    def output(self, output: str) -> str:
+        return output
+
+    def client(self, service: str) -> Any:
+        return self
+
+    def get_parameter(self, **_asked: str) -> dict[str, Any]:
+        return {"Parameter": {"Value": "none"}}
+
+    def list_executions(self, **_asked: Any) -> dict[str, Any]:
+        return {"executions": []}
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"), [(BINARY["test"], "run-7 AUC 0.745"), (REGRESSION["test"], "run-7 RMSE 38.13")]
+)
+def test_status_should_show_the_current_models_main_figure(figures: dict[str, Any], said: str, tmp_path: Path) -> None:
+    current = {"run_id": "run-7", "metrics": figures}
+    console = Console(file=io.StringIO(), force_terminal=False, width=160)
+    status.show(console, Quiet({"nyc_flights/CURRENT.json": current}, tmp_path))
+    assert isinstance(console.file, io.StringIO)
+    assert f"nyc_flights current model: {said}" in " ".join(console.file.getvalue().split())
