@@ -184,8 +184,8 @@ class Dataset(_Part):
         if surplus := sorted(given - allowed):
             raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
         classes = self.label.classes
-        if self.task == "multiclass" and (len(classes) < 2 or len(set(classes)) < len(classes)):
-            raise ValueError("label.classes: name two classes or more, each once")
+        if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
+            raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
 
     @property
     def file(self) -> Path:

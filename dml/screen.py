@@ -26,7 +26,7 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     if result.predicted:
         console.print()
         console.print(_predictions(platform, result.predicted["location"]))
-        positive = result.predicted["predicted_positive"]
+        positive = result.predicted["predicted"].get("1", 0)
         console.print(f"{result.predicted['rows']:,} rows scored, {positive:,} predicted positive", style="dim")
     if result.gate and not result.published and "train" in result.run.stages:
         console.print(f"Not published: {'; '.join(result.gate['reasons'])}", style="yellow")

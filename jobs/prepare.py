@@ -9,7 +9,7 @@ from typing import Any, Dict, Sequence, Tuple, Type
 import boto3
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
@@ -18,6 +18,7 @@ from jobs.errors import JobError
 from jobs.session import spark_session
 from jobs.settings import Settings, file_of, load, prepare_sql
 
+LARGEST_LABEL = 1e150  # its square is still a number
 ROWS_PER_FILE = 250_000  # some 5 MB of Parquet: enough files to keep a cluster busy, few enough to list quickly
 
 
@@ -186,10 +187,11 @@ def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: i
 
 
 def check_rows(features: DataFrame, settings: Settings) -> int:
-    """The number of rows. Raises JobError unless there are some, each key once and complete, each label 0 or 1."""
+    """The number of rows. Raises JobError unless there are some, each key once and complete, each label as it must be."""
     file = f"datasets/{settings['name']}/prepare.sql"
     label, keys = settings["label"]["column"], settings["keys"]
-    wrong = (~F.col(label).isin(0, 1)).cast("int")
+    fits, meant = label_rule(settings)
+    wrong = (~fits).cast("int")
     keyless = F.greatest(*[F.col(key).isNull().cast("int") for key in keys], F.lit(0))
     per_key = features.groupBy(*keys).agg(F.count("*").alias("n"), F.sum(wrong).alias("wrong"))
     checked = per_key.agg(
@@ -207,8 +209,20 @@ def check_rows(features: DataFrame, settings: Settings) -> int:
     if keyless_rows:
         raise JobError(f"{file} gives {keyless_rows:,} rows with a NULL in a key column ({', '.join(keys)}).")
     if wrong_labels:
-        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is neither 0 nor 1.")
+        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is {meant}.")
     return int(rows)
+
+
+def label_rule(settings: Settings) -> Tuple[Column, str]:
+    """What a known label must be, and how to say that one is not."""
+    label = F.col(settings["label"]["column"])
+    if settings["task"] == "binary":
+        return label.isin(0, 1), "neither 0 nor 1"
+    if settings["task"] == "regression":
+        value = label.cast("double")
+        return ~F.isnan(value) & (F.abs(value) <= LARGEST_LABEL), f"not a number up to {LARGEST_LABEL:g}"
+    classes = settings["label"]["classes"]
+    return label.cast("string").isin(classes), f"not one of label.classes ({', '.join(classes)})"
 
 
 def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
@@ -217,7 +231,11 @@ def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings["keys"], plain)
     if settings["time"]:
         columns[settings["time"]["column"]] = (DateType, TimestampType)
-    columns[settings["label"]["column"]] = (IntegralType,)
+    columns[settings["label"]["column"]] = {
+        "binary": (IntegralType,),
+        "multiclass": (StringType, IntegralType, BooleanType),
+        "regression": (NumericType,),
+    }[settings["task"]]
     columns.update(dict.fromkeys(settings["features"]["numbers"], (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings["features"]["categories"], (StringType, IntegralType, BooleanType)))
     return columns

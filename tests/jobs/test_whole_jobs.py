@@ -54,9 +54,9 @@ class Platform:
         pointer = {"dataset": "points", "run_id": run_id, "model": f"{MODELS}points/{run_id}/", "metrics": {}}
         self.s3.put_object(Bucket="jobs-models", Key="points/CURRENT.json", Body=json.dumps(pointer))
 
-    def predict(self, run_id: str, table: str = "features") -> dict[str, Any]:
+    def predict(self, run_id: str, table: str = "features", settings: Settings | None = None) -> dict[str, Any]:
         at = {"database": DATABASE, "models": MODELS, "lake": LAKE, "table": table, "run_id": run_id}
-        return predict.predict(self.spark, self.glue, self.s3, points.settings(), **at)
+        return predict.predict(self.spark, self.glue, self.s3, settings or points.settings(), **at)
 
     def model(self, run_id: str, file: str) -> Any:
         return json.loads(self.s3.get_object(Bucket="jobs-models", Key=f"points/{run_id}/{file}")["Body"].read())
@@ -130,10 +130,67 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
     assert (predicted["rows"], predicted["model_run"]) == (390, "r1")
     rows = spark.read.parquet(platform.location("predictions"))
     assert rows.columns == ["id", "probability", "prediction", "side", "model_run"]
-    assert rows.where("prediction = 1").count() == predicted["predicted_positive"]
+    assert rows.where("prediction = 1").count() == predicted["predicted"]["1"]
     assert rows.where("side = 'test'").count() == metrics["rows"]["test"]
     assert rows.where("prediction != int(probability >= 0.5)").count() == 0
     assert capsys.readouterr().out.splitlines()[0] == "read points: 402 rows, 2 quarantined"
+
+
+def test_several_classes_should_go_the_whole_way(platform: Platform, spark: SparkSession) -> None:
+    settings = points.multiclass()
+    platform.upload(points.lines())
+    label = "CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' WHEN delay IS NOT NULL THEN 'mid' END"
+    platform.prepare("r1", settings, sql=f"SELECT id, day, x, colour, {label} AS late FROM points")
+    platform.train("r1", settings)
+    figures = platform.model("r1", "metrics.json")
+    assert (figures["task"], figures["main_metric"]) == ("multiclass", "log_loss")
+    assert figures["test"]["accuracy"] > 0.95 > figures["baseline"]["accuracy"]
+    assert sum(map(sum, figures["test"]["confusion"])) == figures["test"]["rows"] == figures["rows"]["test"]
+    assert figures["out_of_time"]["log_loss"] < figures["out_of_time"]["baseline"]["log_loss"]
+    nodes = platform.model("r1", "tree.json")["nodes"]
+    assert all(sum(node["probabilities"]) == pytest.approx(1) for node in nodes)
+    platform.publish("r1")
+    predicted = platform.predict("p1", settings=settings)
+    assert set(predicted["predicted"]) == {"low", "mid", "high"}
+    rows = spark.read.parquet(platform.location("predictions"))
+    assert rows.columns == ["id", "probability", "prediction", "probabilities", "side", "model_run"]
+    assert rows.where("probability != array_max(probabilities)").count() == 0
+    assert rows.where("prediction = 'high'").count() == rows.where("probabilities[2] = probability").count()
+
+
+def test_a_regression_should_go_the_whole_way_and_be_measured_against_the_current_model(
+    platform: Platform, spark: SparkSession
+) -> None:
+    settings = points.regression()
+    platform.upload(points.lines())
+    sql = "SELECT id, day, x, colour, delay + x + int(colour = 'red') * 5.5 AS late FROM points"
+    platform.prepare("r1", settings, sql=sql)
+    platform.train("r1", settings)
+    figures = platform.model("r1", "metrics.json")
+    assert (figures["task"], figures["main_metric"]) == ("regression", "rmse")
+    assert figures["test"]["rmse"] < figures["baseline"]["rmse"]
+    assert figures["interval"]["low"] < figures["test"]["rmse"] < figures["interval"]["high"]
+    assert sum(group["rows"] for group in figures["calibration"]) == figures["rows"]["test"]
+    platform.publish("r1")
+    platform.train("r2", settings)
+    again = platform.model("r2", "metrics.json")
+    assert again["current"] == {"run_id": "r1", **again["test"]}
+    assert platform.predict("p1", settings=settings)["predicted"] == {}
+    rows = spark.read.parquet(platform.location("predictions"))
+    assert rows.columns == ["id", "prediction", "side", "model_run"]
+    # The current model is of another task now: that is a change to declare, and the two cannot be compared.
+    platform.prepare("r3")
+    platform.train("r3")
+    refused = platform.model("r3", "gate.json")
+    assert "the task was regression and is binary" in refused["reasons"][0]
+
+
+def test_a_label_that_is_none_of_the_classes_should_be_told(platform: Platform) -> None:
+    platform.upload(points.lines())
+    with pytest.raises(JobError, match=r"label .late. is not one of label.classes \(low, mid, high\)"):
+        platform.prepare("r1", points.multiclass(), sql="SELECT id, day, x, colour, colour AS late FROM points")
+    with pytest.raises(JobError, match=r"label .late. is not a number up to 1e"):
+        platform.prepare("r2", points.regression(), sql="SELECT id, day, x, colour, double('inf') AS late FROM points")
 
 
 def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_rows(platform: Platform) -> None:

@@ -103,7 +103,7 @@ def test_the_bootstrap_arguments_should_hold_no_hash(dev: Synthesized) -> None:
 
 
 def test_a_note_should_ship_as_zeppelin_reads_it(tmp_path: Path) -> None:
-    notes = list((code.ROOT / "notebooks").glob("*.md"))
+    notes = [*(code.ROOT / "notebooks").glob("*.md"), *(code.ROOT / "notebooks" / "nyc_flights").glob("*.md")]
     code.write_notes(tmp_path, load_environment("dev"), [load_dataset("nyc_flights")])
     assert len(list(tmp_path.rglob("*.zpln"))) == len(notes)
     archive = shutil.make_archive(str(tmp_path / "notes"), "zip", tmp_path)
