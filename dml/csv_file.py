@@ -48,6 +48,7 @@ class CsvFile:
     dialect: Dialect
     headers: dict[str, str]
     windows: bool  # it holds bytes that are letters in Windows-1252 and nothing in Latin-1
+    quotes: bool  # some field is in quotes, where spaces at its ends are kept; without, readers trim it
 
 
 def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
@@ -60,7 +61,7 @@ def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
         raise UserError(f"{path} {what}: name the CSV files themselves.")
     if path.suffix == ".zip":
         raise UserError(f"{path} is a zip archive: unpack it first, or compress the file with gzip (FILE.csv.gz).")
-    text, encoding, windows = _head(path)
+    text, encoding, windows, quotes = _head(path)
     if not text.strip():
         raise UserError(f"{path} is empty.")
     delimiter, quote = _sniff(path, encoding)
@@ -71,7 +72,9 @@ def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
             f"{_some(first)}."
         )
     headers = _plain_names(columns or first, path)
-    return CsvFile(path, table_name(path), Dialect(delimiter, quote, encoding, header=not columns), headers, windows)
+    return CsvFile(
+        path, table_name(path), Dialect(delimiter, quote, encoding, header=not columns), headers, windows, quotes
+    )
 
 
 def table_name(path: Path) -> str:
@@ -121,7 +124,7 @@ def load_text(
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The cells of a file's first line. Raises UserError for a file that is not text or is empty."""
-    text, _, _ = _head(path, whole=False)
+    text = _head(path, whole=False)[0]
     lines = csv.reader(
         io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=dialect.delimiter, quotechar=dialect.quote
     )
@@ -129,6 +132,11 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
     if first is None:
         raise UserError(f"{path} is empty.")
     return first
+
+
+def encoding_of(path: Path) -> str:
+    """utf-8 if all of the file is, else latin-1."""
+    return _head(path)[1]
 
 
 def looks_like_data(cells: Sequence[str]) -> bool:
@@ -146,8 +154,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "latin-1"], bool]:
-    """The beginning of a file as text, its encoding (what is not UTF-8 is taken for Latin-1), and `windows`."""
+def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "latin-1"], bool, bool]:
+    """The beginning of a file as text, its encoding (what is not UTF-8 is taken for Latin-1), `windows` and `quotes`.
+
+    With `whole` all bytes are looked at.
+    """
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     if zipped != (path.suffix == ".gz"):
@@ -155,7 +166,7 @@ def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "lat
         raise UserError(f"{path} {what}: Spark goes by the name, so give it the right one.")
     decoder = codecs.getincrementaldecoder("utf-8")()
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    head, controls = b"", False
+    head, controls, quotes = b"", False, False
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
             while block := file.read(BLOCK if whole else HEAD):
@@ -165,6 +176,7 @@ def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "lat
                         f"{path} is not a text file in UTF-8 or Latin-1 (it holds zero bytes): export it as UTF-8 CSV."
                     )
                 controls = controls or re.search(rb"[\x80-\x9f]", block) is not None
+                quotes = quotes or b'"' in block or b"'" in block
                 if encoding == "utf-8":
                     try:
                         decoder.decode(block)
@@ -174,7 +186,7 @@ def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "lat
                     break
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    return head.decode(encoding, errors="ignore"), encoding, controls and encoding == "latin-1"
+    return head.decode(encoding, errors="ignore"), encoding, controls and encoding == "latin-1", quotes
 
 
 @contextmanager
@@ -185,8 +197,11 @@ def _as_utf8(path: Path, encoding: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy.csv"
-        source = gzip.open(path, "rt", encoding=encoding, newline="") if path.suffix == ".gz" else None
-        with source or path.open(encoding=encoding, newline="") as old, copy.open("w", encoding="utf-8", newline="") as new:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with (
+            opened(path, "rt", encoding=encoding, newline="") as old,
+            copy.open("w", encoding="utf-8", newline="") as new,
+        ):
             shutil.copyfileobj(old, new, BLOCK)
         yield copy
 
@@ -211,6 +226,8 @@ def _sniff(path: Path, encoding: str) -> tuple[str, str]:
 
 
 def _plain_names(headers: Sequence[str], path: Path) -> dict[str, str]:
+    if sum(not header.strip() for header in headers) > 1:
+        raise UserError(f"{path} has more than one column without a name in its first line: name them in the file.")
     seen: dict[str, str] = {}
     for header in headers:
         text = header.strip().lower()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets import MAX_CLASSES, ColumnType
-from dml.csv_file import literal, quoted
+from dml.csv_file import CsvFile, literal, quoted
 
 Floats = npt.NDArray[np.float64]
 Task = Literal["binary", "multiclass", "regression"]
@@ -61,7 +61,6 @@ class Column:
     unfit: int = 0  # cells that are not of this type
     example: str = ""  # one of them
     day_first: bool = False
-    multiline: int = 0
 
     @property
     def nulls(self) -> int:
@@ -84,17 +83,14 @@ class Target:
     deviation: float = 0.0
 
 
-def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, delimiter: str) -> Column:
+def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, file: CsvFile) -> Column:
     """A text column's type, from all its cells."""
     cells = f"SELECT {quoted(name)} AS cell, trim({quoted(name)}) AS v, count(*) AS n FROM {quoted(table)} GROUP BY ALL"
     database.execute(f"CREATE OR REPLACE TEMP TABLE cells AS {cells}")
     rows = _one(database, "SELECT coalesce(sum(n), 0)::BIGINT FROM cells")[0]
-    ((padded, multiline),) = database.execute(
-        "SELECT coalesce(bool_or(cell <> v AND v NOT IN ('')), false), "
-        "coalesce(sum(n) FILTER (contains(cell, chr(10))), 0)::BIGINT FROM cells"
-    ).fetchall()
+    padded = _one(database, "SELECT coalesce(bool_or(cell <> v AND v <> ''), false) FROM cells")[0]
     missing = ["", *STRONG]
-    kind, form, unfit, extra = _kind(database, missing, delimiter)
+    kind, form, unfit, extra = _kind(database, missing, file.dialect.delimiter)
     missing += extra
     known, distinct = _one(
         database, f"SELECT coalesce(sum(n), 0)::BIGINT, count(DISTINCT v) FROM cells WHERE {_is_known(missing)}"
@@ -118,20 +114,19 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, del
         name,
         kind,
         form,
-        padded=bool(padded) and kind == "string" and not form,
+        padded=bool(padded) and file.quotes and kind == "string" and not form,
         rows=int(rows),
         known=int(known),
         distinct=int(distinct),
-        tokens=tuple(token for (token,) in tokens),
+        tokens=tuple(sorted({token if file.quotes else token.strip() for (token,) in tokens})),
         unfit=unfit,
         example=example,
         day_first=bool(day_first),
-        multiline=int(multiline),
     )
 
 
 def typed(column: Column) -> str:
-    """DuckDB's expression for the column's values, as prepare.sql has them; the text cells are in a table of its name."""
+    """DuckDB's expression for the column's values, as prepare.sql has them, over the cells as text."""
     cell = f"trim({quoted(column.name)})"
     missing = ", ".join(literal(token) for token in ("", *sorted({token.strip() for token in column.tokens} - {""})))
     if column.form == "decimal comma":
@@ -164,11 +159,12 @@ def find_key(
         and not (c.form or c.nulls or c.unfit or c.name == label or c.distinct < 2)
     ]
     usable = sorted(usable, key=lambda c: (rank(c), -c.distinct))[:15]
+    codes = {c.name: np.unique(sample[c.name], return_inverse=True)[1].astype(np.int64) for c in usable}
     for size in (1, 2, 3):
         sets = [s for s in itertools.combinations(usable, size) if math.prod(c.distinct for c in s) >= rows]
         for parts in sorted(sets, key=lambda s: sum(map(rank, s))):
             names = [part.name for part in parts]
-            if not _repeats([sample[name] for name in names]) and is_unique(database, table, names):
+            if not _repeats([codes[name] for name in names]) and is_unique(database, table, names):
                 return tuple(names)
     return ()
 
@@ -186,9 +182,7 @@ def sample_of(
     database: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], *, order: str | None = None
 ) -> dict[str, Floats]:
     """Up to SAMPLE rows, always the same ones, each column as numbers: text by rank of its values, NULL as NaN."""
-    kinds = dict(
-        database.execute(f"SELECT column_name, column_type FROM (DESCRIBE {quoted(table)})").fetchall()
-    )
+    kinds = dict(database.execute(f"SELECT column_name, column_type FROM (DESCRIBE {quoted(table)})").fetchall())
     chosen = ", ".join(quoted(name) for name in columns)
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT {chosen} FROM {quoted(table)} "
@@ -277,24 +271,33 @@ def leak(values: Floats, label: Floats, task: Task, *, number: bool) -> str:
 def twins(columns: Sequence[Column], sample: Mapping[str, Floats]) -> dict[str, str]:
     """Columns that say the same as another one, to that one: value for value, or as a straight line."""
     found: dict[str, str] = {}
-    sets = {c.name: len(np.unique(sample[c.name][~np.isnan(sample[c.name])])) for c in columns}
     for one, other in itertools.combinations(columns, 2):
+        if one.name in found or other.name in found:
+            continue
         a, b = sample[one.name], sample[other.name]
-        if one.name in found or other.name in found or np.any(np.isnan(a) != np.isnan(b)):
+        without_a, without_b = np.isnan(a), np.isnan(b)
+        if abs(without_a.mean() - without_b.mean()) > 0.05 or not (
+            np.all(without_a <= without_b) or np.all(without_b <= without_a)
+        ):
             continue
-        a, b = a[~np.isnan(a)], b[~np.isnan(b)]
-        if sets[one.name] < 2 or len(a) < 10:
+        both = ~(without_a | without_b)
+        if both.sum() < max(10, len(a) / 2) or not _same(a[both], b[both], one.is_number and other.is_number):
             continue
-        if sets[one.name] == sets[other.name] and sets[one.name] <= len(a) / 2:
-            pairs = len(np.unique(np.stack([a, b]), axis=1).T)
-            same = pairs == sets[one.name]
-        else:
-            numbers = one.is_number and other.is_number
-            same = numbers and sets[other.name] > 2 and sets[one.name] > 2 and abs(_pearson(a, b)) > 0.99999
-        if same:  # a number has an order, which text has not
+        if without_a.sum() != without_b.sum():
+            gone, kept = (one, other) if without_a.sum() > without_b.sum() else (other, one)
+        else:  # a number has an order, which text has not
             gone, kept = (one, other) if other.is_number and not one.is_number else (other, one)
-            found[gone.name] = kept.name
+        found[gone.name] = kept.name
     return found
+
+
+def _same(a: Floats, b: Floats, numbers: bool) -> bool:
+    values = len(np.unique(a))
+    if values < 2 or values != len(np.unique(b)):
+        return False
+    if values <= len(a) / 2:
+        return len(np.unique(a + 1j * b)) == values
+    return numbers and abs(_pearson(a, b)) > 0.99999
 
 
 def _kind(
@@ -322,13 +325,16 @@ def _kind(
     unfit = int(total - counts[best])
     if unfit:
         strange = database.execute(
-            f"SELECT DISTINCT v FROM cells WHERE {_is_known(missing)} "
-            f"AND NOT regexp_full_match(v, {literal(PATTERNS[best])}) LIMIT 10"
+            f"SELECT v, sum(n)::BIGINT FROM cells WHERE {_is_known(missing)} "
+            f"AND NOT regexp_full_match(v, {literal(PATTERNS[best])}) GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
         ).fetchall()
-        words = [word for (word,) in strange]
+        words = [word for word, _ in strange]
+        weak = {word: count for word, count in strange if word in WEAK}
         values = _one(database, f"SELECT count(DISTINCT v) FROM cells WHERE {_is_known(missing)}")[0] - len(words)
         lone_word = len(words) == 1 and counts[best] >= total / 2 and values >= 4 and not re.search(r"\d", words[0])
-        if words and counts[best] and (lone_word or all(word in WEAK for word in words)):
+        if counts[best] and counts[best] >= TYPED_SHARE * (total - sum(weak.values())):
+            extra, unfit = list(weak), unfit - sum(weak.values())
+        elif lone_word:
             extra, unfit = words, 0
         elif counts[best] < TYPED_SHARE * total:
             return "string", "", 0, []
@@ -346,14 +352,13 @@ def _one(database: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def _repeats(columns: Sequence[Floats]) -> bool:
-    """Whether two rows of the sample have the same values."""
-    codes = np.zeros(len(columns[0]), dtype=np.int64)
-    for values in columns:
-        _, inverse = np.unique(values, return_inverse=True)
-        codes = codes * (int(inverse.max(initial=0)) + 1) + inverse
-        _, codes = np.unique(codes, return_inverse=True)
-    return len(np.unique(codes)) < len(codes)
+def _repeats(columns: Sequence[npt.NDArray[np.int64]]) -> bool:
+    """Whether two rows of the sample have the same values, given as codes below SAMPLE (three fit into 64 bits)."""
+    together = columns[0]
+    for codes in columns[1:]:
+        together = together * SAMPLE + codes
+    together = np.sort(together)
+    return bool(np.any(together[1:] == together[:-1]))
 
 
 def _groups(values: Floats, bins: int = 100) -> npt.NDArray[np.intp]:
@@ -372,7 +377,7 @@ def _groups(values: Floats, bins: int = 100) -> npt.NDArray[np.intp]:
 
 
 def _auc(score: Floats, label: Floats) -> float:
-    """The share of pairs of a positive and a negative row that the score puts in this order; equal scores count half."""
+    """The share of pairs of a positive and a negative row that the score puts in this order; equal ones count half."""
     _, inverse = np.unique(score, return_inverse=True)
     positives = np.bincount(inverse, weights=label)
     negatives = np.bincount(inverse, weights=1 - label)

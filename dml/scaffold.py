@@ -4,12 +4,13 @@
 
 import datetime as dt
 import difflib
+import itertools
 import json
 import math
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import duckdb
@@ -25,12 +26,16 @@ ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a
 SLICE_VALUES = 10
 LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
-KEYWORDS = frozenset(
-    """all and anti any as between both by case cast check collate column constraint create cross current_date
-    current_time current_timestamp current_user distinct else end escape except exists false fetch filter for foreign
-    from full grant group having in inner intersect interval into is join lateral leading left like minus natural not
-    null offset on only or order outer overlaps primary references right rlike select semi session_user set setminus
-    some table then time to trailing true union unique unknown user using values when where window with within""".split()
+KEYWORDS = set(
+    re.findall(
+        r"\w+",
+        """all and anti any as between both by case cast check collate column constraint create cross current_date
+        current_time current_timestamp current_user distinct else end escape except exists false fetch filter for
+        foreign from full grant group having in inner intersect interval into is join lateral leading left like minus
+        natural not null offset on only or order outer overlaps primary references right rlike select semi session_user
+        set setminus some table then time to trailing true union unique unknown user using values when where window
+        with within""",
+    )
 )
 Use = Literal["key", "label", "number", "category", "left out"]
 
@@ -93,10 +98,7 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
         on_progress(f"reading {file.path.name}")
         broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text")
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
-        columns[table] = [
-            guesses.column_of(database, f"{table} text", name, delimiter=file.dialect.delimiter)
-            for name in file.headers
-        ]
+        columns[table] = [guesses.column_of(database, f"{table} text", name, file=file) for name in file.headers]
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
         database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
         database.execute(f"DROP TABLE {quoted(f'{table} text')}")
@@ -191,19 +193,20 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         )
     if broken:
         notes.append(
-            f"{name}: {broken:,} of {rows + broken:,} lines have not the header's number of fields; runs quarantine them."
+            f"{name}: {broken:,} of {rows + broken:,} lines have another number of fields than the "
+            "header; runs quarantine them."
         )
     for column in columns:
+        if words := [token for token in column.tokens if token.strip() not in guesses.STRONG]:
+            notes.append(
+                f"{name}: {', '.join(map(repr, words))} in {column.name} counts as missing, because the rest are "
+                f"{'numbers' if column.is_number else f'{column.kind}s'}; if it means something, take it out of nulls."
+            )
         if column.unfit:
             kind = column.kind if not column.form else "number"
             notes.append(
                 f"{name}: {column.unfit:,} cells of {column.name} are no {kind} ({column.example!r} for one). "
                 + ("They become NULL." if column.form else "Runs quarantine their rows; or add them to nulls.")
-            )
-        if column.multiline:
-            notes.append(
-                f"{name}: {column.multiline:,} cells of {column.name} contain a line break. Runs read line by line and "
-                "quarantine such rows; replace the line breaks in the file."
             )
     return notes
 
@@ -217,9 +220,10 @@ def _notes_of_label(found: Draft) -> list[str]:
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
         notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
     if not found.keys:
+        copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
-            f"copies ({found.repeated:,} rows), their number. Copies may lie on both sides of the split."
+            f"copies, their number ({copies}); copies may lie on both sides of the split."
         )
     return notes
 
@@ -245,7 +249,7 @@ def _joins(
         if key and (found := _found(database, main, table, key, key)) >= 0.5:
             joins.append(Join(table, key, found))
             continue
-        hints.append(_hint(database, main, table, have, others))
+        hints += _hints(database, main, table, have, others)
     return joins, hints
 
 
@@ -264,25 +268,22 @@ def _found(
     return float(database.execute(query).fetchall()[0][0])
 
 
-def _hint(
+def _hints(
     database: duckdb.DuckDBPyConnection, main: str, table: str, have: dict[str, Column], others: Sequence[Column]
-) -> str:
-    """A join that a human has to decide on: a key of the table in which most values of a main column are found."""
-    unique_keys = [c for c in others if c.kind in ("string", "bigint") and c.rows and not c.nulls and c.distinct == c.rows]
-    best = (0.5, "", "")
-    for key in unique_keys:
-        for column in have.values():
-            if column.kind == key.kind == "string" or (column.kind == key.kind and guesses.ID_NAME.search(column.name)):
-                found = _found(database, main, table, [column.name], [key.name])
-                best = max(best, (found, key.name, column.name))
-    share, key_name, column_name = best
-    if not key_name:
-        return (
-            f"-- LEFT JOIN {sql(table)} ON {sql(table)}.… = {sql(main)}.…  "
-            "-- no key found: join it on what makes its rows unique"
-        )
-    condition = f"{sql(table)}.{sql(key_name)} = {sql(main)}.{sql(column_name)}"
-    return f"-- LEFT JOIN {sql(table)} ON {condition}  -- {share:.0%} of {column_name} is found there"
+) -> list[str]:
+    """Joins that a human has to decide on: keys of the table in which most values of a main column are found."""
+    usable = [c for c in others if c.kind in ("string", "bigint") and not c.nulls and c.distinct == c.rows]
+    hints = []
+    for key, column in itertools.product(usable, have.values()):
+        # Whole numbers are found in whole numbers by chance; an id is named as one.
+        if column.kind != key.kind or (key.kind == "bigint" and not guesses.ID_NAME.search(column.name)):
+            continue
+        if (found := _found(database, main, table, [column.name], [key.name])) >= 0.5:
+            condition = f"{sql(table)}.{sql(key.name)} = {sql(main)}.{sql(column.name)}"
+            hints.append(f"-- LEFT JOIN {sql(table)} ON {condition}  -- {found:.0%} of {column.name} is found there")
+    return hints or [
+        f"-- LEFT JOIN {sql(table)} ON {sql(table)}.… = {sql(main)}.…  -- no key found: say what makes its rows unique"
+    ]
 
 
 def _join(
@@ -294,9 +295,7 @@ def _join(
     target: Target,
 ) -> list[Field]:
     """Makes the table `joined` in DuckDB, as prepare.sql will; its columns by their names in the features table."""
-    fields = [
-        Field(column.name, main, column, "label" if column is label else "left out") for column in columns[main]
-    ]
+    fields = [Field(column.name, main, column, "label" if column is label else "left out") for column in columns[main]]
     taken = {each.name for each in fields} | {"row_hash", "row_copy"}
     for join in joins:
         for column in columns[join.table]:
@@ -310,7 +309,9 @@ def _join(
         value = f"(CAST({value} AS VARCHAR) = {literal(target.positive)})::INT"
     tables = quoted(main)
     for join in joins:
-        condition = " AND ".join(f"{quoted(join.table)}.{quoted(key)} = {quoted(main)}.{quoted(key)}" for key in join.keys)
+        condition = " AND ".join(
+            f"{quoted(join.table)}.{quoted(key)} = {quoted(main)}.{quoted(key)}" for key in join.keys
+        )
         tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
     database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
     counts = ", ".join(f"count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})" for f in fields)
@@ -327,6 +328,7 @@ def _used(
 ) -> list[Field]:
     """The fields with their use and the reason for it."""
     sample = guesses.sample_of(database, "joined", [*(each.name for each in fields), LABEL])
+    target_name = next(each.name for each in fields if each.use == "label")
     used = []
     for each in fields:
         if each.use == "label":
@@ -339,13 +341,18 @@ def _used(
             told := guesses.leak(sample[each.name], sample[LABEL], target.task, number=each.column.is_number)
         ):
             use, why = "left out", f"LEAK? tells the label by itself ({told}): is it known before the label is?"
+        missing, unknown = np.isnan(sample[each.name]), np.isnan(sample[LABEL])
+        if use in ("number", "category") and unknown.any() and np.array_equal(missing, unknown):
+            use, why = "left out", f"LEAK? missing just where {target_name} is: probably known only together with it"
         if is_key:
             why = "; ".join(filter(None, ["key", why])) if use != "key" else why or "key"
         used.append(replace(each, use=use, why=why, is_key=is_key))
     learned = [each for each in used if each.use in ("number", "category")]
     same = guesses.twins([replace(each.column, name=each.name) for each in learned], sample)
     return [
-        replace(each, use="left out", why=f"says the same as {same[each.name]}, row for row") if each.name in same else each
+        replace(each, use="left out", why=f"says the same as {same[each.name]}, row for row")
+        if each.name in same
+        else each
         for each in used
     ]
 
@@ -355,8 +362,8 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
     column = each.column
     if column.known == 0:
         return "left out", "no value in any row"
-    if column.distinct == 1 and not column.nulls:
-        return "left out", "the same value in every row"
+    if column.distinct == 1:
+        return "left out", "the same value in every row" if not column.nulls else "the same value wherever there is one"
     if column.kind in ("date", "timestamp"):
         return ("key" if only_key else "left out"), f"a {column.kind}; a feature can be made of it in prepare.sql"
     use: Use = "number" if column.is_number else "category"
@@ -368,7 +375,10 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
         use = "category"  # its order means nothing
     if use == "category":
         if column.day_first:
-            return "left out", "a date in words of its own: to_date(…, 'dd/MM/yyyy') or so in prepare.sql makes one"
+            return (
+                "left out",
+                f"a date with day or month first: to_date({column.name}, 'd/M/yyyy') or so in prepare.sql makes one",
+            )
         if unique_values:
             return ("key", "") if only_key else ("left out", "another text in every row")
         if column.distinct > max(10, column.known / ROWS_A_VALUE):
@@ -402,8 +412,8 @@ def _time(
     name = quoted(column.name)
     ((cut, before),) = database.execute(
         f"WITH day AS (SELECT CAST({name} AS DATE) AS d FROM {quoted(main)}), "
-        "cut AS (SELECT quantile_disc(d, 0.8) AS at FROM day) "
-        "SELECT any_value(at), avg((d < at)::INT) FROM day, cut"
+        "cut AS (SELECT quantile_disc(d, 0.8) AS cut_day FROM day) "
+        "SELECT any_value(cut_day), avg((d < cut_day)::INT) FROM day, cut"
     ).fetchall()
     return (column.name, cut, float(before)) if 0 < before < 1 else None
 
@@ -427,10 +437,11 @@ def prepare_sql(found: Draft) -> str:
     label = found.label
     if found.target.task == "binary":
         unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
-        lines.append(f"-- 1 is {' '.join(found.target.positive.split())}, 0 is the other.{unknown}")
+        if set(found.target.counts) != {"0", "1"} or unknown:
+            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}, 0 is the other.{unknown}")
     lines.append(_named(_label_value(found, value(label)), label.name))
     lines.append("")
-    if left := [each.name for each in found.of("left out")]:
+    if left := [each.name for each in found.of("left out") if not each.is_key]:
         lines += _comment(f"Left out, for the reasons in dataset.toml: {', '.join(left)}.")
     if found.time:
         name, _, _ = found.time
@@ -440,7 +451,9 @@ def prepare_sql(found: Draft) -> str:
         else:
             each = next(each for each in found.fields if each.name == name)
         text = value(each)
-        lines.append(f"-- month({text}) AS {name}_month, weekday({text}) AS {name}_weekday,  -- as numbers of [features]")
+        lines.append(
+            f"-- month({text}) AS {name}_month, weekday({text}) AS {name}_weekday,  -- as numbers of [features]"
+        )
     features = [each for each in found.fields if each.use in ("number", "category") and not each.is_key]
     lines += [_named(value(each), each.name) for each in features]
     last = max(index for index, line in enumerate(lines) if line and not line.startswith("--"))
@@ -448,7 +461,7 @@ def prepare_sql(found: Draft) -> str:
         f"    {line}{',' if index != last else ''}" if line and not line.startswith("--") else f"    {line}".rstrip()
         for index, line in enumerate(lines)
     )
-    head = f"-- One row a row of {found.main}. Made by `dml dataset new`: read it, it is yours now."
+    head = f"-- One row for each row of {found.main}. Made by `dml dataset new`: read it, it is yours now."
     tables = f"FROM {sql(source)}"
     for join in found.joins:
         on = " AND ".join(f"{sql(join.table)}.{sql(key)} = {sql(source)}.{sql(key)}" for key in join.keys)
@@ -478,11 +491,14 @@ def dataset_toml(found: Draft) -> str:
         f"task = {_string(target.task)}",
         f"main = {_string(found.main)}",
     ]
-    why = "these columns tell every row of the file apart: is that so by nature, or by chance?"
-    if not found.keys:
-        why = f"a hash of the row, and the number of its copy ({found.repeated:,} rows are copies)"
-    parts += [f"# A guess: {why}" if found.keys else f"# {why[0].upper()}{why[1:]}.", f"keys = {_strings(keys)}"]
-    slices = [each.name for each in found.of("category") if 2 <= each.column.distinct <= SLICE_VALUES][:3]
+    if found.keys:
+        parts.append("# A guess: no two rows of the file are the same here. Is that so by nature, or by chance?")
+    else:
+        copies = f"{found.repeated:,} rows are copies" if found.repeated else "there is no copy now"
+        parts.append(f"# No columns tell every row apart: a hash of the row, and the number of its copy ({copies}).")
+    parts.append(f"keys = {_strings(keys)}")
+    groups = sorted(found.of("category"), key=lambda each: each.column.distinct)
+    slices = [each.name for each in groups if 2 <= each.column.distinct <= SLICE_VALUES][:3]
     if slices:
         parts.append(f"# slices = {_strings(slices)} # groups for which the report compares the model")
 
@@ -508,7 +524,9 @@ def dataset_toml(found: Draft) -> str:
         name, cut, share = found.time
         parts += [
             "",
-            f"# {name} has a date for every row. With this section (and its line in prepare.sql) a run also learns from",
+            f"# {name} has a date in every row. With this section"
+            + ("" if name in found.keys else f" (and the line with {name} in prepare.sql)")
+            + " a run also learns from",
             f"# the {share:.0%} of rows before `cut` and is measured on the rest, which is what tomorrow will be like.",
             "# [time]",
             f"# column = {_string(name)}",
@@ -554,9 +572,12 @@ def dataset_toml(found: Draft) -> str:
         "[gate]",
     ]
     metric = (
-        f"RMSE, in the unit of {label.name}: 1 % of its standard deviation" if target.task == "regression" else "log loss"
+        f"RMSE, in the unit of {label.name}: 1 % of its standard deviation"
+        if target.task == "regression"
+        else "log loss"
     )
-    parts.append(f"tolerance = {float(tolerance)!r} # a candidate may be worse than the current model by this much ({metric})")
+    parts.append(f"# A candidate may be worse than the current model by this much ({metric}).")
+    parts.append(f"tolerance = {float(tolerance)!r}")
     return "\n".join(parts) + "\n"
 
 
@@ -565,12 +586,7 @@ def _table(found: Draft, table: str) -> list[str]:
     dialect = file.dialect
     parts = [f"[tables.{table}]"]
     tokens = sorted({token for column in columns for token in column.tokens} | {""})
-    if any(token != token.strip() for token in tokens):  # with and without the spaces that are in the file
-        tokens = sorted({*tokens, *(token.strip() for token in tokens)})
-    if tokens != [""]:
-        parts.append(f"nulls = {_strings(tokens)}")
-    else:
-        parts.append('nulls = [""]')
+    parts.append(f"nulls = {_strings(tokens)}")
     for name, value, default in (
         ("delimiter", dialect.delimiter, ","),
         ("quote", dialect.quote, '"'),
@@ -587,9 +603,9 @@ def _table(found: Draft, table: str) -> list[str]:
     # A file without a header is read by position, and a hash of the row is one of all its columns.
     needs_all = not dialect.header or (table == found.main and not found.keys)
     names = {
-        name: header
+        name: header.strip()
         for name, header in file.headers.items()
-        if header != name and dialect.header and (needs_all or name not in unused)
+        if header.strip().lower() != name and dialect.header and (needs_all or name not in unused)
     }
     parts += ["", f"[tables.{table}.columns]"]
     if unused and not needs_all:
@@ -636,6 +652,8 @@ def _value(column: Column, prefix: str) -> str:
 def _label_value(found: Draft, value: str) -> str:
     column, target = found.label.column, found.target
     if target.task == "binary":
+        if set(target.counts) == {"0", "1"}:
+            return f"CAST({value} AS INT)"
         if column.kind == "boolean":
             return f"CAST({value} AS INT)" if target.positive == "true" else f"CAST(NOT {value} AS INT)"
         is_text = column.kind in ("string", "date", "timestamp") and not column.form

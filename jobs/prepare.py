@@ -217,7 +217,11 @@ def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings["keys"], plain)
     if settings["time"]:
         columns[settings["time"]["column"]] = (DateType, TimestampType)
-    columns[settings["label"]["column"]] = (IntegralType,)
+    columns[settings["label"]["column"]] = {
+        "binary": (IntegralType,),
+        "multiclass": (StringType, IntegralType, BooleanType),
+        "regression": (NumericType,),
+    }[settings["task"]]
     columns.update(dict.fromkeys(settings["features"]["numbers"], (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings["features"]["categories"], (StringType, IntegralType, BooleanType)))
     return columns
