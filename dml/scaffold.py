@@ -598,7 +598,9 @@ def _table(found: Draft, table: str) -> list[str]:
         parts.append("header = false")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
-    if table != found.main and joined is None:
+    if table == found.main:
+        unused -= {key for join in found.joins for key in join.keys}
+    elif joined is None:
         unused = set()
     # A file without a header is read by position, and a hash of the row is one of all its columns.
     needs_all = not dialect.header or (table == found.main and not found.keys)
