@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -147,11 +148,15 @@ def _sampled(dataset: Dataset, found: Checked, cache: Path, folder: Path) -> dic
 def _files(dataset: Dataset, found: Checked, cache: Path) -> dict[str, Path] | None:
     source = dataset.source
     if source.url:
-        here = [any((cache / dataset.name).rglob(Path(file).name)) for file in source.files.values()]
-        if not all(here):
+        absent = [
+            name
+            for table, name in source.files.items()
+            if _checksum(cache / dataset.name / table / Path(name).name) != source.sha256[table].lower()
+        ]
+        if absent:
             found.notes.append(
                 f"{_toml(dataset)}: source.url: not downloaded yet, so only settings and query are checked; a run "
-                f"would download {', '.join(source.files.values())} from {source.url}."
+                f"would download {', '.join(absent)} from {source.url}."
             )
             return {}
     try:
@@ -160,6 +165,14 @@ def _files(dataset: Dataset, found: Checked, cache: Path) -> dict[str, Path] | N
         found.findings += str(error).splitlines()
         return None
     return files
+
+
+def _checksum(file: Path) -> str:
+    """A file's SHA-256; '' if it is not there."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, found: Checked) -> str:
@@ -387,4 +400,3 @@ def show(console: Console, found: Draft) -> None:
         console.print(f"Not joined  {table}: see the comment in prepare.sql", highlight=False)
     for note in found.notes:
         console.print(f"[yellow]![/yellow] {escape(note)}", highlight=False, soft_wrap=True)
-    console.print()

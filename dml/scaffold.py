@@ -193,8 +193,8 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         )
     if broken:
         notes.append(
-            f"{name}: {broken:,} of {rows + broken:,} lines have another number of fields than the "
-            "header; runs quarantine them."
+            f"{name}: lines with another number of fields than the header: {broken:,} of {rows + broken:,}; runs "
+            "quarantine them."
         )
     for column in columns:
         if words := [token for token in column.tokens if token.strip() not in guesses.STRONG]:
@@ -205,8 +205,12 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         if column.unfit:
             kind = column.kind if not column.form else "number"
             notes.append(
-                f"{name}: {column.unfit:,} cells of {column.name} are no {kind} ({column.example!r} for one). "
-                + ("They become NULL." if column.form else "Runs quarantine their rows; or add them to nulls.")
+                f"{name}: {column.name} has {column.unfit:,} cells that are no {kind}, such as {column.example!r}. "
+                + (
+                    "They become NULL."
+                    if column.form
+                    else "Runs quarantine their rows; add them to nulls to keep these."
+                )
             )
     return notes
 
@@ -214,7 +218,7 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
 def _notes_of_label(found: Draft) -> list[str]:
     label, notes = found.label.column, []
     if label.nulls:
-        notes.append(f"{label.nulls:,} rows have no {label.name}: runs leave them out and count them.")
+        notes.append(f"Rows without {label.name}: {label.nulls:,}; runs leave them out and count them.")
     if found.target.task == "multiclass" and (rare := [v for v, n in found.target.counts.items() if n < 10]):
         notes.append(f"Fewer than 10 rows each have {label.name} = {', '.join(rare)}: hardly enough to learn from.")
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
@@ -342,10 +346,10 @@ def _used(
         ):
             use, why = "left out", f"LEAK? tells the label by itself ({told}): is it known before the label is?"
         missing, unknown = np.isnan(sample[each.name]), np.isnan(sample[LABEL])
-        if use in ("number", "category") and unknown.any() and np.array_equal(missing, unknown):
+        if use in ("number", "category") and unknown.sum() >= MIN_ROWS and np.array_equal(missing, unknown):
             use, why = "left out", f"LEAK? missing just where {target_name} is: probably known only together with it"
         if is_key:
-            why = "; ".join(filter(None, ["key", why])) if use != "key" else why or "key"
+            why = "; ".join(filter(None, ["key", why])) if use != "key" else "tells every row apart"
         used.append(replace(each, use=use, why=why, is_key=is_key))
     learned = [each for each in used if each.use in ("number", "category")]
     same = guesses.twins([replace(each.column, name=each.name) for each in learned], sample)
@@ -628,7 +632,7 @@ def _form(column: Column) -> str:
     if column.form == "thousands":
         return "numbers with commas between the thousands, which prepare.sql takes out"
     if column.unfit:
-        return f"{column.unfit:,} cells are none, such as {_inline(column.example)}"
+        return f"not all cells are: {column.unfit:,} are like {_inline(column.example)}"
     return ""
 
 

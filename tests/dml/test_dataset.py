@@ -137,7 +137,7 @@ def test_a_column_missing_just_where_the_label_is_should_be_pointed_out(new: New
         known = r.random() < 0.9
         return f"{r.random()},{r.random() if known else ''},{r.randint(0, 1) if known else ''}"
 
-    new("y", {"a.csv": lines("x,duration,y", row)})
+    new("y", {"a.csv": lines("x,duration,y", row, rows=200)})
     assert "duration  LEAK? missing just where y is" in toml()
     assert "duration" not in load_dataset("d").features.numbers
     assert load_dataset("d").label.unknown == "y is not known"
@@ -228,7 +228,7 @@ def test_types_and_null_tokens_should_be_guessed_from_all_cells(new: New) -> Non
 def test_cells_that_do_not_parse_should_be_told(new: New) -> None:
     found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{'3 apples' if i == 50 else i / 7},{i % 2}")})
     assert found.columns["a"][0].kind == "double"
-    assert any("1 cells of x are no double ('3 apples' for one)" in note for note in found.notes)
+    assert any("x has 1 cells that are no double, such as '3 apples'" in note for note in found.notes)
 
 
 def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> None:
@@ -382,7 +382,7 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
         ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
         ({"a.csv": CHURN, "b.csv": CHURN}, "churn", "a.csv and b.csv have a column churn"),
-        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "No column is left to learn y from (id: key)"),
+        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "No column is left to learn y from (id: tells every row apart)"),
     ],
 )  # fmt: skip
 def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
@@ -445,6 +445,7 @@ SPOILED = {
     "settings": ("dataset.toml", "depth = ", "depht = "),
     "encoding": ("", "", ""),
     "fields": ("", "", ""),
+    "web": ("", "", ""),
     "gone": ("dataset.toml", "churn.csv", "lost.csv"),
 }
 
@@ -464,6 +465,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
             dataset.new(name, [folder / "churn.csv"], "churn", columns=[], on_progress=lambda _: None)
             settings = datasets.HOME / name / "dataset.toml"
             settings.write_text(settings.read_text().replace(f'folder = "{folder}"', f'package = "{folder.name}"'))
+            if name == "web":
+                url = f'url = "https://data.invalid/churn"\nsha256 = {{ churn = "{"0" * 64}" }}'
+                settings.write_text(settings.read_text().replace(f'package = "{folder.name}"', url))
             if name == "keys":
                 query = datasets.HOME / name / "prepare.sql"
                 query.write_text(query.read_text().replace("    customer,\n", ""))
@@ -501,6 +505,13 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
 def test_what_does_not_fit_should_be_found_with_file_and_key(checked: dict[str, Checked], name: str, told: str) -> None:
     assert any(line.startswith(told) for line in checked[name].findings), checked[name].findings
     assert all("\n" not in line for line in checked[name].findings)
+
+
+def test_files_that_a_run_would_download_should_be_named_and_the_query_checked(checked: dict[str, Checked]) -> None:
+    assert checked["web"].findings == []
+    (note,) = checked["web"].notes
+    assert "would download churn.csv from https://data.invalid/churn" in note
+    assert checked["web"].summary == ""
 
 
 def test_a_few_broken_lines_should_be_a_note(checked: dict[str, Checked]) -> None:
