@@ -182,7 +182,9 @@ def check_dataset(
         checked = dataset.check(
             [name] if name else dataset_names(),
             cache=HOME / "raw",
-            on_progress=spinner.update if err.is_terminal else lambda text: err.print(text, highlight=False),
+            on_progress=spinner.update
+            if err.is_terminal
+            else lambda text: err.print(text, highlight=False, soft_wrap=True),
         )
     for each in checked:
         out.print(

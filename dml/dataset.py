@@ -307,7 +307,8 @@ def _label_in(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Chec
             found.findings.append(
                 f"{toml}: label.column: {name} is {low} in every row of the sample: look at prepare.sql."
             )
-        return f"{name}: mean {mean:.4g}, standard deviation {deviation:.4g}, {low:.4g} to {high:.4g}"
+        shown = [f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in map(float, (mean, deviation, low, high))]
+        return f"{name}: mean {shown[0]}, standard deviation {shown[1]}, {shown[2]} to {shown[3]}"
     counts = dict(
         database.execute(
             f"SELECT CAST({label} AS VARCHAR), count(*) FROM rows WHERE {label} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"

@@ -402,7 +402,8 @@ def _label_is(target: Target) -> str:
         return f"binary: 1 is {target.positive!r}, {target.counts[target.positive] / total:.1%} of rows"
     if target.task == "multiclass":
         return f"multiclass: {len(target.classes)} classes"
-    return f"regression: mean {target.mean:.6g}, standard deviation {target.deviation:.6g}"
+    mean, deviation = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in (target.mean, target.deviation))
+    return f"regression: mean {mean}, standard deviation {deviation}"
 
 
 def _time(

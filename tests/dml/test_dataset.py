@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -360,6 +361,27 @@ def test_the_query_should_run_in_spark_and_give_what_is_declared(
     assert {row[settings.label.column] for row in rows} == labels
 
 
+def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark: SparkSession) -> None:
+    """The comments that are settings and SQL, with their comment marks taken away."""
+    text = lines("day,kind,x,y", lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}")
+    new("y", {"a.csv": text})
+    home = datasets.HOME / "d"
+    settings = re.sub(
+        r"^# (?=\[|slices|column = |cut = |depths = |min_leaves = |day = )", "", toml(), flags=re.MULTILINE
+    )
+    settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')
+    (home / "dataset.toml").write_text(settings)
+    (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month)", "    ", sql(), flags=re.MULTILINE))
+    found = load_dataset("d")
+    assert found.time is not None
+    assert found.tune is not None
+    assert found.slices == ("kind",)
+    views(spark, found)
+    row = join(spark, found.for_jobs(), found.prepare_sql).head()  # type: ignore[arg-type]  # the same keys
+    assert row is not None
+    assert row["day_month"] == 1
+
+
 FEW = "x,y\n1,0\n2,1\n"
 TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
 
@@ -375,14 +397,14 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": lines("x,y", lambda i, r: f"{i},NA")}, "y", "has no value in any row"),
         ({"a.csv": TEXTS}, "y", "has 300 different texts in 300 rows: as classes that is too many"),
         ({"a.csv": lines("x,X,y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "has the column 'X' twice"),
-        ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a number"),
+        ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a"),
         ({"a.csv": b"PK\x03\x04\0\0\0"}, "y", "is not a text file"),
         ({"a.zip": b"PK"}, "y", "is a zip archive: unpack it first"),
         ({"a.csv.gz": CHURN}, "churn", "is not compressed with gzip"),
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
         ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
         ({"a.csv": CHURN, "b.csv": CHURN}, "churn", "a.csv and b.csv have a column churn"),
-        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "No column is left to learn y from (id: tells every row apart)"),
+        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "left to learn y from (id: tells every row apart)"),
     ],
 )  # fmt: skip
 def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
