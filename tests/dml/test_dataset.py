@@ -404,7 +404,7 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
         ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
         ({"a.csv": CHURN, "b.csv": CHURN}, "churn", "a.csv and b.csv have a column churn"),
-        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "left to learn y from (id: tells every row apart)"),
+        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "learn y from (id: tells every row apart)"),
     ],
 )  # fmt: skip
 def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
