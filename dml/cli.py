@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from datasets import DatasetError, load_dataset
-from dml import data, report, screen, status
+from datasets import DatasetError, dataset_names, load_dataset
+from dml import data, dataset, report, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -39,9 +39,11 @@ app = typer.Typer(
 local_app = typer.Typer(
     help="The embedded cloud on this machine: no account, no Docker, no bill.", no_args_is_help=True
 )
+dataset_app = typer.Typer(help="What the platform learns from: folders of datasets/.", no_args_is_help=True)
 data_app = typer.Typer(help="Raw data of the datasets.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
 app.add_typer(data_app, name="data")
+app.add_typer(dataset_app, name="dataset")
 
 out, err = Console(), Console(stderr=True)
 
@@ -140,6 +142,64 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
     )
     for table, what in pushed.items():
         typer.echo(f"{table}\t{what}")
+
+
+@dataset_app.command(name="new")
+def new_dataset(
+    name: Annotated[str, typer.Argument(help="The dataset's name: lower-case letters, digits and _.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="CSV files of one folder; .gz will do.")],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    columns: Annotated[
+        str, typer.Option(help="Names of all columns, with commas, if the file has no header.", show_default=False)
+    ] = "",
+) -> None:
+    """Write a first dataset.toml and prepare.sql for CSV files, guessing types, key, task and features, and say why.
+
+    Each file becomes a table; the one with the label has a row for each example, the others are joined to it.
+    """
+    names = [column.strip() for column in columns.split(",")] if columns else []
+    with err.status("") as spinner:
+        found = dataset.new(name, files, label, columns=names, on_progress=spinner.update)
+    dataset.show(err, found)
+    for file in ("dataset.toml", "prepare.sql"):
+        typer.echo(f"datasets/{name}/{file}")
+    err.print(
+        f"\nNext\n  read and mend both files: each guess has its reason\n"
+        f"  dml dataset check {name}    see whether they fit the data\n"
+        f"  dml run {name} --local      train a tree on this machine",
+        highlight=False,
+    )
+
+
+@dataset_app.command(name="check")
+def check_dataset(
+    name: Annotated[str | None, typer.Argument(help="A folder of datasets/; without it all of them.")] = None,
+) -> None:
+    """See whether settings, files and query of a dataset fit together, on a sample of rows; runs no pipeline."""
+    if name is not None and name not in dataset_names():
+        load_dataset(name)  # says which there are
+    with err.status("") as spinner:
+        checked = dataset.check(
+            [name] if name else dataset_names(),
+            cache=HOME / "raw",
+            on_progress=spinner.update
+            if err.is_terminal
+            else lambda text: err.print(text, highlight=False, soft_wrap=True),
+        )
+    for each in checked:
+        out.print(
+            f"[red]✗[/red] {each.name}: {len(each.findings)} to mend"
+            if each.findings
+            else f"[green]✓[/green] {each.name}: {each.summary or 'settings and query'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for line in each.findings:
+            out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        for line in each.notes:
+            out.print(f"  note: {escape(line)}", highlight=False, soft_wrap=True)
+    if any(each.findings for each in checked):
+        raise typer.Exit(1)
 
 
 @local_app.command()

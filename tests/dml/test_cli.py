@@ -75,7 +75,10 @@ def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
     assert "--fast" in err
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "report", "status", "data push", "local up", "local down"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "predict", "report", "status", "data push", "dataset new", "dataset check", "local up", "local down"],
+)
 def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
     code, out, _ = dml(*command.split(), "--help")
     assert code == 0
