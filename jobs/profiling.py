@@ -116,9 +116,9 @@ def _label_columns(rows: DataFrame, settings: Settings) -> List[Column]:
         return [F.lit(None).cast("double").alias("_y"), F.lit(False).alias("_train")]
     y = F.col(label).cast("double")
     if settings["task"] == "multiclass":
-        classes = F.array(*[F.lit(name) for name in settings["label"]["classes"]])
-        place = F.array_position(classes, F.col(label).cast("string")).cast("double")
-        y = F.when(place > 0, place - 1)
+        text = F.col(label).cast("string")
+        places = [F.when(text == name, float(i)) for i, name in enumerate(settings["label"]["classes"])]
+        y = F.coalesce(*places)
     of_train = F.col(split.SIDE) == split.TRAIN if split.SIDE in rows.columns else F.lit(True)
     return [y.alias("_y"), (of_train & F.coalesce(_finite(y).isNotNull(), F.lit(False))).alias("_train")]
 

@@ -32,7 +32,7 @@ def test_the_index_should_be_the_sum_over_bins_with_half_a_row_added() -> None:
 
 def test_chance_should_be_the_99_percent_point_of_chi_squared() -> None:
     _, chance = drift.psi([100] * 10, [100] * 10)
-    assert chance == pytest.approx(21.666 * (1 / 1000 + 1 / 1000), rel=1e-3)  # 9 degrees of freedom
+    assert chance == pytest.approx(21.666 * (1 / 1000 + 1 / 1000), rel=2e-3)  # 9 degrees of freedom
 
 
 def test_the_same_rows_should_be_stable_and_have_no_index(spark: SparkSession) -> None:
