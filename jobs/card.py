@@ -87,7 +87,8 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Settin
         f"Task: {settings['task']}; label `{settings['label']['column']}`"
         + (f"; classes {_list(settings['label']['classes'])}." if settings["task"] == "multiclass" else "."),
         f"One decision tree of depth {shape['depth']} with {_figure(shape['leaves'])} leaves over "
-        f"{len(tree['features'])} features. It was grown level by level on Spark; splits lower the {split} most.",
+        f"{len(tree['features'])} features. It was grown level by level on Spark; each split is the one that "
+        f"lowers the {split} most.",
         f"Settings: depth at most {used['depth']}, at least {_figure(used['min_leaf'])} rows a leaf, "
         f"{used['bins']} bins a feature, smoothing {used['smoothing']:g} for categories, seed {used['seed']}.",
         "Depth and leaf size were chosen on a part of the training side, never by the rows it is judged by."
@@ -106,8 +107,8 @@ def _use(settings: Settings) -> List[str]:
         _bullets(
             [
                 f"Meant to predict {_predicts(settings)}, one row for each {keys}.",
-                f"Rows of which {_text(settings['label']['unknown'])} were left out: the model says nothing of how "
-                "many such rows there are.",
+                f"Rows without a known label ({_text(settings['label']['unknown'])}) were left out: "
+                "its figures hold for the other rows only.",
                 "For tables made by the dataset's own `prepare.sql`, from the same sources, with the same meaning of "
                 "each column.",
                 "Not for saying what would happen if a feature were changed: a tree finds what goes together, not what "
@@ -147,7 +148,7 @@ def _measures(metrics: Document) -> List[str]:
         if key in metrics["test"]
     ]
     if metrics["task"] == "binary":
-        said.append(f"A row is called positive if its probability is {_figure(metrics['threshold'])} or more.")
+        said.append(f"A row is called positive if its probability is {metrics['threshold']:g} or more.")
     if metrics["task"] == "multiclass":
         said.append("A row is called the class with the largest probability, of equal ones the first.")
     return [_bullets(said)]
@@ -187,7 +188,7 @@ def _training(metrics: Document, tree: Document, profile: Optional[Document], se
         if feature["kind"] == "number":
             spread = " / ".join(_figure(x) for x in (feature["quantiles"] or {"": None}).values())
         else:
-            spread = f"{_figure(feature['distinct'])} values: {_list(c['value'] for c in feature['top'][:3])}"
+            spread = f"{_counted(feature['distinct'], 'value')}: {_list(c['value'] for c in feature['top'][:3])}"
         rows.append([f"`{feature['name']}`", missing, spread])
     more = f"{len(rows) - 3 * SHOWN} more features are in profile.json." if len(rows) > 3 * SHOWN else ""
     table = _table(["feature", "missing", "5 / 25 / 50 / 75 / 95 % quantile, or most frequent"], rows[: 3 * SHOWN])
@@ -201,7 +202,7 @@ def _analyses(metrics: Document, settings: Settings) -> List[str]:
         rows.append((f"current model `{metrics['current'].get('run_id', '')}`, same rows", metrics["current"]))
     later = metrics.get("out_of_time")
     if later:
-        rows += [("**out of time**", later), (guess, later["baseline"])]
+        rows += [("**out of time**", later), (f"{guess}, out of time", later["baseline"])]
     keys = [key for key in _MEASURES if key in metrics["test"]]
     body = [[name, *[_figure(of.get(key)) for key in keys], _figure(of.get("rows"))] for name, of in rows]
     parts = [_table(["", *[_name(key) for key in keys], "rows"], body), _interval(metrics)]
@@ -445,13 +446,16 @@ def _figure(x: Any) -> str:
     """A count with its thousands marked; another number to four digits; what is not known as such."""
     if x is None or (isinstance(x, float) and not math.isfinite(x)):
         return "unknown"
-    if isinstance(x, int) or x == 0:
+    if x == int(x) and abs(x) < 1e15:
         return f"{x:,.0f}"
     size = math.floor(math.log10(abs(x)))
     if size >= 15 or size < -4:
         return f"{x:.3e}"
-    text = f"{x:,.{max(3 - size, 0)}f}"
-    return text.rstrip("0").rstrip(".") if size > 0 and "." in text else text
+    return f"{x:,.{max(3 - size, 0)}f}"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _share(part: int, whole: int) -> float:

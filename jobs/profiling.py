@@ -31,7 +31,7 @@ QUANTILES = (0.001, 0.01, *[i / 40 for i in range(1, 40)], 0.99, 0.999)
 SAMPLE_ROWS, SAMPLE_CELLS = 20_000, 5_000_000  # the second bounds what a very wide table sends to the driver
 TOP_VALUES, NAMED_VALUES = 50, 1_000  # categories with figures of their own, and further ones whose name is kept
 
-MIN_ROWS = 20  # training rows that a bin needs before the leak alarm believes its label
+MIN_ROWS = 5  # training rows that a bin needs before the leak alarm believes its label
 SUSPICIOUS_SHARE = 0.99  # of the rows of a multiclass task whose class a single feature tells
 
 # Bins of what is no number or no category of its own; bins of numbers and of known categories are counted from 0.

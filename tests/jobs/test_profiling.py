@@ -149,16 +149,16 @@ def test_a_thousand_features_should_be_profiled(spark: SparkSession) -> None:
 
 
 def leaking(spark: SparkSession, late: Any, label: str, settings: Settings) -> list[dict[str, Any]]:
-    """The alarms of 400 rows whose x is `id` and whose colour tells nothing; `late` makes the label out of the id."""
-    rows = [(i, "2024-01-01", float(i), ("red", "blue")[i % 2], late(i), "train") for i in range(400)]
+    """The alarms of 2,000 rows whose x is `id` and whose colour tells nothing; `late` makes the label out of the id."""
+    rows = [(i, "2024-01-01", float(i), ("red", "blue")[i % 2], late(i), "train") for i in range(2000)]
     return profiling.leaks(profiling.profile(table(spark, rows, label), settings), settings)
 
 
 def test_a_number_that_ranks_a_binary_label_should_raise_the_alarm(spark: SparkSession) -> None:
-    (alarm,) = leaking(spark, lambda i: int(i > 330), "int", points.settings())
+    (alarm,) = leaking(spark, lambda i: int(i > 1670), "int", points.settings())
     assert (alarm["feature"], alarm["measure"]) == ("x", "auc")
     assert alarm["value"] > 0.99
-    assert alarm["sentence"].startswith("x alone ranks the rows by late almost perfectly (AUC 0.99")
+    assert alarm["sentence"].startswith("x alone ranks the rows by late almost perfectly (AUC ")
     assert leaking(spark, lambda i: int(i % 5 == 0), "int", points.settings()) == []
 
 
@@ -177,7 +177,7 @@ def test_a_category_of_few_rows_a_value_should_not_raise_the_alarm(spark: SparkS
 
 def test_a_number_that_tells_the_class_should_raise_the_alarm(spark: SparkSession) -> None:
     settings = of_task("multiclass", 'classes = ["a", "b", "c"]')
-    (alarm,) = leaking(spark, lambda i: "aabc"[i // 100], "string", settings)
+    (alarm,) = leaking(spark, lambda i: "aabc"[i // 500], "string", settings)
     assert (alarm["feature"], alarm["measure"], alarm["value"]) == ("x", "share", 1.0)
     assert "(alarm above 99%; always guessing the most frequent class: 50.0%)" in alarm["sentence"]
     # One class in almost every row: whatever is guessed is right, and no feature is to blame.
@@ -186,7 +186,7 @@ def test_a_number_that_tells_the_class_should_raise_the_alarm(spark: SparkSessio
 
 def test_a_number_that_explains_a_regression_should_raise_the_alarm(spark: SparkSession) -> None:
     settings = of_task("regression", "")
-    (alarm,) = leaking(spark, lambda i: (i - 200.0) ** 2, "double", settings)
+    (alarm,) = leaking(spark, lambda i: (i - 1000.0) ** 2, "double", settings)
     assert (alarm["feature"], alarm["measure"]) == ("x", "r2")
     # A straight line through a long tail, of which bins explain too little.
     tail = [(i, "2024-01-01", 1.05**i, "red", 3 * 1.05**i, "train") for i in range(400)]
