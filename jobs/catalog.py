@@ -1,11 +1,11 @@
-"""The Glue Data Catalog as the jobs use it: where a table's files lie, how to read them, publishing a table.
+"""The Glue Data Catalog as the jobs use it: where a table's files lie, publishing a table.
 
 The catalog is the contract between crawler, jobs and analysts. Jobs ask it through the Glue API instead of a Hive
 metastore, so that they run unchanged wherever the API answers.
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -15,16 +15,12 @@ from jobs.errors import JobError
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table. `columns`: name to type, as the crawler wrote them, in the files' order."""
+    """What the catalog says of a table: where its files lie, and in which format."""
 
     database: str
     name: str
     location: str
-    columns: Dict[str, str]
     format: str
-    delimiter: str
-    quote: str
-    header: bool
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -37,19 +33,9 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
     except glue.exceptions.EntityNotFoundException as error:
         raise JobError(f"The catalog has no table {database}.{name}: {way_out}") from error
     storage = table["StorageDescriptor"]
-    serde = storage.get("SerdeInfo", {}).get("Parameters", {})
-    # The crawler leaves its findings with the table, with the storage or with the SerDe, depending on the classifier.
-    said = {**serde, **storage.get("Parameters", {}), **table.get("Parameters", {})}
-    return CatalogTable(
-        database=database,
-        name=name,
-        location=storage["Location"],
-        columns={column["Name"]: column.get("Type", "string") for column in storage["Columns"]},
-        format=said.get("classification", "csv"),
-        delimiter=serde.get("field.delim") or serde.get("separatorChar") or said.get("delimiter") or ",",
-        quote=serde.get("quoteChar") or '"',
-        header=said.get("skip.header.line.count", "0") != "0",
-    )
+    # The crawler leaves its findings with the table or with the storage, depending on the classifier.
+    said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
+    return CatalogTable(database, name, location=storage["Location"], format=said.get("classification", "csv"))
 
 
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:

@@ -109,38 +109,32 @@ def load_raw(
     """Reads one raw table, once, into the temp view `name`; bad rows go to `quarantine` as JSON lines.
 
     Returns rows, quarantined, location. Raises JobError for a table that is missing, empty, without a good row, lacking
-    a column, or whose files' headers differ from the catalog.
+    a column, or with a file that cannot be read as the table's settings say.
     """
     push = f"upload it with `dml data push {settings['name']}`, then run again so that the crawler finds it."
     table = catalog.find_table(glue, database, name, f"{file_of(settings)} needs it; {push}")
-    have = {column.lower() for column in table.columns}
-    lacking = [column for column in settings["tables"][name]["columns"] if column not in have]
-    if lacking:
-        raise JobError(
-            f"Raw table {table} has no column {', '.join(lacking)}, which {file_of(settings)} declares; "
-            f"it has: {', '.join(table.columns)}. Upload a file that has it, or mend [tables.{name}.columns]."
-        )
-    parsed = raw.parse(raw.read_lines(spark, table), settings["tables"][name]).persist()
+    declared = settings["tables"][name]
     try:
+        parsed = raw.parse(raw.read_lines(spark, table, declared, file_of(settings)), declared).persist()
         counted = parsed.agg(F.count("*"), F.count(raw.REASON), F.first(raw.REASON, ignorenulls=True)).head()
     except (PySparkException, Py4JJavaError) as error:
-        if problem := raw.header_problem(error):
-            raise JobError(f"Raw table {table}: a file's header is not what the catalog says. {problem}") from error
+        if problem := raw.problem_of(error):
+            raise JobError(f"Raw table {table}: {problem}") from error
         raise
     rows, bad, reason = counted or (0, 0, None)
     if rows == 0:
         raise JobError(f"Raw table {table} is empty: {push}")
     if bad == rows:
         raise JobError(
-            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or the types "
-            f"and null tokens of [tables.{name}] in {file_of(settings)}."
+            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or "
+            f"what [tables.{name}] says of them (types, nulls, delimiter, header) in {file_of(settings)}."
         )
     if bad:
         broken = parsed.where(F.col(raw.REASON).isNotNull())
         broken.select(
             F.col(raw.FILE).alias("file"), F.col(raw.REASON).alias("reason"), F.col(raw.RECORD).alias("record")
         ).write.mode("overwrite").json(quarantine)
-    good = parsed.where(F.col(raw.REASON).isNull()).select(*settings["tables"][name]["columns"])
+    good = parsed.where(F.col(raw.REASON).isNull()).select(*declared["columns"])
     good.createOrReplaceTempView(name)
     return {"rows": rows, "quarantined": bad, "location": table.location}
 

@@ -264,9 +264,53 @@ def test_prepare_should_say_that_the_files_of_a_table_are_gone(platform: Platfor
 
 def test_prepare_should_tell_a_file_whose_header_is_another(platform: Platform) -> None:
     platform.upload(points.lines())
+    platform.prepare("good")
     (platform.raw / "more.csv").write_text("id,day,colour,x,delay\n")
-    with pytest.raises(JobError, match=r"header is not what the catalog says\. CSV header .*more\.csv"):
-        platform.prepare("r1")
+    with pytest.raises(JobError, match=r"jobs_points.points .*: .*/more.csv has another header than the table"):
+        platform.prepare("bad")
+    assert platform.location("features") == f"{LAKE}points/features/good/"
+
+
+def test_prepare_should_live_with_whatever_the_crawler_guessed(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    expected = spark.read.parquet(platform.location("features")).collect()
+    # The same rows as UCI's data sets are: no header, comma and space, a question mark; in Latin-1, on several lines.
+    lines = [", ".join(line.split(",")).replace("NA", "?").replace("red", '"ro\nü"') for line in points.lines()]
+    (platform.raw / "points.csv").write_bytes("\n".join([*lines, "400, 2024-01-04, 1, x, y", ""]).encode("latin-1"))
+    columns = [{"Name": "1, 2024", "Type": "bigint"}]
+    for guess in ([], columns):
+        table = {"Name": "points", "Parameters": {"classification": "UNKNOWN", "skip.header.line.count": "1"}}
+        table["StorageDescriptor"] = {"Location": platform.raw.as_uri(), "Columns": guess}  # type: ignore[assignment]
+        platform.glue.update_table(DatabaseName=DATABASE, TableInput=table)
+    dialect = '[tables.points]\nheader = false\nencoding = "latin-1"\nnulls = ["?"]\n[tables.points.columns]'
+    report = platform.prepare("r2", points.settings("[tables.points.columns]", dialect))
+    assert (report["rows_in"], report["rows_out"], report["quarantined"]) == (401, 390, 1)
+    found = spark.read.parquet(platform.location("features")).replace("ro\nü", "red", "colour").collect()
+    assert found == expected
+    (broken,) = spark.read.json(f"{LAKE}points/quarantine/r2/points/").collect()
+    assert broken["reason"] == "column delay: 'y' is not a bigint"
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ('id,day,x,colour,delay\n1,2024-01-01,1,"red,0\n', "has an odd number of quotes"),
+        ("id,day,x,colour,delay\n1,2024-01-01,1,grün,0\n", "is not UTF-8"),
+        ("id;day;x;colour;delay\n1;2024-01-01;1;red;0\n", "has no column id, day, x, colour, delay"),
+        ("id,day,x,colour,colour,delay\n1,2024-01-01,1,red,,0\n", "column colour could be any of 2 columns"),
+    ],
+)
+def test_a_file_that_is_not_what_dataset_toml_says_should_be_told_and_publish_nothing(
+    platform: Platform, file: str, told: str
+) -> None:
+    platform.upload(points.lines())
+    platform.prepare("good")
+    (platform.raw / "points.csv").write_bytes(file.encode("latin-1"))
+    with pytest.raises(JobError, match=told) as error:
+        platform.prepare("bad")
+    assert len(str(error.value).splitlines()) == 1
+    assert platform.location("features") == f"{LAKE}points/features/good/"
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,17 @@ import json
 import subprocess
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import assertions
 
+from datasets import Dataset, load_dataset
 from jobs import predict, prepare, train
+from stacks.data import DataStack
+from stacks.etl import EtlStack
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
+from stacks.settings import load_environment
 from tests.stacks.conftest import STACKS, Synth, Synthesized, plain
 
 ENVIRONMENTS = ("dev", "prod")
@@ -251,6 +257,33 @@ def test_the_crawler_should_make_a_table_of_each_folder_and_trust_the_header_lin
     classifier = dev.only("etl", "AWS::Glue::Classifier")["CsvClassifier"]
     assert (classifier["ContainsHeader"], classifier["Delimiter"]) == ("PRESENT", ",")
     assert crawler["Classifiers"] == [{"Ref": "CsvWithHeader"}]
+
+
+def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() -> None:
+    tables = {
+        "a": {},
+        "b": {"header": False},
+        "c": {"delimiter": ";"},
+        "d": {"delimiter": "\t", "quote": "'"},
+        "e": {"delimiter": ";", "encoding": "latin-1"},
+    }
+    settings = load_dataset("nyc_flights").model_dump() | {"main": "a"}
+    settings["tables"] = {name: {"columns": {"id": "bigint"}, **given} for name, given in tables.items()}
+    settings["source"]["files"] = dict.fromkeys(tables, "x.csv")
+    app, environment, made = cdk.App(), load_environment("dev"), [Dataset.model_validate(settings)]
+    data = DataStack(app, "data", environment=environment, datasets=made)
+    stack = EtlStack(app, "etl", environment=environment, datasets=made, data=data)
+    template = assertions.Template.from_stack(stack)
+    classifiers = template.find_resources("AWS::Glue::Classifier")
+    (crawler,) = template.find_resources("AWS::Glue::Crawler").values()
+    tried = [classifiers.pop(ref["Ref"])["Properties"]["CsvClassifier"] for ref in crawler["Properties"]["Classifiers"]]
+    assert not classifiers
+    assert [(one["Delimiter"], one["QuoteSymbol"], one["ContainsHeader"], one["Name"]) for one in tried] == [
+        ("\t", "'", "PRESENT", "dml-dev-csv-character-9-apostrophe-with-header"),
+        (";", '"', "PRESENT", "dml-dev-csv-semicolon-with-header"),
+        (",", '"', "PRESENT", "dml-dev-csv-with-header"),
+        (",", '"', "ABSENT", "dml-dev-csv-without-header"),
+    ]
 
 
 def test_the_glue_job_should_run_the_same_spark_as_the_cluster_one_run_at_a_time(dev: Synthesized) -> None:
