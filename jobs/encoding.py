@@ -15,7 +15,7 @@ The smoothed label of a category, from its rows on the training side, is
   1999, Data Mining and Knowledge Discovery 3(2)).
 """
 
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -236,7 +236,7 @@ class _Counting:
     def __init__(self, numbers: int, categories: int, classes: int, point: Optional[FixedPoint]) -> None:
         self.numbers, self.categories, self.classes, self.point = numbers, categories, classes, point
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         missing = np.zeros(self.numbers, dtype=np.int64)
         counts: List[Dict[Optional[str], Array]] = [{} for _ in range(self.categories)]
         sample: List[Array] = []
@@ -257,7 +257,10 @@ class _Counting:
                 if len(seen) <= MAX_CATEGORIES:
                     self._count(seen, column, label)
         wide = self.classes or 1
-        cells = [(EVERY_ROW, None, 0, rows, total), *((i, None, 0, int(n), 0) for i, n in enumerate(missing))]
+        cells: List[Tuple[Any, ...]] = [
+            (EVERY_ROW, None, 0, rows, total),
+            *((i, None, 0, int(n), 0) for i, n in enumerate(missing)),
+        ]
         for i, seen in enumerate(counts, start=self.numbers):
             for value, found in seen.items():
                 for k in range(wide):
@@ -296,7 +299,7 @@ class _Coding:
         # A category's bin is looked up by its encoding; a number's is searched for.
         self.classes = classes
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         waiting: List[Tuple[Array, Array]] = []
         rows = 0
         for batch in batches:

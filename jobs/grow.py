@@ -14,7 +14,7 @@ variance, with `min_leaf` rows or more on both sides; of equal ones the first fe
 
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,7 @@ class Route:
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> "Route":
         table = np.array([(n.feature, n.bin, n.left, n.right) for n in nodes], dtype=np.int32).T
-        return cls(*table, depth=max(n.depth for n in nodes))
+        return cls(table[0], table[1], table[2], table[3], depth=max(n.depth for n in nodes))
 
     def down(self, codes: Array, at: Array) -> Array:
         """One step: the nodes that rows at nodes `at` go to; at a leaf they stay."""
@@ -115,7 +115,8 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
         waiting = [i for i in waiting if not classes or np.count_nonzero(nodes[i].counts) > 1]
         if not waiting:
             break
-        route, grown = Route.of(nodes), []
+        route = Route.of(nodes)
+        grown: List[int] = []
         for start in range(0, len(waiting), at_once):
             some = waiting[start : start + at_once]
             for parent, best in zip(some, _best_splits(blocks, route, some, bins, classes, min_leaf)):  # noqa: B905
@@ -179,7 +180,7 @@ def _best_splits(
     slot[list(wanted)] = np.arange(len(wanted))
     shared = blocks.context.broadcast((route, slot))
 
-    def count(part: Iterator[Block]) -> Iterator[Tuple[int, Array]]:
+    def count(part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
         route, slot = shared.value
         totals: Dict[int, Array] = {}
         for block in part:
@@ -189,7 +190,7 @@ def _best_splits(
                     totals[feature] += counted
                 else:
                     totals[feature] = counted
-        return iter(totals.items())
+        return totals.items()
 
     def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
         return item[0], _choose(item[1], classes, min_leaf)

@@ -20,9 +20,13 @@ def read_json(s3: Any, uri: str) -> Optional[Json]:
 
 def write_json(s3: Any, uri: str, value: Json) -> None:
     """Puts `value` at `uri` (s3://bucket/key), in one piece as S3 does."""
+    write_text(s3, uri, json.dumps(value, indent=1, allow_nan=False), "application/json")
+
+
+def write_text(s3: Any, uri: str, text: str, kind: str = "text/markdown; charset=utf-8") -> None:
+    """Puts `text` at `uri` (s3://bucket/key), in one piece as S3 does. `kind` is its media type."""
     bucket, key = _bucket_and_key(uri)
-    body = json.dumps(value, indent=1, allow_nan=False).encode("utf-8")
-    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+    s3.put_object(Bucket=bucket, Key=key, Body=text.encode("utf-8"), ContentType=kind)
 
 
 def _bucket_and_key(uri: str) -> Tuple[str, str]:

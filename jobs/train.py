@@ -5,14 +5,14 @@ import datetime as dt
 import platform
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import boto3
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import catalog, encoding, gate, grow, metrics, registry, split, storage, tree, tune
+from jobs import card, catalog, drift, encoding, gate, grow, metrics, profiling, registry, split, storage, tree, tune
 from jobs.errors import JobError
 from jobs.session import spark_session
 from jobs.settings import Settings, file_of, load
@@ -123,37 +123,50 @@ def train(
     way_out = "run the pipeline, whose prepare stage publishes it."
     table = catalog.find_table(glue, database, "features", way_out)
     rows = read_features(spark, table, settings)
-    trained = fit_and_score(rows.withColumn(split.SIDE, side_of(settings)), settings, clock)
+    sided = rows.withColumn(split.SIDE, side_of(settings))
+    current = registry.current_model(s3, models, settings["name"])
+    before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
+    profile = profiling.profile(sided, settings, reference=before)
+    leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
+    for sentence in leaks:
+        print(f"leak alarm: {sentence}", flush=True)
+    clock.lap("profile")
+    trained = fit_and_score(sided, settings, clock)
     told = {**trained.tree, "run_id": run_id}
     print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
     later = out_of_time(rows, settings, trained.tree["settings"])
     clock.lap("out_of_time")
 
-    current = current_on(rows, s3, models, settings, trained)
+    beside = current_on(rows, s3, current, settings, trained)
     prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
     verdict = gate.judge(
         settings,
         trained.test,
         trained.baseline,
-        current=current,
+        current=beside,
         later=later,
+        leaks=leaks,
         quarantined=prepared.get("quarantined", 0),
         raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
     )
-    report = metrics_report(trained, later, current, settings, run_id, revision, spark.version)
+    report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
     trained.scored.unpersist()
     clock.lap("score")
 
     tree.save_as_mllib(spark, told, trained.totals, encoding.classes_of(settings), f"{home}/model")
-    storage.write_json(s3, f"{home}/tree.json", told)
+    moved = drift.drift(before, profile) if before else None
     clock.lap("save")
-    storage.write_json(s3, f"{home}/metrics.json", {**report, "seconds": clock.seconds})
-    storage.write_json(s3, f"{home}/gate.json", verdict)
+    report["seconds"] = clock.seconds
+    documents = {"tree": told, "metrics": report, "profile": profile, "drift": moved, "gate": verdict}
+    for name, document in documents.items():
+        if document is not None:
+            storage.write_json(s3, f"{home}/{name}.json", document)
+    storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
         "dataset": settings["name"],
         "run_id": run_id,
         "created": report["created"],
-        "files": ["model/", "tree.json", "metrics.json", "gate.json"],
+        "files": ["model/", "model-card.md", *(f"{name}.json" for name, document in documents.items() if document)],
     }
     storage.write_json(s3, f"{home}/manifest.json", manifest)
     said = "passed" if verdict["passed"] else "refused: " + "; ".join(verdict["reasons"])
@@ -193,7 +206,7 @@ def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = 
     train, training = rows.where(F.col(split.SIDE) == split.TRAIN), settings["training"]
     tuning = tune.choose(train, settings) if settings["tune"] else None
     if tuning:
-        training = {**training, **tuning["chosen"]}  # type: ignore[typeddict-item]  # depth and min_leaf
+        training = {**training, **tuning["chosen"]}
         clock.lap("tune")
     learned = encoding.learn(train, settings, labels[split.TRAIN])
     clock.lap("read")
@@ -249,9 +262,10 @@ def out_of_time(rows: DataFrame, settings: Settings, training: Dict[str, Any]) -
     return {**told, **trained.test, "baseline": trained.baseline}
 
 
-def current_on(rows: DataFrame, s3: Any, models: str, settings: Settings, candidate: Trained) -> Optional[gate.Current]:
+def current_on(
+    rows: DataFrame, s3: Any, current: Optional[registry.Registered], settings: Settings, candidate: Trained
+) -> Optional[gate.Current]:
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
-    current = registry.current_model(s3, models, settings["name"])
     if current is None:
         return None
     scores = None
@@ -283,7 +297,7 @@ def metrics_report(
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings["task"], trained.found, encoding.label_column(settings)
     nodes, train = trained.tree["nodes"], trained.labels[split.TRAIN]
-    average = train.mean if task == "regression" else [count / train.rows for count in train.counts]
+    average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
     told: Dict[str, Any] = {
         "dataset": settings["name"],
         "run_id": run_id,

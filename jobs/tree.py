@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Set, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +100,7 @@ class Scorer:
         self.kind = "array<double>" if self.name == PROBABILITIES else "double"
         self.value = np.array([node["value" if self.name == PREDICTION else self.name] for node in nodes])
 
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             at = self.leaves(batch)
             if self.value.ndim == 1:

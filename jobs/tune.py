@@ -1,7 +1,7 @@
-"""Depth and leaf size by a part of the training side, never by the test side: train.py asks it if a dataset has [tune].
+"""Depth and leaf size by a part of the training side, never by the test side; for datasets with [tune].
 
-One tree a leaf size is grown, as deep as the deepest candidate; cut off at each depth it gives the figures of that depth
-too, since a tree grown level by level is the same down to there. So what is paid for is the leaf sizes, not the depths.
+One tree a leaf size is grown, as deep as the deepest candidate; cut off at each depth it gives that depth's figures
+too, since a tree grown level by level is the same down to there: what is paid for is the leaf sizes, not the depths.
 """
 
 from typing import Any, Dict, List

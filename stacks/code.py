@@ -85,7 +85,7 @@ def notes(scope: Construct, environment: Environment, datasets: Sequence[Dataset
 
 
 def write_notes(folder: Path, environment: Environment, datasets: Sequence[Dataset]) -> None:
-    """Write the notes as Zeppelin reads them, in a folder for each dataset: those for all, and its own below its name."""
+    """Write the notes as Zeppelin reads them, in a folder for each dataset: those for all, and its own."""
     # An empty zip cannot be unpacked, so there is always something in it.
     Path(folder, "README").write_text("Copied to the workspace bucket by cluster/bootstrap.sh\n", encoding="utf-8")
     for dataset in datasets:
