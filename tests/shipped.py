@@ -23,6 +23,17 @@ from tests.jobs import points
 TOLD = {"prepare": ("lake",), "train": ("models",), "predict": ("models", "lake", "table")}
 
 
+def role(aws: Clients, name: str, *statements: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a new role that may do what these policy statements say."""
+    trust = {"Effect": "Allow", "Principal": {"Service": "glue.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    made = aws("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    aws("iam").put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=document)
+    assumed = aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"]
+    names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "SessionToken"}
+    return {f"AWS_{name}": assumed[key] for name, key in names.items()}
+
+
 class Points(Dataset):
     """The points, which have no folder in datasets/."""
 
