@@ -56,6 +56,7 @@ MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
+KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -189,6 +190,8 @@ class SparkProcess:
             return Outcome(exit_code or 1, "The job was stopped.")
         if exit_code == 0:
             return Outcome(0, "")
+        if exit_code == 128 + signal.SIGKILL:
+            return Outcome(exit_code, KILLED)
         with self._log.open("rb") as log:
             log.seek(max(self._log.stat().st_size - LOG_TAIL, 0))
             text = log.read().decode(errors="replace")

@@ -11,6 +11,8 @@ from tests.faults.proxy import Proxy
 from tests.jobs import points
 from tests.shipped import Shipped
 
+EVERYTHING = {"Effect": "Allow", "Action": ["s3:*", "glue:*"], "Resource": "*"}
+
 
 @pytest.fixture(scope="session")
 def running_proxy(cloud: Cloud) -> Iterator[Proxy]:
