@@ -3,12 +3,16 @@
 For tests of what becomes of a whole job, as a program of its own, when the world around it is not kind.
 """
 
+import io
 import json
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from datasets import Dataset
 from dml.local.cloud import Cloud
@@ -23,9 +27,11 @@ from tests.jobs import points
 TOLD = {"prepare": ("lake",), "train": ("models",), "predict": ("models", "lake", "table")}
 
 
-def role(aws: Clients, name: str, *statements: Mapping[str, Any]) -> dict[str, str]:
+def role(
+    aws: Clients, name: str, *statements: Mapping[str, Any], service: str = "glue.amazonaws.com"
+) -> dict[str, str]:
     """The keys of a new role that may do what these policy statements say."""
-    trust = {"Effect": "Allow", "Principal": {"Service": "glue.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    trust = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     made = aws("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     aws("iam").put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=document)
@@ -155,3 +161,7 @@ class Shipped:
         bucket, _, prefix = location.removeprefix("s3://").partition("/")
         keys = [key for key in self.keys(bucket, prefix) if key.endswith(".parquet")]
         return {key: self.s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+    def rows(self, location: str, key: str) -> pa.Table:
+        """The rows of these files, ordered by a column."""
+        return pa.concat_tables(pq.read_table(io.BytesIO(file)) for file in self.files(location).values()).sort_by(key)

@@ -1,6 +1,5 @@
 """The three jobs on a real cluster, a standalone one on loopback: what `local[*]` hides would show here."""
 
-import io
 import os
 import random
 import re
@@ -10,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dml.local.cloud import Cloud
@@ -144,18 +141,13 @@ def test_a_cluster_should_grow_the_tree_that_one_process_grows(trained: Shipped)
 
 def test_a_cluster_should_predict_row_by_row_what_one_process_predicts(trained: Shipped, cluster: Standalone) -> None:
     on_cluster(trained, cluster, "predict", "pc1")
-    there = predictions(trained)
+    there = trained.rows(trained.location("predictions"), "id")
     trained.run("predict", "pp1", process=Submitted, settings=IN_ONE_PROCESS)
-    here = predictions(trained)
+    here = trained.rows(trained.location("predictions"), "id")
     assert there.column("id").to_pylist() == list(range(ROWS))
     assert there.equals(here)
     sides = there.column("side").to_pylist()
     assert sides.count("test") == trained.model("c1", "metrics.json")["rows"]["test"]
-
-
-def predictions(shipped: Shipped) -> pa.Table:
-    files = shipped.files(shipped.location("predictions"))
-    return pa.concat_tables(pq.read_table(io.BytesIO(file)) for file in files.values()).sort_by("id")
 
 
 def test_an_executor_killed_in_mid_fit_should_change_nothing_but_the_time(

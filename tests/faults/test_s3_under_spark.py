@@ -18,8 +18,8 @@ def test_short_faults_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy
     ]
     shipped.run("prepare", "shaky", endpoint=proxy.endpoint)
     assert [(fault.path, fault.seen) for fault in proxy.faults] == [(fault.path, fault.times) for fault in proxy.faults]
-    whole, shaky = (shipped.files(f"s3://{shipped.lake}/points/features/{run}/") for run in ("r1", "shaky"))
-    assert list(shaky.values()) == list(whole.values())
+    whole, shaky = (shipped.rows(f"s3://{shipped.lake}/points/features/{run}/", "id") for run in ("r1", "shaky"))
+    assert shaky.equals(whole)
     assert shipped.location("features").endswith("/shaky/")
 
 
