@@ -5,9 +5,10 @@ For tests of what becomes of a whole job, as a program of its own, when the worl
 
 import io
 import json
+import random
 import shutil
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,15 @@ def role(
     assumed = aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"]
     names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "SessionToken"}
     return {f"AWS_{name}": assumed[key] for name, key in names.items()}
+
+
+def many_points(count: int) -> Iterator[str]:
+    """CSV lines of points that take a deep tree: lateness rises with x, at another place for each of 12 colours."""
+    chance = random.Random(7)  # noqa: S311  # the same points every time
+    for i in range(count):
+        x, colour = chance.random() * 10, chance.randrange(12)
+        late = chance.random() < (0.85 if (x + colour / 2) % 5 > 2.5 else 0.1)
+        yield f"{i},2024-01-0{1 + i * 4 // count},{x:.6f},c{colour},{20 if late else 3}"
 
 
 class Points(Dataset):

@@ -39,6 +39,7 @@ class Standalone:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(exist_ok=True)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._port, self._web_port = free_port(), free_port()
         self.python = self._make_python()
@@ -58,8 +59,8 @@ class Standalone:
             end_session(process.pid)
             process.wait()
 
-    def settings(self, **more: str) -> dict[str, str]:
-        """What a job must be told to run here; dots in the names of `more` are written as underscores."""
+    def settings(self) -> dict[str, str]:
+        """What a job must be told to run here."""
         return {
             "spark.master": f"spark://127.0.0.1:{self._port}",
             "spark.executor.memory": "512m",
@@ -70,7 +71,6 @@ class Standalone:
             # A job that starts before its second executor is there would cut its data into fewer pieces.
             "spark.default.parallelism": str(WORKERS),
             "spark.scheduler.minRegisteredResourcesRatio": "1.0",
-            **{key.replace("_", "."): value for key, value in more.items()},
         }
 
     def executors(self) -> list[int]:

@@ -1,7 +1,6 @@
 """The three jobs on a real cluster, a standalone one on loopback: what `local[*]` hides would show here."""
 
 import os
-import random
 import re
 import signal
 import threading
@@ -15,7 +14,7 @@ from dml.local.cloud import Cloud
 from dml.local.spark import Outcome
 from tests.distributed.standalone import Standalone, Submitted, events, until
 from tests.embedded import Clients
-from tests.shipped import Shipped
+from tests.shipped import Shipped, many_points
 
 ROWS = 260_000  # prepare.py makes a second file of them, so that both executors have something to do
 # A column of doubles, a fiftieth of what the jobs read, would not fit: a job that fetches rows to the driver fails.
@@ -53,18 +52,9 @@ def shipped(cloud: Cloud, aws: Clients, cluster: Standalone, tmp_path_factory: p
     """The points with their features, made on the cluster as run c1."""
     changes = [("depth = 3", "depth = 6"), ("suspicious_auc = 0.95", "suspicious_auc = 0.99")]
     made = Shipped(cloud, aws, tmp_path_factory.mktemp("cluster"), "cluster", *changes)
-    made.upload(list(lines(ROWS)))
+    made.upload(list(many_points(ROWS)))
     on_cluster(made, cluster, "prepare", "c1")
     return made
-
-
-def lines(count: int) -> Iterator[str]:
-    """CSV lines of points that take a deep tree: lateness rises with x, at another place for each of 12 colours."""
-    chance = random.Random(7)  # noqa: S311  # the same points every time
-    for i in range(count):
-        x, colour = chance.random() * 10, chance.randrange(12)
-        late = chance.random() < (0.85 if (x + colour / 2) % 5 > 2.5 else 0.1)
-        yield f"{i},2024-01-0{1 + i * 4 // count},{x:.6f},c{colour},{20 if late else 3}"
 
 
 def on_cluster(shipped: Shipped, cluster: Standalone, job: str, run_id: str) -> list[dict[str, Any]]:
