@@ -2,7 +2,6 @@
 
 import json
 import re
-from typing import Any
 
 import pytest
 
@@ -86,5 +85,7 @@ def test_a_table_that_cannot_be_read_should_be_named_with_the_way_out(
 
 
 def test_none_of_these_should_leave_anything(told: dict[str, list[str]], shipped: Shipped) -> None:
-    runs: set[Any] = {key.split("/")[1] for key in shipped.keys(shipped.models, "points/")}
-    assert runs == {"r1", "CURRENT.json"}
+    cases = {name.partition(" ")[2] for name in told}
+    for bucket, folder in ((shipped.models, ""), (shipped.lake, "runs/"), (shipped.lake, "predictions/")):
+        found = {key.removeprefix(f"points/{folder}").split("/")[0] for key in shipped.keys(bucket, f"points/{folder}")}
+        assert found and found.isdisjoint(cases)
