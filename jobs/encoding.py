@@ -2,7 +2,7 @@
 
 What is learned is a list of JSON objects, one a feature (`features` in tree.json), and the only thing that scoring
 needs besides the tree. For every task:
-- a number that is missing (NULL, NaN, infinite) becomes MISSING, below every value that occurs, so missing rows go left;
+- a number that is missing (NULL, NaN, infinite) becomes MISSING, below every value that occurs: missing rows go left;
 - a category becomes a number by its smoothed label, as if `m` more rows of the average kind had been seen in it
   (Micci-Barreca 2001, SIGKDD Explorations 3(1)); a missing one is a category of its own, one that training has not
   seen is of the average kind.
@@ -60,7 +60,7 @@ class Labels(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """`features` as in tree.json; `thresholds` between the bins of each; `point` is how a regression's label is rounded."""
+    """`features` as in tree.json; `thresholds` between the bins of each; `point` rounds a regression's labels."""
 
     features: List[Feature]
     thresholds: List[Array]

@@ -2,7 +2,7 @@
 
 MLlib's own trainer merges sibling leaves that predict the same class, and with them goes the ranking (SPARK-3159; no
 switch in 3.5), and much of its time goes into objects, one a row. This one keeps a partition's rows as one array of bin
-numbers, a byte a value, and counts with NumPy. What it makes is an ordinary tree, saved as an MLlib model (jobs/tree.py).
+numbers, a byte a value, and counts with NumPy. What it makes is an ordinary tree, saved as MLlib's (jobs/tree.py).
 
 Rows never leave the executors: a level brings back the best split of each node and feature. Counts and sums are whole
 numbers (see `FixedPoint`), so the tree does not depend on the order in which partitions are added up, on how many there

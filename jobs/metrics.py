@@ -1,6 +1,6 @@
 """How good predictions are, exactly, from small tables: what a leaf says, against what its rows turned out to be.
 
-A tree says as many things as it has leaves, so one `groupBy` holds all that the metrics need, ties included; Spark's own
+A tree says as many things as it has leaves, so one `groupBy` holds all that the metrics need, ties included; Spark's
 evaluator bins the curve and keeps no ties. Every function here but `outcomes` and `slices` is plain NumPy.
 """
 

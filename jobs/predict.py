@@ -86,9 +86,10 @@ def predict(
             )
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(glue, database, table, way_out)
-        predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
         location = f"{home}/predictions/{run_id}/"
-        predictions.write.mode("overwrite").parquet(location)
+        with catalog.reading(source):
+            predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
+            predictions.write.mode("overwrite").parquet(location)
         written = spark.read.parquet(location)
         counts = {}
         if model.task != "regression":

@@ -181,7 +181,7 @@ def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: i
 
 
 def check_rows(features: DataFrame, settings: Settings) -> int:
-    """The number of rows. Raises JobError unless there are some, each key once and complete, each label as it must be."""
+    """The number of rows. Raises JobError unless there are some, each key once and complete, each label right."""
     file = f"datasets/{settings['name']}/prepare.sql"
     label, keys = settings["label"]["column"], settings["keys"]
     fits, meant = label_rule(settings)

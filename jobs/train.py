@@ -122,36 +122,37 @@ def train(
         return
     way_out = "run the pipeline, whose prepare stage publishes it."
     table = catalog.find_table(glue, database, "features", way_out)
-    rows = read_features(spark, table, settings)
-    sided = rows.withColumn(split.SIDE, side_of(settings))
-    current = registry.current_model(s3, models, settings["name"])
-    before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
-    profile = profiling.profile(sided, settings, reference=before)
-    leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
-    for sentence in leaks:
-        print(f"leak alarm: {sentence}", flush=True)
-    clock.lap("profile")
-    trained = fit_and_score(sided, settings, clock)
-    told = {**trained.tree, "run_id": run_id}
-    print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
-    later = out_of_time(rows, settings, trained.tree["settings"])
-    clock.lap("out_of_time")
+    with catalog.reading(table):
+        rows = read_features(spark, table, settings)
+        sided = rows.withColumn(split.SIDE, side_of(settings))
+        current = registry.current_model(s3, models, settings["name"])
+        before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
+        profile = profiling.profile(sided, settings, reference=before)
+        leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
+        for sentence in leaks:
+            print(f"leak alarm: {sentence}", flush=True)
+        clock.lap("profile")
+        trained = fit_and_score(sided, settings, clock)
+        told = {**trained.tree, "run_id": run_id}
+        print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
+        later = out_of_time(rows, settings, trained.tree["settings"])
+        clock.lap("out_of_time")
 
-    beside = current_on(rows, s3, current, settings, trained)
-    prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
-    verdict = gate.judge(
-        settings,
-        trained.test,
-        trained.baseline,
-        current=beside,
-        later=later,
-        leaks=leaks,
-        quarantined=prepared.get("quarantined", 0),
-        raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
-    )
-    report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
-    trained.scored.unpersist()
-    clock.lap("score")
+        beside = current_on(rows, s3, current, settings, trained)
+        prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
+        verdict = gate.judge(
+            settings,
+            trained.test,
+            trained.baseline,
+            current=beside,
+            later=later,
+            leaks=leaks,
+            quarantined=prepared.get("quarantined", 0),
+            raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
+        )
+        report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
+        trained.scored.unpersist()
+        clock.lap("score")
 
     tree.save_as_mllib(spark, told, trained.totals, encoding.classes_of(settings), f"{home}/model")
     moved = drift.drift(before, profile) if before else None
