@@ -12,9 +12,10 @@ The split is that of CART (Breiman et al. 1984) and of MLlib: the largest decrea
 variance, with `min_leaf` rows or more on both sides; of equal ones the first feature's lowest threshold.
 """
 
+import uuid
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +93,10 @@ class Route:
         goes_left = codes[np.maximum(feature, 0), np.arange(len(at))] <= self.bin[at]
         return np.where(feature < 0, at, np.where(goes_left, self.left[at], self.right[at]))
 
-    def to_leaves(self, codes: Array) -> Array:
-        at = np.zeros(codes.shape[1], dtype=np.int32)
-        for _ in range(self.depth):
+    def to_leaves(self, codes: Array, at: Optional[Array] = None, steps: Optional[int] = None) -> Array:
+        """The leaf that each row is in; from nodes `at`, which are `steps` above the deepest leaves, or from the root."""
+        at = np.zeros(codes.shape[1], dtype=np.int32) if at is None else at
+        for _ in range(self.depth if steps is None else steps):
             at = self.down(codes, at)
         return at
 
@@ -109,7 +111,7 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
         return nodes
     smallest = SMALLEST_GAIN * _impurity(nodes[0].counts, classes) if classes else 0.0
     at_once = max(1, PASS_BYTES // (sum(bins) * (classes or 2) * 8))
-    waiting = [0]
+    tree, waiting = uuid.uuid4().hex, [0]
     for level in range(depth):
         waiting = [i for i in waiting if rows_of(nodes[i].counts, classes) >= 2 * min_leaf]
         waiting = [i for i in waiting if not classes or np.count_nonzero(nodes[i].counts) > 1]
@@ -119,7 +121,7 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
         grown: List[int] = []
         for start in range(0, len(waiting), at_once):
             some = waiting[start : start + at_once]
-            for parent, best in zip(some, _best_splits(blocks, route, some, bins, classes, min_leaf)):  # noqa: B905
+            for parent, best in zip(some, _best_splits(blocks, tree, route, some, bins, classes, min_leaf)):  # noqa: B905
                 gain, feature, cut, left = best
                 if gain <= smallest:
                     continue
@@ -172,19 +174,40 @@ def _impurity(counts: Array, classes: int) -> float:
     return float(1 - (shares**2).sum())
 
 
+# On an executor: where the rows of a block were a level ago, by tree, partition and block. What isn't there, since another
+# worker had it or died, is found from the root.
+_places: Dict[str, Dict[Tuple[int, int], Tuple[int, Array]]] = {}
+
+
+def _leaves(tree: str, key: Tuple[int, int], block: Block, route: Route) -> Array:
+    if tree not in _places:
+        _places.clear()
+    known = _places.setdefault(tree, {})
+    depth, at = known.get(key, (0, None))
+    at = route.to_leaves(block.codes, at, route.depth - depth)
+    known[key] = route.depth, at
+    return at
+
+
 def _best_splits(
-    blocks: "RDD[Block]", route: Route, wanted: Sequence[int], bins: Sequence[int], classes: int, min_leaf: int
+    blocks: "RDD[Block]",
+    tree: str,
+    route: Route,
+    wanted: Sequence[int],
+    bins: Sequence[int],
+    classes: int,
+    min_leaf: int,
 ) -> List[Tuple[float, int, int, Array]]:
     """For each wanted node the gain of its best split, its feature and bin, and the counts that go left."""
     slot = np.full(len(route.feature), len(wanted), dtype=np.int32)
     slot[list(wanted)] = np.arange(len(wanted))
     shared = blocks.context.broadcast((route, slot))
 
-    def count(part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
+    def count(partition: int, part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
         route, slot = shared.value
         totals: Dict[int, Array] = {}
-        for block in part:
-            at = slot[route.to_leaves(block.codes)]
+        for i, block in enumerate(part):
+            at = slot[_leaves(tree, (partition, i), block, route)]
             for feature, counted in _histograms(block, at, len(wanted), bins, classes):
                 if feature in totals:
                     totals[feature] += counted
@@ -195,7 +218,7 @@ def _best_splits(
     def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
         return item[0], _choose(item[1], classes, min_leaf)
 
-    found = dict(blocks.mapPartitions(count).reduceByKey(np.add).map(best).collect())
+    found = dict(blocks.mapPartitionsWithIndex(count).reduceByKey(np.add).map(best).collect())
     shared.unpersist()
     features = sorted(found)
     winners = np.stack([found[feature][0] for feature in features]).argmax(axis=0)
@@ -207,44 +230,44 @@ def _best_splits(
 
 
 def _histograms(block: Block, at: Array, slots: int, bins: Sequence[int], classes: int) -> Iterator[Tuple[int, Array]]:
-    """For each feature: slot x bin x class counts; or slot x bin x (rows, sum). `at`: the slot of each row."""
+    """For each feature: slot x class x bin, the rows; of a regression slot x (rows, sum) x bin. `at`: rows' slots."""
     kept = np.flatnonzero(at < slots)
     codes, label = block.codes, block.label
     if len(kept) < 0.9 * len(at):  # else rows of finished nodes are counted too, in a slot that is thrown away
         at, codes, label = at[kept], codes[:, kept], label[kept]
-    base = at.astype(np.int64)
+    cell = at.astype(np.int64) * classes + label if classes else at.astype(np.int64)
+    wide = classes or 1
+    first: Dict[int, Array] = {}  # of a row's own bins, by their number
     for feature, size in enumerate(bins):
         if size < 2:
             continue
-        index = base * (size * (classes or 1))
+        if size not in first:
+            first = {size: cell * size}
+        index, length = first[size] + codes[feature], slots * wide * size
+        rows = np.bincount(index, minlength=length + wide * size)[:length].reshape(slots, wide, size)
         if classes:
-            index += label
-            index += np.multiply(codes[feature], classes, dtype=np.int64)
-            counted = np.bincount(index, minlength=(slots + 1) * size * classes)[: slots * size * classes]
-            yield feature, counted.reshape(slots, size, classes)
+            yield feature, rows
         else:
-            index += codes[feature]
-            rows = np.bincount(index, minlength=(slots + 1) * size)[: slots * size]
-            total = np.bincount(index, weights=label, minlength=(slots + 1) * size)[: slots * size]
-            yield feature, np.stack([rows, total.astype(np.int64)], axis=-1).reshape(slots, size, 2)
+            total = np.bincount(index, weights=label, minlength=length + size)[:length]
+            yield feature, np.concatenate([rows, total.astype(np.int64).reshape(slots, 1, size)], axis=1)
 
 
 def _choose(histogram: Array, classes: int, min_leaf: int) -> Tuple[Array, Array, Array]:
     """The best cut of one feature in each slot: gain (-1 if none is allowed), bin, counts that go left."""
-    left = np.cumsum(histogram, axis=1)
-    total = left[:, -1:]
-    left = left[:, :-1]
+    left = np.cumsum(histogram, axis=2)
+    total = left[:, :, -1:]
+    left = left[:, :, :-1]
     right = total - left
     if classes:
-        rows_left, rows_right = left.sum(axis=-1), right.sum(axis=-1)
-        squares = [np.einsum("sbk,sbk->sb", part, part, dtype=np.float64) for part in (left, right, total)]
+        rows_left, rows_right = left.sum(axis=1), right.sum(axis=1)
+        squares = [np.square(part, dtype=np.float64).sum(axis=1) for part in (left, right, total)]
     else:
-        rows_left, rows_right = left[..., 0], right[..., 0]
-        squares = [part[..., 1].astype(np.float64) ** 2 for part in (left, right, total)]
+        rows_left, rows_right = left[:, 0], right[:, 0]
+        squares = [np.square(part[:, 1], dtype=np.float64) for part in (left, right, total)]
     rows = rows_left + rows_right
     better = squares[0] / np.maximum(rows_left, 1) + squares[1] / np.maximum(rows_right, 1)
     gain = (better - squares[2] / np.maximum(rows, 1)) / np.maximum(rows, 1)
     gain[(rows_left < min_leaf) | (rows_right < min_leaf)] = -1
     cut = gain.argmax(axis=1)
     each = np.arange(len(gain))
-    return gain[each, cut], cut, left[each, cut]
+    return gain[each, cut], cut, left[each, :, cut]

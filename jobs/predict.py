@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from jobs import catalog, registry, split, storage
 from jobs.errors import JobError
 from jobs.metrics import THRESHOLD
-from jobs.session import spark_session
+from jobs.session import size_batches, spark_session
 from jobs.settings import Settings, file_of, load
 from jobs.tree import PREDICTION, PROBABILITIES, PROBABILITY
 
@@ -126,6 +126,7 @@ def score(rows: DataFrame, model: registry.Registered, settings: Settings, name:
             f"Table {name} has no column {', '.join(lacking)}, which the model of run {model.run_id} needs as key or "
             f"feature ({file_of(settings)}): score a table that was made by this dataset's prepare.sql."
         )
+    size_batches(rows.sparkSession, len(needed))
     training = settings["training"]
     side = split.side(settings["keys"], training["test_share"], training["seed"])
     scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings["keys"]], side.alias(split.SIDE)])

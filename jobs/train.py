@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs import card, catalog, drift, encoding, gate, grow, metrics, profiling, registry, split, storage, tree, tune
 from jobs.errors import JobError
-from jobs.session import spark_session
+from jobs.session import size_batches, spark_session
 from jobs.settings import Settings, file_of, load
 
 
@@ -201,6 +201,7 @@ def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = 
     part of the training side. Raises JobError if a side has no rows, or one label only.
     """
     clock, classes = clock or Clock(), encoding.classes_of(settings)
+    size_batches(rows.sparkSession, len(rows.columns))
     labels = encoding.labels(rows, split.SIDE, settings)
     for side in (split.TRAIN, split.TEST):
         encoding.require_variety(labels.get(side), settings, f"the {'training' if side == split.TRAIN else side} side")
