@@ -113,6 +113,7 @@ class Features(_Part):
 class Training(_Part):
     depth: int = Field(ge=1, le=30)  # MLlib's own limit is 30
     min_leaf: int = Field(ge=1)
+    # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
     smoothing: float = Field(gt=0)
     bins: int = Field(ge=2, le=255, default=128)  # candidate splits of a feature are one fewer
     test_share: float = Field(gt=0, lt=1, default=0.2)

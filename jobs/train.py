@@ -230,7 +230,7 @@ def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = 
         "unit": settings["label"]["unit"],
         "settings": training,
         "features": learned.features,
-        "nodes": tree.describe(nodes, learned, classes, totals),
+        "nodes": tree.describe(nodes, learned, classes, totals, training["smoothing"]),
     }
     kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
     test = rows.where(F.col(split.SIDE) == split.TEST)

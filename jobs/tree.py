@@ -11,25 +11,26 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.encoding import MISSING, Feature, Learned, feature_columns, matrix
-from jobs.grow import Array, Node
+from jobs.grow import Array, Node, smoothed
 
 Told = Dict[str, Any]
 NAMED = 6  # categories that a condition names before it only counts the rest
 LEAF, PROBABILITY, PROBABILITIES, PREDICTION = "leaf", "probability", "probabilities", "prediction"
 
 
-def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array) -> List[Told]:
+def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array, smoothing: float) -> List[Told]:
     """The nodes as tree.json has them, root first: rows, value and, unless it is a leaf, the condition that leads left.
 
-    `totals`: what the training rows add up to in each node, as of `grow.leaf_counts`. A threshold on an encoded
+    `totals`: what the training rows add up to in each node, as of `grow.summed_up`; values are smoothed. A threshold on an encoded
     category is told as the set of categories that go left, of those that get so far.
     """
     told: List[Told] = []
+    says = smoothed(nodes, totals, classes, smoothing)
     everything = {i: set(f["encoding"]) for i, f in enumerate(learned.features) if f["kind"] == "category"}
     waiting: List[Tuple[Node, Dict[int, Set[str]]]] = [(nodes[0], everything)]
     while waiting:
         node, reaching = waiting.pop()
-        entry: Told = {"id": node.id, "depth": node.depth, **_value(totals[node.id], learned, classes)}
+        entry: Told = {"id": node.id, "depth": node.depth, **_value(totals[node.id], says[node.id], learned, classes)}
         told.append(entry)
         if node.feature < 0:
             continue
@@ -139,6 +140,8 @@ def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, 
         stats = [float(x) for x in totals[node["id"]]]
         if tree["task"] == "binary":  # rows, sum and sum of squares of a 0/1 label
             stats = [stats[0] + stats[1], stats[1], stats[1]]
+        elif tree["task"] == "multiclass":  # MLlib makes the probabilities of them
+            stats = [share * node["rows"] for share in node[PROBABILITIES]]
         value = _mllib_value(node, tree["task"])
         inner = "feature" in node
         split = (index[node["feature"]], [node["threshold"]], -1) if inner else (-1, [], -1)
@@ -176,18 +179,20 @@ def _mllib_value(node: Told, task: str) -> float:
     return float(node[PROBABILITY if task == "binary" else "value"])
 
 
-def _value(totals: Array, learned: Learned, classes: int) -> Told:
+def _value(totals: Array, says: Any, learned: Learned, classes: int) -> Told:
     """Rows, impurity, and what the node says."""
+    unit = _unit_of_impurity(learned, classes)
     if classes:
-        rows = int(totals.sum())
-        shares = [float(count) / rows for count in totals]
-        value: Told = {PROBABILITY: shares[1]} if classes == 2 else {PROBABILITIES: shares}
-        impurity = (1 - sum(share**2 for share in shares)) * _unit_of_impurity(learned, classes)
-        return {"rows": rows, **value, "impurity": impurity}
+        value: Told = {PROBABILITY: float(says[1])} if classes == 2 else {PROBABILITIES: [float(p) for p in says]}
+        return {
+            "rows": int(totals.sum()),
+            **value,
+            "impurity": unit * (1 - float(((totals / totals.sum()) ** 2).sum())),
+        }
     assert learned.point is not None  # noqa: S101  # a regression has one
-    rows = int(totals[0])
-    variance = max(float(totals[2]) / rows - (float(totals[1]) / rows) ** 2, 0.0) * _unit_of_impurity(learned, classes)
-    return {"rows": rows, "value": learned.point.sum(rows, float(totals[1])) / rows, "impurity": variance}
+    rows, total, squares = (float(x) for x in totals)
+    variance = max(squares / rows - (total / rows) ** 2, 0.0)
+    return {"rows": int(rows), "value": learned.point.sum(1, float(says)), "impurity": unit * variance}
 
 
 def _unit_of_impurity(learned: Learned, classes: int) -> float:

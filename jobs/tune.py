@@ -36,9 +36,10 @@ def choose(train: DataFrame, settings: Settings) -> Dict[str, Any]:
     for min_leaf in sorted(set(tuning["min_leaves"])):
         nodes = grow.grow(blocks, bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)
         seen, unseen = (grow.summed_up(nodes, grow.leaf_counts(rows, nodes, classes)) for rows in (blocks, validation))
+        says = grow.smoothed(nodes, seen, classes, settings["training"]["smoothing"])
         for depth in sorted(set(tuning["depths"])):
             ends = [node.id for node in nodes if node.depth == depth or (node.depth < depth and node.feature < 0)]
-            figure = _loss(seen[ends], unseen[ends], classes, learned)
+            figure = _loss(says[ends], unseen[ends], classes, learned)
             tried.append({"depth": depth, "min_leaf": min_leaf, metrics.MAIN[settings["task"]]: figure})
     blocks.unpersist()
     validation.unpersist()
@@ -52,13 +53,11 @@ def choose(train: DataFrame, settings: Settings) -> Dict[str, Any]:
     }
 
 
-def _loss(seen: grow.Array, unseen: grow.Array, classes: int, learned: encoding.Learned) -> float:
-    """Log loss, or RMSE, of the rows `unseen` if each leaf says what it has `seen`. Both as of `grow.leaf_counts`."""
+def _loss(says: grow.Array, unseen: grow.Array, classes: int, learned: encoding.Learned) -> float:
+    """Log loss, or RMSE, of the rows `unseen` (as of `grow.leaf_counts`) if each leaf says `says`."""
     if classes:
-        says = np.clip(seen / seen.sum(axis=1, keepdims=True), metrics.CLIP, 1)
-        return float(-(unseen * np.log(says)).sum() / unseen.sum())
+        return float(-(unseen * np.log(np.clip(says, metrics.CLIP, 1))).sum() / unseen.sum())
     assert learned.point is not None  # noqa: S101  # a regression has one
-    says = seen[:, 1] / seen[:, 0]
     rows, total, squares = unseen.T
     squared = (squares - 2 * says * total + rows * says**2).sum() / rows.sum()
     return float(np.sqrt(max(squared, 0.0)) * learned.point.step)

@@ -27,7 +27,12 @@ CASES = {
 
 
 def grown(
-    spark: SparkSession, rows: list[tuple[Any, ...]], depth: int, settings: Settings | None = None, kind: str = "int"
+    spark: SparkSession,
+    rows: list[tuple[Any, ...]],
+    depth: int,
+    settings: Settings | None = None,
+    kind: str = "int",
+    smoothing: float = 0.0,
 ) -> tuple[tree.Told, Any, DataFrame]:
     """tree.json of all rows, the nodes' totals, and the rows."""
     settings = settings or points.settings()
@@ -42,7 +47,7 @@ def grown(
     totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
     blocks.unpersist()
     told = {"task": settings["task"], "classes": settings["label"]["classes"], "features": learned.features}
-    return {**told, "nodes": tree.describe(nodes, learned, classes, totals)}, totals, frame
+    return {**told, "nodes": tree.describe(nodes, learned, classes, totals, smoothing)}, totals, frame
 
 
 def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(spark: SparkSession) -> None:
@@ -72,6 +77,19 @@ def test_several_classes_should_each_have_their_share(spark: SparkSession) -> No
     assert root["probabilities"] == [0.5, 0.25, 0.25]
     assert left["probabilities"] == [pytest.approx(2 / 3), pytest.approx(1 / 3), 0]
     assert right["probabilities"] == [0, 0, 1]
+
+
+def test_a_leaf_should_be_as_sure_as_its_rows_allow(spark: SparkSession) -> None:
+    rows = [(1.0, "red", 0), (1.0, "red", 0), (1.0, "red", 0), (2.0, "red", 1), (3.0, "red", 0)]
+    root, left, right, low, high = grown(spark, rows, depth=2, smoothing=2.0)[0]["nodes"]
+    assert root["probability"] == 1 / 5
+    assert left["probability"] == pytest.approx((0 + 2 * 1 / 5) / (3 + 2))
+    assert right["probability"] == pytest.approx((1 + 2 * 1 / 5) / (2 + 2))
+    assert low["probability"] == pytest.approx((1 + 2 * right["probability"]) / (1 + 2))
+    assert high["probability"] == pytest.approx((0 + 2 * right["probability"]) / (1 + 2))
+    assert [node["rows"] for node in (root, left, right)] == [5, 3, 2]
+    values = grown(spark, [(1.0, "red", 2.0), (2.0, "red", 8.0)], 1, points.regression(), "double", smoothing=1.0)
+    assert [node["value"] for node in values[0]["nodes"]] == pytest.approx([5.0, (2 + 5) / 2, (8 + 5) / 2])
 
 
 def test_a_threshold_on_an_encoding_should_be_told_as_sets_of_categories(spark: SparkSession) -> None:
@@ -125,7 +143,7 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
     rows = [
         (None if i % 13 == 0 else float(i % 10), (None, "red", "green", "blue")[i % 4], label(i)) for i in range(300)
     ]
-    told, totals, frame = grown(spark, rows, 6, settings, kind)
+    told, totals, frame = grown(spark, rows, 6, settings, kind, smoothing=4.0)
     assert len(told["nodes"]) > 15
     tree.save_as_mllib(spark, told, totals, encoding.classes_of(settings), tmp_path.as_uri())
     loader = DecisionTreeClassificationModel if task == "multiclass" else DecisionTreeRegressionModel
