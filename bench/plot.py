@@ -35,7 +35,7 @@ def draw(points: Path, picture: Path) -> None:
     low = min((p["seconds"][1] for p in told["points"]), default=1)
     high = max((p["seconds"][2] for p in told["points"]), default=10)
     seconds.set_xlim(low / 1.5, high * 1.5)
-    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low / 1.5 <= t <= high * 1.5]
+    ticks = [t for t in (0.3, 1, 3, 10, 30, 100, 300, 1000, 3000) if low / 1.5 <= t <= high * 1.5]
     seconds.set_xticks(ticks)
     seconds.xaxis.set_minor_formatter(NullFormatter())
     seconds.set_yticks(range(len(titles)), titles)
