@@ -16,6 +16,7 @@ import io
 import json
 import math
 import sys
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -224,7 +225,9 @@ def score_csv(
             on_progress(rows)
     except UnicodeDecodeError as error:
         raise ScoringError(f"{name} is not UTF-8 text ({error.reason}): save or convert it as UTF-8.") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except csv.Error as error:
+        raise ScoringError(f"{name} is not readable as CSV: {error}.") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
     unseen = {n: (t.unseen_rows, t.example) for n, t in tables.items() if isinstance(t, _Categories) and t.unseen_rows}
     return Scored(rows, unseen)
