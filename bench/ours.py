@@ -47,7 +47,7 @@ def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str,
     rows = spark.read.parquet(str(features)).select(*dict.fromkeys(names)).withColumn("side", side_of())
     trained = train.fit_and_score(rows, own, clock)
     test = trained.test
-    told = {"rows": test["rows"], "positives": trained.positives["test"]}
+    told = {"rows": test["rows"], "positives": trained.labels["test"].counts[1]}
     return told | {"auc": test["auc"], "log_loss": test["log_loss"]}, clock.seconds
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
-from dml import data, dataset, report, screen, status
+from dml import data, dataset, report, score, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -98,19 +98,47 @@ def run(
 
 @app.command()
 def predict(
-    dataset: DatasetArgument = "nyc_flights",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file with the features."),
+    ] = "nyc_flights",
     table: Annotated[
-        str, typer.Option(help="The catalog table to score; it needs the model's feature columns.")
+        str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
     ] = "features",
+    dataset: Annotated[str, typer.Option(help="FILE: whose current model scores it.")] = "nyc_flights",
+    model: Annotated[
+        Path | None, typer.Option(help="FILE: a run's tree.json instead of the current model; needs no cloud at all.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE: where to write; else to stdout.")] = None,
+    all_columns: Annotated[
+        bool, typer.Option("--all-columns", help="FILE: write all its columns; else the dataset's keys only.")
+    ] = False,
+    null: Annotated[
+        list[str] | None,
+        typer.Option(help='FILE: a text that means missing, in place of "" and "NA"; can be given more than once.'),
+    ] = None,
     local: LocalOption = False,
     env: EnvironmentOption = "dev",
     as_json: JsonOption = False,
 ) -> None:
-    """Score a table with the current model; the result is the catalog table `predictions`."""
-    load_dataset(dataset)
+    """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
+
+    DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
+    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's.
+    """
+    if score.is_file(what):
+        if as_json or table != "features":
+            raise typer.BadParameter(f"{what} is a file; --json and --table go with a dataset")
+        with _stopped_together(local=False):  # a termination signal leaves no half-written file, nor stops the cloud
+            tree = score.read_tree(model) if model else _current_tree(dataset, local, env)
+            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns)
+        return
+    if model or output or all_columns or null:
+        raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
+    load_dataset(what)
     platform = _platform(local, env)
     with _stopped_together(local), Board(err, titles("predict")) as board:
-        result = execute(platform, dataset, "predict", board, table=table, logs=_logs(local), every=_interval(local))
+        result = execute(platform, what, "predict", board, table=table, logs=_logs(local), every=_interval(local))
     _close(platform, result, {}, local=local, as_json=as_json)
 
 
@@ -250,6 +278,11 @@ def _platform(local: bool, env: str) -> Platform:
     cloud = Cloud(HOME)
     cloud.require()
     return Platform(env, credentials=cloud.environment())
+
+
+def _current_tree(dataset: str, local: bool, env: str) -> dict[str, Any]:
+    load_dataset(dataset)
+    return score.current_tree(_platform(local, env), dataset)
 
 
 def _logs(local: bool) -> Path | None:

@@ -12,7 +12,22 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import card, catalog, drift, encoding, gate, grow, metrics, profiling, registry, split, storage, tree, tune
+from jobs import (
+    card,
+    catalog,
+    drift,
+    encoding,
+    gate,
+    grow,
+    metrics,
+    profiling,
+    registry,
+    split,
+    storage,
+    tree,
+    tree_sql,
+    tune,
+)
 from jobs.errors import JobError
 from jobs.session import size_batches, spark_session
 from jobs.settings import Settings, file_of, load
@@ -162,12 +177,18 @@ def train(
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)
+    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings["keys"]))
     storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
         "dataset": settings["name"],
         "run_id": run_id,
         "created": report["created"],
-        "files": ["model/", "model-card.md", *(f"{name}.json" for name, document in documents.items() if document)],
+        "files": [
+            "model/",
+            "model-card.md",
+            "tree.sql",
+            *(f"{name}.json" for name, document in documents.items() if document),
+        ],
     }
     storage.write_json(s3, f"{home}/manifest.json", manifest)
     said = "passed" if verdict["passed"] else "refused: " + "; ".join(verdict["reasons"])
