@@ -49,7 +49,7 @@ def write_library(folder: Path, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         home = folder / "datasets" / dataset.name
         home.mkdir()
-        settings = json.dumps(dataset.for_jobs(), indent=2, sort_keys=True)
+        settings = json.dumps(dataset.for_jobs(), indent=2)  # in the order of the file: columns may have no other
         (home / "dataset.json").write_text(settings, encoding="utf-8")
         (home / "prepare.sql").write_text(dataset.prepare_sql, encoding="utf-8")
 

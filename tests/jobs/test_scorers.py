@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dml.scorer import Scorer, score_csv
+from jobs import tree as spark_tree
 from jobs import tree_sql
 
 Tree = dict[str, Any]
@@ -101,9 +102,26 @@ def by_duckdb_in_parts(tree: Tree, rows: Sequence[Row]) -> Values:
         return by_duckdb(tree, rows)
 
 
+def by_spark(tree: Tree, rows: Sequence[Row]) -> Values:
+    """What a Python worker of Spark does with a batch, after Spark's casts (tree.feature_columns)."""
+    columns = {}
+    for feature in tree["features"]:
+        column = pa.array([row[feature["name"]] for row in rows], TYPES[feature["holds"]])
+        number = feature["kind"] == "number"
+        columns[feature["name"]] = column.cast(pa.float64(), safe=False) if number else column.cast(pa.string())
+    (scored,) = spark_tree.Scorer(tree, kept=0)([pa.RecordBatch.from_pydict(columns)])
+    says = scored.column(1).to_pylist()
+    if tree["task"] == "regression":
+        return [(value,) for value in says]
+    if tree["task"] == "binary":
+        return [(probability, 1 if probability >= 0.5 else 0) for probability in says]
+    return [(*shares, tree["classes"][shares.index(max(shares))]) for shares in says]
+
+
 # Every scorer belongs here, by name. It gets a tree and rows (dictionaries with every feature; a feature's `holds` says
 # what type its column has in a table) and gives for each row, in order, what its output columns hold.
 SCORERS: dict[str, Score] = {
+    "Spark": by_spark,
     "tree.sql in DuckDB": by_duckdb,
     "tree.sql in DuckDB, cut into small parts": by_duckdb_in_parts,
     "plain Python": by_python,
