@@ -11,14 +11,30 @@ from dml.pipeline import Action, Run
 from dml.platform import Platform
 from stacks.outputs import Output, database_output
 
-# The figures that an operator is shown of a model: title, key in metrics.json.
-FIGURES = (
-    ("AUC", "auc"),
-    ("PR-AUC", "pr_auc"),
-    ("log loss", "log_loss"),
-    ("Brier", "brier"),
-    ("accuracy", "accuracy"),
-)
+# The figures that an operator is shown of a model, by task: title, key in metrics.json. The first one says most.
+FIGURES = {
+    "binary": (
+        ("AUC", "auc"),
+        ("PR-AUC", "pr_auc"),
+        ("log loss", "log_loss"),
+        ("Brier", "brier"),
+        ("accuracy", "accuracy"),
+    ),
+    "multiclass": (
+        ("AUC", "auc"),
+        ("log loss", "log_loss"),
+        ("Brier", "brier"),
+        ("accuracy", "accuracy"),
+        ("macro F1", "macro_f1"),
+    ),
+    "regression": (("RMSE", "rmse"), ("MAE", "mae"), ("R2", "r2"), ("bias", "bias")),
+}
+GUESS = {"binary": "base rate", "multiclass": "class shares", "regression": "mean"}  # what needs no model
+
+
+def task_of(metrics: dict[str, Any]) -> str:
+    """The task of a metrics.json; runs of before there were several had one."""
+    return str(metrics.get("task", "binary"))
 
 
 def titles(action: Action) -> list[str]:
@@ -50,7 +66,7 @@ class Result:
         """The one object of `dml run --json`. `seconds`: what came before the state machine (deploy, push)."""
         stages = {name: round(stage.seconds, 3) for name, stage in self.run.stages.items() if stage.started}
         every = {name: round(value, 3) for name, value in seconds.items()} | stages
-        chosen = [key for _, key in FIGURES]
+        chosen = [key for _, key in FIGURES[task_of(self.metrics)]]
         test, baseline = self.metrics.get("test", {}), self.metrics.get("baseline", {})
         later = self.metrics.get("out_of_time") or {}
         return {
@@ -71,6 +87,12 @@ class Result:
                 "out_of_time": {name: later.get(name) for name in chosen} if later else None,
             },
             "seconds": every | {"total": round(sum(every.values()), 3)},
+            # What Spark itself took, session included: the rest of a stage is the pipeline's.
+            "job_seconds": {
+                name: found["seconds"]
+                for name, found in (("prepare", self.prepared), ("train", self.metrics), ("predict", self.predicted))
+                if "seconds" in found
+            },
             "uris": self.uris,
         }
 
@@ -173,8 +195,9 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             if not found:
                 return ""
             rows, tree = found["rows"], found["tree"]
-            auc, leaves = found["test"]["auc"], tree["leaves"]
-            return f"{rows['train']:,} rows, tested on {rows['test']:,}: AUC {auc:.3f}, {leaves:,} leaves"
+            title, key = FIGURES[task_of(found)][0]
+            figure = f"{title} {found['test'][key]:.3f}"
+            return f"{rows['train']:,} rows, tested on {rows['test']:,}: {figure}, {tree['leaves']:,} leaves"
         case "gate":
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/gate.json")
             if not found:

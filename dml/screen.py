@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dml.platform import Platform
-from dml.run import FIGURES, Result
+from dml.run import FIGURES, GUESS, Result, task_of
 
 
 def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
@@ -26,8 +26,7 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     if result.predicted:
         console.print()
         console.print(_predictions(platform, result.predicted["location"]))
-        positive = result.predicted["predicted"].get("1", 0)
-        console.print(f"{result.predicted['rows']:,} rows scored, {positive:,} predicted positive", style="dim")
+        console.print(f"{result.predicted['rows']:,} rows scored{_called(result.predicted['predicted'])}", style="dim")
     if result.gate and not result.published and "train" in result.run.stages:
         console.print(f"Not published: {'; '.join(result.gate['reasons'])}", style="yellow")
     console.print()
@@ -39,12 +38,14 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     console.print("Next")
     flag = " --local" if local else ""
     dataset = result.dataset
-    for command, why in (
-        (f"dml report {dataset}{flag}", "the model as one HTML page"),
-        (f"dml predict {dataset}{flag}", "score a table with the current model"),
-        (f"dml status{flag}", "what stands and what ran"),
-    ):
-        console.print(f"  [bold]{command:<33}[/bold] [dim]{why}[/dim]", highlight=False)
+    commands = {
+        f"dml report {dataset}{flag}": "the model as one HTML page",
+        f"dml predict {dataset}{flag}": "score a table with the current model",
+        f"dml status{flag}": "what stands and what ran",
+    }
+    widest = max(map(len, commands))
+    for command, why in commands.items():
+        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False)
 
 
 def _rows(prepared: dict[str, Any]) -> Text:
@@ -53,21 +54,38 @@ def _rows(prepared: dict[str, Any]) -> Text:
     return Text.assemble(("Rows     ", "bold"), counts, (left_out, "dim"))
 
 
+def _called(predicted: dict[str, int]) -> str:
+    """How many rows were called what; a regression calls nothing."""
+    if predicted.keys() <= {"0", "1"}:
+        return f", {predicted.get('1', 0):,} predicted positive" if predicted else ""
+    return ": " + ", ".join(f"{rows:,} {name}" for name, rows in sorted(predicted.items(), key=lambda one: -one[1]))
+
+
 def _quality(metrics: dict[str, Any]) -> Group:
-    """Each figure beside the same figure of always guessing the base rate."""
+    """Each figure beside the same figure of guessing without a model, and of the current model if there is one."""
+    task = task_of(metrics)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Model", style="bold", no_wrap=True)
-    for title, _ in FIGURES:
+    for title, _ in FIGURES[task]:
         table.add_column(title, justify="right")
     table.add_column("rows", justify="right")
-    later = metrics.get("out_of_time")
-    rows = [("held-out rows", metrics["test"], metrics["baseline"])]
-    rows += [("out of time", later, later["baseline"])] if later else []
-    for name, figures, baseline in rows:
-        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in FIGURES), f"{figures['rows']:,}")
-        table.add_row("  base rate", *(f"{baseline[key]:.3f}" for _, key in FIGURES), "", style="dim")
-    told = f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}." if later else ""
-    return Group(table, Text(told, style="dim"))
+
+    def row(name: str, figures: dict[str, Any], rows: str = "", style: str | None = "dim") -> None:
+        table.add_row(name, *(f"{figures[key]:.3f}" for _, key in FIGURES[task]), rows, style=style)
+
+    row("held-out rows", metrics["test"], f"{metrics['test']['rows']:,}", None)
+    row(f"  {GUESS[task]}", metrics["baseline"])
+    if before := metrics.get("current"):
+        row("  current model", before)
+    told = []
+    if interval := metrics.get("interval"):
+        title = next(title for title, key in FIGURES[task] if key == interval["metric"])
+        told.append(f"{title} on other such rows: {interval['low']:.3f} to {interval['high']:.3f} (95 %).")
+    if later := metrics.get("out_of_time"):
+        row("out of time", later, f"{later['rows']:,}", None)
+        row(f"  {GUESS[task]}", later["baseline"])
+        told.append(f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}.")
+    return Group(table, *(Text(one, style="dim") for one in told))
 
 
 def _importances(metrics: dict[str, Any]) -> Text:
@@ -83,7 +101,10 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "part.parquet")
         platform.s3.download_file(bucket, first, str(path))
-        found = duckdb.execute("SELECT * EXCLUDE (model_run) FROM read_parquet(?) LIMIT ?", [str(path), rows])
+        found = duckdb.execute(
+            "SELECT COLUMNS(c -> c NOT IN ('model_run', 'probabilities')) FROM read_parquet(?) LIMIT ?",
+            [str(path), rows],
+        )
         columns = [column[0] for column in found.description or []]
         values = found.fetchall()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -1,10 +1,10 @@
 """Where the marks of the report's charts stand, worked out when the operator asks for it; the template draws them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dml.report.tree import wilson
+from dml.report.tree import number, wilson
 
 SIDE, LEFT, TOP = 300.0, 46.0, 10.0  # the plot's square and where it starts, in SVG units
 STRIP = 46.0  # height of the row-count bars under the calibration curve
@@ -45,6 +45,7 @@ class Calibration:
     ticks: list[Tick]
     fewest: int
     most: int
+    axes: tuple[str, str] = ("predicted probability", "share that it came true of")
 
 
 def roc(metrics: dict[str, Any]) -> Roc:
@@ -64,30 +65,45 @@ def roc(metrics: dict[str, Any]) -> Roc:
     )
 
 
-def calibration(points: list[dict[str, Any]]) -> Calibration:
-    """Predicted against observed on one scale, cut where the data end, with 95 % whiskers and bars for the rows."""
+def calibration(points: list[dict[str, Any]], *, values: bool = False) -> Calibration:
+    """Predicted against observed on one scale, cut where the data end, with bars for the rows.
+
+    Shares have 95 % whiskers; of `values` (a regression's means) the groups' spread is not known.
+    """
     held = [point for point in points if point["rows"]]
-    intervals = [wilson(point["observed"], point["rows"]) for point in held]
-    reach = max([point["predicted"] for point in held] + [high for _, high in intervals], default=1)
-    step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.25) if reach <= 5 * step or step == 0.25)
-    top = min(1.0, math.ceil(reach / step - 1e-9) * step)
+    if values:
+        ends = [point[key] for point in held for key in ("predicted", "observed")] or [0.0, 1.0]
+        low, high = min(ends), max(ends)
+        reach = (high - low) or 1.0
+        ticks = [Tick(i / 4, number(low + reach * i / 4, 3)) for i in range(5)]
+        intervals = [(point["observed"], point["observed"]) for point in held]
+    else:
+        intervals = [wilson(point["observed"], point["rows"]) for point in held]
+        furthest = max([point["predicted"] for point in held] + [high for _, high in intervals], default=1)
+        step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.25) if furthest <= 5 * step or step == 0.25)
+        low, reach = 0.0, min(1.0, math.ceil(furthest / step - 1e-9) * step)
+        ticks = [Tick(index * step / reach, f"{index * step:.0%}") for index in range(round(reach / step) + 1)]
     most = max((point["rows"] for point in held), default=1)
+
+    def at(value: float) -> float:
+        return float((value - low) / reach)
+
     dots = [
         Dot(
-            _x(point["predicted"] / top),
-            _y(point["observed"] / top),
-            _y(high / top),
-            _y(low / top),
+            _x(at(point["predicted"])),
+            _y(at(point["observed"])),
+            _y(at(above)),
+            _y(at(below)),
             STRIP * point["rows"] / most,
             point["predicted"],
             point["observed"],
             point["rows"],
         )
-        for point, (low, high) in zip(held, intervals, strict=True)
+        for point, (below, above) in zip(held, intervals, strict=True)
     ]
-    ticks = [Tick(index * step / top, f"{index * step:.0%}") for index in range(round(top / step) + 1)]
     line = "M" + "L".join(f"{dot.x:.1f} {dot.y:.1f}" for dot in dots) if dots else ""
-    return Calibration(line, dots, ticks, min((dot.rows for dot in dots), default=0), most)
+    found = Calibration(line, dots, ticks, min((dot.rows for dot in dots), default=0), most)
+    return replace(found, axes=("predicted", "observed mean")) if values else found
 
 
 def _x(share: float) -> float:

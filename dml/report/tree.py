@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-TONES = 11  # steps of the colour scale, the base rate in the middle
+TONES = 11  # steps of the colour scale, what all rows together say in the middle
 _TONE_STEP = 0.4  # log odds a step: five of them make the odds about seven times as high, or as low
+_VALUE_STEP = 0.3  # standard deviations a step, if the tree says values
 
 COLUMN, BOX, BOX_HEIGHT, SLOT, MARGIN = 250, 212, 54, 64, 4  # the picture's measures, in SVG units
 STRIP = 116  # width of the bar in a box that shows what the leaves below say
@@ -79,12 +80,17 @@ class Condition:
 
 @dataclass
 class Branch:
-    """A node with what leads to it and what lies below it."""
+    """A node with what leads to it and what lies below it.
+
+    `amount`: the probability of the positive, or of the most likely class, or the value; `says` is that in words.
+    """
 
     id: int
     depth: int
     rows: int
-    probability: float
+    amount: float
+    says: str
+    error: float  # of a value: its standard error; else 0
     tone: int
     condition: Condition
     bounds: Bounds
@@ -92,6 +98,7 @@ class Branch:
     leaves: int = 1
     lowest: float = 0.0
     highest: float = 0.0
+    span: str = ""  # lowest and highest in words
     mix: list[int] = field(default_factory=list)  # rows of the leaves below, by tone
     told: bool = False  # is it in the outline
 
@@ -131,9 +138,14 @@ class Rule:
 class Tree:
     """tree.json made ready to be drawn."""
 
-    def __init__(self, document: dict[str, Any], base_rate: float) -> None:
+    def __init__(self, document: dict[str, Any], base_rate: float | None = None) -> None:
+        """`base_rate`: what the middle of the colour scale means to a binary tree; otherwise it is what the root says."""
+        self.task = document.get("task", "binary")
+        self._classes = document.get("classes", [])
         self._nodes = {node["id"]: node for node in document["nodes"]}
-        self._base = _log_odds(base_rate)
+        root = document["nodes"][0]
+        self._middle = self._amount(root) if base_rate is None else base_rate
+        self._spread = math.sqrt(root.get("impurity", 0)) or 1.0
         self._features = {feature["name"]: feature for feature in document["features"]}
         self._categories = {
             feature["name"]: _by_encoding(feature) for feature in document["features"] if feature["kind"] == "category"
@@ -141,15 +153,32 @@ class Tree:
         self.root = self._branch(document["nodes"][0], Condition(), {})
         self._choose_told()
 
-    def tone(self, probability: float) -> int:
-        """The step of the colour scale, 0 (far less likely than the base rate) to TONES - 1 (far more likely)."""
+    def tone(self, amount: float) -> int:
+        """The step of the colour scale, 0 (far less than all rows together) to TONES - 1 (far more)."""
         middle = TONES // 2
-        steps = round((_log_odds(probability) - self._base) / _TONE_STEP)
+        if self.task == "regression":
+            steps = round((amount - self._middle) / (_VALUE_STEP * self._spread))
+        else:
+            steps = round((_log_odds(amount) - _log_odds(self._middle)) / _TONE_STEP)
         return middle + max(-middle, min(middle, steps))
 
-    def legend(self) -> list[float]:
-        """The probability in the middle of each step of the colour scale."""
-        return [1 / (1 + math.exp(-self._base - (tone - TONES // 2) * _TONE_STEP)) for tone in range(TONES)]
+    def legend(self) -> list[str]:
+        """What the middle of each step of the colour scale means."""
+        steps = [tone - TONES // 2 for tone in range(TONES)]
+        if self.task == "regression":
+            return [number(self._middle + step * _VALUE_STEP * self._spread, 4) for step in steps]
+        return [f"{1 / (1 + math.exp(-_log_odds(self._middle) - step * _TONE_STEP)):.0%}" for step in steps]
+
+    def _amount(self, node: dict[str, Any]) -> float:
+        if self.task == "regression":
+            return float(node["value"])
+        return float(node["probability"] if self.task == "binary" else max(node["probabilities"]))
+
+    def _says(self, node: dict[str, Any]) -> str:
+        amount = self._amount(node)
+        if self.task == "multiclass":
+            return f"{self._classes[node['probabilities'].index(amount)]} {amount:.1%}"
+        return number(amount, 4) if self.task == "regression" else _percent(amount)
 
     def picture(self) -> Picture:
         """The first levels, left to right; a parent stands half-way between its children."""
@@ -195,13 +224,29 @@ class Tree:
         """
         leaves = [one for one in self._walk() if not one.children]
         count = min(count, len(leaves) // 2)
-        likely = sorted(leaves, key=lambda leaf: -wilson(leaf.probability, leaf.rows)[0])[:count]
-        unlikely = sorted(leaves, key=lambda leaf: wilson(leaf.probability, leaf.rows)[1])[:count]
+        likely = sorted(leaves, key=lambda leaf: -self._reach(leaf)[0])[:count]
+        unlikely = sorted(leaves, key=lambda leaf: self._reach(leaf)[1])[:count]
         return [self.rule(leaf) for leaf in likely], [self.rule(leaf) for leaf in unlikely]
 
+    def _reach(self, leaf: Branch) -> tuple[float, float]:
+        if self.task == "regression":
+            return leaf.amount - 1.96 * leaf.error, leaf.amount + 1.96 * leaf.error
+        return wilson(leaf.amount, leaf.rows)
+
     def _branch(self, node: dict[str, Any], condition: Condition, bounds: Bounds) -> Branch:
-        probability = node["probability"]
-        branch = Branch(node["id"], node["depth"], node["rows"], probability, self.tone(probability), condition, bounds)
+        amount = self._amount(node)
+        error = math.sqrt(node["impurity"] / node["rows"]) if self.task == "regression" else 0.0
+        branch = Branch(
+            node["id"],
+            node["depth"],
+            node["rows"],
+            amount,
+            self._says(node),
+            error,
+            self.tone(amount),
+            condition,
+            bounds,
+        )
         if "left" in node:
             branch.children = [
                 self._branch(self._nodes[node[side]], told, left)
@@ -212,8 +257,11 @@ class Tree:
             branch.highest = max(child.highest for child in branch.children)
             branch.mix = [sum(rows) for rows in zip(*(child.mix for child in branch.children), strict=True)]
         else:
-            branch.lowest = branch.highest = probability
+            branch.lowest = branch.highest = amount
             branch.mix = [branch.rows if tone == branch.tone else 0 for tone in range(TONES)]
+        ends = (branch.lowest, branch.highest)
+        told = (number(end, 4) if self.task == "regression" else f"{end:.0%}" for end in ends)
+        branch.span = " to ".join(told)
         return branch
 
     def _split(self, node: dict[str, Any], bounds: Bounds) -> list[tuple[Condition, Bounds]]:
@@ -275,9 +323,13 @@ def wilson(share: float, rows: int) -> tuple[float, float]:
     return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
-def number(value: float) -> str:
-    """A threshold as people write it: 14.5, not 14.500000000000002."""
-    return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
+def number(value: float, digits: int = 6) -> str:
+    """A number as people write it: 14.5, not 14.500000000000002."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
 def _log_odds(probability: float) -> float:
