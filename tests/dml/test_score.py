@@ -90,7 +90,7 @@ ROWS = [
     "2013-01-02,it's,4,EWR,NA,True,x",
     "2013-01-02,,5,EWR,NA,1,x",
     "2013-01-02,ZZ,6,LGA,nan,1,x",
-    "2013-01-02,ZZ,7,LGA,51,1,x",
+    "2013-01-02,YY,7,LGA,51,1,x",
 ]
 # Low temperature; high; UA not cancelled; cancelled; no carrier counts as 0.4; an unseen one as 0.2, missing goes left.
 SCORES = ["0.125,0", "0.30000000000000004,0", "0.5,1", "0.9,1", "0.9,1", "0.125,0", "0.30000000000000004,0"]
