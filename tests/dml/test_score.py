@@ -220,7 +220,8 @@ def test_a_file_that_cannot_be_scored_should_be_told_in_one_sentence_and_leave_n
 
 def test_a_broken_gzip_file_should_be_told_in_one_sentence(dml: Run, folder: Path) -> None:
     packed = gzip.compress(("\n".join([HEADER, *ROWS * 500])).encode())
-    for content in (packed[:-20], packed[:100] + b"?" * 100 + packed[200:], b"no gzip"):
+    # Cut short; a block of a kind that deflate doesn't have, right after the header; something else altogether.
+    for content in (packed[:-20], packed[:10] + b"\xff" * 100, b"no gzip"):
         (folder / "flights.csv.gz").write_bytes(content)
         code, _, err = predict(dml, "flights.csv.gz")
         assert code == 1
