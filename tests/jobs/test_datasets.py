@@ -63,11 +63,7 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ("depth = 3", "", "training.depth is missing"),
         ("depth = 3", "depth = 31", "training.depth is 31: input should be less than or equal to 30"),
         ("depth = 3", 'depth = "deep"', "training.depth is 'deep': input should be a valid integer"),
-        (
-            'task = "binary"',
-            'task = "clustering"',
-            "task is 'clustering': input should be 'binary', 'multiclass' or 'regression'",
-        ),
+        ('task = "binary"', 'task = "clustering"', "task is 'clustering': input should be 'binary', 'multiclass' or 'regression'"),
         ('x = "double"', 'x = "float"', "tables.points.columns.x is 'float': input should be 'bigint', 'double', 'st"),
         ('x = "double"', 'X = "double"', "tables.points.columns.X is 'X': string should match pattern"),
         ('main = "points"', 'main = "dots"', "main: 'dots' is not one of the tables (points)"),
