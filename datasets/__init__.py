@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 HOME = Path(__file__).parent
 MAX_CLASSES = 100
 SILENCE = 30  # seconds without a byte after which a download has failed
+# Columns that the table `predictions` adds to a dataset's keys.
+PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
@@ -181,6 +183,8 @@ class Dataset(_Part):
             raise ValueError("features: name at least one column in numbers or categories")
         if twice := sorted({name for name in features if features.count(name) > 1}):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
+        if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
+            raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
         if self.gate.out_of_time and self.time is None:

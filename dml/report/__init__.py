@@ -235,7 +235,7 @@ def _more(task: str, metrics: Document, drift: Document | None) -> list[tuple[st
     name = next(title for title, key in FIGURES[task] if key == main)
     if interval := metrics.get("interval"):
         low, high = _figure(interval["low"]), _figure(interval["high"])
-        prose = f"On other rows of the same kind {name} is between {low} and {high}, 95 times in 100 ({interval['method']})."
+        prose = f"On other such rows {name} is between {low} and {high}, 95 times in 100 ({interval['method']})."
         figures = [("this model", metrics["test"]), (f"the {GUESS[task]}", metrics["baseline"])]
         if current := metrics.get("current"):
             figures.append((f"the current model ({current['run_id']})", current))

@@ -90,7 +90,7 @@ ROWS = [
     "2013-01-02,it's,4,EWR,NA,True,x",
     "2013-01-02,,5,EWR,NA,1,x",
     "2013-01-02,ZZ,6,LGA,nan,1,x",
-    "2013-01-02,ZZ,7,LGA,51,1,x",
+    "2013-01-02,YY,7,LGA,51,1,x",
 ]
 # Low temperature; high; UA not cancelled; cancelled; no carrier counts as 0.4; an unseen one as 0.2, missing goes left.
 SCORES = ["0.125,0", "0.30000000000000004,0", "0.5,1", "0.9,1", "0.9,1", "0.125,0", "0.30000000000000004,0"]
@@ -220,7 +220,8 @@ def test_a_file_that_cannot_be_scored_should_be_told_in_one_sentence_and_leave_n
 
 def test_a_broken_gzip_file_should_be_told_in_one_sentence(dml: Run, folder: Path) -> None:
     packed = gzip.compress(("\n".join([HEADER, *ROWS * 500])).encode())
-    for content in (packed[:-20], packed[:100] + b"?" * 100 + packed[200:], b"no gzip"):
+    # Cut short; a block of a kind that deflate doesn't have, right after the header; something else altogether.
+    for content in (packed[:-20], packed[:10] + b"\xff" * 100, b"no gzip"):
         (folder / "flights.csv.gz").write_bytes(content)
         code, _, err = predict(dml, "flights.csv.gz")
         assert code == 1

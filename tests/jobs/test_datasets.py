@@ -104,6 +104,7 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ),
         ("tolerance = 0.01", "tolerance = 0.01\nout_of_time = true", "gate.out_of_time: it needs the section [time]"),
         ('task = "binary"', 'task = "binary"\nslices = ["sex"]', "slices: sex is no feature, key or time column"),
+        ('keys = ["id"]', 'keys = ["side"]', "keys: side is a column that predictions add"),
         ('title = "Points"', "title = ", "is not valid TOML"),
         ('title = "Points"', 'name = "dots"\ntitle = "Points"', "name: leave it out, a dataset is named by its folder"),
     ],
@@ -138,7 +139,7 @@ def test_a_dataset_without_its_query_should_be_an_error(write) -> None:  # type:
 
 
 def test_an_unknown_dataset_should_be_told_which_there_are() -> None:
-    with pytest.raises(DatasetError, match=r"no dataset 'flights'; there are: nyc_flights"):
+    with pytest.raises(DatasetError, match=r"no dataset 'flights'; there are: census_income, life_expectancy, nyc_flights"):
         load_dataset("flights")
 
 

@@ -307,3 +307,39 @@ def test_the_query_should_say_what_it_is_and_be_the_same_each_time() -> None:
     assert "dataset d, run run-7" in comments[0]
     assert comments[1:3] == ["-- probability_0: red", "-- probability_1: two\\nlines"]
     assert text == tree_sql.sql(json.loads(json.dumps(tree)), "features", ["id"])
+
+
+def chain(feature: dict[str, Any], thresholds: Sequence[float]) -> Tree:
+    """A tree that tells which of the thresholds, from the smallest up, a row's value is the first to stay below."""
+    nodes: list[dict[str, Any]] = []
+    for i, threshold in enumerate(thresholds):
+        split = {"feature": feature["name"], "threshold": threshold, "left": 2 * i + 1, "right": 2 * i + 2}
+        nodes += [{"id": 2 * i, "depth": i, "rows": 1, "value": -1.0, **split}]
+        nodes += [{"id": 2 * i + 1, "depth": i + 1, "rows": 1, "value": float(i)}]
+    last = len(thresholds)
+    nodes.append({"id": 2 * last, "depth": last, "rows": 1, "value": float(last)})
+    named = {"dataset": "d", "run_id": "r", "label": "y", "positive": "", "classes": [], "unit": ""}
+    return {"format": 2, "task": "regression", **named, "features": [feature], "nodes": nodes}
+
+
+def test_every_number_that_is_not_finite_should_count_as_missing_and_none_else_should() -> None:
+    largest = 1.7976931348623157e308
+    feature = {"name": "x", "kind": "number", "holds": "double", "missing": -1e300, "missing_rows": 0}
+    tree = chain(feature, [-1.1e300, -1e300, 0.1, 1e308])
+    values = [-largest, -1e300, None, math.nan, math.inf, -math.inf, 0.0, 0.1, math.nextafter(0.1, 1), largest]
+    leaves = [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0]
+    rows: list[Row] = [{"x": value} for value in values]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        assert score(tree, rows) == [(leaf,) for leaf in leaves], name
+
+
+def test_categories_should_be_told_apart_by_every_character() -> None:
+    known = ["a", "A", "a ", " a", "", "it's", "it''s", "a\\b", "a\nb", "e\u0301", "\u00e9"]
+    encoding = {value: i + 0.5 for i, value in enumerate(known)}
+    at = {"prior": 50.5, "unseen": 50.5, "missing": 60.5, "missing_rows": 0}
+    tree = chain(
+        {"name": "c", "kind": "category", "holds": "string", "encoding": encoding, **at}, [*range(1, 12), 55.0]
+    )
+    rows: list[Row] = [{"c": value} for value in [*known, "b", "NULL", None]]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        assert score(tree, rows) == [(float(i),) for i in [*range(11), 11, 11, 12]], name
