@@ -139,7 +139,9 @@ def test_a_dataset_without_its_query_should_be_an_error(write) -> None:  # type:
 
 
 def test_an_unknown_dataset_should_be_told_which_there_are() -> None:
-    with pytest.raises(DatasetError, match=r"no dataset 'flights'; there are: census_income, life_expectancy, nyc_flights"):
+    with pytest.raises(
+        DatasetError, match=r"no dataset 'flights'; there are: census_income, life_expectancy, nyc_flights"
+    ):
         load_dataset("flights")
 
 
