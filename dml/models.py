@@ -1,8 +1,8 @@
 """`dml models`: the runs in the model registry, compared, and the current model moved by hand.
 
 The registry is s3://MODELS/DATASET/: a folder for each run, whose manifest.json is written last, and CURRENT.json,
-which says which run is current. CURRENT.json is one object and only ever moves by a conditional put, here as in the state
-machine (stacks/definition.py): against the ETag that was read, so that of two writers exactly one succeeds.
+which says which run is current. CURRENT.json is one object and only ever moves by a conditional put, here as in the
+state machine (stacks/definition.py): against the ETag that was read, so that of two writers exactly one succeeds.
 """
 
 import json

@@ -191,8 +191,8 @@ def _impurity(counts: Array, classes: int) -> float:
     return float(1 - (shares**2).sum())
 
 
-# On an executor: where the rows of a block were a level ago, by tree, partition and block. What isn't there, since another
-# worker had it or died, is found from the root.
+# On an executor: where the rows of a block were a level ago, by tree, partition and block. What isn't there, since
+# another worker had it or died, is found from the root.
 _places: Dict[str, Dict[Tuple[int, int], Tuple[int, Array]]] = {}
 
 

@@ -40,7 +40,7 @@ def write_json(s3: Any, uri: str, value: Json) -> None:
 
 
 def write_text(s3: Any, uri: str, text: str, kind: str = "text/plain; charset=utf-8") -> None:
-    """Puts `text` at `uri` (s3://bucket/key) in one piece; `kind` is its media type. Raises JobError as `write_json`."""
+    """Puts `text` at `uri` (s3://bucket/key) in one piece; `kind` is its media type. Raises as `write_json` does."""
     bucket, key = _bucket_and_key(uri)
     try:
         s3.put_object(Bucket=bucket, Key=key, Body=text.encode("utf-8"), ContentType=kind)

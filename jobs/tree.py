@@ -21,8 +21,8 @@ LEAF, PROBABILITY, PROBABILITIES, PREDICTION = "leaf", "probability", "probabili
 def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array, smoothing: float) -> List[Told]:
     """The nodes as tree.json has them, root first: rows, value and, unless it is a leaf, the condition that leads left.
 
-    `totals`: what the training rows add up to in each node, as of `grow.summed_up`; values are smoothed. A threshold on an encoded
-    category is told as the set of categories that go left, of those that get so far.
+    `totals`: what the training rows add up to in each node, as of `grow.summed_up`; values are smoothed. A threshold
+    on an encoded category is told as the set of categories that go left, of those that get so far.
     """
     told: List[Told] = []
     says = smoothed(nodes, totals, classes, smoothing)

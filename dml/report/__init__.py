@@ -279,15 +279,15 @@ def _more(task: str, metrics: Document, drift: Document | None) -> list[tuple[st
             for one in tuning["tried"]
         ]
         prose = (
-            f"Depth and leaf size were chosen on {_count(tuning['rows']['validated'])} rows of the training side, by trees "
-            f"learned from the other {_count(tuning['rows']['fitted'])}; the held-out rows had no say."
+            f"Depth and leaf size were chosen on {_count(tuning['rows']['validated'])} rows of the training side, by "
+            f"trees learned from the other {_count(tuning['rows']['fitted'])}; the held-out rows had no say."
         )
         tables.append(("Depth and leaf size", prose, ["Depth", "Rows a leaf, at least", name], rows))
     if drift:
         rows = [[one["name"], _figure(one["psi"]), one["verdict"]] for one in drift["features"]]
         prose = (
-            f"Against the data of the model that was current then: {drift['verdict']} on the whole. PSI is the population "
-            "stability index; below 0.1 counts as stable, above 0.25 as a large change."
+            f"Against the data of the model that was current then: {drift['verdict']} on the whole. PSI is the "
+            "population stability index; below 0.1 counts as stable, above 0.25 as a large change."
         )
         tables.append(("Drift of the data", prose, ["Feature", "PSI", "Verdict"], rows))
     return tables

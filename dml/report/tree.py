@@ -139,7 +139,7 @@ class Tree:
     """tree.json made ready to be drawn."""
 
     def __init__(self, document: dict[str, Any], base_rate: float | None = None) -> None:
-        """`base_rate`: what the middle of the colour scale means to a binary tree; otherwise it is what the root says."""
+        """`base_rate`: the middle of a binary tree's colour scale; without it, what the root says."""
         self.task = document.get("task", "binary")
         self._classes = document.get("classes", [])
         self._nodes = {node["id"]: node for node in document["nodes"]}

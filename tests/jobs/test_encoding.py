@@ -1,5 +1,6 @@
 """Encoding: what is learned from the training side, worked out by hand, and applied to any rows."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,7 @@ def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: S
     learned = learn(spark, LATE, points.settings())
     assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
     values = sorted({*learned.features[1]["encoding"].values(), learned.features[1]["missing"]})
-    assert learned.thresholds[1].tolist() == [
-        pytest.approx((a + b) / 2) for a, b in zip(values, values[1:], strict=False)
-    ]
+    assert learned.thresholds[1].tolist() == [pytest.approx((a + b) / 2) for a, b in itertools.pairwise(values)]
 
 
 def test_many_values_should_be_cut_into_bins_of_about_equal_rows() -> None:

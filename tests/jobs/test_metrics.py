@@ -93,7 +93,7 @@ def test_several_classes_should_be_measured_each_against_the_rest() -> None:
     assert told["accuracy"] == pytest.approx(0.6)
     assert told["log_loss"] == pytest.approx(-(3 * log(0.6) + 2 * log(0.3) + log(0.1) + log(0.2) + 3 * log(0.7)) / 10)
     assert told["macro_f1"] == pytest.approx((2 * 3 / (3 + 6) + 0 + 2 * 3 / (4 + 4)) / 3)
-    # first class: all 3 in the better leaf, of 7 others 3 are tied with them; second: 2 of 3, 4 of 7; third: 3 of 4, 1 of 6
+    # By class: its rows in either leaf, against the others' rows that have less, and half of those that have as much.
     aucs = [(4 + 3 / 2) / 7, (2 * (3 + 4 / 2) + 3 / 2) / 21, (3 * (5 + 1 / 2) + 5 / 2) / 24]
     assert told["auc"] == pytest.approx(sum(aucs) / 3)
     miss = {(0, 0): 0.4**2 + 0.3**2 + 0.1**2, (0, 1): 0.6**2 + 0.7**2 + 0.1**2, (0, 2): 0.6**2 + 0.3**2 + 0.9**2}

@@ -139,8 +139,12 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
 def test_several_classes_should_go_the_whole_way(platform: Platform, spark: SparkSession) -> None:
     settings = points.multiclass()
     platform.upload(points.lines())
-    label = "CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' WHEN delay IS NOT NULL THEN 'mid' END"
-    platform.prepare("r1", settings, sql="SELECT id, day, x, colour, " + label + " AS late FROM points")
+    platform.prepare(
+        "r1",
+        settings,
+        sql="SELECT id, day, x, colour, CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' "
+        "WHEN delay IS NOT NULL THEN 'mid' END AS late FROM points",
+    )
     platform.train("r1", settings)
     figures = platform.model("r1", "metrics.json")
     assert (figures["task"], figures["main_metric"]) == ("multiclass", "log_loss")

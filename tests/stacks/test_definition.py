@@ -120,7 +120,7 @@ def test_the_transient_cluster_should_be_the_workbench_without_zeppelin(
 
 def test_publishing_should_depend_on_the_model_that_was_current_before_training(states: dict[str, State]) -> None:
     assert states["train: note the current model"]["Next"] == "train: add the step"
-    assert states["train: note the current model"]["Assign"] == {"current": "{% $states.result.ETag %}"}
+    assert states["train: note the current model"]["Assign"]["current"] == "{% $states.result.ETag %}"
     first = states["publish: the first model"]["Arguments"]
     next_one = states["publish: replace the current model"]["Arguments"]
     assert (first["IfNoneMatch"], next_one["IfMatch"]) == ("*", "{% $current %}")

@@ -2,20 +2,23 @@
 
 import json
 import subprocess
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
 import pytest
 from aws_cdk import assertions
 
-from datasets import Dataset, load_dataset
+from app import build
+from datasets import Dataset, dataset_names, load_dataset
 from jobs import predict, prepare, train
 from stacks.data import DataStack
 from stacks.etl import EtlStack
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
 from stacks.settings import load_environment
-from tests.stacks.conftest import STACKS, Synth, Synthesized, plain
+from tests.stacks.conftest import ROOT, STACKS, Synth, Synthesized, plain
 
 ENVIRONMENTS = ("dev", "prod")
 
@@ -455,3 +458,16 @@ def test_every_argument_that_a_template_passes_should_be_one_that_its_job_takes(
         parsed, others = job.build_parser().parse_known_args(arguments[6:])
         assert others == []
         assert None not in vars(parsed).values()
+
+
+def test_every_dataset_should_have_parts_of_its_own(tmp_path: Path) -> None:
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(tmp_path))
+    build(app, load_environment("dev"), [load_dataset(name) for name in dataset_names()])
+    app.synth()
+    counted: Counter[str] = Counter()
+    for path in tmp_path.glob("dml-dev-*.template.json"):
+        resources = json.loads(path.read_text())["Resources"]
+        assert len(resources) < 400, path.name  # CloudFormation takes 500 a stack
+        counted.update(resource["Type"] for resource in resources.values())
+    for kind in ("AWS::Glue::Database", "AWS::Glue::Crawler", "AWS::Glue::Job", "AWS::StepFunctions::StateMachine"):
+        assert counted[kind] == len(dataset_names()), kind
