@@ -97,7 +97,7 @@ def test_a_label_should_be_compared_in_each_task(spark: SparkSession) -> None:
     schema = "id long, x double, colour string, late"
     for task, label, kind, values in [
         ("binary", "", "int", (0, 1)),
-        ("multiclass", 'classes = ["a", "b"]', "string", ("a", "b")),
+        ("multiclass", 'classes = ["a", "b", "c"]', "string", ("a", "b")),
         ("regression", "", "double", (1.0, 9.0)),
     ]:
         settings = of_task(task, label)
