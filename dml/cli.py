@@ -7,18 +7,18 @@ Exit codes: 0 done · 1 an error that the message explains · 2 wrong usage · 3
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, load_dataset
-from dml import data, report, screen, status
+from dml import data, models, report, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -41,7 +41,11 @@ local_app = typer.Typer(
 )
 data_app = typer.Typer(help="Raw data of the datasets.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
+models_app = typer.Typer(
+    help="The models of a dataset: compare them, and change by hand which one is current.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
 
 out, err = Console(), Console(stderr=True)
 
@@ -61,6 +65,8 @@ EnvironmentOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the screen.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help="A folder of datasets/.", show_default=True)]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in CURRENT.json.", show_default=False)]
 
 
 @app.command()
@@ -142,6 +148,78 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
         typer.echo(f"{table}\t{what}")
 
 
+@models_app.command(name="list")
+def list_models(
+    dataset: DatasetArgument = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """List the finished runs, the newest first, and which model was current when."""
+    _print(models.listing(_registry(dataset, local, env)), models.show_list, as_json=as_json)
+
+
+@models_app.command(name="show")
+def show_model(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or a unique part of it; without it the current.")
+    ] = None,
+    dataset: DatasetOption = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model: its figures, what the gate said, what it looks at, where its files lie, who made it current."""
+    _print(models.description(_registry(dataset, local, env), run_id), models.show_model, as_json=as_json)
+
+
+@models_app.command()
+def diff(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or a unique part of it.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[RUN2]", help="What to compare it with; without it the current model.")
+    ] = None,
+    dataset: DatasetOption = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Show two models side by side: figures, data, features, settings and first splits."""
+    found = models.difference(_registry(dataset, local, env), run_id, other)
+    _print(found, models.show_difference, as_json=as_json)
+
+
+@models_app.command()
+def promote(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or a unique part of it.")],
+    dataset: DatasetOption = "nyc_flights",
+    reason: ReasonOption = "",
+    even_if_refused: Annotated[
+        bool, typer.Option("--even-if-refused", help="Although the gate refused it, or left no verdict.")
+    ] = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run the current model, unless somebody else moves it at the same time. Trains and predicts nothing."""
+    registry = _registry(dataset, local, env)
+    moved = models.promote(registry, run_id, reason=reason, even_if_refused=even_if_refused, say=_say)
+    _print(moved, models.show_moved, as_json=as_json)
+
+
+@models_app.command()
+def rollback(
+    dataset: DatasetArgument = "nyc_flights",
+    reason: ReasonOption = "",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Make the previous model current again; a second rollback undoes the first. Trains and predicts nothing."""
+    moved = models.rollback(_registry(dataset, local, env), reason=reason, say=_say)
+    _print(moved, models.show_moved, as_json=as_json)
+
+
 @local_app.command()
 def up(
     port: Annotated[int | None, typer.Option(help="Where it listens, on 127.0.0.1 only.")] = None,
@@ -190,6 +268,22 @@ def _platform(local: bool, env: str) -> Platform:
     cloud = Cloud(HOME)
     cloud.require()
     return Platform(env, credentials=cloud.environment())
+
+
+def _registry(dataset: str, local: bool, env: str) -> models.Registry:
+    load_dataset(dataset)
+    return models.Registry(_platform(local, env), dataset)
+
+
+def _say(text: str) -> None:
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print(document: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        show(out, document)
 
 
 def _logs(local: bool) -> Path | None:
