@@ -159,15 +159,17 @@ class Registry:
                 )
             return current.run_id
         runs = self.runs()
-        finished = [run_id for run_id, complete in runs.items() if complete and part in run_id]
-        if runs.get(part) or len(finished) == 1:
-            return part if runs.get(part) else finished[0]
-        if part not in runs and len(finished) > 1:
+        if runs.get(part):
+            return part
+        meant = [part] if part in runs else [run_id for run_id in runs if part in run_id]
+        finished = [run_id for run_id in meant if runs[run_id]]
+        if len(finished) == 1:
+            return finished[0]
+        if finished:
             raise UserError(f"{part} may be any of {len(finished)} runs of {self.dataset}: {_some(finished)}.")
-        begun = [part] if part in runs else [run_id for run_id in runs if part in run_id]
-        if begun:
+        if meant:
             raise UserError(
-                f"{_some(begun)} of {self.dataset} has no manifest.json: it failed, or is not done yet, and is no "
+                f"{_some(meant)} of {self.dataset} has no manifest.json: it failed, or is not done yet, and is no "
                 "whole model. See what ran: dml status"
             )
         hint = f" {part} is a dataset: say --dataset {part}." if part in dataset_names() else ""
