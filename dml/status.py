@@ -17,15 +17,23 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
     for dataset in dataset_names():
         console.print()
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
-        model = (
-            f"{current['run_id']}  AUC {current['metrics']['auc']:.3f}" if current else "none yet: dml run " + dataset
-        )
+        model = _model(current) if current else f"none yet: dml run {dataset}"
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
         executions = platform.client("stepfunctions").list_executions(
             stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
         )["executions"]
         if executions:
             console.print(_runs(executions))
+
+
+def _model(current: dict[str, Any]) -> str:
+    """The run and what it says most briefly of itself: AUC, or R² of a regression."""
+    said = [
+        f"{title} {current['metrics'][key]:.3f}"
+        for title, key in (("AUC", "auc"), ("R²", "r2"))
+        if key in current["metrics"]
+    ]
+    return "  ".join([current["run_id"], *said])
 
 
 def _workbench(platform: Platform) -> str:

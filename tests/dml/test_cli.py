@@ -69,13 +69,34 @@ def test_an_unknown_environment_should_name_those_that_there_are(dml: Run) -> No
     assert "dev, prod" in err
 
 
+@pytest.mark.parametrize("command", ["list", "rollback", "show --dataset", "promote run-1 --dataset"])
+def test_the_models_of_an_unknown_dataset_should_be_refused_before_anything_is_asked(dml: Run, command: str) -> None:
+    code, _, err = dml("models", *command.split(), "flight")
+    assert code == 1
+    assert "nyc_flights" in err
+
+
 def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
     code, _, err = dml("run", "--fast")
     assert code == 2
     assert "--fast" in err
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "report", "status", "data push", "local up", "local down"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "predict",
+        "report",
+        "status",
+        "data push",
+        "models",
+        "models diff",
+        "models rollback",
+        "local up",
+        "local down",
+    ],
+)
 def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
     code, out, _ = dml(*command.split(), "--help")
     assert code == 0

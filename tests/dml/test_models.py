@@ -199,6 +199,13 @@ def test_list_should_give_each_task_its_own_figures(dml: Run, bucket: Bucket) ->
     assert found["current"] is None
 
 
+def test_a_command_that_is_offered_should_be_for_the_same_registry(registry: Registry) -> None:
+    registry.platform.environment = "prod"
+    assert registry.naming("promote RUN") == "dml models promote RUN --dataset nyc_flights --local --env prod"
+    registry.platform.environment, registry.platform.endpoint = "dev", None
+    assert registry.command("status") == "dml status"
+
+
 def test_list_of_an_empty_registry_should_say_how_to_train(dml: Run) -> None:
     code, out, _ = dml("list")
     assert code == 0
@@ -328,7 +335,8 @@ def test_promote_should_say_what_it_moves_and_leave_the_whole_pointer(dml: Run, 
     code, out, err = dml("promote", "0930", "--reason", "holidays", "--json")
     assert code == 0
     assert f"CURRENT.json from {OLD} to {NEW}" in err
-    assert "was made by the former model until you run: dml predict nyc_flights" in err
+    assert "is still the former model's. Make it anew: dml predict nyc_flights --local" in err
+    assert "To undo this: dml models rollback nyc_flights --local" in err
     current = bucket.current
     assert json.loads(out) == current
     assert current.pop("moved").items() >= {"by": "promote", "reason": "holidays"}.items()
