@@ -31,7 +31,6 @@ HISTORY = 10  # moves that are shown; S3 keeps a replaced CURRENT.json for 30 da
 READERS = 8
 TOP_FEATURES = 8
 UNKNOWN = "\N{EN DASH}"
-STALE = "The table predictions was made by the former model until you run: dml predict "
 
 # Titles and keys of a task's figures in metrics.json. The main metric is shown first, beside the second one here.
 FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -120,6 +119,16 @@ class Registry:
     def uri(self, name: str = "") -> str:
         return self.platform.uri(Output.MODELS_BUCKET, f"{self.dataset}/{name}")
 
+    def command(self, command: str) -> str:
+        """A `dml` command as it is to be typed for this very registry: one that moves models must not hit another."""
+        platform = self.platform
+        environment = "" if platform.environment == "dev" else f" --env {platform.environment}"
+        return f"dml {command}{' --local' if platform.endpoint else ''}{environment}"
+
+    def naming(self, command: str) -> str:
+        """The same for a command that takes RUN as its argument, and the dataset as an option."""
+        return self.command(f"models {command} --dataset {self.dataset}")
+
     def runs(self) -> dict[str, bool]:
         """Every run's id, and whether it has its manifest.json, that is: whether it has finished."""
         found: dict[str, bool] = {}
@@ -154,24 +163,30 @@ class Registry:
             current = self.current()
             if current is None:
                 raise UserError(
-                    f"There is no current model of {self.dataset} yet. Train one: dml run {self.dataset}; "
-                    f"or name a run: dml models list {self.dataset}"
+                    f"There is no current model of {self.dataset} yet. Train one: "
+                    f"{self.command(f'run {self.dataset}')}; or name a run of those that "
+                    f"{self.command(f'models list {self.dataset}')} shows."
                 )
             return current.run_id
         runs = self.runs()
-        finished = [run_id for run_id, complete in runs.items() if complete and part in run_id]
-        if runs.get(part) or len(finished) == 1:
-            return part if runs.get(part) else finished[0]
-        if part not in runs and len(finished) > 1:
+        if runs.get(part):
+            return part
+        meant = [part] if part in runs else [run_id for run_id in runs if part in run_id]
+        finished = [run_id for run_id in meant if runs[run_id]]
+        if len(finished) == 1:
+            return finished[0]
+        if finished:
             raise UserError(f"{part} may be any of {len(finished)} runs of {self.dataset}: {_some(finished)}.")
-        begun = [part] if part in runs else [run_id for run_id in runs if part in run_id]
-        if begun:
+        if meant:
             raise UserError(
-                f"{_some(begun)} of {self.dataset} has no manifest.json: it failed, or is not done yet, and is no "
-                "whole model. See what ran: dml status"
+                f"{_some(meant)} of {self.dataset} has no manifest.json: it failed, or is not done yet, and is no "
+                f"whole model. See what ran: {self.command('status')}"
             )
         hint = f" {part} is a dataset: say --dataset {part}." if part in dataset_names() else ""
-        raise UserError(f"{self.uri()} has no run {part}.{hint} See those that there are: dml models list")
+        raise UserError(
+            f"{self.uri()} has no run {part}.{hint} See those that there are: "
+            f"{self.command(f'models list {self.dataset}')}"
+        )
 
     def model(self, run_id: str) -> Model:
         """A finished run's metrics and verdict. Raises UserError when metrics.json is missing."""
@@ -200,10 +215,9 @@ class Registry:
             "run_id": model.run_id,
             "model": self.uri(f"{model.run_id}/"),
             "metrics": model.published_metrics,
+            "previous": {"run_id": seen.run_id, "model": seen.body["model"]} if seen else {},
             "moved": {"by": by, "at": datetime.now(UTC).isoformat(), "reason": reason},
         }
-        if seen:
-            body["previous"] = {"run_id": seen.run_id, "model": seen.body["model"]}
         condition = {"IfMatch": seen.etag} if seen else {"IfNoneMatch": "*"}
         try:
             self.platform.s3.put_object(
@@ -222,7 +236,7 @@ class Registry:
                 now = f"run {there.run_id} is current" if there else "there is no current model"
                 raise UserError(
                     f"Another writer moved {self.uri('CURRENT.json')} first: now {now}. Nothing was changed by this "
-                    f"command; look (dml models list {self.dataset}) and try again if you still want to."
+                    f"command; look ({self.command(f'models list {self.dataset}')}) and try again if you still want to."
                 ) from None
         return body
 
@@ -240,8 +254,8 @@ class Registry:
             return Pointer({**body, "run_id": body["run_id"], "model": body["model"]}, answer["ETag"], since)
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(
-                f"{self.uri('CURRENT.json')} is not what a run or dml models writes ({error!r}): delete it or mend it, "
-                f"then dml models promote RUN."
+                f"{self.uri('CURRENT.json')} is not what a run or dml models writes ({error!r}): delete it, "
+                f"then {self.naming('promote RUN')}"
             ) from error
 
     @contextmanager
@@ -271,12 +285,15 @@ def promote(registry: Registry, part: str, *, reason: str, even_if_refused: bool
         if not even_if_refused:
             raise UserError(
                 f"The gate did not pass {model.run_id} of {dataset}: {why}. If you know better: "
-                f"dml models promote {model.run_id} --dataset {dataset} --even-if-refused --reason WHY"
+                f"{registry.naming(f'promote {model.run_id} --even-if-refused --reason WHY')}"
             )
         say(f"The gate did not pass this run, which is promoted all the same: {why}")
     elif model.gate and seen and model.gate.get("current_run") != seen.run_id:
         beside = model.gate.get("current_run") or "no model"
-        say(f"Its gate compared it with {beside}, not with {seen.run_id}: dml models diff {model.run_id}")
+        say(
+            f"Its gate compared it with {beside}, not with {seen.run_id}. See what is different: "
+            f"{registry.naming(f'diff {model.run_id} {seen.run_id}')}"
+        )
     return _move(registry, model, seen, by="promote", reason=reason, say=say)
 
 
@@ -287,7 +304,8 @@ def rollback(registry: Registry, *, reason: str, say: Say) -> Document:
     Raises UserError when there is no previous model, when it is gone, or when another writer came first.
     """
     seen = registry.current()
-    way_out = f"Choose a run: dml models list {registry.dataset}, then dml models promote RUN."
+    listed = registry.command(f"models list {registry.dataset}")
+    way_out = f"Choose a run: {listed}, then {registry.naming('promote RUN')}"
     if seen is None:
         raise UserError(f"There is no current model of {registry.dataset} to roll back from. {way_out}")
     previous = seen.body.get("previous")
@@ -306,7 +324,11 @@ def _move(registry: Registry, model: Model, seen: Pointer | None, *, by: str, re
     say(f"Moving {registry.uri('CURRENT.json')} {before}to {model.run_id}")
     body = registry.move(model, seen, by=by, reason=reason)
     if seen:
-        say(f"{STALE}{registry.dataset}. To undo this: dml models rollback {registry.dataset}")
+        say(
+            "The table predictions is still the former model's. Make it anew: "
+            f"{registry.command(f'predict {registry.dataset}')}"
+        )
+        say(f"To undo this: {registry.command(f'models rollback {registry.dataset}')}")
     return body
 
 

@@ -7,7 +7,6 @@ from rich.table import Table
 
 from datasets import dataset_names
 from dml.platform import Platform
-from dml.run import FIGURES
 from stacks.outputs import Output, state_machine_output
 
 
@@ -18,7 +17,7 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
     for dataset in dataset_names():
         console.print()
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
-        model = f"{current['run_id']}  {_figure(current['metrics'])}" if current else f"none yet: dml run {dataset}"
+        model = _model(current) if current else f"none yet: dml run {dataset}"
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
         executions = platform.client("stepfunctions").list_executions(
             stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
@@ -27,10 +26,14 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
             console.print(_runs(executions))
 
 
-def _figure(metrics: dict[str, Any]) -> str:
-    """The first figure that the pointer to the model has."""
-    known = {key: title for figures in FIGURES.values() for title, key in figures}
-    return next((f"{title} {metrics[key]:.3f}" for key, title in known.items() if key in metrics), "")
+def _model(current: dict[str, Any]) -> str:
+    """The run and what it says most briefly of itself: AUC, or R² of a regression."""
+    said = [
+        f"{title} {current['metrics'][key]:.3f}"
+        for title, key in (("AUC", "auc"), ("R²", "r2"))
+        if key in current["metrics"]
+    ]
+    return "  ".join([current["run_id"], *said])
 
 
 def _workbench(platform: Platform) -> str:

@@ -42,6 +42,13 @@ def test_an_unknown_environment_should_name_those_that_there_are(dml: Run) -> No
     assert "dev, prod" in err
 
 
+@pytest.mark.parametrize("command", ["list", "rollback", "show --dataset", "promote run-1 --dataset"])
+def test_the_models_of_an_unknown_dataset_should_be_refused_before_anything_is_asked(dml: Run, command: str) -> None:
+    code, _, err = dml("models", *command.split(), "flight")
+    assert code == 1
+    assert "nyc_flights" in err
+
+
 def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
     code, _, err = dml("run", "--fast")
     assert code == 2
@@ -50,7 +57,20 @@ def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "predict", "report", "status", "data push", "dataset new", "dataset check", "local up", "local down"],
+    [
+        "run",
+        "predict",
+        "report",
+        "status",
+        "data push",
+        "dataset new",
+        "dataset check",
+        "models",
+        "models diff",
+        "models rollback",
+        "local up",
+        "local down",
+    ],
 )
 def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
     code, out, _ = dml(*command.split(), "--help")
