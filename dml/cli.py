@@ -7,18 +7,18 @@ Exit codes: 0 done · 1 an error that the message explains · 2 wrong usage · 3
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from datasets import DatasetError, load_dataset
-from dml import data, report, screen, status
+from datasets import DatasetError, dataset_names, load_dataset
+from dml import data, dataset, models, report, score, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -39,9 +39,15 @@ app = typer.Typer(
 local_app = typer.Typer(
     help="The embedded cloud on this machine: no account, no Docker, no bill.", no_args_is_help=True
 )
+dataset_app = typer.Typer(help="What the platform learns from: folders of datasets/.", no_args_is_help=True)
 data_app = typer.Typer(help="Raw data of the datasets.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
+models_app = typer.Typer(
+    help="The models of a dataset: compare them, and change by hand which one is current.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(models_app, name="models")
 
 out, err = Console(), Console(stderr=True)
 
@@ -61,6 +67,8 @@ EnvironmentOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end instead of the screen.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help="A folder of datasets/.", show_default=True)]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept in CURRENT.json.", show_default=False)]
 
 
 @app.command()
@@ -96,19 +104,47 @@ def run(
 
 @app.command()
 def predict(
-    dataset: DatasetArgument = "nyc_flights",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file with the features."),
+    ] = "nyc_flights",
     table: Annotated[
-        str, typer.Option(help="The catalog table to score; it needs the model's feature columns.")
+        str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
     ] = "features",
+    dataset: Annotated[str, typer.Option(help="FILE: whose current model scores it.")] = "nyc_flights",
+    model: Annotated[
+        Path | None, typer.Option(help="FILE: a run's tree.json instead of the current model; needs no cloud at all.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE: where to write; else to stdout.")] = None,
+    all_columns: Annotated[
+        bool, typer.Option("--all-columns", help="FILE: write all its columns; else the dataset's keys only.")
+    ] = False,
+    null: Annotated[
+        list[str] | None,
+        typer.Option(help='FILE: a text that means missing, in place of "" and "NA"; can be given more than once.'),
+    ] = None,
     local: LocalOption = False,
     env: EnvironmentOption = "dev",
     as_json: JsonOption = False,
 ) -> None:
-    """Score a table with the current model; the result is the catalog table `predictions`."""
-    load_dataset(dataset)
+    """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
+
+    DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
+    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's.
+    """
+    if score.is_file(what):
+        if as_json or table != "features":
+            raise typer.BadParameter(f"{what} is a file; --json and --table go with a dataset")
+        with _stopped_together(local=False):  # a termination signal leaves no half-written file, nor stops the cloud
+            tree = score.read_tree(model) if model else _current_tree(dataset, local, env)
+            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns)
+        return
+    if model or output or all_columns or null:
+        raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
+    load_dataset(what)
     platform = _platform(local, env)
     with _stopped_together(local), Board(err, titles("predict")) as board:
-        result = execute(platform, dataset, "predict", board, table=table, logs=_logs(local), every=_interval(local))
+        result = execute(platform, what, "predict", board, table=table, logs=_logs(local), every=_interval(local))
     _close(platform, result, {}, local=local, as_json=as_json)
 
 
@@ -140,6 +176,136 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
     )
     for table, what in pushed.items():
         typer.echo(f"{table}\t{what}")
+
+
+@dataset_app.command(name="new")
+def new_dataset(
+    name: Annotated[str, typer.Argument(help="The dataset's name: lower-case letters, digits and _.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="CSV files of one folder; .gz will do.")],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    columns: Annotated[
+        str, typer.Option(help="Names of all columns, with commas, if the file has no header.", show_default=False)
+    ] = "",
+) -> None:
+    """Write a first dataset.toml and prepare.sql for CSV files, guessing types, key, task and features, and say why.
+
+    Each file becomes a table; the one with the label has a row for each example, the others are joined to it.
+    """
+    names = [column.strip() for column in columns.split(",")] if columns else []
+    with err.status("") as spinner:
+        found = dataset.new(name, files, label, columns=names, on_progress=spinner.update)
+    dataset.show(err, found)
+    for file in ("dataset.toml", "prepare.sql"):
+        typer.echo(f"datasets/{name}/{file}")
+    err.print(
+        f"\nNext\n  read and mend both files: each guess has its reason\n"
+        f"  dml dataset check {name}    see whether they fit the data\n"
+        f"  dml run {name} --local      train a tree on this machine",
+        highlight=False,
+    )
+
+
+@dataset_app.command(name="check")
+def check_dataset(
+    name: Annotated[str | None, typer.Argument(help="A folder of datasets/; without it all of them.")] = None,
+) -> None:
+    """See whether settings, files and query of a dataset fit together, on a sample of rows; runs no pipeline."""
+    if name is not None and name not in dataset_names():
+        load_dataset(name)  # says which there are
+    with err.status("") as spinner:
+        checked = dataset.check(
+            [name] if name else dataset_names(),
+            cache=HOME / "raw",
+            on_progress=spinner.update
+            if err.is_terminal
+            else lambda text: err.print(text, highlight=False, soft_wrap=True),
+        )
+    for each in checked:
+        out.print(
+            f"[red]✗[/red] {each.name}: {len(each.findings)} to mend"
+            if each.findings
+            else f"[green]✓[/green] {each.name}: {each.summary or 'settings and query'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for line in each.findings:
+            out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        for line in each.notes:
+            out.print(f"  note: {escape(line)}", highlight=False, soft_wrap=True)
+    if any(each.findings for each in checked):
+        raise typer.Exit(1)
+
+
+@models_app.command(name="list")
+def list_models(
+    dataset: DatasetArgument = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """List the finished runs, the newest first, and which model was current when."""
+    _print(models.listing(_registry(dataset, local, env)), models.show_list, as_json=as_json)
+
+
+@models_app.command(name="show")
+def show_model(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or a unique part of it; without it the current.")
+    ] = None,
+    dataset: DatasetOption = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model: its figures, what the gate said, what it looks at, where its files lie, who made it current."""
+    _print(models.description(_registry(dataset, local, env), run_id), models.show_model, as_json=as_json)
+
+
+@models_app.command()
+def diff(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or a unique part of it.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[RUN2]", help="What to compare it with; without it the current model.")
+    ] = None,
+    dataset: DatasetOption = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Show two models side by side: figures, data, features, settings and first splits."""
+    found = models.difference(_registry(dataset, local, env), run_id, other)
+    _print(found, models.show_difference, as_json=as_json)
+
+
+@models_app.command()
+def promote(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or a unique part of it.")],
+    dataset: DatasetOption = "nyc_flights",
+    reason: ReasonOption = "",
+    even_if_refused: Annotated[
+        bool, typer.Option("--even-if-refused", help="Although the gate refused it, or left no verdict.")
+    ] = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a run the current model, unless somebody else moves it at the same time. Trains and predicts nothing."""
+    registry = _registry(dataset, local, env)
+    moved = models.promote(registry, run_id, reason=reason, even_if_refused=even_if_refused, say=_say)
+    _print(moved, models.show_moved, as_json=as_json)
+
+
+@models_app.command()
+def rollback(
+    dataset: DatasetArgument = "nyc_flights",
+    reason: ReasonOption = "",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Make the previous model current again; a second rollback undoes the first. Trains and predicts nothing."""
+    moved = models.rollback(_registry(dataset, local, env), reason=reason, say=_say)
+    _print(moved, models.show_moved, as_json=as_json)
 
 
 @local_app.command()
@@ -190,6 +356,27 @@ def _platform(local: bool, env: str) -> Platform:
     cloud = Cloud(HOME)
     cloud.require()
     return Platform(env, credentials=cloud.environment())
+
+
+def _current_tree(dataset: str, local: bool, env: str) -> dict[str, Any]:
+    load_dataset(dataset)
+    return score.current_tree(_platform(local, env), dataset)
+
+
+def _registry(dataset: str, local: bool, env: str) -> models.Registry:
+    load_dataset(dataset)
+    return models.Registry(_platform(local, env), dataset)
+
+
+def _say(text: str) -> None:
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print(document: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        show(out, document)
 
 
 def _logs(local: bool) -> Path | None:

@@ -131,6 +131,12 @@ class Result:
                 "out_of_time": {name: later.get(name) for name in chosen} if later else None,
             },
             "seconds": every | {"total": round(sum(every.values()), 3)},
+            # What Spark itself took, session included: the rest of a stage is the pipeline's.
+            "job_seconds": {
+                name: found["seconds"]
+                for name, found in (("prepare", self.prepared), ("train", self.metrics), ("predict", self.predicted))
+                if "seconds" in found
+            },
             "uris": self.uris,
         }
 

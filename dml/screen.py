@@ -38,12 +38,14 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     console.print("Next")
     flag = " --local" if local else ""
     dataset = result.dataset
-    for command, why in (
-        (f"dml report {dataset}{flag}", "the model as one HTML page"),
-        (f"dml predict {dataset}{flag}", "score a table with the current model"),
-        (f"dml status{flag}", "what stands and what ran"),
-    ):
-        console.print(f"  [bold]{command:<33}[/bold] [dim]{why}[/dim]", highlight=False)
+    commands = {
+        f"dml report {dataset}{flag}": "the model as one HTML page",
+        f"dml predict {dataset}{flag}": "score a table with the current model",
+        f"dml status{flag}": "what stands and what ran",
+    }
+    widest = max(map(len, commands))
+    for command, why in commands.items():
+        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False)
 
 
 def _rows(prepared: dict[str, Any]) -> Text:

@@ -1,30 +1,36 @@
-"""The Glue Data Catalog as the jobs use it: where a table's files lie, how to read them, publishing a table.
+"""The Glue Data Catalog as the jobs use it: where a table's files lie, publishing a table.
 
 The catalog is the contract between crawler, jobs and analysts. Jobs ask it through the Glue API instead of a Hive
 metastore, so that they run unchanged wherever the API answers.
 """
 
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
-from pyspark.errors import AnalysisException
+from botocore.exceptions import BotoCoreError, ClientError
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import JobError
 
+# How Spark begins when a task cannot read a file, or finds that it has gone since the table was listed.
+UNREADABLE = re.compile(
+    r"Encountered error while reading file (\S+?)\.? |FAILED_READ_FILE|"
+    r"Could not read footer|underlying files have been updated"
+)
+
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table. `columns`: name to type, as the crawler wrote them, in the files' order."""
+    """What the catalog says of a table: where its files lie, and in which format."""
 
     database: str
     name: str
     location: str
-    columns: Dict[str, str]
     format: str
-    delimiter: str
-    quote: str
-    header: bool
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -36,20 +42,12 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
         table = glue.get_table(DatabaseName=database, Name=name)["Table"]
     except glue.exceptions.EntityNotFoundException as error:
         raise JobError(f"The catalog has no table {database}.{name}: {way_out}") from error
+    except (ClientError, BotoCoreError) as error:
+        raise JobError(f"The catalog does not answer for {database}.{name}, and says why: {error}") from error
     storage = table["StorageDescriptor"]
-    serde = storage.get("SerdeInfo", {}).get("Parameters", {})
-    # The crawler leaves its findings with the table, with the storage or with the SerDe, depending on the classifier.
-    said = {**serde, **storage.get("Parameters", {}), **table.get("Parameters", {})}
-    return CatalogTable(
-        database=database,
-        name=name,
-        location=storage["Location"],
-        columns={column["Name"]: column.get("Type", "string") for column in storage["Columns"]},
-        format=said.get("classification", "csv"),
-        delimiter=serde.get("field.delim") or serde.get("separatorChar") or said.get("delimiter") or ",",
-        quote=serde.get("quoteChar") or '"',
-        header=said.get("skip.header.line.count", "0") != "0",
-    )
+    # The crawler leaves its findings with the table or with the storage, depending on the classifier.
+    said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
+    return CatalogTable(database, name, location=storage["Location"], format=said.get("classification", "csv"))
 
 
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
@@ -60,12 +58,43 @@ def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
         )
     try:
         return spark.read.parquet(table.location)
-    except AnalysisException as error:
-        raise JobError(f"The files of {table} cannot be read: run the pipeline again to rebuild it. {error}") from error
+    except (PySparkException, Py4JJavaError) as error:
+        raise JobError(_unreadable(table, error)) from error
+
+
+@contextmanager
+def reading(table: CatalogTable) -> Iterator[None]:
+    """For all that is done with the rows of a table: Spark reads them late, and a broken file shows only then.
+
+    Raises JobError for a file that cannot be read; whatever else goes wrong is let through.
+    """
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if not UNREADABLE.search(str(error)):
+            raise
+        raise JobError(_unreadable(table, error)) from error
+
+
+def _unreadable(table: CatalogTable, error: Exception) -> str:
+    """What Java says innermost, which names the file or the missing permission, without its stack trace."""
+    text = str(error)
+    causes = re.findall(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", text, re.MULTILINE)
+    cause = (causes[-1] if causes else text.splitlines()[0]).strip()
+    file = UNREADABLE.search(text)
+    if file and file[1] and file[1] not in cause:
+        cause = f"{file[1]}: {cause}"
+    return (
+        f"The files of {table} cannot be read: {cause.rstrip('.')}. Unless it is S3 that refuses, run the pipeline "
+        "again, which makes the table anew."
+    )
 
 
 def publish(glue: Any, database: str, name: str, location: str, columns: List[Tuple[str, str]], run_id: str) -> None:
-    """Points the catalog table at `location` (Parquet) in one call: readers see the old files or the new, no mix."""
+    """Points the catalog table at `location` (Parquet) in one call: readers see the old files or the new, no mix.
+
+    Raises JobError if the catalog does not take it; a run that is done again publishes again.
+    """
     table = {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
@@ -83,6 +112,12 @@ def publish(glue: Any, database: str, name: str, location: str, columns: List[Tu
         "PartitionKeys": [],
     }
     try:
-        glue.update_table(DatabaseName=database, TableInput=table)
-    except glue.exceptions.EntityNotFoundException:
-        glue.create_table(DatabaseName=database, TableInput=table)
+        try:
+            glue.update_table(DatabaseName=database, TableInput=table)
+        except glue.exceptions.EntityNotFoundException:
+            glue.create_table(DatabaseName=database, TableInput=table)
+    except (ClientError, BotoCoreError) as error:
+        raise JobError(
+            f"The catalog does not take {database}.{name}, whose files lie whole in {location}: {error}. "
+            "When that is mended, run again."
+        ) from error

@@ -3,17 +3,18 @@
 import argparse
 import sys
 import time
-from typing import Any, Sequence
+from typing import Any, List, Sequence
 
 import boto3
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import catalog, registry, split, storage
 from jobs.errors import JobError
-from jobs.metrics import PROBABILITY, THRESHOLD
-from jobs.session import spark_session
+from jobs.metrics import THRESHOLD
+from jobs.session import size_batches, spark_session
 from jobs.settings import Settings, file_of, load
+from jobs.tree import PREDICTION, PROBABILITIES, PROBABILITY
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,17 +86,21 @@ def predict(
             )
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(glue, database, table, way_out)
-        predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
         location = f"{home}/predictions/{run_id}/"
-        predictions.write.mode("overwrite").parquet(location)
-        counted = spark.read.parquet(location).agg(F.count("*"), F.sum("prediction")).head()
-        rows, positive = counted or (0, 0)
+        with catalog.reading(source):
+            predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
+            predictions.write.mode("overwrite").parquet(location)
+        written = spark.read.parquet(location)
+        counts = {}
+        if model.task != "regression":
+            counts = {str(row[PREDICTION]): row["count"] for row in written.groupBy(PREDICTION).count().collect()}
+        rows = sum(counts.values()) if counts else written.count()
         report = {
             "dataset": settings["name"],
             "run_id": run_id,
             "table": table,
             "rows": rows,
-            "predicted_positive": positive or 0,
+            "predicted": counts,
             "location": location,
             "columns": dict(predictions.dtypes),
             "model_run": model.run_id,
@@ -108,7 +113,10 @@ def predict(
 
 
 def score(rows: DataFrame, model: registry.Registered, settings: Settings, name: str) -> DataFrame:
-    """Keys, probability, prediction (1 from 0.5 on), side (of the split, by key) and model_run, a row for each row.
+    """Keys, what the model says, side (of the split, by key) and model_run, a row for each row.
+
+    Binary: probability, prediction (1 from 0.5 on). Multiclass: probability, prediction (the first of the most likely
+    classes), probabilities (of all, in order). Regression: prediction.
 
     Raises JobError naming the columns that are missing.
     """
@@ -118,14 +126,24 @@ def score(rows: DataFrame, model: registry.Registered, settings: Settings, name:
             f"Table {name} has no column {', '.join(lacking)}, which the model of run {model.run_id} needs as key or "
             f"feature ({file_of(settings)}): score a table that was made by this dataset's prepare.sql."
         )
+    size_batches(rows.sparkSession, len(needed))
     training = settings["training"]
-    return model.score(rows.select(*needed)).select(
-        *settings["keys"],
-        PROBABILITY,
-        (F.col(PROBABILITY) >= THRESHOLD).cast("int").alias("prediction"),
-        split.side(settings["keys"], training["test_share"], training["seed"]).alias(split.SIDE),
-        F.lit(model.run_id).alias("model_run"),
-    )
+    side = split.side(settings["keys"], training["test_share"], training["seed"])
+    scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings["keys"]], side.alias(split.SIDE)])
+    return scored.select(*settings["keys"], *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
+
+
+def said(model: registry.Registered) -> List[Column]:
+    """What a model of this kind leaves in `predictions`, out of what `tree.score` gives."""
+    if model.task == "binary":
+        return [F.col(PROBABILITY), (F.col(PROBABILITY) >= THRESHOLD).cast("int").alias(PREDICTION)]
+    if model.task == "regression":
+        return [F.col(PREDICTION)]
+    most = F.array_max(PROBABILITIES)
+    classes = F.array(*[F.lit(name) for name in model.tree["classes"]])
+    first = F.expr(f"int(array_position({PROBABILITIES}, array_max({PROBABILITIES}))) - 1")
+    named = F.get(classes, first)
+    return [most.alias(PROBABILITY), named.alias(PREDICTION), F.col(PROBABILITIES)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, Dict, Sequence, Tuple, Type
 import boto3
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
@@ -18,6 +18,7 @@ from jobs.errors import JobError
 from jobs.session import spark_session
 from jobs.settings import Settings, file_of, load, prepare_sql
 
+LARGEST_LABEL = 1e150  # its square is still a number
 ROWS_PER_FILE = 250_000  # some 5 MB of Parquet: enough files to keep a cluster busy, few enough to list quickly
 
 
@@ -108,38 +109,32 @@ def load_raw(
     """Reads one raw table, once, into the temp view `name`; bad rows go to `quarantine` as JSON lines.
 
     Returns rows, quarantined, location. Raises JobError for a table that is missing, empty, without a good row, lacking
-    a column, or whose files' headers differ from the catalog.
+    a column, or with a file that cannot be read as the table's settings say.
     """
     push = f"upload it with `dml data push {settings['name']}`, then run again so that the crawler finds it."
     table = catalog.find_table(glue, database, name, f"{file_of(settings)} needs it; {push}")
-    have = {column.lower() for column in table.columns}
-    lacking = [column for column in settings["tables"][name]["columns"] if column not in have]
-    if lacking:
-        raise JobError(
-            f"Raw table {table} has no column {', '.join(lacking)}, which {file_of(settings)} declares; "
-            f"it has: {', '.join(table.columns)}. Upload a file that has it, or mend [tables.{name}.columns]."
-        )
-    parsed = raw.parse(raw.read_lines(spark, table), settings["tables"][name]).persist()
+    declared = settings["tables"][name]
     try:
+        parsed = raw.parse(raw.read_lines(spark, table, declared, file_of(settings)), declared).persist()
         counted = parsed.agg(F.count("*"), F.count(raw.REASON), F.first(raw.REASON, ignorenulls=True)).head()
     except (PySparkException, Py4JJavaError) as error:
-        if problem := raw.header_problem(error):
-            raise JobError(f"Raw table {table}: a file's header is not what the catalog says. {problem}") from error
+        if problem := raw.problem_of(error):
+            raise JobError(f"Raw table {table}: {problem}") from error
         raise
     rows, bad, reason = counted or (0, 0, None)
     if rows == 0:
         raise JobError(f"Raw table {table} is empty: {push}")
     if bad == rows:
         raise JobError(
-            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or the types "
-            f"and null tokens of [tables.{name}] in {file_of(settings)}."
+            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or "
+            f"what [tables.{name}] says of them (types, nulls, delimiter, header) in {file_of(settings)}."
         )
     if bad:
         broken = parsed.where(F.col(raw.REASON).isNotNull())
         broken.select(
             F.col(raw.FILE).alias("file"), F.col(raw.REASON).alias("reason"), F.col(raw.RECORD).alias("record")
         ).write.mode("overwrite").json(quarantine)
-    good = parsed.where(F.col(raw.REASON).isNull()).select(*settings["tables"][name]["columns"])
+    good = parsed.where(F.col(raw.REASON).isNull()).select(*declared["columns"])
     good.createOrReplaceTempView(name)
     return {"rows": rows, "quarantined": bad, "location": table.location}
 
@@ -186,10 +181,11 @@ def write_known(rows: DataFrame, settings: Settings, location: str, main_rows: i
 
 
 def check_rows(features: DataFrame, settings: Settings) -> int:
-    """The number of rows. Raises JobError unless there are some, each key once and complete, each label 0 or 1."""
+    """The number of rows. Raises JobError unless there are some, each key once and complete, each label right."""
     file = f"datasets/{settings['name']}/prepare.sql"
     label, keys = settings["label"]["column"], settings["keys"]
-    wrong = (~F.col(label).isin(0, 1)).cast("int")
+    fits, meant = label_rule(settings)
+    wrong = (~fits).cast("int")
     keyless = F.greatest(*[F.col(key).isNull().cast("int") for key in keys], F.lit(0))
     per_key = features.groupBy(*keys).agg(F.count("*").alias("n"), F.sum(wrong).alias("wrong"))
     checked = per_key.agg(
@@ -207,8 +203,20 @@ def check_rows(features: DataFrame, settings: Settings) -> int:
     if keyless_rows:
         raise JobError(f"{file} gives {keyless_rows:,} rows with a NULL in a key column ({', '.join(keys)}).")
     if wrong_labels:
-        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is neither 0 nor 1.")
+        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is {meant}.")
     return int(rows)
+
+
+def label_rule(settings: Settings) -> Tuple[Column, str]:
+    """What a known label must be, and how to say that one is not."""
+    label = F.col(settings["label"]["column"])
+    if settings["task"] == "binary":
+        return label.isin(0, 1), "neither 0 nor 1"
+    if settings["task"] == "regression":
+        value = label.cast("double")
+        return ~F.isnan(value) & (F.abs(value) <= LARGEST_LABEL), f"not a number up to {LARGEST_LABEL:g}"
+    classes = settings["label"]["classes"]
+    return label.cast("string").isin(classes), f"not one of label.classes ({', '.join(classes)})"
 
 
 def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
@@ -217,7 +225,11 @@ def columns_of(settings: Settings) -> Dict[str, Tuple[Type[DataType], ...]]:
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings["keys"], plain)
     if settings["time"]:
         columns[settings["time"]["column"]] = (DateType, TimestampType)
-    columns[settings["label"]["column"]] = (IntegralType,)
+    columns[settings["label"]["column"]] = {
+        "binary": (IntegralType,),
+        "multiclass": (StringType, IntegralType, BooleanType),
+        "regression": (NumericType,),
+    }[settings["task"]]
     columns.update(dict.fromkeys(settings["features"]["numbers"], (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings["features"]["categories"], (StringType, IntegralType, BooleanType)))
     return columns

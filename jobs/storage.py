@@ -4,25 +4,60 @@ import json
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlparse
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs.errors import JobError
+
 Json = Dict[str, Any]
+
+READS = 3  # boto3 asks again when an answer is an error, but not when it breaks off half-way
 
 
 def read_json(s3: Any, uri: str) -> Optional[Json]:
-    """The object at `uri` (s3://bucket/key), None if there is none. `s3` is a boto3 client."""
+    """The object at `uri` (s3://bucket/key), None if there is none. `s3` is a boto3 client.
+
+    Raises JobError if S3 does not give it, or if it is not JSON.
+    """
     bucket, key = _bucket_and_key(uri)
     try:
-        body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        body = _read(s3, bucket, key)
     except s3.exceptions.NoSuchKey:
         return None
-    value: Json = json.loads(body)
+    except (ClientError, BotoCoreError) as error:
+        raise JobError(f"{uri} cannot be read, and S3 says why; run again when that is mended: {error}") from error
+    try:
+        value: Json = json.loads(body)
+    except ValueError as error:
+        raise JobError(
+            f"{uri} is no JSON ({error}): put back the version before it, which the bucket keeps, or delete it."
+        ) from error
     return value
 
 
 def write_json(s3: Any, uri: str, value: Json) -> None:
-    """Puts `value` at `uri` (s3://bucket/key), in one piece as S3 does."""
+    """Puts `value` at `uri` (s3://bucket/key), in one piece as S3 does. Raises JobError if S3 does not take it."""
+    write_text(s3, uri, json.dumps(value, indent=1, allow_nan=False), "application/json")
+
+
+def write_text(s3: Any, uri: str, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+    """Puts `text` at `uri` (s3://bucket/key) in one piece; `kind` is its media type. Raises as `write_json` does."""
     bucket, key = _bucket_and_key(uri)
-    body = json.dumps(value, indent=1, allow_nan=False).encode("utf-8")
-    s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json")
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=text.encode("utf-8"), ContentType=kind)
+    except (ClientError, BotoCoreError) as error:
+        raise JobError(f"{uri} cannot be written, and S3 says why; run again when that is mended: {error}") from error
+
+
+def _read(s3: Any, bucket: str, key: str) -> bytes:
+    for _ in range(READS - 1):
+        answer = s3.get_object(Bucket=bucket, Key=key)["Body"]
+        try:
+            body: bytes = answer.read()
+        except BotoCoreError:  # it broke off
+            continue
+        return body
+    whole: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return whole
 
 
 def _bucket_and_key(uri: str) -> Tuple[str, str]:

@@ -5,17 +5,31 @@ import datetime as dt
 import platform
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import boto3
 import numpy as np
-from pyspark.ml.regression import DecisionTreeRegressionModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import catalog, encoding, gate, metrics, registry, split, storage, tree
+from jobs import (
+    card,
+    catalog,
+    drift,
+    encoding,
+    gate,
+    grow,
+    metrics,
+    profiling,
+    registry,
+    split,
+    storage,
+    tree,
+    tree_sql,
+    tune,
+)
 from jobs.errors import JobError
-from jobs.session import spark_session
+from jobs.session import size_batches, spark_session
 from jobs.settings import Settings, file_of, load
 
 
@@ -68,26 +82,37 @@ class Clock:
 
 
 class Trained(NamedTuple):
-    """A tree, and how it does on the rows that it has not seen."""
+    """A tree, and how it does on rows that it has not seen.
 
-    model: DecisionTreeRegressionModel
-    features: List[encoding.Feature]
-    rows: Dict[str, int]
-    positives: Dict[str, int]
-    counts: metrics.Tally
+    `tree` is as in tree.json, but for the run. `scored`: the test rows with what the tree says of them, kept in memory
+    or on disk. `found`: what came of it (metrics.Tally, Table or Errors).
+    """
+
+    tree: tree.Told
+    totals: grow.Array
+    labels: Dict[str, encoding.Labels]
+    scored: DataFrame
+    found: Any
+    tuning: Optional[Dict[str, Any]]
 
     @property
-    def base_rate(self) -> float:
-        return self.positives[split.TRAIN] / self.rows[split.TRAIN]
+    def rows(self) -> Dict[str, int]:
+        return {side: label.rows for side, label in self.labels.items()}
+
+    @property
+    def average(self) -> Any:
+        """What is known without a tree: the training side's counts by class, or its mean."""
+        label = self.labels[split.TRAIN]
+        return label.counts or label.mean
 
     @property
     def test(self) -> Dict[str, Any]:
-        return metrics.evaluate(self.counts)
+        return metrics.evaluate(self.found)
 
     @property
     def baseline(self) -> Dict[str, Any]:
-        """The same metrics for always guessing the training side's base rate."""
-        return metrics.evaluate(metrics.constant(self.base_rate, self.counts.total, self.counts.total_positives))
+        """The same metrics for always guessing what the training side is on average."""
+        return metrics.evaluate(metrics.baseline(self.found, self.average))
 
 
 def train(
@@ -102,7 +127,7 @@ def train(
     revision: str,
     clock: Clock,
 ) -> None:
-    """Writes the candidate under the run id: model, tree.json, metrics.json, gate.json, and manifest.json last.
+    """Writes the candidate under the run id: model, tree.json, metrics.json, gate.json, ..., and manifest.json last.
 
     A run that has left its manifest is complete and is not trained again. Raises JobError.
     """
@@ -111,31 +136,64 @@ def train(
         print(f"run {run_id} is trained already: {home}/", flush=True)
         return
     way_out = "run the pipeline, whose prepare stage publishes it."
-    rows = read_features(spark, catalog.find_table(glue, database, "features", way_out), settings)
-    trained = fit_and_score(rows.withColumn(split.SIDE, side_of(settings)), settings, clock)
-    print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
+    table = catalog.find_table(glue, database, "features", way_out)
+    with catalog.reading(table):
+        rows = read_features(spark, table, settings)
+        sided = rows.withColumn(split.SIDE, side_of(settings))
+        current = registry.current_model(s3, models, settings["name"])
+        before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
+        profile = profiling.profile(sided, settings, reference=before)
+        leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
+        for sentence in leaks:
+            print(f"leak alarm: {sentence}", flush=True)
+        clock.lap("profile")
+        trained = fit_and_score(sided, settings, clock)
+        told = {**trained.tree, "run_id": run_id}
+        print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
+        later = out_of_time(rows, settings, trained.tree["settings"])
+        clock.lap("out_of_time")
 
-    later = out_of_time(rows, settings)
-    clock.lap("out_of_time")
-    verdict = compare(rows, s3, models, settings, trained)
-    clock.lap("score")
+        beside = current_on(rows, s3, current, settings, trained)
+        prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
+        verdict = gate.judge(
+            settings,
+            trained.test,
+            trained.baseline,
+            current=beside,
+            later=later,
+            leaks=leaks,
+            quarantined=prepared.get("quarantined", 0),
+            raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
+        )
+        report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
+        trained.scored.unpersist()
+        clock.lap("score")
 
-    trained.model.write().overwrite().save(f"{home}/model")
-    nodes = tree.describe(tree.saved_nodes(spark, f"{home}/model"), trained.features)
-    storage.write_json(s3, f"{home}/tree.json", tree_report(nodes, trained, settings, run_id))
+    tree.save_as_mllib(spark, told, trained.totals, encoding.classes_of(settings), f"{home}/model")
+    moved = drift.drift(before, profile) if before else None
     clock.lap("save")
-    report = metrics_report(nodes, trained, later, settings, run_id, revision, spark.version, clock)
-    storage.write_json(s3, f"{home}/metrics.json", report)
-    storage.write_json(s3, f"{home}/gate.json", verdict)
+    report["seconds"] = clock.seconds
+    documents = {"tree": told, "metrics": report, "profile": profile, "drift": moved, "gate": verdict}
+    for name, document in documents.items():
+        if document is not None:
+            storage.write_json(s3, f"{home}/{name}.json", document)
+    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings["keys"]))
+    storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
         "dataset": settings["name"],
         "run_id": run_id,
         "created": report["created"],
-        "files": ["model/", "tree.json", "metrics.json", "gate.json"],
+        "files": [
+            "model/",
+            "model-card.md",
+            "tree.sql",
+            *(f"{name}.json" for name, document in documents.items() if document),
+        ],
     }
     storage.write_json(s3, f"{home}/manifest.json", manifest)
     said = "passed" if verdict["passed"] else "refused: " + "; ".join(verdict["reasons"])
-    print(f"AUC {report['test']['auc']:.4f}, log loss {report['test']['log_loss']:.4f}; gate {said}", flush=True)
+    main = report["main_metric"]
+    print(f"{gate.NAMES[main]} {report['test'][main]:.4f}; gate {said}", flush=True)
 
 
 def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Settings) -> DataFrame:
@@ -160,36 +218,65 @@ def side_of(settings: Settings) -> Any:
 def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = None) -> Trained:
     """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
 
-    Columns in: `side`, label and features. Raises JobError if a side has one class of the label only.
+    Columns in: `side`, keys, label, slices and features. Depth and leaf size come from [training], or by [tune] from a
+    part of the training side. Raises JobError if a side has no rows, or one label only.
     """
-    clock = clock or Clock()
-    label, training = settings["label"]["column"], settings["training"]
-    features = encoding.learn(rows.where(F.col(split.SIDE) == split.TRAIN), settings)
+    clock, classes = clock or Clock(), encoding.classes_of(settings)
+    size_batches(rows.sparkSession, len(rows.columns))
+    labels = encoding.labels(rows, split.SIDE, settings)
+    for side in (split.TRAIN, split.TEST):
+        encoding.require_variety(labels.get(side), settings, f"the {'training' if side == split.TRAIN else side} side")
+    train, training = rows.where(F.col(split.SIDE) == split.TRAIN), settings["training"]
+    tuning = tune.choose(train, settings) if settings["tune"] else None
+    if tuning:
+        training = {**training, **tuning["chosen"]}
+        clock.lap("tune")
+    learned = encoding.learn(train, settings, labels[split.TRAIN])
     clock.lap("read")
-    # One pass makes the vectors of both sides; without the cache each level of the tree would make them again.
-    encoded = encoding.encode(rows, features).select(split.SIDE, label, encoding.VECTOR).persist()
-    sums = encoded.groupBy(split.SIDE).agg(F.count("*").alias("rows"), F.sum(label).alias("positives")).collect()
-    n, k = ({row[split.SIDE]: int(row[what]) for row in sums} for what in ("rows", "positives"))
-    encoding.require_two_classes(n.get(split.TEST, 0), k.get(split.TEST, 0), settings, "the test side")
+    blocks = encoding.code(train, settings, learned)
+    blocks.count()
     clock.lap("encode")
-    model = tree.fit(encoded.where(F.col(split.SIDE) == split.TRAIN), label, training)
+    bins = [len(between) + 1 for between in learned.thresholds]
+    nodes = grow.grow(blocks, bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
     clock.lap("fit")
-    counts = metrics.tally(model.transform(encoded.where(F.col(split.SIDE) == split.TEST)), label)
-    encoded.unpersist()
+    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
+    blocks.unpersist()
+    told = {
+        "format": 2,
+        "dataset": settings["name"],
+        "task": settings["task"],
+        "label": settings["label"]["column"],
+        "positive": settings["label"]["positive"],
+        "classes": settings["label"]["classes"],
+        "unit": settings["label"]["unit"],
+        "settings": training,
+        "features": learned.features,
+        "nodes": tree.describe(nodes, learned, classes, totals, training["smoothing"]),
+    }
+    kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
+    test = rows.where(F.col(split.SIDE) == split.TEST)
+    scored = tree.score(test, told, [F.col(name) for name in kept]).persist()
+    found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
-    return Trained(model, features, n, k, counts)
+    return Trained(told, totals, labels, scored, found, tuning)
 
 
-def out_of_time(rows: DataFrame, settings: Settings) -> Optional[Dict[str, Any]]:
+def _found(scored: DataFrame, settings: Settings, centre: float) -> Any:
+    return metrics.outcomes(scored, settings["task"], encoding.label_column(settings), settings["keys"], centre)
+
+
+def out_of_time(rows: DataFrame, settings: Settings, training: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
-    None if the dataset names no time column.
+    None if the dataset names no time column. `training`: the settings that the model itself was trained with.
     """
     if settings["time"] is None:
         return None
     when, cut = F.col(settings["time"]["column"]), F.lit(settings["time"]["cut"]).cast("date")
     sided = rows.withColumn(split.SIDE, F.when(when < cut, split.TRAIN).otherwise(split.TEST))
-    trained = fit_and_score(sided, settings)
+    as_trained: Settings = {**settings, "training": training, "tune": None, "slices": []}  # type: ignore[typeddict-item]
+    trained = fit_and_score(sided, as_trained)
+    trained.scored.unpersist()
     months = sided.groupBy(split.SIDE).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
     )
@@ -198,70 +285,79 @@ def out_of_time(rows: DataFrame, settings: Settings) -> Optional[Dict[str, Any]]
     return {**told, **trained.test, "baseline": trained.baseline}
 
 
-def compare(rows: DataFrame, s3: Any, models: str, settings: Settings, candidate: Trained) -> Dict[str, Any]:
-    """The gate's verdict; the current model is scored on the very rows that the candidate was tested on."""
-    current = registry.current_model(s3, models, settings["name"])
-    change, scores = "", None
-    if current is not None:
-        change = gate.feature_change(current.names, settings)
-        if set(current.names) <= set(rows.columns):
-            test = rows.where(side_of(settings) == split.TEST)
-            scores = metrics.evaluate(metrics.tally(current.score(test), settings["label"]["column"]))
-    run_id = current.run_id if current else None
-    return gate.judge(candidate.test, candidate.baseline, settings["gate"], run_id, scores, change)
+def current_on(
+    rows: DataFrame, s3: Any, current: Optional[registry.Registered], settings: Settings, candidate: Trained
+) -> Optional[gate.Current]:
+    """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
+    if current is None:
+        return None
+    scores = None
+    same = current.task == settings["task"] and current.tree.get("classes", []) == settings["label"]["classes"]
+    if same and set(current.names) <= set(rows.columns):
+        test = rows.where(side_of(settings) == split.TEST)
+        kept = [F.col(name) for name in dict.fromkeys([*settings["keys"], settings["label"]["column"]])]
+        scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
+    before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
+    change = gate.feature_change(current.task, current.names, settings)
+    return gate.Current(current.run_id, scores, change, before.get("out_of_time"))
 
 
-def tree_report(nodes: List[tree.Node], trained: Trained, settings: Settings, run_id: str) -> Dict[str, Any]:
-    """tree.json: encodings and nodes, enough to score a row without Spark."""
-    return {
-        "dataset": settings["name"],
-        "run_id": run_id,
-        "task": settings["task"],
-        "label": settings["label"]["column"],
-        "positive": settings["label"]["positive"],
-        "features": trained.features,
-        "nodes": nodes,
-    }
+def prepare_report_uri(features: str) -> str:
+    """Where prepare.py has left its counts, from where it has put the features: LAKE/DATASET/features/RUN/."""
+    home, _, run_id = features.rstrip("/").rpartition("/features/")
+    return f"{home}/runs/{run_id}/prepare.json"
 
 
 def metrics_report(
-    nodes: List[tree.Node],
     trained: Trained,
     later: Optional[Dict[str, Any]],
+    current: Optional[gate.Current],
     settings: Settings,
     run_id: str,
     revision: str,
     spark_version: str,
-    clock: Clock,
 ) -> Dict[str, Any]:
-    """metrics.json: all figures of one run."""
-    weights = trained.model.featureImportances.toArray().tolist()
-    names = [feature["name"] for feature in trained.features]
-    importances = sorted(zip(weights, names), reverse=True)  # noqa: B905  # not in Python 3.9
-    return {
+    """metrics.json: all figures of one run, but for its seconds."""
+    task, found, label = settings["task"], trained.found, encoding.label_column(settings)
+    nodes, train = trained.tree["nodes"], trained.labels[split.TRAIN]
+    average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
+    told: Dict[str, Any] = {
         "dataset": settings["name"],
         "run_id": run_id,
         "revision": revision,
         "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "task": task,
+        "main_metric": metrics.MAIN[task],
         "versions": {"spark": spark_version, "python": platform.python_version(), "numpy": np.__version__},
         "rows": trained.rows,
-        "positives": trained.positives,
-        "base_rate": trained.base_rate,
+        "label": {side: labels.told(task) for side, labels in trained.labels.items()},
         "test": trained.test,
         "baseline": trained.baseline,
         "out_of_time": later,
-        "roc": metrics.roc(trained.counts),
-        "calibration": metrics.calibration(trained.counts),
-        "importances": [{"feature": name, "importance": weight} for weight, name in importances],
+        "current": {"run_id": current.run_id, **current.metrics} if current and current.metrics else None,
+        "interval": metrics.interval(found, task, settings["training"]["seed"]),
+        "slices": metrics.slices(
+            trained.scored, task, label, settings["slices"], average[1] if task == "binary" else average
+        ),
+        "importances": tree.importances(nodes, trained.tree["features"]),
         "tree": {
             "depth": max(node["depth"] for node in nodes),
             "leaves": sum("feature" not in node for node in nodes),
             "nodes": len(nodes),
         },
         "threshold": metrics.THRESHOLD,
-        "settings": settings["training"],
-        "seconds": clock.seconds,
+        "settings": trained.tree["settings"],
+        "tuning": trained.tuning,
     }
+    if task == "binary":
+        told["positives"] = {side: labels.counts[1] for side, labels in trained.labels.items()}
+        told["base_rate"] = average[1]
+        told.update(roc=metrics.roc(found), lift=metrics.lift(found), calibration=metrics.calibration(found))
+    elif task == "multiclass":
+        told["calibration"] = metrics.calibration(metrics.confidence(found))
+    else:
+        told["calibration"] = metrics.value_calibration(trained.scored, label)
+    return told
 
 
 if __name__ == "__main__":

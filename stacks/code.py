@@ -49,7 +49,7 @@ def write_library(folder: Path, datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         home = folder / "datasets" / dataset.name
         home.mkdir()
-        settings = json.dumps(dataset.for_jobs(), indent=2, sort_keys=True)
+        settings = json.dumps(dataset.for_jobs(), indent=2)  # in the order of the file: columns may have no other
         (home / "dataset.json").write_text(settings, encoding="utf-8")
         (home / "prepare.sql").write_text(dataset.prepare_sql, encoding="utf-8")
 
@@ -85,13 +85,14 @@ def notes(scope: Construct, environment: Environment, datasets: Sequence[Dataset
 
 
 def write_notes(folder: Path, environment: Environment, datasets: Sequence[Dataset]) -> None:
-    """Write the notes of notebooks/ as Zeppelin reads them, in a folder for each dataset."""
+    """Write the notes as Zeppelin reads them, in a folder for each dataset: those for all, and its own."""
     # An empty zip cannot be unpacked, so there is always something in it.
     Path(folder, "README").write_text("Copied to the workspace bucket by cluster/bootstrap.sh\n", encoding="utf-8")
     for dataset in datasets:
         database = database_name(environment, dataset.name)
         parameters = {"environment": environment.name, "dataset": dataset.name, "database": database}
-        build_notes(ROOT / "notebooks", folder, folder=dataset.name, parameters=parameters)
+        for source in (ROOT / "notebooks", ROOT / "notebooks" / dataset.name):
+            build_notes(source, folder, folder=dataset.name, parameters=parameters)
 
 
 def read_statements(objects: Sequence[assets.Asset]) -> list[iam.PolicyStatement]:

@@ -294,16 +294,26 @@ def cluster(parts: Parts) -> dict[str, State]:
 
 
 def train(parts: Parts) -> dict[str, State]:
-    """Remember which model is current *before* training: publishing later succeeds only if it is still the same one."""
+    """Remember which model is current *before* training: publishing later succeeds only if it is still the same one.
+
+    Its run id and place are noted too: they become the new model's `previous`, which `dml models rollback` reads.
+    """
     return {
         "train: note the current model": task(
             parts,
             "aws-sdk:s3:getObject",
             Arguments={"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json"},
             TimeoutSeconds=60,
-            Assign={"current": "{% $states.result.ETag %}"},
+            Assign={
+                "current": "{% $states.result.ETag %}",
+                "previous": "{% $parse($states.result.Body).{'run_id': run_id, 'model': model} %}",
+            },
             Catch=[
-                {"ErrorEquals": ["S3.NoSuchKeyException"], "Assign": {"current": ""}, "Next": "train: add the step"}
+                {
+                    "ErrorEquals": ["S3.NoSuchKeyException"],
+                    "Assign": {"current": "", "previous": {}},
+                    "Next": "train: add the step",
+                }
             ],
             Next="train: add the step",
         ),
@@ -347,7 +357,7 @@ def publish(parts: Parts) -> dict[str, State]:
     folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
     body = (
         f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id,"
-        f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics}}) %}}"
+        f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics, 'previous': $previous}}) %}}"
     )
     moved: State = {
         "TimeoutSeconds": 60,
@@ -361,8 +371,9 @@ def publish(parts: Parts) -> dict[str, State]:
             Arguments={"Bucket": parts.models_bucket, "Key": f"{{% '{parts.dataset}/' & $run_id & '/metrics.json' %}}"},
             TimeoutSeconds=60,
             Assign={
-                "metrics": "{% $parse($states.result.Body).test.{'auc': auc, 'pr_auc': pr_auc, 'log_loss': log_loss,"
-                " 'brier': brier, 'accuracy': accuracy, 'rows': rows} %}"
+                # Whatever the task: the single figures, not the confusion matrix.
+                "metrics": "{% $sift($parse($states.result.Body).test, function($figure) {"
+                " $type($figure) = 'number' }) %}"
             },
             Next="publish: is it the first model?",
         ),

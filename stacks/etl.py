@@ -1,6 +1,7 @@
 """From raw files to features, made at synth time: for each dataset a crawler and the Glue job that prepares it."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,13 +42,17 @@ class EtlStack(cdk.Stack):
         self._data = data
         self._script = code.script(self, "prepare")
         self._library = code.library(self, datasets)
-        self._classifier = csv_classifier(self, environment)
+        dialects = sorted({dialect for dataset in datasets for dialect in dialects_of(dataset)})
+        classifiers = {dialect: csv_classifier(self, environment, dialect) for dialect in dialects}
         self.datasets = {
-            dataset.name: DatasetEtl(crawler=self._crawler(dataset.name), prepare=self._prepare(dataset.name))
+            dataset.name: DatasetEtl(
+                crawler=self._crawler(dataset.name, [classifiers[dialect] for dialect in dialects_of(dataset)]),
+                prepare=self._prepare(dataset.name),
+            )
             for dataset in datasets
         }
 
-    def _crawler(self, dataset: str) -> str:
+    def _crawler(self, dataset: str, classifiers: list[str]) -> str:
         role = iam.Role(
             self,
             f"{pascal(dataset)}CrawlerRole",
@@ -61,7 +66,7 @@ class EtlStack(cdk.Stack):
             description=f"Catalogues the raw tables of {dataset}: each folder is a table",
             role=role.role_arn,
             database_name=self._data.databases[dataset],
-            classifiers=[self._classifier],
+            classifiers=classifiers,
             targets=glue.CfnCrawler.TargetsProperty(
                 s3_targets=[glue.CfnCrawler.S3TargetProperty(path=f"s3://{self._data.raw.bucket_name}/{dataset}/")]
             ),
@@ -161,19 +166,54 @@ class EtlStack(cdk.Stack):
         ]
 
 
-def csv_classifier(scope: Construct, environment: Environment) -> str:
-    """CSV with a header line, said rather than guessed: of an all-text file Glue calls the columns col0, col1, ...
+@dataclass(frozen=True, order=True)
+class Dialect:
+    """What Glue's CSV classifiers can be told of a table's files; encoding is not among it, they read UTF-8 only.
+
+    So a Latin-1 table may be catalogued with garbled names or as UNKNOWN. No matter which, prepare.py finds its place.
+    """
+
+    delimiter: str
+    quote: str
+    header: bool
+
+    @property
+    def name(self) -> str:
+        """In words, such as csv-with-header, or csv-semicolon-with-header: only what is not the usual is named."""
+        signs = [
+            unicodedata.name(sign, f"character {ord(sign)}").lower().replace(" ", "-")
+            for sign, usual in ((self.delimiter, ","), (self.quote, '"'))
+            if sign != usual
+        ]
+        return "-".join(["csv", *signs, "with-header" if self.header else "without-header"])
+
+
+def dialects_of(dataset: Dataset) -> list[Dialect]:
+    """The dialects of a dataset's tables, each once, in the order in which its crawler shall try them.
+
+    A crawler has one list for all its tables and takes the first that fits. A comma fits many a file that is separated
+    by something else, since text and decimals hold commas, and so it comes last. Whether there is a header cannot be
+    seen: of tables that differ in nothing else, all are taken to have one. Then the catalog's columns are wrong for
+    those without, but not the jobs, which know better from dataset.toml.
+    """
+    dialects = {Dialect(table.delimiter, table.quote, table.header) for table in dataset.tables.values()}
+    return sorted(dialects, key=lambda dialect: (dialect.delimiter == ",", not dialect.header, dialect))
+
+
+def csv_classifier(scope: Construct, environment: Environment, dialect: Dialect) -> str:
+    """CSV whose header line is said rather than guessed: of an all-text file Glue calls the columns col0, col1, ...
 
     Glue's API wants a name for a classifier, hence the physical one.
     """
     classifier = glue.CfnClassifier(
         scope,
-        "CsvWithHeader",
+        pascal(dialect.name.replace("-", "_")),
         csv_classifier=glue.CfnClassifier.CsvClassifierProperty(
-            name=f"dml-{environment.name}-csv-with-header",
-            contains_header="PRESENT",
-            delimiter=",",
-            quote_symbol='"',
+            name=f"dml-{environment.name}-{dialect.name}",
+            contains_header="PRESENT" if dialect.header else "ABSENT",
+            delimiter=dialect.delimiter,
+            quote_symbol=dialect.quote,
+            # With one column any text would fit, and the next classifier would not be tried.
             allow_single_column=False,
         ),
     )

@@ -6,6 +6,7 @@ with roles, is tested with the embedded cloud.
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator
     assert java is not None
     assert java.submodule_search_locations
     os.environ["JAVA_HOME"] = str(Path(java.submodule_search_locations[0]) / "java-runtime")
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers' Python, which needs the same packages
     home = tmp_path_factory.mktemp("spark")
     builder = SparkSession.builder.master("local[2]")
     settings = {

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
-from dml.local.inference import Classifier, CsvSchema, Sample, infer
+from dml.local.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 
@@ -105,7 +105,7 @@ class Crawl:
         self._s3 = iam.client(place, "s3", credentials)
         self._catalog = iam.client(place, "glue", credentials)
         csv = [record["CsvClassifier"] for record in classifiers if "CsvClassifier" in record]
-        self._classifier = Classifier.of(csv[0]) if csv else Classifier()
+        self._classifiers = [*map(Classifier.of, csv), BUILT_IN]
 
     def run(self) -> None:
         """Catalogues every target; raises ClientError where the role or the catalog refuses."""
@@ -140,7 +140,7 @@ class Crawl:
         samples = [sample for sample in samples if sample.content.strip()]
         if not samples:
             return False
-        self._write(_table(name, location, infer(samples, self._classifier), samples, objects, self._crawler["Name"]))
+        self._write(_table(name, location, infer(samples, self._classifiers), samples, objects, self._crawler["Name"]))
         return True
 
     def _sample(self, bucket: str, found: Mapping[str, Any]) -> Sample:

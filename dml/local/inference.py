@@ -56,8 +56,18 @@ class Classifier:
         )
 
 
-def infer(samples: Sequence[Sample], classifier: Classifier) -> CsvSchema | None:
-    """The schema that fits all the samples, or None if they are not CSV (Glue: classification UNKNOWN)."""
+BUILT_IN = Classifier()
+
+
+def infer(samples: Sequence[Sample], classifiers: Sequence[Classifier]) -> CsvSchema | None:
+    """The schema by the first classifier that knows the samples, or None if none does (Glue: classification UNKNOWN).
+
+    Source: Glue guide, "Defining and managing classifiers".
+    """
+    return next((schema for classifier in classifiers if (schema := _known(samples, classifier))), None)
+
+
+def _known(samples: Sequence[Sample], classifier: Classifier) -> CsvSchema | None:
     schemas = [schema for sample in samples if (schema := _sniff(sample.content, classifier))]
     if not schemas:
         return None

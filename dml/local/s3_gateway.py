@@ -36,6 +36,7 @@ API = "/webhdfs/v1/"
 CHUNK = 256 * 1024
 # A client never says how far it will read, so an object is fetched in windows that grow for as long as it goes on.
 FIRST_WINDOW, LARGEST_WINDOW = 1024 * 1024, 16 * 1024 * 1024
+READS = 3  # of one window, if the connection breaks off
 LARGEST_SINGLE_COPY = 5 * 1024**3  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BLOCK = 32 * 1024 * 1024  # S3A's default; Hadoop cuts a text file into splits of this size
@@ -215,14 +216,20 @@ class Bucketed:
         total = int(window["ContentRange"].rpartition("/")[2])
 
         def chunks() -> Iterator[bytes]:
-            body, position, size = window["Body"], offset, FIRST_WINDOW
+            body, position, size, broken = window["Body"], offset, FIRST_WINDOW, 0
             while True:
-                for chunk in body.iter_chunks(CHUNK):
-                    position += len(chunk)
-                    yield chunk
+                try:
+                    for chunk in body.iter_chunks(CHUNK):
+                        position += len(chunk)
+                        yield chunk
+                except BotoCoreError:  # boto3 asks again when an answer is an error, but not when it breaks off
+                    broken += 1
+                    if broken == READS:
+                        raise
+                else:
+                    broken, size = 0, min(size * 2, LARGEST_WINDOW)
                 if position >= total:
                     return
-                size = min(size * 2, LARGEST_WINDOW)
                 # If-Match: an object that was replaced half-way through must not be read as a mixture of both.
                 body = self._window(location, position, size, IfMatch=window["ETag"])["Body"]
 

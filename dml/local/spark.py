@@ -56,6 +56,8 @@ MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
+KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -189,10 +191,12 @@ class SparkProcess:
             return Outcome(exit_code or 1, "The job was stopped.")
         if exit_code == 0:
             return Outcome(0, "")
+        if exit_code == 128 + signal.SIGKILL:
+            return Outcome(exit_code, KILLED)
         with self._log.open("rb") as log:
             log.seek(max(self._log.stat().st_size - LOG_TAIL, 0))
             text = log.read().decode(errors="replace")
-        if "No space left on device" in text:
+        if any(sign in text for sign in DISK_FULL):
             return Outcome(exit_code, disk_full(self._work))
         return Outcome(exit_code, failure_reason(text) or f"Spark ended with exit code {exit_code} and said nothing.")
 
@@ -320,7 +324,7 @@ def python_reason(traceback: str) -> str:
 
 
 def disk_full(place: Path) -> str:
-    return f"The disk is full: Spark could not write below {place}. Free some space there and run again."
+    return f"The disk is full, or a limit is reached: Spark could not write below {place}. Free space and run again."
 
 
 def end_session(leader: int) -> None:

@@ -1,37 +1,10 @@
 """The command line: what an operator reads when something is wrong, and what --help promises."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from dml import cli
-
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs `dml` in an empty folder, with no AWS settings but those given; returns exit code, stdout, stderr."""
-
-    def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        monkeypatch.setattr(cli, "HOME", tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_an_unknown_dataset_should_name_those_that_there_are(dml: Run) -> None:
@@ -69,13 +42,36 @@ def test_an_unknown_environment_should_name_those_that_there_are(dml: Run) -> No
     assert "dev, prod" in err
 
 
+@pytest.mark.parametrize("command", ["list", "rollback", "show --dataset", "promote run-1 --dataset"])
+def test_the_models_of_an_unknown_dataset_should_be_refused_before_anything_is_asked(dml: Run, command: str) -> None:
+    code, _, err = dml("models", *command.split(), "flight")
+    assert code == 1
+    assert "nyc_flights" in err
+
+
 def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
     code, _, err = dml("run", "--fast")
     assert code == 2
     assert "--fast" in err
 
 
-@pytest.mark.parametrize("command", ["run", "predict", "report", "status", "data push", "local up", "local down"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        "predict",
+        "report",
+        "status",
+        "data push",
+        "dataset new",
+        "dataset check",
+        "models",
+        "models diff",
+        "models rollback",
+        "local up",
+        "local down",
+    ],
+)
 def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
     code, out, _ = dml(*command.split(), "--help")
     assert code == 0

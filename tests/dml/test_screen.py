@@ -137,7 +137,7 @@ def test_screen_of_a_regression_should_say_the_unit_and_stand_beside_mean_and_cu
 )
 def test_json_of_a_run_should_have_the_figures_of_its_task(metrics: dict[str, Any], keys: set[str]) -> None:
     told = result(metrics, predicted(1000)).as_json({"deploy": 1.0})
-    assert set(told) == {"run_id", "dataset", "state", "published", "rows", "metrics", "seconds", "uris"}
+    assert set(told) == {"run_id", "dataset", "state", "published", "rows", "metrics", "seconds", "job_seconds", "uris"}
     assert told["metrics"]["test"] == {key: metrics["test"][key] for key in keys}
     assert told["metrics"]["baseline"] == {key: metrics["baseline"][key] for key in keys}
     later = metrics["out_of_time"]

@@ -46,7 +46,7 @@ def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
     """The command itself, in this process, on the test session's embedded cloud. Returns exit code, stdout, stderr."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "HOME", cloud.place.home)
-        patch.setattr(data, "raw_files", lambda _dataset, _cache: sample)
+        patch.setattr(data, "raw_files", lambda of, cache: sample if of.name == DATASET else raw_files(of, cache))
         patch.setenv("COLUMNS", "250")
 
         def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -102,6 +102,51 @@ def test_a_first_run_should_publish_a_model_better_than_the_base_rate(
     assert Path(told["report"]).read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
+def test_a_run_should_leave_all_that_the_registry_promises(platform: Platform) -> None:
+    run = published(platform)["current"]["run_id"]
+    bucket, prefix = platform.output(Output.MODELS_BUCKET), f"{DATASET}/{run}/"
+    keys = [entry["Key"] for entry in platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    left = {key.removeprefix(prefix).partition("/")[0] for key in keys}
+    manifest = platform.json_object(Output.MODELS_BUCKET, f"{prefix}manifest.json")
+    assert manifest is not None
+    assert {name.rstrip("/") for name in manifest["files"]} | {"manifest.json"} == left
+    assert left >= {"model", "tree.json", "tree.sql", "metrics.json", "profile.json", "model-card.md", "gate.json"}
+
+
+def test_the_plain_scorer_should_say_what_spark_has_said(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    features, predictions = (
+        parquet(platform, published(platform)[name], tmp_path) for name in ("features", "predictions")
+    )
+    table, keys = tmp_path / "features.csv", ["flight_date", "carrier", "flight", "origin"]
+    features.to_csv(table, index=False)
+    code, _, err = dml(capsys, "predict", str(table), "--local", "-o", str(tmp_path / "scored.csv"))
+    assert code == 0, err
+    scored = pd.read_csv(tmp_path / "scored.csv").set_index(keys)
+    expected = predictions.astype({"flight_date": str}).set_index(keys)
+    assert len(scored) == len(expected)
+    assert (scored["probability"] - expected["probability"].reindex(scored.index)).abs().max() < 1e-12
+
+
+def test_several_classes_should_go_the_whole_way_too(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = dml(capsys, "run", "penguins", "--local", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["metrics"]["test"]["accuracy"] > 0.9 > told["metrics"]["baseline"]["accuracy"]
+    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
+    assert "Adelie" in Path(told["report"]).read_text(encoding="utf-8")
+    pointer = platform.json_object(Output.MODELS_BUCKET, "penguins/CURRENT.json")
+    assert pointer is not None
+    assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
+    code, out, err = dml(capsys, "run", "life_expectancy", "--local")
+    assert code == 0, err
+    assert "RMSE" in out
+    assert "years" in Path(next((cli.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
+
+
 def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:
     run = published(platform)["current"]["run_id"]
     bucket, prefix = platform.output(Output.LAKE_BUCKET), f"{DATASET}/quarantine/{run}/flights/"
@@ -141,7 +186,9 @@ def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
 def test_a_missing_permission_should_fail_the_run_in_aws_words_and_change_nothing(
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (job,) = platform.client("glue").get_jobs()["Jobs"]
+    (job,) = (
+        job for job in platform.client("glue").get_jobs()["Jobs"] if job["DefaultArguments"]["--dataset"] == DATASET
+    )
     before = published(platform)
     with without(platform, role=job["Role"].rpartition("/")[2], action="glue:GetTable"):
         code, _, err = dml(capsys, "run", "--local")
@@ -218,6 +265,17 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
     code, out, _ = dml(capsys, "status", "--local")
     assert code == 0
     assert before["current"]["run_id"] in out
+
+
+def parquet(platform: Platform, location: str, folder: Path) -> pd.DataFrame:
+    """A published table, read from S3."""
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    parts = []
+    for entry in platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
+        if entry["Key"].endswith(".parquet"):
+            platform.s3.download_file(bucket, entry["Key"], str(folder / "part.parquet"))
+            parts.append(pd.read_parquet(folder / "part.parquet"))
+    return pd.concat(parts)
 
 
 @contextmanager

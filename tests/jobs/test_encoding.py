@@ -1,10 +1,16 @@
 """Encoding: what is learned from the training side, worked out by hand, and applied to any rows."""
 
+import itertools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from jobs import encoding
 from jobs.errors import JobError
+from jobs.settings import Settings
 from tests.jobs import points
 
 LATE = [  # x, colour, late: 3 of 8 are late
@@ -19,12 +25,17 @@ LATE = [  # x, colour, late: 3 of 8 are late
 ]
 
 
-def rows(spark: SparkSession, late: list[tuple[float | None, str | None, int]]) -> DataFrame:
-    return spark.createDataFrame(late, "x double, colour string, late int")
+def learn(
+    spark: SparkSession, rows: list[tuple[Any, ...]], settings: Settings, kind: str = "int", partitions: int = 2
+) -> encoding.Learned:
+    numbered = [(i, *row) for i, row in enumerate(rows)]
+    frame = spark.createDataFrame(numbered, f"id int, x double, colour string, late {kind}").repartition(partitions)
+    found = encoding.labels(frame.selectExpr("*", "'train' AS side"), "side", settings)["train"]
+    return encoding.learn(frame, settings, found)
 
 
 def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession) -> None:
-    number, colour = encoding.learn(rows(spark, LATE), points.settings("smoothing = 10.0", "smoothing = 4.0"))
+    number, colour = learn(spark, LATE, points.settings("smoothing = 10.0", "smoothing = 4.0")).features
     prior = 3 / 8
     assert number == {"name": "x", "kind": "number", "missing": encoding.MISSING, "missing_rows": 2}
     assert colour["encoding"] == {
@@ -37,35 +48,96 @@ def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession) ->
     assert colour["prior"] == colour["unseen"] == prior
 
 
-def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: SparkSession) -> None:
-    learned = encoding.learn(rows(spark, LATE), points.settings())
-    new = spark.createDataFrame(
-        [(1, 7.5, "red"), (2, None, "violet"), (3, float("nan"), None)], "id int, x double, colour string"
-    )
-    encoded = encoding.encode(new, learned).orderBy("id")
-    assert encoded.columns == ["id", "x", "colour", "features"]
-    assert [row["features"].toArray().tolist() for row in encoded.collect()] == [
-        [7.5, learned[1]["encoding"]["red"]],
-        [encoding.MISSING, 3 / 8],
-        [encoding.MISSING, learned[1]["missing"]],
+def test_a_regressions_encodings_should_be_smoothed_means_too(spark: SparkSession) -> None:
+    rows = [(x, colour, 10.0 * late + (x or 0)) for x, colour, late in LATE[:6]]
+    _, colour = learn(spark, rows, points.regression("smoothing = 10.0", "smoothing = 4.0"), "double").features
+    mean = (11 + 12 + 3 + 4 + 5 + 16) / 6
+    assert colour["prior"] == pytest.approx(mean)
+    assert colour["encoding"]["red"] == pytest.approx((11 + 12 + 3 + 4 * mean) / (3 + 4))
+    assert colour["missing"] == pytest.approx((16 + 4 * mean) / (1 + 4))
+
+
+def test_a_multiclass_encoding_should_order_categories_along_the_direction_in_which_they_differ_most(
+    spark: SparkSession,
+) -> None:
+    # No colour has to do with `mid`; between `low` and `high` they go red, green, blue.
+    shares = {"red": (8, 2, 0), "green": (4, 2, 4), "blue": (0, 2, 8)}
+    rows = [
+        (1.0, colour, name)
+        for colour, counts in shares.items()
+        for name, count in zip(("low", "mid", "high"), counts, strict=True)
+        for _ in range(count)
     ]
+    _, colour = learn(spark, rows, points.multiclass("smoothing = 10.0", "smoothing = 0.001"), "string").features
+    red, green, blue = (colour["encoding"][name] for name in ("red", "green", "blue"))
+    assert abs(red - blue) == pytest.approx(0.8 * np.sqrt(2), rel=1e-3)
+    assert green == pytest.approx((red + blue) / 2, abs=1e-3)
+    assert min(red, blue) < colour["unseen"] < max(red, blue)
 
 
 def test_a_category_that_was_never_missing_should_give_the_prior_when_it_is(spark: SparkSession) -> None:
-    learned = encoding.learn(rows(spark, LATE[:5]), points.settings())
-    assert learned[1]["missing"] == learned[1]["prior"] == 2 / 5
+    _, colour = learn(spark, LATE[:5], points.settings()).features
+    assert colour["missing"] == colour["prior"] == 2 / 5
 
 
-def test_encoding_should_keep_every_row_once(spark: SparkSession) -> None:
-    learned = encoding.learn(rows(spark, LATE), points.settings())
-    assert encoding.encode(rows(spark, LATE * 3), learned).count() == 24
+def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: SparkSession) -> None:
+    features = learn(spark, LATE, points.settings()).features
+    batch = pa.RecordBatch.from_pydict(
+        {"x": [7.5, None, float("nan"), float("inf"), -float("inf")], "colour": ["red", "violet", None, "", "red "]}
+    )
+    x, colour = encoding.matrix(batch, features)
+    assert x.tolist() == [7.5, *[encoding.MISSING] * 4]
+    assert colour.tolist() == [features[1]["encoding"]["red"], 3 / 8, features[1]["missing"], 3 / 8, 3 / 8]
+
+
+def test_what_is_learned_should_not_depend_on_partitions(spark: SparkSession) -> None:
+    for settings, kind, label in (
+        (points.settings(), "int", lambda i: i % 3 // 2),
+        (points.multiclass(), "string", lambda i: ("low", "mid", "high")[i % 7 % 3]),
+        (points.regression(), "double", lambda i: 0.1 * (i % 17) + 1e-7 * i),
+    ):
+        rows = [(float(i % 50) / 7, f"c{i % 11}" if i % 5 else None, label(i)) for i in range(2000)]
+        one, other = (learn(spark, rows, settings, kind, partitions) for partitions in (1, 7))
+        assert one.features == other.features
+        assert [t.tolist() for t in one.thresholds] == [t.tolist() for t in other.thresholds]
+
+
+def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession) -> None:
+    learned = learn(spark, LATE, points.settings())
+    assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
+    values = sorted({*learned.features[1]["encoding"].values(), learned.features[1]["missing"]})
+    assert learned.thresholds[1].tolist() == [pytest.approx((a + b) / 2) for a, b in itertools.pairwise(values)]
+
+
+def test_many_values_should_be_cut_into_bins_of_about_equal_rows() -> None:
+    values = np.arange(1000.0)
+    cuts = encoding._thresholds(values, np.ones(1000), bins=4)
+    assert cuts.tolist() == [249.5, 499.5, 749.5]
+    heavy = np.where(values == 500, 10_000, 1)
+    assert len(encoding._thresholds(values, heavy, bins=4)) == 2  # on either side of the one that weighs most
+
+
+def test_neighbouring_numbers_should_be_told_apart() -> None:
+    low = 1.0
+    high = float(np.nextafter(low, 2))
+    (cut,) = encoding._thresholds(np.array([low, high]), np.ones(2), bins=4)
+    assert low <= cut < high
 
 
 @pytest.mark.parametrize(("late", "told"), [(0, "0 of 3 rows are positive"), (1, "3 of 3 rows are positive")])
-def test_training_should_refuse_a_label_with_one_class(spark: SparkSession, late: int, told: str) -> None:
-    one_class = [(1.0, "red", late), (2.0, "red", late), (3.0, "blue", late)]
+def test_a_label_with_one_class_should_be_refused(late: int, told: str) -> None:
+    counts = [3 * (1 - late), 3 * late]
+    label = encoding.Labels(3, counts, 0, 1, 0, 0)
     with pytest.raises(JobError, match=f"label late has one class only on the training side: {told}"):
-        encoding.learn(rows(spark, one_class), points.settings())  # type: ignore[arg-type]
+        encoding.require_variety(label, points.settings(), "the training side")
+
+
+def test_a_constant_regression_label_and_an_empty_side_should_be_refused() -> None:
+    constant = encoding.Labels(9, [], 2.5, 2.5, 2.5, 0)
+    with pytest.raises(JobError, match=r"label late is 2.5 in all 9 rows on the training side"):
+        encoding.require_variety(constant, points.regression(), "the training side")
+    with pytest.raises(JobError, match="no rows on the test side: too few for a split"):
+        encoding.require_variety(None, points.regression(), "the test side")
 
 
 def test_a_category_with_too_many_values_should_be_refused_by_name(
@@ -73,4 +145,4 @@ def test_a_category_with_too_many_values_should_be_refused_by_name(
 ) -> None:
     monkeypatch.setattr(encoding, "MAX_CATEGORIES", 2)
     with pytest.raises(JobError, match=r"datasets/points/dataset.toml: features.categories: colour has more than 2"):
-        encoding.learn(rows(spark, LATE), points.settings())
+        learn(spark, LATE, points.settings())

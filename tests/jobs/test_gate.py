@@ -2,18 +2,27 @@
 
 from typing import Any
 
+import pytest
+
 from jobs import gate
-from jobs.settings import Gate
+from jobs.settings import Settings
 from tests.jobs import points
 
-RULES: Gate = {"tolerance": 0.01, "suspicious_auc": 0.9}
 BASELINE = {"log_loss": 0.55, "auc": 0.5}
 
 
-def verdict(log_loss: float, auc: float = 0.7, current: float | None = None, change: str = "") -> dict[str, Any]:
-    scores = None if current is None else {"log_loss": current, "auc": 0.7}
-    run_id = None if current is None and not change else "old"
-    return gate.judge({"log_loss": log_loss, "auc": auc}, BASELINE, RULES, run_id, scores, change)
+def rules(**changed: Any) -> Settings:
+    settings = points.settings()
+    settings["gate"] = {**settings["gate"], "suspicious_auc": 0.9, **changed}  # type: ignore[typeddict-item]
+    return settings
+
+
+def verdict(log_loss: float, auc: float = 0.7, settings: Settings | None = None, **given: Any) -> dict[str, Any]:
+    return gate.judge(settings or rules(), {"log_loss": log_loss, "auc": auc}, BASELINE, **given)
+
+
+def current(log_loss: float | None = 0.5, change: str = "", later: dict[str, Any] | None = None) -> gate.Current:
+    return gate.Current("old", None if log_loss is None else {"log_loss": log_loss, "auc": 0.7}, change, later)
 
 
 def test_a_first_model_that_beats_the_base_rate_should_pass() -> None:
@@ -38,22 +47,76 @@ def test_a_model_too_good_to_be_true_should_raise_the_leak_alarm() -> None:
     assert told["reasons"][0].startswith("no leak alarm: AUC 0.9100; above 0.9")
 
 
+def test_a_feature_that_alone_tells_the_label_should_raise_the_leak_alarm() -> None:
+    told = verdict(0.5, leaks=["delay alone has AUC 0.999"])
+    assert told["reasons"] == ["no leak alarm: delay alone has AUC 0.999"]
+
+
 def test_a_candidate_should_not_be_worse_than_the_current_model_by_more_than_the_tolerance() -> None:
-    assert verdict(0.509, current=0.5)["passed"]
-    told = verdict(0.511, current=0.5)
+    assert verdict(0.509, current=current(0.5))["passed"]
+    told = verdict(0.511, current=current(0.5))
     assert not told["passed"]
     assert "on the same rows run old has 0.5000" in told["reasons"][0]
     assert told["current_run"] == "old"
 
 
-def test_changed_features_should_be_said_as_a_check() -> None:
-    change = gate.feature_change(["x", "size"], points.settings())
+def test_too_many_rows_in_quarantine_should_refuse_the_model() -> None:
+    assert verdict(0.5, quarantined=50, raw_rows=1000)["passed"]
+    told = verdict(0.5, quarantined=51, raw_rows=1000)
+    assert told["reasons"] == ["data quality: 51 of 1,000 raw rows are in quarantine (5.10%); allowed are 5.00%"]
+
+
+def test_changed_features_should_be_refused_until_they_are_declared() -> None:
+    change = gate.feature_change("binary", ["x", "size"], points.settings())
     assert change == "added colour; gone size"
-    told = verdict(0.5, change=change)
-    assert told["passed"]
-    details = [check["detail"] for check in told["checks"]]
-    assert "the features are not those of run old: added colour; gone size" in details
+    told = verdict(0.5, current=current(None, change))
+    (reason,) = told["reasons"]
+    assert reason.startswith(
+        "features: the features are not those of run old: added colour; gone size. If that is meant,"
+    )
+    assert "gate.feature_change of datasets/points/dataset.toml" in reason
+    declared = verdict(0.5, settings=rules(feature_change="colours are known now"), current=current(None, change))
+    assert declared["passed"]
+    assert any("declared: colours are known now" in check["detail"] for check in declared["checks"])
 
 
-def test_the_same_features_should_be_no_change() -> None:
-    assert gate.feature_change(["x", "colour"], points.settings()) == ""
+def test_the_same_features_should_be_no_change_but_another_task_is_one() -> None:
+    assert gate.feature_change("binary", ["x", "colour"], points.settings()) == ""
+    assert (
+        gate.feature_change("regression", ["x", "colour"], points.settings()) == "the task was regression and is binary"
+    )
+
+
+@pytest.mark.parametrize(
+    ("later", "before", "reason"),
+    [
+        (0.58, None, "better than the base rate out of time: log loss 0.5800 on later rows"),
+        (0.53, 0.51, "not worse than the current model out of time: log loss 0.5300 on later rows, run old had 0.5100"),
+        (0.515, 0.51, None),
+    ],
+)
+def test_the_gate_should_look_at_later_rows_only_if_it_is_told_to(
+    later: float, before: float | None, reason: str | None
+) -> None:
+    figures = {"log_loss": later, "rows": 100, "baseline": {"log_loss": 0.56}}
+    old = current(later=None if before is None else {"log_loss": before, "rows": 100})
+    assert verdict(0.5, current=old, later=figures)["passed"]
+    told = verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)
+    assert [text[: len(reason)] for text in told["reasons"]] == [reason] if reason else told["passed"]
+
+
+def test_figures_of_other_later_rows_should_not_be_compared() -> None:
+    old = current(later={"log_loss": 0.1, "rows": 99})
+    figures = {"log_loss": 0.53, "rows": 100, "baseline": {"log_loss": 0.56}}
+    assert verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)["passed"]
+
+
+def test_a_regression_should_be_judged_by_its_rmse_and_r2() -> None:
+    settings = points.regression()
+    mean = {"rmse": 10.0, "r2": 0.0}
+    assert gate.judge(settings, {"rmse": 8.0, "r2": 0.36}, mean)["passed"]
+    assert gate.judge(settings, {"rmse": 10.5, "r2": -0.1}, mean)["reasons"] == [
+        "better than the mean: RMSE 10.5000, always guessing the mean 10.0000"
+    ]
+    (leak,) = gate.judge(settings, {"rmse": 0.1, "r2": 0.995}, mean)["reasons"]
+    assert leak.startswith("no leak alarm: R2 0.9950; above 0.99")

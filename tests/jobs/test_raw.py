@@ -1,32 +1,56 @@
-"""Raw CSV files: what parses, what is set aside, and what the reader of an error is told."""
+"""Raw CSV files of all kinds: what parses, what is set aside, and what the reader of an error is told."""
 
+import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+from datasets import Table
 from jobs import raw
 from jobs.catalog import CatalogTable
-from jobs.settings import Table
+from jobs.errors import JobError
 
-SCHEMA: Table = {"columns": {"id": "bigint", "x": "double", "at": "timestamp"}, "nulls": ["", "NA"]}
+POINTS = {"columns": {"id": "bigint", "x": "double", "at": "timestamp"}}
+WORDS = {"columns": {"id": "bigint", "word": "string"}}
+NONE = (None, None)  # neither reason nor record
 
 
-def table(folder: Path, text: str, columns: str = "id,note,x,at", delimiter: str = ",") -> CatalogTable:
-    (folder / "file.csv").write_text(text)
-    names = dict.fromkeys(columns.split(","), "string")
-    return CatalogTable("db", "points", folder.as_uri(), names, "csv", delimiter, '"', True)
+def read(spark: SparkSession, folder: Path, files: "str | bytes | dict[str, bytes]", **settings: Any) -> DataFrame:
+    """The files as prepare.py reads them, with these settings in dataset.toml; one is called file.csv."""
+    if isinstance(files, str):
+        files = files.encode()
+    for name, content in (files if isinstance(files, dict) else {"file.csv": files}).items():
+        (folder / name).write_bytes(content)
+    declared: Any = Table.model_validate(settings).model_dump(mode="json")
+    table = CatalogTable("db", "points", folder.as_uri(), "csv")
+    return raw.parse(raw.read_lines(spark, table, declared, "datasets/points/dataset.toml"), declared)
+
+
+def rows(parsed: DataFrame) -> list[tuple[Any, ...]]:
+    """The good rows as tuples, in the files' order; fails if there are bad ones."""
+    found = parsed.drop(raw.FILE).collect()
+    assert [row[raw.REASON] for row in found if row[raw.REASON]] == []
+    return [tuple(row)[:-2] for row in found]
+
+
+def bad(parsed: DataFrame) -> list[tuple[str, str]]:
+    """(reason, record) of the rows that are set aside."""
+    found = parsed.where(f"{raw.REASON} IS NOT NULL").collect()
+    assert all(row[raw.FILE].endswith("/file.csv") for row in found)
+    return [(row[raw.REASON], row[raw.RECORD]) for row in found]
 
 
 def test_good_rows_should_have_the_declared_types(spark: SparkSession, tmp_path: Path) -> None:
     text = 'id,note,x,at\n1,"a, b",2.5,2013-01-01T10:00:00Z\n2,,NA,\n'
-    parsed = raw.parse(raw.read_lines(spark, table(tmp_path, text)), SCHEMA)
+    parsed = read(spark, tmp_path, text, **POINTS)
     assert parsed.select("id", "x", "at").dtypes == [("id", "bigint"), ("x", "double"), ("at", "timestamp")]
     assert parsed.selectExpr("id", "x", "string(at)", raw.REASON, raw.RECORD).collect() == [
-        (1, 2.5, "2013-01-01 10:00:00", None, None),
-        (2, None, None, None, None),
+        (1, 2.5, "2013-01-01 10:00:00", *NONE),
+        (2, None, None, *NONE),
     ]
 
 
@@ -44,41 +68,309 @@ def test_good_rows_should_have_the_declared_types(spark: SparkSession, tmp_path:
 def test_a_row_that_does_not_parse_should_be_told_with_file_reason_and_record(
     spark: SparkSession, tmp_path: Path, line: str, reason: str
 ) -> None:
-    text = f"id,note,x,at\n7,good,1,\n{line}\n"
-    parsed = raw.parse(raw.read_lines(spark, table(tmp_path, text)), SCHEMA)
-    (bad,) = parsed.where(f"{raw.REASON} IS NOT NULL").collect()
-    assert bad[raw.REASON] == reason
-    assert bad[raw.RECORD] == line
-    assert bad[raw.FILE].endswith("/file.csv")
+    assert bad(read(spark, tmp_path, f"id,note,x,at\n7,good,1,\n{line}\n", **POINTS)) == [(reason, line)]
 
 
 def test_a_broken_row_should_be_seen_even_if_nobody_asks_for_its_columns(spark: SparkSession, tmp_path: Path) -> None:
-    parsed = raw.parse(raw.read_lines(spark, table(tmp_path, "id,note,x,at\n1\n2,b,3,\n")), SCHEMA)
+    parsed = read(spark, tmp_path, "id,note,x,at\n1\n2,b,3,\n", **POINTS)
     assert parsed.where(f"{raw.REASON} IS NOT NULL").count() == 1
 
 
-def test_another_delimiter_should_come_from_the_catalog(spark: SparkSession, tmp_path: Path) -> None:
-    semicolons = table(tmp_path, "id;note;x;at\n1;a,b;2;\n", delimiter=";")
-    assert raw.parse(raw.read_lines(spark, semicolons), SCHEMA).select("id", "x").collect() == [(1, 2.0)]
+CELLS = {
+    "quoted": ('id,word\n1,"a,b"\n2,"say ""hi"""\n3,""\n', [(1, "a,b"), (2, 'say "hi"'), (3, None)]),
+    "backslashes": ('id,word\n1,C:\\new\\\n2,"a\\"\n3,"\\"""\n', [(1, "C:\\new\\"), (2, "a\\"), (3, '\\"')]),
+    "quotes within": ("id,word\n1,5\" pipe\n2,it's\n", [(1, '5" pipe'), (2, "it's")]),
+    "lines within quotes": (
+        'id,word\n1,"two\nlines, ""three""\n\nand more"\n2,b\n3,"\n"\n',
+        [(1, 'two\nlines, "three"\n\nand more'), (2, "b"), (3, "\n")],
+    ),
+    "lines within quotes, windows": ('id,word\r\n1,"two\r\nlines"\r\n2,b\r\n', [(1, "two\nlines"), (2, "b")]),
+    "line within a quoted first field": ('word,id\n"a\nb",1\nc,2\n', [(1, "a\nb"), (2, "c")]),
+    "line within the header": ('id,"a\nword"\n1,a\n', [(1, "a")]),
+    "windows": ("id,word\r\n1,a\r\n2,b\r\n", [(1, "a"), (2, "b")]),
+    "no last line end": ("id,word\n1,a\n2,b", [(1, "a"), (2, "b")]),
+    "byte order mark": ("\ufeffid,word\n1,a\n", [(1, "a")]),
+    "byte order mark and lines within quotes": ('\ufeffid,word\n1,"a\nb"\n', [(1, "a\nb")]),
+    "byte order mark before a quote": ('\ufeff"id","word"\n"1","a"\n', [(1, "a")]),
+    "empty lines": ("\nid,word\n\n1,a\n   \n\n2,b\n\n\n", [(1, "a"), (2, "b")]),
+    "empty lines and lines within quotes": ('\n\nid,word\n\n1,"a\n\nb"\n\n2,b\n\n', [(1, "a\n\nb"), (2, "b")]),
+    "comma and space": ('id, word\n 1, Bachelors \n2, "x, y"\n3, NA\n', [(1, "Bachelors"), (2, "x, y"), (3, None)]),
+    "space that is meant": ('id,word\n1," a "\n', [(1, " a ")]),
+    "unicode": ("id,word\n1,größe 日本 😀\n", [(1, "größe 日本 😀")]),
+    "all null": ("id,word\n1,\n2,\n", [(1, None), (2, None)]),
+    "other columns in another order": ("z,word,y,id\nq,a,,1\n", [(1, "a")]),
+    "upper case": ("ID,Word\n1,a\n", [(1, "a")]),
+    "index without a name": (",id,word\n0,1,a\n", [(1, "a")]),
+    "columns that nobody asks for, of one name": ("id,x,x,X,word\n1,,,,a\n", [(1, "a")]),
+    "names like our own": ("id,_corrupt,_file,_0,_metadata,word\n1,,,,,a\n", [(1, "a")]),
+    "one of two by its case": ("id,WORD,word\n1,A,a\n", [(1, "a")]),
+}
 
 
-def test_names_should_fit_whatever_their_case(spark: SparkSession, tmp_path: Path) -> None:
-    # Glue keeps lower case only, whatever the file's header says.
-    parsed = raw.parse(raw.read_lines(spark, table(tmp_path, "ID,Note,X,At\n1,a,2,\n")), SCHEMA)
-    assert parsed.select("id", "x", raw.REASON).collect() == [(1, 2.0, None)]
+@pytest.mark.parametrize(("text", "expected"), CELLS.values(), ids=CELLS)
+def test_cells_should_be_what_the_file_says(
+    spark: SparkSession, tmp_path: Path, text: str, expected: list[tuple[Any, ...]]
+) -> None:
+    assert (
+        rows(read(spark, tmp_path, text, **WORDS, names={"word": "a\nword"} if "a\nword" in text else {})) == expected
+    )
 
 
-@pytest.mark.parametrize("header", ["id,x,note,at", "id,note,x", "1,a,2.5,"])
-def test_a_header_that_is_not_the_catalogs_should_be_told(spark: SparkSession, tmp_path: Path, header: str) -> None:
-    parsed = raw.parse(raw.read_lines(spark, table(tmp_path, f"{header}\n1,a,2,\n")), SCHEMA)
+def test_a_line_that_begins_with_a_hash_should_be_a_row(spark: SparkSession, tmp_path: Path) -> None:
+    assert bad(read(spark, tmp_path, "id,word\n#2,b\n", **WORDS)) == [("column id: '#2' is not a bigint", '"#2",b')]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "quote"), [(";", '"'), ("\t", '"'), ("|", "'"), (" ", '"'), ("^", "$"), ("]", "\\")]
+)
+def test_another_dialect_should_be_read_and_told_as_dataset_toml_says(
+    spark: SparkSession, tmp_path: Path, delimiter: str, quote: str
+) -> None:
+    lines = ["id,word,x", "1,'a,b',", "2,'it''s\nc','1.5'", "3,,two", "4,b"]
+    text = "\n".join(lines).replace("'", quote).replace(",", delimiter) + "\n"
+    columns = {"id": "bigint", "word": "string", "x": "double"}
+    parsed = read(spark, tmp_path, text, columns=columns, delimiter=delimiter, quote=quote)
+    good = parsed.where(f"{raw.REASON} IS NULL").select("id", "word", "x").collect()
+    assert good == [(1, f"a{delimiter}b", None), (2, f"it{quote}s\nc", 1.5)]
+    assert bad(parsed) == [
+        ("column x: 'two' is not a double", f"3{delimiter}{delimiter}two"),
+        ("the line has not the 3 fields of the header", f"4{delimiter}b"),
+    ]
+
+
+def test_records_of_many_lines_should_be_counted_once_and_set_aside_whole(spark: SparkSession, tmp_path: Path) -> None:
+    text = 'id,word\n1,"a\nb"\nx,"c\nd"\n3,"e\nf",surplus\n4,g\n'
+    parsed = read(spark, tmp_path, text, **WORDS)
+    assert parsed.count() == 4
+    assert bad(parsed) == [
+        ("column id: 'x' is not a bigint", 'x,"c\nd"'),
+        (
+            "the record of 2 lines has not the 2 fields of the header; is a quote in it never closed?",
+            '3,"e\nf",surplus',
+        ),
+    ]
+
+
+def test_a_file_without_records_of_many_lines_should_be_split_between_cores(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    # Inches and closed quotes are no reason to read a file in one piece.
+    lines = "".join(f'{i},5" pipe of "{i}"\n' for i in range(400_000))
+    assert read(spark, tmp_path, f"id,word\n{lines}", **WORDS).rdd.getNumPartitions() == 2
+
+
+def test_a_quote_that_is_never_closed_should_be_told_before_it_swallows_rows(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        JobError, match=r'file.csv has an odd number of quotes \("\), so a quoted field is never closed'
+    ):
+        read(spark, tmp_path, 'id,word\n1,"a\n2,b\n3,c\n', **WORDS)
+
+
+def test_gzip_should_be_read_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
+    files = {"a.csv.gz": gzip.compress(b'id,word\n1,"a\nb"\n'), "b.csv.gz": gzip.compress(b"id,word\n2,c\n")}
+    assert sorted(rows(read(spark, tmp_path, files, **WORDS))) == [(1, "a\nb"), (2, "c")]
+
+
+@pytest.mark.parametrize(
+    ("content", "file"),
+    [
+        (gzip.compress(b"id,word\n" + b"1,a\n" * 9999)[:-20], "a file"),  # Spark doesn't say which
+        (b"id,word\n1,a\n", "/file.csv.gz"),
+    ],
+    ids=["cut", "plain"],
+)
+def test_what_is_no_gzip_file_should_be_told(spark: SparkSession, tmp_path: Path, content: bytes, file: str) -> None:
+    with pytest.raises((PySparkException, Py4JJavaError)) as error:
+        read(spark, tmp_path, {"file.csv.gz": content}, **WORDS)
+    assert raw.problem_of(error.value).endswith(f"{file} is no complete gzip file: upload it again.")
+
+
+@pytest.mark.parametrize("text", ["id,word\n1,Zürich\n2,\n", 'id,word\n1,Zürich\n2," "\n3,"\n\n"\n'])
+def test_latin_1_should_be_read_if_dataset_toml_says_so(spark: SparkSession, tmp_path: Path, text: str) -> None:
+    parsed = read(spark, tmp_path, text.encode("latin-1"), **WORDS, encoding="latin-1")
+    assert rows(parsed)[0] == (1, "Zürich")
+
+
+def test_latin_1_should_not_become_question_marks_if_it_does_not(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r'file.csv is not UTF-8; convert it, or say encoding = "latin-1" in \[tables.po'
+    ):
+        read(spark, tmp_path, "id,word\n1,a\n2,Zürich\n".encode("latin-1"), **WORDS)
+
+
+def test_a_replacement_character_that_is_in_the_file_should_be_no_error(spark: SparkSession, tmp_path: Path) -> None:
+    assert rows(read(spark, tmp_path, "id,word\n1,Z\ufffdrich\n", **WORDS)) == [(1, "Z\ufffdrich")]
+
+
+def test_without_a_header_columns_should_go_by_position(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"age": "bigint", "work": "string", "income": "string"}
+    text = "39, State-gov, <=50K\n50, ?, >50K\n\n"
+    parsed = read(spark, tmp_path, text, columns=columns, header=False, nulls=["?"])
+    assert rows(parsed) == [(39, "State-gov", "<=50K"), (50, None, ">50K")]
+
+
+def test_without_a_header_each_file_should_give_all_its_lines(spark: SparkSession, tmp_path: Path) -> None:
+    files = {"a.csv": b"1,a\n2,b\n", "b.csv": b"3,c\n", "empty.csv": b""}
+    assert sorted(rows(read(spark, tmp_path, files, **WORDS, header=False))) == [(1, "a"), (2, "b"), (3, "c")]
+
+
+def test_each_null_token_should_be_null_and_nothing_else(spark: SparkSession, tmp_path: Path) -> None:
+    text = "id,word\n1,\n2,?\n3,it's\n4,\\N\n5,-999\n6,NULL\n7,null\n"
+    parsed = read(spark, tmp_path, text, **WORDS, nulls=["?", "it's", "\\N", "-999", "NULL"])
+    assert [word for _, word in rows(parsed)] == ["", None, None, None, None, None, "null"]
+
+
+def test_an_empty_number_should_make_a_bad_row_if_empty_is_no_null_token(spark: SparkSession, tmp_path: Path) -> None:
+    parsed = read(spark, tmp_path, "id,x,at\n1,,NA\n", **POINTS, nulls=["NA"])
+    assert bad(parsed) == [("column x: '' is not a double", "1,,NA")]
+
+
+NUMBERS = "0.5,1e-3,.5,5.,-0,+7,1E5,0000012,123456789012345678901234567890,NaN,nan,Infinity,-Infinity,inf,-INF"
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "wrong"),
+    [
+        ("double", NUMBERS, ["1,5", "1 000", "12%", "$3", "1.2.3", "--", "true"]),
+        ("bigint", "0,-7,+7,007,9223372036854775807", ["1.0", "1e3", "9223372036854775808", "NaN", "true", "1_000"]),
+        ("boolean", "true,True,TRUE,t,T,yes,y,Y,1,false,False,f,no,NO,n,0", ["2", "on", "off", "ja", "1.0"]),
+        (
+            "date",
+            "2024-02-29,2024-2-9,2024-02-29 10:00:00,2024-02-29T10:00:00Z",
+            ["2023-02-29", "29.02.2024", "2/9/24"],
+        ),
+        ("timestamp", "2024-02-29 10:00,2024-02-29T10:00:00.123456Z,2024-02-29 10:00:00+02:00", ["10 am", "1/2/2024"]),
+    ],
+)
+def test_a_cell_should_cast_as_spark_does_or_make_a_bad_row(
+    spark: SparkSession, tmp_path: Path, kind: str, good: str, wrong: list[str]
+) -> None:
+    text = "\n".join(["id;x", *(f"1;{cell}" for cell in good.split(",")), *(f"2;{cell}" for cell in wrong)])
+    parsed = read(spark, tmp_path, text, columns={"id": "bigint", "x": kind}, delimiter=";").cache()
+    assert parsed.where("id = 1 AND x IS NULL").count() == 0
+    assert parsed.where("id = 1").count() == good.count(",") + 1
+    assert [reason for reason, _ in bad(parsed)] == [f"column x: '{cell}' is not a {kind}" for cell in wrong]
+
+
+def test_what_casts_should_mean_what_it_says(spark: SparkSession, tmp_path: Path) -> None:
+    text = "b,d,t,x,n\nyes,2024-2-9,2024-02-29 10:00:00+02:00,-inf,007\nF,2024-02-09,2024-02-29,1e-3,-0\n"
+    columns = {"b": "boolean", "d": "date", "t": "timestamp", "x": "double", "n": "bigint"}
+    found = read(spark, tmp_path, text, columns=columns).selectExpr("b", "string(d)", "string(t)", "x", "n").collect()
+    assert found == [
+        (True, "2024-02-09", "2024-02-29 08:00:00", float("-inf"), 7),
+        (False, "2024-02-09", "2024-02-29 00:00:00", 0.001, 0),
+    ]
+
+
+@pytest.mark.parametrize("wide", ["x" * 1_000_000, "x\n" * 500_000, '""' * 500_000])
+def test_a_field_of_a_million_characters_should_be_read(spark: SparkSession, tmp_path: Path, wide: str) -> None:
+    ((_, word),) = rows(read(spark, tmp_path, f'id,word\n1,"{wide}"\n', **WORDS))
+    assert word == wide.replace('""', '"')
+
+
+def test_a_thousand_columns_should_be_read_and_checked(spark: SparkSession, tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(1000)]
+    text = "\n".join([",".join(names), ",".join(["1.5"] * 1000), ",".join(["2"] * 999 + ["two"])])
+    parsed = read(spark, tmp_path, text, columns=dict.fromkeys(names, "double")).cache()
+    assert parsed.where(f"{raw.REASON} IS NULL").selectExpr("c0 + c999").collect() == [(3.0,)]
+    assert [reason for reason, _ in bad(parsed)] == ["column c999: 'two' is not a double"]
+
+
+def test_more_columns_than_spark_takes_should_be_told(spark: SparkSession, tmp_path: Path) -> None:
+    text = ",".join(["id", "word", *(f"c{i}" for i in range(21_000))])
+    with pytest.raises((PySparkException, Py4JJavaError)) as error:
+        read(spark, tmp_path, f"{text}\n", **WORDS)
+    assert "has more columns than can be read (20,480)" in raw.problem_of(error.value)
+
+
+HEADER = [
+    "Sepal Length (cm)",
+    "a.b",
+    "x-y",
+    "it's",
+    'say ""hi""',
+    "`back`",
+    "größe",
+    "日本",
+    "select",
+    " Padded ",
+    "e\u0301t\u00e9",
+]
+
+
+def test_any_header_should_be_found_by_its_text_or_its_plain_form(spark: SparkSession, tmp_path: Path) -> None:
+    text = ",".join(f'"{name}"' for name in HEADER) + "\n" + ",".join(map(str, range(len(HEADER)))) + "\n"
+    names = {"said": 'say "hi"', "tick": "`back`", "size": "GRÖSSE", "japan": "日本", "ete": "\u00e9te\u0301"}
+    plain = ["sepal_length_cm", "a_b", "x_y", "it_s", "select", "padded"]
+    columns = dict.fromkeys([*names, *plain], "bigint")
+    ((*found,),) = rows(read(spark, tmp_path, text, columns=columns, names=names))
+    assert dict(zip(columns, found, strict=True)) == {
+        "said": 4, "tick": 5, "size": 6, "japan": 7, "ete": 10,
+        "sepal_length_cm": 0, "a_b": 1, "x_y": 2, "it_s": 3, "select": 8, "padded": 9,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("id,other", "has no column word, which datasets/points/dataset.toml declares; its header has: 'id', 'other'"),
+        ("id;word", "has no column id, word, which datasets/points/dataset.toml declares; its header has: 'id;word'"),
+        ("1,a", "has no column id, word, which"),
+        ("id,word,word", r"column word could be any of 2 columns of the header ('word', 'word')"),
+        ("id,Word,WORD", r"column word could be any of 2 columns of the header ('Word', 'WORD')"),
+    ],
+)
+def test_a_header_that_lacks_a_column_or_has_it_twice_should_be_told(
+    spark: SparkSession, tmp_path: Path, header: str, told: str
+) -> None:
+    with pytest.raises(JobError) as error:
+        read(spark, tmp_path, f"{header}\n1,a\n", **WORDS)
+    assert told in str(error.value)
+
+
+def test_two_columns_should_not_be_the_same_one(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"columns id and word of datasets/points/dataset.toml are the same column"):
+        read(spark, tmp_path, "id,x\n1,a\n", **WORDS, names={"word": "ID"})
+
+
+@pytest.mark.parametrize("header", ["word,id", "id", "id,word,x", "1,a"])
+def test_a_file_whose_header_is_not_that_of_the_others_should_be_told(
+    spark: SparkSession, tmp_path: Path, header: str
+) -> None:
+    files = {"a.csv": b"id,word\n" + b"1,a\n" * 9, "b.csv": f"{header}\n1,a\n".encode()}
+    parsed = read(spark, tmp_path, files, **WORDS)
     with pytest.raises(Py4JJavaError) as error:
         parsed.collect()
-    problem = raw.header_problem(error.value)
-    assert "CSV header" in problem
-    assert problem.endswith("file.csv")
+    told = raw.problem_of(error.value)
+    assert told.endswith("/b.csv has another header than the table's other files.")
 
 
-def test_another_error_should_not_be_taken_for_a_wrong_header(spark: SparkSession) -> None:
+def test_several_files_should_be_one_table(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "year=2013").mkdir()
+    files = {"a.csv": b"id,a.b,word\n1,,x\n", "year=2013/b.csv": b"ID,A.B,Word\n2,,y\n", "empty.csv": b""}
+    assert sorted(rows(read(spark, tmp_path, files, **WORDS))) == [(1, "x"), (2, "y")]
+
+
+def test_several_files_with_a_repeated_name_should_be_refused(spark: SparkSession, tmp_path: Path) -> None:
+    files = {"a.csv": b"id,x,word,X\n1,,a,\n", "b.csv": b"id,x,word,X\n2,,b,\n"}
+    with pytest.raises(JobError, match="has several files and the header 'x', 'X' more than once"):
+        read(spark, tmp_path, files, **WORDS)
+
+
+@pytest.mark.parametrize("text", ["id,word\n", "id,word", "id,word\r\n\r\n"])
+def test_a_header_and_nothing_else_should_be_no_rows(spark: SparkSession, tmp_path: Path, text: str) -> None:
+    assert read(spark, tmp_path, text, **WORDS).count() == 0
+
+
+@pytest.mark.parametrize("text", ["", "\n\n  \n"])
+def test_a_file_with_nothing_in_it_should_be_told(spark: SparkSession, tmp_path: Path, text: str) -> None:
+    with pytest.raises(JobError, match="is empty: upload its files"):
+        read(spark, tmp_path, text, **WORDS)
+
+
+def test_another_error_should_not_be_taken_for_a_wrong_file(spark: SparkSession) -> None:
     with pytest.raises(PySparkException) as error:
         spark.sql("SELECT nothing")
-    assert raw.header_problem(error.value) == ""
+    assert raw.problem_of(error.value) == ""

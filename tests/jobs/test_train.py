@@ -9,39 +9,44 @@ from tests.jobs import points
 
 def sided(spark: SparkSession, late_on_test: int) -> DataFrame:
     """20 training rows, 8 of them late, and 20 test rows, of which the green ones are late or not as asked."""
-    rows = [("train", float(i % 10), "red" if i % 2 else "green", int(i % 10 > 5)) for i in range(20)]
-    rows += [("test", float(i % 10), "red", i % 2) for i in range(10)]
-    rows += [("test", float(i % 10), "green", late_on_test) for i in range(10)]
-    return spark.createDataFrame(rows, "side string, x double, colour string, late int")
+    rows = [("train", i, float(i % 10), "red" if i % 2 else "green", int(i % 10 > 5)) for i in range(20)]
+    rows += [("test", i, float(i % 10), "red", i % 2) for i in range(10)]
+    rows += [("test", i, float(i % 10), "green", late_on_test) for i in range(10)]
+    return spark.createDataFrame(rows, "side string, id int, x double, colour string, late int")
 
 
 def test_nothing_should_be_learned_from_the_test_side(spark: SparkSession) -> None:
     settings = points.settings("min_leaf = 5", "min_leaf = 2")
     one, other = (train.fit_and_score(sided(spark, late), settings) for late in (0, 1))
-    assert one.features == other.features
-    assert one.features[1]["prior"] == one.base_rate == 8 / 20
-    assert one.model.toDebugString.split("\n")[1:] == other.model.toDebugString.split("\n")[1:]
+    assert one.tree == other.tree
+    assert one.tree["features"][1]["prior"] == 8 / 20
     assert one.test["confusion"] != other.test["confusion"]
 
 
 def test_the_baseline_should_guess_the_training_sides_base_rate(spark: SparkSession) -> None:
     trained = train.fit_and_score(sided(spark, 1), points.settings())
-    assert (trained.rows, trained.positives) == ({"train": 20, "test": 20}, {"train": 8, "test": 15})
+    assert trained.rows == {"train": 20, "test": 20}
+    assert {side: label.told("binary") for side, label in trained.labels.items()} == {
+        "train": {"positives": 8},
+        "test": {"positives": 15},
+    }
     assert trained.baseline == metrics.evaluate(metrics.constant(8 / 20, 20, 15))
 
 
 def test_the_out_of_time_check_should_learn_before_the_cut_and_test_from_it_on(spark: SparkSession) -> None:
     days = {"2023-11-30": 4, "2024-01-02": 12, "2024-01-03": 8, "2024-02-01": 8}  # the cut is 2024-01-03
     rows = [
-        (day, float(i), "red", i % 4 // 3 + (day > "2024-01-02") * (i % 4 == 0))
+        (i, day, float(i), "red", i % 4 // 3 + (day > "2024-01-02") * (i % 4 == 0))
         for day, n in days.items()
         for i in range(n)
     ]
+    settings = points.settings("min_leaf = 5", "min_leaf = 2")
     told = train.out_of_time(
-        spark.createDataFrame(rows, "day string, x double, colour string, late int").selectExpr(
-            "CAST(day AS date) AS day", "x", "colour", "late"
+        spark.createDataFrame(rows, "id int, day string, x double, colour string, late int").selectExpr(
+            "id", "CAST(day AS date) AS day", "x", "colour", "late"
         ),
-        points.settings("min_leaf = 5", "min_leaf = 2"),
+        settings,
+        dict(settings["training"]),
     )
     assert told is not None
     assert (told["trained_on"], told["tested_on"]) == ("2023-11 to 2024-01", "2024-01 to 2024-02")
@@ -51,4 +56,4 @@ def test_the_out_of_time_check_should_learn_before_the_cut_and_test_from_it_on(s
 
 def test_a_dataset_without_a_time_column_should_have_no_out_of_time_check(spark: SparkSession) -> None:
     timeless = points.settings('[time]\ncolumn = "day"\ncut = 2024-01-03\n', "")
-    assert train.out_of_time(sided(spark, 1), timeless) is None
+    assert train.out_of_time(sided(spark, 1), timeless, dict(timeless["training"])) is None

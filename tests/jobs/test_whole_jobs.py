@@ -54,9 +54,9 @@ class Platform:
         pointer = {"dataset": "points", "run_id": run_id, "model": f"{MODELS}points/{run_id}/", "metrics": {}}
         self.s3.put_object(Bucket="jobs-models", Key="points/CURRENT.json", Body=json.dumps(pointer))
 
-    def predict(self, run_id: str, table: str = "features") -> dict[str, Any]:
+    def predict(self, run_id: str, table: str = "features", settings: Settings | None = None) -> dict[str, Any]:
         at = {"database": DATABASE, "models": MODELS, "lake": LAKE, "table": table, "run_id": run_id}
-        return predict.predict(self.spark, self.glue, self.s3, points.settings(), **at)
+        return predict.predict(self.spark, self.glue, self.s3, settings or points.settings(), **at)
 
     def model(self, run_id: str, file: str) -> Any:
         return json.loads(self.s3.get_object(Bucket="jobs-models", Key=f"points/{run_id}/{file}")["Body"].read())
@@ -130,10 +130,71 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
     assert (predicted["rows"], predicted["model_run"]) == (390, "r1")
     rows = spark.read.parquet(platform.location("predictions"))
     assert rows.columns == ["id", "probability", "prediction", "side", "model_run"]
-    assert rows.where("prediction = 1").count() == predicted["predicted_positive"]
+    assert rows.where("prediction = 1").count() == predicted["predicted"]["1"]
     assert rows.where("side = 'test'").count() == metrics["rows"]["test"]
     assert rows.where("prediction != int(probability >= 0.5)").count() == 0
     assert capsys.readouterr().out.splitlines()[0] == "read points: 402 rows, 2 quarantined"
+
+
+def test_several_classes_should_go_the_whole_way(platform: Platform, spark: SparkSession) -> None:
+    settings = points.multiclass()
+    platform.upload(points.lines())
+    platform.prepare(
+        "r1",
+        settings,
+        sql="SELECT id, day, x, colour, CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' "
+        "WHEN delay IS NOT NULL THEN 'mid' END AS late FROM points",
+    )
+    platform.train("r1", settings)
+    figures = platform.model("r1", "metrics.json")
+    assert (figures["task"], figures["main_metric"]) == ("multiclass", "log_loss")
+    assert figures["test"]["accuracy"] > 0.95 > figures["baseline"]["accuracy"]
+    assert sum(map(sum, figures["test"]["confusion"])) == figures["test"]["rows"] == figures["rows"]["test"]
+    assert figures["out_of_time"]["log_loss"] < figures["out_of_time"]["baseline"]["log_loss"]
+    nodes = platform.model("r1", "tree.json")["nodes"]
+    assert all(sum(node["probabilities"]) == pytest.approx(1) for node in nodes)
+    platform.publish("r1")
+    predicted = platform.predict("p1", settings=settings)
+    assert set(predicted["predicted"]) == {"low", "mid", "high"}
+    rows = spark.read.parquet(platform.location("predictions"))
+    assert rows.columns == ["id", "probability", "prediction", "probabilities", "side", "model_run"]
+    assert rows.where("probability != array_max(probabilities)").count() == 0
+    assert rows.where("prediction = 'high'").count() == rows.where("probabilities[2] = probability").count()
+
+
+def test_a_regression_should_go_the_whole_way_and_be_measured_against_the_current_model(
+    platform: Platform, spark: SparkSession
+) -> None:
+    settings = points.regression()
+    platform.upload(points.lines())
+    sql = "SELECT id, day, x, colour, delay + x + int(colour = 'red') * 5.5 AS late FROM points"
+    platform.prepare("r1", settings, sql=sql)
+    platform.train("r1", settings)
+    figures = platform.model("r1", "metrics.json")
+    assert (figures["task"], figures["main_metric"]) == ("regression", "rmse")
+    assert figures["test"]["rmse"] < figures["baseline"]["rmse"]
+    assert figures["interval"]["low"] < figures["test"]["rmse"] < figures["interval"]["high"]
+    assert sum(group["rows"] for group in figures["calibration"]) == figures["rows"]["test"]
+    platform.publish("r1")
+    platform.train("r2", settings)
+    again = platform.model("r2", "metrics.json")
+    assert again["current"] == {"run_id": "r1", **again["test"]}
+    assert platform.predict("p1", settings=settings)["predicted"] == {}
+    rows = spark.read.parquet(platform.location("predictions"))
+    assert rows.columns == ["id", "prediction", "side", "model_run"]
+    # The current model is of another task now: that is a change to declare, and the two cannot be compared.
+    platform.prepare("r3")
+    platform.train("r3")
+    refused = platform.model("r3", "gate.json")
+    assert "the task was regression and is binary" in refused["reasons"][0]
+
+
+def test_a_label_that_is_none_of_the_classes_should_be_told(platform: Platform) -> None:
+    platform.upload(points.lines())
+    with pytest.raises(JobError, match=r"label .late. is not one of label.classes \(low, mid, high\)"):
+        platform.prepare("r1", points.multiclass(), sql="SELECT id, day, x, colour, colour AS late FROM points")
+    with pytest.raises(JobError, match=r"label .late. is not a number up to 1e"):
+        platform.prepare("r2", points.regression(), sql="SELECT id, day, x, colour, double('inf') AS late FROM points")
 
 
 def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_rows(platform: Platform) -> None:
@@ -207,9 +268,53 @@ def test_prepare_should_say_that_the_files_of_a_table_are_gone(platform: Platfor
 
 def test_prepare_should_tell_a_file_whose_header_is_another(platform: Platform) -> None:
     platform.upload(points.lines())
+    platform.prepare("good")
     (platform.raw / "more.csv").write_text("id,day,colour,x,delay\n")
-    with pytest.raises(JobError, match=r"header is not what the catalog says\. CSV header .*more\.csv"):
-        platform.prepare("r1")
+    with pytest.raises(JobError, match=r"jobs_points.points .*: .*/more.csv has another header than the table"):
+        platform.prepare("bad")
+    assert platform.location("features") == f"{LAKE}points/features/good/"
+
+
+def test_prepare_should_live_with_whatever_the_crawler_guessed(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    expected = spark.read.parquet(platform.location("features")).collect()
+    # The same rows as UCI's data sets are: no header, comma and space, a question mark; in Latin-1, on several lines.
+    lines = [", ".join(line.split(",")).replace("NA", "?").replace("red", '"ro\nü"') for line in points.lines()]
+    (platform.raw / "points.csv").write_bytes("\n".join([*lines, "400, 2024-01-04, 1, x, y", ""]).encode("latin-1"))
+    columns = [{"Name": "1, 2024", "Type": "bigint"}]
+    for guess in ([], columns):
+        table = {"Name": "points", "Parameters": {"classification": "UNKNOWN", "skip.header.line.count": "1"}}
+        table["StorageDescriptor"] = {"Location": platform.raw.as_uri(), "Columns": guess}  # type: ignore[assignment]
+        platform.glue.update_table(DatabaseName=DATABASE, TableInput=table)
+    dialect = '[tables.points]\nheader = false\nencoding = "latin-1"\nnulls = ["?"]\n[tables.points.columns]'
+    report = platform.prepare("r2", points.settings("[tables.points.columns]", dialect))
+    assert (report["rows_in"], report["rows_out"], report["quarantined"]) == (401, 390, 1)
+    found = spark.read.parquet(platform.location("features")).replace("ro\nü", "red", "colour").collect()
+    assert found == expected
+    (broken,) = spark.read.json(f"{LAKE}points/quarantine/r2/points/").collect()
+    assert broken["reason"] == "column delay: 'y' is not a bigint"
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ('id,day,x,colour,delay\n1,2024-01-01,1,"red,0\n', "has an odd number of quotes"),
+        ("id,day,x,colour,delay\n1,2024-01-01,1,grün,0\n", "is not UTF-8"),
+        ("id;day;x;colour;delay\n1;2024-01-01;1;red;0\n", "has no column id, day, x, colour, delay"),
+        ("id,day,x,colour,colour,delay\n1,2024-01-01,1,red,,0\n", "column colour could be any of 2 columns"),
+    ],
+)
+def test_a_file_that_is_not_what_dataset_toml_says_should_be_told_and_publish_nothing(
+    platform: Platform, file: str, told: str
+) -> None:
+    platform.upload(points.lines())
+    platform.prepare("good")
+    (platform.raw / "points.csv").write_bytes(file.encode("latin-1"))
+    with pytest.raises(JobError, match=told) as error:
+        platform.prepare("bad")
+    assert len(str(error.value).splitlines()) == 1
+    assert platform.location("features") == f"{LAKE}points/features/good/"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dml.local.inference import Classifier, CsvSchema, Sample, infer
+from dml.local.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 from tests.embedded import Clients
 from tests.local.conftest import until
 
@@ -34,7 +34,7 @@ WITH_HEADER = Classifier(delimiter=",", quote='"', header=True)
     ],
 )
 def test_csv_with_a_header_should_be_understood(text: str, columns: str) -> None:
-    schema = infer([Sample("a.csv", text.encode(), whole=True)], WITH_HEADER)
+    schema = infer([Sample("a.csv", text.encode(), whole=True)], [WITH_HEADER])
     assert schema is not None
     assert " ".join(f"{name}:{kind}" for name, kind in schema.columns.items()) == columns
 
@@ -44,17 +44,44 @@ def test_csv_with_a_header_should_be_understood(text: str, columns: str) -> None
     [b"", b"\n\n", b"PAR1\x00\x15\x04\x15\xff\xfe\x00PAR1", b"one column\nof text\n", b"\x80\x81,\xff\n\xfe,1\n"],
 )
 def test_what_is_not_csv_should_be_left_unknown(content: bytes) -> None:
-    assert infer([Sample("a.csv", content, whole=True)], WITH_HEADER) is None
+    assert infer([Sample("a.csv", content, whole=True)], [WITH_HEADER]) is None
 
 
 def test_without_a_classifier_the_dialect_should_be_found_out() -> None:
-    schema = infer([Sample("a.csv", b"id;price\n1;2.5\n2;3.5\n", whole=True)], Classifier())
+    schema = infer([Sample("a.csv", b"id;price\n1;2.5\n2;3.5\n", whole=True)], [BUILT_IN])
     assert schema == CsvSchema({"id": "bigint", "price": "double"}, ";", True)
+
+
+SEMICOLONS = Classifier(delimiter=";", quote='"', header=True)
+NO_HEADER = Classifier(delimiter=",", quote='"', header=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "id;price;note\n1;2,5;x\n2;3,5;y\n",
+            CsvSchema({"id": "bigint", "price": "string", "note": "string"}, ";", True),
+        ),
+        ("id,note\n1,a;b\n2,c\n", CsvSchema({"id": "bigint", "note": "string"}, ",", True)),
+        (
+            "id\tnote\n1\ta\n2\tb\n",
+            CsvSchema({"id": "bigint", "note": "string"}, "\t", True),
+        ),  # the built-in one's turn
+    ],
+)
+def test_the_first_classifier_that_fits_should_decide(text: str, expected: CsvSchema) -> None:
+    assert infer([Sample("a.csv", text.encode(), whole=True)], [SEMICOLONS, WITH_HEADER, BUILT_IN]) == expected
+
+
+def test_columns_without_a_header_should_be_numbered() -> None:
+    schema = infer([Sample("a.csv", b"39, State-gov, <=50K\n50, Private, >50K\n", whole=True)], [NO_HEADER])
+    assert schema == CsvSchema({"col0": "bigint", "col1": "string", "col2": "string"}, ",", False)
 
 
 def test_files_of_one_folder_should_get_the_types_that_hold_all_their_values() -> None:
     texts = (b"a,b\n1,2\n3,4\n", b"a,b\n1.5,x\n2.5,y\n", b"a,b,c\n1,2,3\n4,5,6\n")
-    schema = infer([Sample(f"{n}.csv", text, whole=True) for n, text in enumerate(texts)], WITH_HEADER)
+    schema = infer([Sample(f"{n}.csv", text, whole=True) for n, text in enumerate(texts)], [WITH_HEADER])
     assert schema is not None
     assert schema.columns == {"a": "double", "b": "string", "c": "bigint"}
 
@@ -101,6 +128,7 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
             "packed/1.csv.gz": gzip.compress(b"a,b\n1,x\n2,y\n"),
             "nothing/empty.csv": b"",
             "header/only.csv": b"a,b\n",
+            "latin/1.csv": "id,ort\n1,Zürich\n".encode("latin-1"),
             "strange/x.csv": b"PAR1\x00\x15\xff\xfePAR1",
         }
     )
@@ -108,7 +136,7 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     last = crawler["LastCrawl"]
     assert (last["Status"], last.get("ErrorMessage")) == ("SUCCEEDED", None)
     tables = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
-    assert set(tables) == {"people", "sale_items", "packed", "header", "strange"}
+    assert set(tables) == {"people", "sale_items", "packed", "header", "latin", "strange"}
     table = tables["sale_items"]
     storage = table["StorageDescriptor"]
     assert [(column["Name"], column["Type"]) for column in storage["Columns"]] == [

@@ -103,8 +103,16 @@ def test_the_bootstrap_arguments_should_hold_no_hash(dev: Synthesized) -> None:
 
 
 def test_a_note_should_ship_as_zeppelin_reads_it(tmp_path: Path) -> None:
-    notes = list((code.ROOT / "notebooks").glob("*.md"))
+    notes = [*(code.ROOT / "notebooks").glob("*.md"), *(code.ROOT / "notebooks" / "nyc_flights").glob("*.md")]
     code.write_notes(tmp_path, load_environment("dev"), [load_dataset("nyc_flights")])
     assert len(list(tmp_path.rglob("*.zpln"))) == len(notes)
     archive = shutil.make_archive(str(tmp_path / "notes"), "zip", tmp_path)
     assert zipfile.ZipFile(archive).namelist()  # never an empty zip, which cannot be unpacked
+
+
+def test_columns_should_reach_the_jobs_in_the_order_of_the_file(tmp_path: Path) -> None:
+    # The files of census_income have no header: the order is all that names their columns.
+    dataset = load_dataset("census_income")
+    code.write_library(tmp_path, [dataset])
+    shipped = json.loads((tmp_path / "datasets" / "census_income" / "dataset.json").read_text(encoding="utf-8"))
+    assert list(shipped["tables"]["people"]["columns"]) == list(dataset.tables["people"].columns)

@@ -120,12 +120,46 @@ def test_the_transient_cluster_should_be_the_workbench_without_zeppelin(
 
 def test_publishing_should_depend_on_the_model_that_was_current_before_training(states: dict[str, State]) -> None:
     assert states["train: note the current model"]["Next"] == "train: add the step"
-    assert states["train: note the current model"]["Assign"] == {"current": "{% $states.result.ETag %}"}
+    assert states["train: note the current model"]["Assign"]["current"] == "{% $states.result.ETag %}"
     first = states["publish: the first model"]["Arguments"]
     next_one = states["publish: replace the current model"]["Arguments"]
     assert (first["IfNoneMatch"], next_one["IfMatch"]) == ("*", "{% $current %}")
     writers = [name for name, state in states.items() if state.get("Resource", "").endswith("putObject")]
     assert writers == ["publish: the first model", "publish: replace the current model"]
+
+
+def evaluate(expression: str, **variables: Any) -> Any:
+    """A state's expression, with $parse, which Step Functions adds to JSONata."""
+    compiled = jsonata.Jsonata.jsonata(expression)
+    compiled.register_lambda("parse", json.loads)
+    return compiled.evaluate(None, variables)
+
+
+def test_the_model_that_was_current_should_be_named_as_the_previous_one(states: dict[str, State]) -> None:
+    note = states["train: note the current model"]
+    result = {"Body": '{"run_id": "run-1", "model": "s3://m/run-1/", "metrics": {"auc": 1}}'}
+    noted = evaluate(note["Assign"]["previous"][2:-2], states={"result": result})
+    assert noted == {"run_id": "run-1", "model": "s3://m/run-1/"}
+    assert note["Catch"][0]["Assign"] == {"current": "", "previous": {}}
+    for name in ("publish: the first model", "publish: replace the current model"):
+        (body,) = (text for text in expressions(states[name]["Arguments"]) if "$string" in text)
+        published = json.loads(evaluate(body, run_id="run-2", metrics={"rmse": 2.5}, previous=noted))
+        assert published["previous"] == noted
+
+
+@pytest.mark.parametrize(
+    ("test", "kept"),
+    [
+        ({"auc": 0.7, "rows": 9, "confusion": {"tp": 1}}, {"auc": 0.7, "rows": 9}),
+        ({"macro_f1": 0.5, "rows": 9, "confusion": [[1, 2], [3, 4]]}, {"macro_f1": 0.5, "rows": 9}),
+        ({"rmse": 2.5, "bias": -1, "rows": 9}, {"rmse": 2.5, "bias": -1, "rows": 9}),
+    ],
+)
+def test_the_single_figures_of_any_task_should_be_published(
+    states: dict[str, State], test: dict[str, Any], kept: dict[str, float]
+) -> None:
+    expression = states["publish: read the metrics"]["Assign"]["metrics"][2:-2]
+    assert evaluate(expression, states={"result": {"Body": json.dumps({"test": test})}}) == kept
 
 
 def test_the_glue_job_should_be_asked_for_without_a_null(states: dict[str, State]) -> None:

@@ -2,14 +2,23 @@
 
 import json
 import subprocess
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import aws_cdk as cdk
 import pytest
+from aws_cdk import assertions
 
+from app import build
+from datasets import Dataset, dataset_names, load_dataset
 from jobs import predict, prepare, train
+from stacks.data import DataStack
+from stacks.etl import EtlStack
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
-from tests.stacks.conftest import STACKS, Synth, Synthesized, plain
+from stacks.settings import load_environment
+from tests.stacks.conftest import ROOT, STACKS, Synth, Synthesized, plain
 
 ENVIRONMENTS = ("dev", "prod")
 
@@ -253,6 +262,33 @@ def test_the_crawler_should_make_a_table_of_each_folder_and_trust_the_header_lin
     assert crawler["Classifiers"] == [{"Ref": "CsvWithHeader"}]
 
 
+def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() -> None:
+    tables = {
+        "a": {},
+        "b": {"header": False},
+        "c": {"delimiter": ";"},
+        "d": {"delimiter": "\t", "quote": "'"},
+        "e": {"delimiter": ";", "encoding": "latin-1"},
+    }
+    settings = load_dataset("nyc_flights").model_dump() | {"main": "a"}
+    settings["tables"] = {name: {"columns": {"id": "bigint"}, **given} for name, given in tables.items()}
+    settings["source"]["files"] = dict.fromkeys(tables, "x.csv")
+    app, environment, made = cdk.App(), load_environment("dev"), [Dataset.model_validate(settings)]
+    data = DataStack(app, "data", environment=environment, datasets=made)
+    stack = EtlStack(app, "etl", environment=environment, datasets=made, data=data)
+    template = assertions.Template.from_stack(stack)
+    classifiers = template.find_resources("AWS::Glue::Classifier")
+    (crawler,) = template.find_resources("AWS::Glue::Crawler").values()
+    tried = [classifiers.pop(ref["Ref"])["Properties"]["CsvClassifier"] for ref in crawler["Properties"]["Classifiers"]]
+    assert not classifiers
+    assert [(one["Delimiter"], one["QuoteSymbol"], one["ContainsHeader"], one["Name"]) for one in tried] == [
+        ("\t", "'", "PRESENT", "dml-dev-csv-character-9-apostrophe-with-header"),
+        (";", '"', "PRESENT", "dml-dev-csv-semicolon-with-header"),
+        (",", '"', "PRESENT", "dml-dev-csv-with-header"),
+        (",", '"', "ABSENT", "dml-dev-csv-without-header"),
+    ]
+
+
 def test_the_glue_job_should_run_the_same_spark_as_the_cluster_one_run_at_a_time(dev: Synthesized) -> None:
     job = dev.only("etl", "AWS::Glue::Job")
     assert (job["GlueVersion"], job["WorkerType"], job["MaxRetries"], job["Timeout"]) == ("5.1", "G.1X", 0, 60)
@@ -422,3 +458,16 @@ def test_every_argument_that_a_template_passes_should_be_one_that_its_job_takes(
         parsed, others = job.build_parser().parse_known_args(arguments[6:])
         assert others == []
         assert None not in vars(parsed).values()
+
+
+def test_every_dataset_should_have_parts_of_its_own(tmp_path: Path) -> None:
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(tmp_path))
+    build(app, load_environment("dev"), [load_dataset(name) for name in dataset_names()])
+    app.synth()
+    counted: Counter[str] = Counter()
+    for path in tmp_path.glob("dml-dev-*.template.json"):
+        resources = json.loads(path.read_text())["Resources"]
+        assert len(resources) < 400, path.name  # CloudFormation takes 500 a stack
+        counted.update(resource["Type"] for resource in resources.values())
+    for kind in ("AWS::Glue::Database", "AWS::Glue::Crawler", "AWS::Glue::Job", "AWS::StepFunctions::StateMachine"):
+        assert counted[kind] == len(dataset_names()), kind

@@ -1,0 +1,93 @@
+"""One contender in a process of its own: how long until its metrics are known, and the memory of its process tree."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dml.local.spark import end_session, failure_reason, session_members
+
+INTERVAL = 0.1  # seconds between two samples of memory
+LOOK = 10  # samples between two looks for new processes
+PAGE = os.sysconf("SC_PAGE_SIZE")
+LIMIT = 3600.0  # seconds after which a contender is given up
+
+
+def resident(pids: Sequence[int]) -> int:
+    """Bytes in memory (RSS) of all these processes; what two of them share counts twice.
+
+    PSS would count it once, but to read it of a JVM takes a quarter of each interval and holds its memory map.
+    """
+    total = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended in the meantime
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return total * PAGE
+
+
+def measure(
+    command: Sequence[str], *, result: Path, log: Path, environment: Mapping[str, str], cwd: Path, limit: float = LIMIT
+) -> dict[str, Any]:
+    """Runs a command that writes its result as JSON to `result`, with `finished` (time.monotonic()) when it knew it.
+
+    Returns state "ok" with the result, `end_to_end` (seconds from the process's start to `finished`) and `peak_bytes`
+    until then; or state "failed" with the reason. Whatever happens, no process of it is left.
+    """
+    result.unlink(missing_ok=True)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    samples: list[tuple[float, int]] = []
+    with log.open("wb") as output:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        code: int | None = None
+        pids: list[int] = []
+        try:
+            while code is None and time.monotonic() - started < limit:
+                if len(samples) % LOOK == 0:
+                    pids = session_members(process.pid)
+                samples.append((time.monotonic(), resident(pids)))
+                with suppress(subprocess.TimeoutExpired):
+                    code = process.wait(INTERVAL)
+        finally:
+            end_session(process.pid)
+            process.wait()
+    peak = max(size for _, size in samples)
+    if code == 0 and result.is_file():
+        told = json.loads(result.read_text())
+        finished = told.pop("finished")
+        peak = max(size for moment, size in samples if moment <= finished)
+        return {"state": "ok", **told, "end_to_end": round(finished - started, 3), "peak_bytes": peak}
+    return {"state": "failed", "reason": _reason(code, log, limit), "peak_bytes": peak}
+
+
+def _reason(code: int | None, log: Path, limit: float) -> str:
+    if code is None:
+        return f"not done after {limit:,.0f} s"
+    if code < 0:
+        told = signal.Signals(-code).name
+        return f"ended by {told}" + (", as the kernel does when memory runs out" if told == "SIGKILL" else "")
+    if code == 0:
+        return "it ended well but left no result"
+    return failure_reason(log.read_text(errors="replace")) or f"exit code {code} and not a word"
+
+
+def write_json(file: Path, value: Any) -> None:
+    """In one piece: an interrupted run leaves the old file or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(value, indent=1) + "\n")
+    new.replace(file)

@@ -1,0 +1,115 @@
+"""The only place that knows this project's jobs: what `make bench` calls of them, as a cluster would."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from pyspark.sql import Column, SparkSession
+
+from datasets import load_dataset
+from jobs import metrics, prepare, train
+from jobs.session import spark_session
+from jobs.settings import Settings
+
+DATASET = "nyc_flights"
+MIN_LEAF = 50
+
+
+def settings(depth: int | None = None) -> Settings:
+    """The dataset's settings, with the benchmark's leaf size and, if given, depth."""
+    made: Any = load_dataset(DATASET).for_jobs()
+    made["training"] |= {"min_leaf": MIN_LEAF} | ({"depth": depth} if depth else {})
+    found: Settings = made
+    return found
+
+
+def session(job: str) -> SparkSession:
+    """The jobs' own session; master and memory come from the environment, which is MLlib's contender's too."""
+    return spark_session(job, DATASET)
+
+
+def side_of() -> Column:
+    """train or test, by the hash of a flight's key: every copy of a flight is on the same side."""
+    side: Column = train.side_of(settings())
+    return side
+
+
+def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
+    own = settings(depth)
+    clock = train.Clock()
+    spark = session("train")
+    clock.lap("session")
+    names = [*own["keys"], own["label"]["column"], *own["features"]["numbers"], *own["features"]["categories"]]
+    rows = spark.read.parquet(str(features)).select(*dict.fromkeys(names)).withColumn("side", side_of())
+    trained = train.fit_and_score(rows, own, clock)
+    test = trained.test
+    told = {"rows": test["rows"], "positives": trained.labels["test"].counts[1]}
+    return told | {"auc": test["auc"], "log_loss": test["log_loss"]}, clock.seconds
+
+
+def own_metrics(label: "np.ndarray[Any, Any]", probability: "np.ndarray[Any, Any]") -> dict[str, Any]:
+    """What this project says of probabilities that are given, to compare with the benchmark's own function."""
+    values, group = np.unique(probability, return_inverse=True)
+    rows, positives = np.bincount(group).astype(float), np.bincount(group, label).astype(float)
+    return metrics.evaluate(metrics.Tally(values, rows, positives))
+
+
+def prepare_features(raw: Mapping[str, Path], lake: Path) -> Path:
+    """The whole Glue job on raw CSV files: parse, quarantine, join, write, check. Returns the features' folder."""
+    own = load_dataset(DATASET)
+    aws = _Folder({name: _crawled(name, file) for name, file in raw.items()})
+    report = prepare.prepare(
+        session("prepare"),
+        aws,
+        aws,
+        settings(),
+        own.prepare_sql,
+        database="bench",
+        lake=lake.as_uri(),
+        run_id="bench",
+    )
+    return Path(report["location"].removeprefix("file://"))
+
+
+def _crawled(name: str, file: Path) -> dict[str, Any]:
+    """What a crawler would say of a CSV file with a header."""
+    with file.open(encoding="utf-8") as lines:
+        header = next(lines).strip().replace('"', "").split(",")
+    return {
+        "Name": name,
+        "Parameters": {"classification": "csv", "skip.header.line.count": "1"},
+        "StorageDescriptor": {"Location": file.as_uri(), "Columns": [{"Name": column} for column in header]},
+    }
+
+
+class _Folder:
+    """As much of Glue's catalog and of S3 as prepare.py asks for, without a service's own time in the measurement."""
+
+    class _Missing(Exception):
+        pass
+
+    exceptions = SimpleNamespace(EntityNotFoundException=_Missing, NoSuchKey=_Missing)
+
+    def __init__(self, tables: dict[str, dict[str, Any]]) -> None:
+        self._tables = tables
+        self._objects: dict[str, bytes] = {}
+
+    def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]:
+        if Name not in self._tables:
+            raise self._Missing
+        return {"Table": self._tables[Name]}
+
+    def update_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> None:
+        self._tables[TableInput["Name"]] = TableInput
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        if Key not in self._objects:
+            raise self._Missing
+        return {"Body": io.BytesIO(self._objects[Key])}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: str) -> None:
+        self._objects[Key] = Body

@@ -1,0 +1,300 @@
+"""Scores rows with a tree.json, in plain Python: a single file to copy, which needs nothing but the standard library.
+
+In Python:        Scorer(json.load(open("tree.json"))).predict({"carrier": "UA", "temp": 39.0, ...})
+On a CSV file:    python scorer.py tree.json FILE.csv > scored.csv
+
+The rules are those of every scorer of the platform. A number that is missing or not finite counts as the feature's
+`missing`, a boolean as 0 or 1; a category is looked up as text in `encoding`, a missing one counts as `missing`, one
+that training has not seen as `unseen`. A row goes left where its value <= the threshold. All in double arithmetic.
+"""
+
+from __future__ import annotations  # a copy also runs on Python 3.9
+
+import csv
+import gzip
+import io
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TextIO
+
+FORMAT = 2
+NULLS = ("", "NA")  # cells of a CSV file that mean missing, unless training has seen that very text as a category
+DELIMITERS = ",;\t|"
+CHUNK = 20_000  # rows between two reports of progress
+REMEMBERED = 100_000  # texts of a number column whose value is kept: the same text is parsed once
+
+Leaf = Callable[[Any], int]
+
+
+class ScoringError(Exception):
+    """A sentence for the reader: what cannot be scored, where, and the way out."""
+
+
+class _BadNumberError(Exception):
+    """A cell of a number feature that is no number; who knows the line makes a sentence of it."""
+
+    def __init__(self, column: str, cell: object) -> None:
+        super().__init__(f"{column} is {cell!r}, which is no number")
+
+
+class _Numbers(dict[Hashable, float]):
+    """From what stands in a row to the number that the tree compares; remembers what it has parsed."""
+
+    def __init__(self, feature: Mapping[str, Any], nulls: Sequence[str]) -> None:
+        self.name, self.missing = feature["name"], float(feature["missing"])
+        super().__init__(dict.fromkeys((None, *nulls), self.missing))
+
+    def __missing__(self, cell: Any) -> float:
+        text = cell.strip().lower() if isinstance(cell, str) else None
+        try:
+            if text in ("true", "false"):
+                value = float(text == "true")
+            elif text is not None and "_" in text:  # float("1_000") is a Python habit, not one of data
+                raise ValueError(text)
+            else:
+                value = float(cell)
+        except OverflowError:  # a whole number beyond double's range: infinite, as every database would have it
+            value = math.inf
+        except (TypeError, ValueError):
+            raise _BadNumberError(self.name, cell) from None
+        if not math.isfinite(value):
+            value = self.missing
+        if len(self) < REMEMBERED:
+            self[cell] = value
+        return value
+
+
+class _Categories(dict[Hashable, float]):
+    """From a category to its encoding; counts the look-ups of values that training has not seen."""
+
+    def __init__(self, feature: Mapping[str, Any], nulls: Sequence[str]) -> None:
+        self.name, self.missing, self.unseen = feature["name"], float(feature["missing"]), float(feature["unseen"])
+        self.unseen_rows, self.example = 0, ""
+        super().__init__(dict.fromkeys((None, *nulls), self.missing))
+        self.update({value: float(number) for value, number in feature["encoding"].items()})
+
+    def __missing__(self, cell: Any) -> float:
+        if not isinstance(cell, str):
+            if cell != cell:  # NaN, which is how pandas has a missing category
+                return self.missing
+            text = str(cell).lower() if isinstance(cell, bool) else str(cell)
+            if text in self:
+                return self[text]
+            cell = text
+        self.unseen_rows += 1
+        self.example = self.example or cell
+        return self.unseen
+
+
+class Scorer:
+    """A tree, ready to score. Raises ScoringError if `tree` is not the content of a tree.json of this format."""
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:
+            found = tree.get("format", 1) if isinstance(tree, Mapping) and "nodes" in tree else None
+            what = f"a tree.json of format {found}" if found else "no tree.json"
+            raise ScoringError(f"This is {what}, and this scorer reads format {FORMAT}: train again, or use its own.")
+        self.task: str = tree["task"]
+        self.classes: list[str] = list(tree.get("classes", ()))
+        self.features: list[str] = [feature["name"] for feature in tree["features"]]
+        self.columns: list[str] = output_columns(self.task, self.classes)
+        self._features = {feature["name"]: feature for feature in tree["features"]}
+        self._nodes = {node["id"]: node for node in tree["nodes"]}
+        self._root = tree["nodes"][0]["id"]
+        self._leaves = [node for node in tree["nodes"] if "feature" not in node]
+        self.values: list[tuple[Any, ...]] = [self._value(leaf) for leaf in self._leaves]
+        self._leaf_of_mapping, _ = self.compile({name: name for name in self.features})
+
+    def predict(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of `columns` for one row, which has every feature by name; None and NaN are missing values."""
+        if lacking := [name for name in self.features if name not in row]:
+            raise ScoringError(f"The row has no {', '.join(lacking)}, which the model needs; a missing value is None.")
+        try:
+            leaf = self._leaf_of_mapping(row)
+        except _BadNumberError as error:
+            raise ScoringError(f"The row cannot be scored: {error}.") from None
+        return dict(zip(self.columns, self.values[leaf]))  # noqa: B905  # Python 3.9 has no strict
+
+    def compile(
+        self, where: Mapping[str, Any], nulls: Sequence[str] = ()
+    ) -> tuple[Leaf, dict[str, _Numbers | _Categories]]:
+        """A function from a row to the index of its leaf in `values`, and the tables that it looks features up in.
+
+        `where` gives the key of each feature in a row (a position in a list, a name in a mapping). Nested ifs are the
+        fastest that Python has: a feature is looked up once a row, and only if the row's way through the tree asks.
+        """
+        tables = {
+            name: (_Numbers if feature["kind"] == "number" else _Categories)(feature, nulls)
+            for name, feature in self._features.items()
+        }
+        number = {name: i for i, name in enumerate(self._features)}
+        index = {leaf["id"]: i for i, leaf in enumerate(self._leaves)}
+        lines = ["def leaf(row):"]
+        waiting: list[tuple[Any, int, frozenset[str]]] = [(self._root, 1, frozenset())]
+        while waiting:
+            key, indent, known = waiting.pop()
+            node, space = self._nodes[key], " " * indent
+            if "feature" not in node:
+                lines.append(f"{space}return {index[key]}")
+                continue
+            name = node["feature"]
+            if name not in known:
+                lines.append(f"{space}x{number[name]} = table{number[name]}[row[{where[name]!r}]]")
+                known |= {name}
+            lines.append(f"{space}if x{number[name]} <= {float(node['threshold'])!r}:")
+            # The left branch always returns, so the right one needs no else and no deeper indentation.
+            waiting += [(node["right"], indent, known), (node["left"], indent + 1, known)]
+        names: dict[str, Any] = {f"table{number[name]}": table for name, table in tables.items()}
+        exec("\n".join(lines), names)  # noqa: S102  # made of numbers and quoted names only
+        return names["leaf"], tables
+
+    def _value(self, leaf: Mapping[str, Any]) -> tuple[Any, ...]:
+        if self.task == "regression":
+            return (float(leaf["value"]),)
+        if self.task == "binary":
+            probability = float(leaf["probability"])
+            return probability, int(probability >= 0.5)
+        probabilities = [float(p) for p in leaf["probabilities"]]
+        return *probabilities, self.classes[probabilities.index(max(probabilities))]
+
+
+def output_columns(task: str, classes: Sequence[str]) -> list[str]:
+    """What a scorer says of a row: probability and prediction; of each class, in order; or the prediction alone."""
+    if task == "regression":
+        return ["prediction"]
+    if task == "binary":
+        return ["probability", "prediction"]
+    return [*(f"probability_{i}" for i in range(len(classes))), "prediction"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was done with a CSV file: rows scored, and of each category the rows with values training has not seen."""
+
+    rows: int
+    unseen: dict[str, tuple[int, str]]  # column: (rows, the first such value)
+
+
+def open_csv(path: Path) -> TextIO:
+    """A CSV file as text: UTF-8 with or without a byte order mark, unpacked if its name ends with .gz."""
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def score_csv(
+    scorer: Scorer,
+    source: Iterable[str],
+    target: TextIO,
+    *,
+    name: str,
+    keys: Sequence[str] = (),
+    nulls: Sequence[str] = NULLS,
+    on_progress: Callable[[int], None] = lambda rows: None,
+) -> Scored:
+    """Score the CSV text `source`, called `name` in errors, and write CSV with the same delimiter to `target`.
+
+    Columns in: every feature, by name, in any order. Columns out: those of `keys` that there are, or all columns if
+    there is none of them; then the scorer's own. Raises ScoringError naming line and column.
+    """
+    lines = iter(source)
+    try:
+        first = next(lines, "")
+        delimiter = max(DELIMITERS, key=lambda d: _promise(first, d, scorer.features))
+        reader = csv.reader(chain([first], lines), delimiter=delimiter)
+        header = next(reader, [])
+        _check(header, scorer.features, name)
+        kept = [i for i, column in enumerate(header) if column in keys]
+        kept = kept or [i for i, column in enumerate(header) if column not in scorer.columns]
+        leaf, tables = scorer.compile({feature: header.index(feature) for feature in scorer.features}, nulls)
+        tails = [tuple(map(str, values)) for values in scorer.values]
+        scored = _scored_rows(reader, len(header), kept, leaf, tails, name)
+        writer = csv.writer(target, delimiter=delimiter, lineterminator="\n")
+        writer.writerow([*(header[i] for i in kept), *scorer.columns])
+        rows = 0
+        while chunk := list(islice(scored, CHUNK)):
+            writer.writerows(chunk)
+            rows += len(chunk)
+            on_progress(rows)
+    except UnicodeDecodeError as error:
+        raise ScoringError(f"{name} is not UTF-8 text ({error.reason}): save or convert it as UTF-8.") from None
+    except csv.Error as error:
+        raise ScoringError(f"{name} is not readable as CSV: {error}.") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
+    unseen = {n: (t.unseen_rows, t.example) for n, t in tables.items() if isinstance(t, _Categories) and t.unseen_rows}
+    return Scored(rows, unseen)
+
+
+def _promise(line: str, delimiter: str, features: Sequence[str]) -> tuple[int, int]:
+    """How well a delimiter explains the header: model columns that it finds, then columns at all."""
+    columns = next(csv.reader([line], delimiter=delimiter), [])
+    return len(set(columns) & set(features)), len(columns)
+
+
+def _check(header: Sequence[str], features: Sequence[str], name: str) -> None:
+    if not header:
+        raise ScoringError(f"{name} is empty: its first line must name the columns.")
+    if lacking := [feature for feature in features if feature not in header]:
+        raise ScoringError(
+            f"{name} has no column {', '.join(lacking)}, which the model needs; "
+            f"it has {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}."
+        )
+    if twice := [feature for feature in features if header.count(feature) > 1]:
+        raise ScoringError(
+            f"{name} has the column {', '.join(twice)} more than once: leave only the one that is meant."
+        )
+
+
+def _scored_rows(
+    reader: Any, width: int, kept: Sequence[int], leaf: Leaf, tails: Sequence[tuple[str, ...]], name: str
+) -> Iterator[tuple[str, ...]]:
+    """The output's rows. `reader` stands behind the header."""
+    take: Callable[[list[str]], tuple[str, ...]]
+    if len(kept) == 0:
+        take = lambda row: ()  # noqa: E731
+    elif len(kept) == 1:
+        take = lambda row, i=kept[0]: (row[i],)  # type: ignore[misc]  # noqa: E731
+    else:
+        take = itemgetter(*kept)
+    try:
+        for row in reader:
+            if len(row) != width:
+                if not row:
+                    continue  # an empty line
+                raise ScoringError(
+                    f"{name}, line {reader.line_num}: {len(row)} cells, but the header has {width} columns."
+                )
+            yield take(row) + tails[leaf(row)]
+    except csv.Error as error:
+        raise ScoringError(f"{name}, line {reader.line_num}: not readable as CSV: {error}.") from None
+    except _BadNumberError as error:
+        raise ScoringError(
+            f"{name}, line {reader.line_num}: {error}. Mend it, or declare it as a text that means missing."
+        ) from None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python scorer.py tree.json FILE.csv`: the file with its predictions on stdout. Returns the exit code."""
+    if len(arguments) != 2:
+        print("usage: python scorer.py tree.json FILE.csv > scored.csv", file=sys.stderr)
+        return 2
+    tree, file = map(Path, arguments)
+    try:
+        with open_csv(file) as source:
+            score_csv(Scorer(json.loads(tree.read_text(encoding="utf-8"))), source, sys.stdout, name=file.name)
+    except (OSError, ValueError, ScoringError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

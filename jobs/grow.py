@@ -1,0 +1,290 @@
+"""Grows a decision tree on Spark, one pass over binned rows a level; train.py calls it on the cluster.
+
+MLlib's own trainer merges sibling leaves that predict the same class, and with them goes the ranking (SPARK-3159; no
+switch in 3.5), and much of its time goes into objects, one a row. This one keeps a partition's rows as one array of bin
+numbers, a byte a value, and counts with NumPy. What it makes is an ordinary tree, saved as MLlib's (jobs/tree.py).
+
+Rows never leave the executors: a level brings back the best split of each node and feature. Counts and sums are whole
+numbers (see `FixedPoint`), so the tree does not depend on the order in which partitions are added up, on how many there
+are, or on an executor that died half-way.
+
+The split is that of CART (Breiman et al. 1984) and of MLlib: the largest decrease of Gini's impurity or of the
+variance, with `min_leaf` rows or more on both sides; of equal ones the first feature's lowest threshold.
+"""
+
+import uuid
+from dataclasses import dataclass
+from math import ceil, log2
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark import RDD
+
+Array = NDArray[Any]
+
+# What the counts of one pass may weigh on one executor; a level with more nodes than fit is done in turns.
+PASS_BYTES = 256 * 1024**2
+SMALLEST_GAIN = 1e-12  # of the root's impurity: less is the rounding of a sum
+
+
+class FixedPoint(NamedTuple):
+    """A regression's labels as whole numbers of `step` from `zero`, so fine that a sum of all of them is still exact.
+
+    Whole numbers up to 2**53 are exact in double arithmetic, whatever the order in which they are added: a label keeps
+    13 digits of the labels' range among some hundred rows, 9 among ten million.
+    """
+
+    zero: float
+    step: float
+
+    @classmethod
+    def for_labels(cls, low: float, high: float, rows: int) -> "FixedPoint":
+        zero = low / 2 + high / 2
+        largest = max(high - zero, zero - low) or 1.0
+        return cls(zero, 2.0 ** (ceil(log2(largest)) + ceil(log2(rows + 1)) - 52))
+
+    def round(self, labels: Array) -> Array:
+        return np.rint((labels - self.zero) / self.step)
+
+    def sum(self, rows: int, total: float) -> float:
+        """The sum of the labels of `rows` rows whose rounded labels add up to `total`."""
+        return rows * self.zero + total * self.step
+
+
+class Block(NamedTuple):
+    """Some rows. `codes`: features x rows, the bin of each value. `label`: the class's number, or the rounded label."""
+
+    codes: Array
+    label: Array
+
+
+class Node(NamedTuple):
+    """`counts`: rows of each class; of a regression rows and the sum of their rounded labels. A leaf has no feature."""
+
+    id: int
+    depth: int
+    counts: Array
+    feature: int = -1
+    bin: int = -1
+    left: int = -1
+    right: int = -1
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """The splits as arrays by node, for sending rows down. `depth`: how many steps reach every leaf."""
+
+    feature: Array
+    bin: Array
+    left: Array
+    right: Array
+    depth: int
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> "Route":
+        table = np.array([(n.feature, n.bin, n.left, n.right) for n in nodes], dtype=np.int32).T
+        return cls(table[0], table[1], table[2], table[3], depth=max(n.depth for n in nodes))
+
+    def down(self, codes: Array, at: Array) -> Array:
+        """One step: the nodes that rows at nodes `at` go to; at a leaf they stay."""
+        feature = self.feature[at]
+        goes_left = codes[np.maximum(feature, 0), np.arange(len(at))] <= self.bin[at]
+        return np.where(feature < 0, at, np.where(goes_left, self.left[at], self.right[at]))
+
+    def to_leaves(self, codes: Array, at: Optional[Array] = None, steps: Optional[int] = None) -> Array:
+        """The leaf that each row is in: from nodes `at`, `steps` above the deepest leaves, or from the root."""
+        at = np.zeros(codes.shape[1], dtype=np.int32) if at is None else at
+        for _ in range(self.depth if steps is None else steps):
+            at = self.down(codes, at)
+        return at
+
+
+def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
+    """The nodes, root first, each at the index that is its id.
+
+    `bins`: how many each feature has. `classes`: how many the label has, 0 for a regression.
+    """
+    nodes = [Node(0, 0, blocks.map(lambda block: _totals(block.label, classes)).reduce(np.add))]
+    if sum(size > 1 for size in bins) == 0:
+        return nodes
+    smallest = SMALLEST_GAIN * _impurity(nodes[0].counts, classes) if classes else 0.0
+    at_once = max(1, PASS_BYTES // (sum(bins) * (classes or 2) * 8))
+    tree, waiting = uuid.uuid4().hex, [0]
+    for level in range(depth):
+        waiting = [i for i in waiting if rows_of(nodes[i].counts, classes) >= 2 * min_leaf]
+        waiting = [i for i in waiting if not classes or np.count_nonzero(nodes[i].counts) > 1]
+        if not waiting:
+            break
+        route = Route.of(nodes)
+        grown: List[int] = []
+        for start in range(0, len(waiting), at_once):
+            some = waiting[start : start + at_once]
+            for parent, best in zip(some, _best_splits(blocks, tree, route, some, bins, classes, min_leaf)):  # noqa: B905
+                gain, feature, cut, left = best
+                if gain <= smallest:
+                    continue
+                ids = len(nodes), len(nodes) + 1
+                nodes[parent] = nodes[parent]._replace(feature=feature, bin=cut, gain=gain, left=ids[0], right=ids[1])
+                nodes += [Node(ids[0], level + 1, left), Node(ids[1], level + 1, nodes[parent].counts - left)]
+                grown += ids
+        waiting = grown
+    return nodes
+
+
+def rows_of(counts: Array, classes: int) -> int:
+    return int(counts.sum() if classes else counts[0])
+
+
+def leaf_counts(blocks: "RDD[Block]", nodes: Sequence[Node], classes: int) -> Array:
+    """What other rows, or the same, add up to in each leaf: node x class; or node x (rows, sum, sum of squares)."""
+    route, size = Route.of(nodes), len(nodes)
+
+    def count(block: Block) -> Array:
+        at = route.to_leaves(block.codes)
+        if classes:
+            flat = np.bincount(at.astype(np.int64) * classes + block.label, minlength=size * classes)
+            return flat.reshape(size, classes)
+        label = block.label.astype(np.float64)
+        sums = [np.bincount(at, weights=weights, minlength=size) for weights in (np.ones(len(at)), label, label**2)]
+        return np.stack(sums, axis=1)
+
+    total: Array = blocks.map(count).reduce(np.add)
+    return total
+
+
+def summed_up(nodes: Sequence[Node], leaves: Array) -> Array:
+    """Figures of the leaves added up to every node: node x anything."""
+    total = leaves.copy()
+    for node in reversed(nodes):  # children have larger ids than their parents
+        if node.feature >= 0:
+            total[node.id] = total[node.left] + total[node.right]
+    return total
+
+
+def smoothed(nodes: Sequence[Node], totals: Array, classes: int, rows: float) -> Array:
+    """What each node says, as if `rows` more rows like its parent were in it: shares of the classes, or the mean of the
+    rounded labels. `totals` as of `summed_up`.
+
+    A small leaf of one class would be sure of itself; so it is as sure as its rows allow (m-branch smoothing: Ferri,
+    Flach and Hernandez-Orallo 2003, Improving the AUC of probabilistic estimation trees).
+    """
+    seen = totals.sum(axis=1, keepdims=True) if classes else totals[:, :1]
+    sums = totals if classes else totals[:, 1:2]
+    says = sums / seen
+    for node in nodes:
+        for child in (node.left, node.right):
+            if child >= 0:
+                says[child] = (sums[child] + rows * says[node.id]) / (seen[child] + rows)
+    return says if classes else says[:, 0]
+
+
+def _totals(label: Array, classes: int) -> Array:
+    if classes:
+        return np.bincount(label, minlength=classes).astype(np.int64)
+    return np.array([len(label), label.sum(dtype=np.int64)], dtype=np.int64)
+
+
+def _impurity(counts: Array, classes: int) -> float:
+    shares = counts / max(counts.sum(), 1)
+    return float(1 - (shares**2).sum())
+
+
+# On an executor: where the rows of a block were a level ago, by tree, partition and block. What isn't there, since
+# another worker had it or died, is found from the root.
+_places: Dict[str, Dict[Tuple[int, int], Tuple[int, Array]]] = {}
+
+
+def _leaves(tree: str, key: Tuple[int, int], block: Block, route: Route) -> Array:
+    if tree not in _places:
+        _places.clear()
+    known = _places.setdefault(tree, {})
+    depth, at = known.get(key, (0, None))
+    at = route.to_leaves(block.codes, at, route.depth - depth)
+    known[key] = route.depth, at
+    return at
+
+
+def _best_splits(
+    blocks: "RDD[Block]",
+    tree: str,
+    route: Route,
+    wanted: Sequence[int],
+    bins: Sequence[int],
+    classes: int,
+    min_leaf: int,
+) -> List[Tuple[float, int, int, Array]]:
+    """For each wanted node the gain of its best split, its feature and bin, and the counts that go left."""
+    slot = np.full(len(route.feature), len(wanted), dtype=np.int32)
+    slot[list(wanted)] = np.arange(len(wanted))
+    shared = blocks.context.broadcast((route, slot))
+
+    def count(partition: int, part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
+        route, slot = shared.value
+        totals: Dict[int, Array] = {}
+        for i, block in enumerate(part):
+            at = slot[_leaves(tree, (partition, i), block, route)]
+            for feature, counted in _histograms(block, at, len(wanted), bins, classes):
+                if feature in totals:
+                    totals[feature] += counted
+                else:
+                    totals[feature] = counted
+        return totals.items()
+
+    def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
+        return item[0], _choose(item[1], classes, min_leaf)
+
+    found = dict(blocks.mapPartitionsWithIndex(count).reduceByKey(np.add).map(best).collect())
+    shared.unpersist()
+    features = sorted(found)
+    winners = np.stack([found[feature][0] for feature in features]).argmax(axis=0)
+    told = []
+    for i, winner in enumerate(winners):
+        gain, cut, left = (part[i] for part in found[features[winner]])
+        told.append((float(gain), features[winner], int(cut), left))
+    return told
+
+
+def _histograms(block: Block, at: Array, slots: int, bins: Sequence[int], classes: int) -> Iterator[Tuple[int, Array]]:
+    """For each feature: slot x class x bin, the rows; of a regression slot x (rows, sum) x bin. `at`: rows' slots."""
+    kept = np.flatnonzero(at < slots)
+    codes, label = block.codes, block.label
+    if len(kept) < 0.9 * len(at):  # else rows of finished nodes are counted too, in a slot that is thrown away
+        at, codes, label = at[kept], codes[:, kept], label[kept]
+    cell = at.astype(np.int64) * classes + label if classes else at.astype(np.int64)
+    wide = classes or 1
+    first: Dict[int, Array] = {}  # of a row's own bins, by their number
+    for feature, size in enumerate(bins):
+        if size < 2:
+            continue
+        if size not in first:
+            first = {size: cell * size}
+        index, length = first[size] + codes[feature], slots * wide * size
+        rows = np.bincount(index, minlength=length + wide * size)[:length].reshape(slots, wide, size)
+        if classes:
+            yield feature, rows
+        else:
+            total = np.bincount(index, weights=label, minlength=length + size)[:length]
+            yield feature, np.concatenate([rows, total.astype(np.int64).reshape(slots, 1, size)], axis=1)
+
+
+def _choose(histogram: Array, classes: int, min_leaf: int) -> Tuple[Array, Array, Array]:
+    """The best cut of one feature in each slot: gain (-1 if none is allowed), bin, counts that go left."""
+    left = np.cumsum(histogram, axis=2)
+    total = left[:, :, -1:]
+    left = left[:, :, :-1]
+    right = total - left
+    if classes:
+        rows_left, rows_right = left.sum(axis=1), right.sum(axis=1)
+        squares = [np.square(part, dtype=np.float64).sum(axis=1) for part in (left, right, total)]
+    else:
+        rows_left, rows_right = left[:, 0], right[:, 0]
+        squares = [np.square(part[:, 1], dtype=np.float64) for part in (left, right, total)]
+    rows = rows_left + rows_right
+    better = squares[0] / np.maximum(rows_left, 1) + squares[1] / np.maximum(rows_right, 1)
+    gain = (better - squares[2] / np.maximum(rows, 1)) / np.maximum(rows, 1)
+    gain[(rows_left < min_leaf) | (rows_right < min_leaf)] = -1
+    cut = gain.argmax(axis=1)
+    each = np.arange(len(gain))
+    return gain[each, cut], cut, left[each, :, cut]

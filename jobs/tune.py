@@ -1,0 +1,63 @@
+"""Depth and leaf size by a part of the training side, never by the test side; for datasets with [tune].
+
+One tree a leaf size is grown, as deep as the deepest candidate; cut off at each depth it gives that depth's figures
+too, since a tree grown level by level is the same down to there: what is paid for is the leaf sizes, not the depths.
+"""
+
+from typing import Any, Dict, List
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import encoding, grow, metrics, split
+from jobs.settings import Settings
+
+
+def choose(train: DataFrame, settings: Settings) -> Dict[str, Any]:
+    """`chosen`: depth and min_leaf; `metric`, `rows` {fitted, validated}, and `tried`: the metric of each combination.
+
+    The part is drawn by other digits of the key's hash than the split itself. Of equal figures the shallower tree with
+    the larger leaves is chosen. Raises JobError if a part has one label only.
+    """
+    tuning = settings["tune"]
+    assert tuning is not None  # noqa: S101  # whoever has no [tune] does not come here
+    part = split.validation(settings["keys"], tuning["validation_share"], settings["training"]["seed"])
+    parted = train.withColumn(split.SIDE, part)
+    labels = encoding.labels(parted, split.SIDE, settings)
+    fitted = encoding.require_variety(labels.get(split.TRAIN), settings, "the part of the training side to learn from")
+    held = encoding.require_variety(labels.get(split.TEST), settings, "the validation part of the training side")
+    classes = encoding.classes_of(settings)
+    fit_on, held_out = (parted.where(F.col(split.SIDE) == side) for side in (split.TRAIN, split.TEST))
+    learned = encoding.learn(fit_on, settings, fitted)
+    blocks, validation = (encoding.code(rows, settings, learned) for rows in (fit_on, held_out))
+    bins = [len(between) + 1 for between in learned.thresholds]
+    tried: List[Dict[str, Any]] = []
+    for min_leaf in sorted(set(tuning["min_leaves"])):
+        nodes = grow.grow(blocks, bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)
+        seen, unseen = (grow.summed_up(nodes, grow.leaf_counts(rows, nodes, classes)) for rows in (blocks, validation))
+        says = grow.smoothed(nodes, seen, classes, settings["training"]["smoothing"])
+        for depth in sorted(set(tuning["depths"])):
+            ends = [node.id for node in nodes if node.depth == depth or (node.depth < depth and node.feature < 0)]
+            figure = _loss(says[ends], unseen[ends], classes, learned)
+            tried.append({"depth": depth, "min_leaf": min_leaf, metrics.MAIN[settings["task"]]: figure})
+    blocks.unpersist()
+    validation.unpersist()
+    main = metrics.MAIN[settings["task"]]
+    best = min(tried, key=lambda one: (one[main], one["depth"], -one["min_leaf"]))
+    return {
+        "chosen": {"depth": best["depth"], "min_leaf": best["min_leaf"]},
+        "metric": main,
+        "rows": {"fitted": fitted.rows, "validated": held.rows},
+        "tried": tried,
+    }
+
+
+def _loss(says: grow.Array, unseen: grow.Array, classes: int, learned: encoding.Learned) -> float:
+    """Log loss, or RMSE, of the rows `unseen` (as of `grow.leaf_counts`) if each leaf says `says`."""
+    if classes:
+        return float(-(unseen * np.log(np.clip(says, metrics.CLIP, 1))).sum() / unseen.sum())
+    assert learned.point is not None  # noqa: S101  # a regression has one
+    rows, total, squares = unseen.T
+    squared = (squares - 2 * says * total + rows * says**2).sum() / rows.sum()
+    return float(np.sqrt(max(squared, 0.0)) * learned.point.step)

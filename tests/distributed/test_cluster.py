@@ -1,0 +1,196 @@
+"""The three jobs on a real cluster, a standalone one on loopback: what `local[*]` hides would show here."""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml.local.cloud import Cloud
+from dml.local.spark import Outcome
+from tests.distributed.standalone import Standalone, Submitted, events, until
+from tests.embedded import Clients
+from tests.shipped import Shipped, many_points
+
+ROWS = 260_000  # prepare.py makes a second file of them, so that both executors have something to do
+# A column of doubles, a fiftieth of what the jobs read, would not fit: a job that fetches rows to the driver fails.
+DRIVER_LIMIT = "512k"
+IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
+FIT = re.compile(r"RandomForest\.scala|grow\.py")  # where a stage was called from that grows a tree
+
+PROBE = """
+import sys
+from pyspark.sql import SparkSession
+
+def where(_):
+    import jobs.split
+    yield jobs.split.__file__
+
+spark = SparkSession.builder.getOrCreate()
+told = spark.sparkContext.parallelize(range(2), 2).mapPartitions(where).collect()
+print("executors import", sorted(set(told)), flush=True)
+spark.read.parquet(sys.argv[1]).select("x").collect()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    made = Standalone(tmp_path_factory.mktemp("standalone"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def shipped(cloud: Cloud, aws: Clients, cluster: Standalone, tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    """The points with their features, made on the cluster as run c1."""
+    changes = [("depth = 3", "depth = 6"), ("suspicious_auc = 0.95", "suspicious_auc = 0.99")]
+    made = Shipped(cloud, aws, tmp_path_factory.mktemp("cluster"), "cluster", *changes)
+    made.upload(list(many_points(ROWS)))
+    on_cluster(made, cluster, "prepare", "c1")
+    return made
+
+
+def on_cluster(shipped: Shipped, cluster: Standalone, job: str, run_id: str) -> list[dict[str, Any]]:
+    """Runs one job on the cluster with its driver limited; what Spark logged of it."""
+    folder = event_folder(shipped, run_id)
+    settings = limited(cluster, folder)
+    shipped.run(job, run_id, process=Submitted, settings=settings)
+    return list(events(folder))
+
+
+def event_folder(shipped: Shipped, run_id: str) -> Path:
+    folder = shipped.folder / "events" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def limited(cluster: Standalone, folder: Path) -> dict[str, str]:
+    return cluster.settings() | {
+        "spark.driver.maxResultSize": DRIVER_LIMIT,
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": folder.as_uri(),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(shipped: Shipped, cluster: Standalone) -> Shipped:
+    """Trained from the same features on the cluster, as c1, and in one process, as p1; c1 is published."""
+    (shipped.folder / "events" / "c1").rename(shipped.folder / "events" / "prepare-c1")
+    logged = on_cluster(shipped, cluster, "train", "c1")
+    hosts = {event["Executor ID"] for event in logged if event["Event"] == "SparkListenerExecutorAdded"}
+    assert hosts == {"0", "1"}
+    shipped.run("train", "p1", process=Submitted, settings=IN_ONE_PROCESS)
+    shipped.publish("c1")
+    return shipped
+
+
+def figures(shipped: Shipped, run_id: str) -> dict[str, Any]:
+    """Split, metrics, tree and verdict of a run, without what may differ: its name, time and durations."""
+    metrics, tree = shipped.model(run_id, "metrics.json"), shipped.model(run_id, "tree.json")
+    for told in (metrics, tree):
+        assert told.pop("run_id") == run_id
+    for name in ("seconds", "created", "current"):
+        metrics.pop(name, None)
+    return {"metrics": metrics, "tree": tree}
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a JSON value with their paths."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield path, value
+        return
+    for key, below in inner:
+        yield from flat(below, f"{path}/{key}")
+
+
+def assert_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Equal in everything; figures may differ by the order in which they were added up."""
+    first, second = dict(flat(one)), dict(flat(other))
+    assert first.keys() == second.keys()
+    for path, value in first.items():
+        expected = pytest.approx(second[path], rel=1e-9) if isinstance(value, float) else second[path]
+        assert value == expected, path
+
+
+def test_a_cluster_should_grow_the_tree_that_one_process_grows(trained: Shipped) -> None:
+    here, there = figures(trained, "p1"), figures(trained, "c1")
+    assert there["metrics"]["rows"]["train"] + there["metrics"]["rows"]["test"] == ROWS
+    assert there["tree"]["nodes"][0]["rows"] == there["metrics"]["rows"]["train"]
+    assert there["metrics"]["test"]["log_loss"] < there["metrics"]["baseline"]["log_loss"]
+    assert there["metrics"]["tree"]["depth"] == 6
+    assert_the_same(there, here)
+
+
+def test_a_cluster_should_predict_row_by_row_what_one_process_predicts(trained: Shipped, cluster: Standalone) -> None:
+    on_cluster(trained, cluster, "predict", "pc1")
+    there = trained.rows(trained.location("predictions"), "id")
+    trained.run("predict", "pp1", process=Submitted, settings=IN_ONE_PROCESS)
+    here = trained.rows(trained.location("predictions"), "id")
+    assert there.column("id").to_pylist() == list(range(ROWS))
+    assert there.equals(here)
+    sides = there.column("side").to_pylist()
+    assert sides.count("test") == trained.model("c1", "metrics.json")["rows"]["test"]
+
+
+def test_an_executor_killed_in_mid_fit_should_change_nothing_but_the_time(
+    trained: Shipped, cluster: Standalone
+) -> None:
+    folder = event_folder(trained, "k1")
+    job = trained.job("train", "k1", process=Submitted, settings=limited(cluster, folder))
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(job.run()))
+    thread.start()
+    try:
+        until(lambda: len(fit_stages(folder)) >= 2 or not thread.is_alive(), "the tree has begun to grow")
+        killed = cluster.executors()[0]
+        os.kill(killed, signal.SIGKILL)
+        thread.join(120)
+    finally:
+        job.stop()
+        thread.join()
+    assert outcomes == [Outcome(0, "")]
+
+    logged = list(events(folder))
+    removed = [i for i, event in enumerate(logged) if event["Event"] == "SparkListenerExecutorRemoved"]
+    assert removed, "the executor was not missed"
+    assert any(is_fit(event) for event in logged[: removed[0]])
+    assert any(is_fit(event) for event in logged[removed[0] :])
+    assert killed not in cluster.executors()
+    assert_the_same(figures(trained, "k1"), figures(trained, "c1"))
+
+
+def fit_stages(folder: Path) -> list[dict[str, Any]]:
+    return [event for event in events(folder) if is_fit(event)]
+
+
+def is_fit(event: dict[str, Any]) -> bool:
+    """Whether this is the end of a stage that grows the tree."""
+    return event["Event"] == "SparkListenerStageCompleted" and bool(FIT.search(event["Stage Info"]["Stage Name"]))
+
+
+def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_the_driver(
+    trained: Shipped, cluster: Standalone
+) -> None:
+    """The two premises of this module: without them the other tests could not fail."""
+    trained.s3.put_object(Bucket=trained.code, Key="probe.py", Body=PROBE.encode())
+    job = trained.submit(
+        "probe",
+        "c1",
+        [trained.location("features")],
+        process=Submitted,
+        settings=limited(cluster, event_folder(trained, "probe")),
+    )
+    outcome = job.run()
+    imported = re.findall(r"^executors import (.*)$", trained.log("probe", "c1").read_text(), re.MULTILINE)
+    assert len(imported) == 1
+    assert re.fullmatch(r"\['[^']*/library\.zip/jobs/split\.py'\]", imported[0])
+    assert outcome.exit_code == 1
+    assert "bigger than spark.driver.maxResultSize" in outcome.reason

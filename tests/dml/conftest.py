@@ -1,0 +1,34 @@
+"""Fixtures for the tests of the operator's commands."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dml import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs `dml` in an empty folder, with no AWS settings but those given; returns exit code, stdout, stderr."""
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
+        monkeypatch.setattr(cli, "HOME", tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run

@@ -1,0 +1,541 @@
+"""`dml dataset new` and `dml dataset check`: what they guess of files that people have, and what they say is wrong."""
+
+import gzip
+import random
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+import datasets
+from datasets import Dataset, load_dataset
+from dml import cli, dataset
+from dml.dataset import Checked
+from dml.errors import UserError
+from dml.scaffold import Draft, training
+from jobs.prepare import join
+
+New = Callable[..., Draft]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def new(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> New:
+    """new(label, {file: text}) scaffolds the dataset `d` in a datasets folder of the test's own."""
+    monkeypatch.setattr(datasets, "HOME", tmp_path / "datasets")
+
+    def scaffold(label: str, texts: dict[str, str | bytes], *, columns: str = "", name: str = "d") -> Draft:
+        for file, text in texts.items():
+            (files / file).write_bytes(text.encode() if isinstance(text, str) else text)
+        paths = [files / file for file in texts]
+        return dataset.new(
+            name, paths, label, columns=columns.split(",") if columns else [], on_progress=lambda _: None
+        )
+
+    return scaffold
+
+
+def lines(header: str, row: Callable[[int, random.Random], str], rows: int = 60, seed: int = 0) -> str:
+    """CSV text; `row` gives line i, with a random source of its own."""
+    source = random.Random(seed)  # noqa: S311  # test data
+    return "\n".join([header, *(row(i, source) for i in range(rows))]) + "\n"
+
+
+def toml() -> str:
+    return (datasets.HOME / "d" / "dataset.toml").read_text(encoding="utf-8")
+
+
+def sql() -> str:
+    return load_dataset("d").prepare_sql
+
+
+CHURN = lines(
+    "customer,plan,minutes,churn",
+    lambda i, r: f"C{i},{r.choice(['basic', 'pro'])},{r.randint(1, 99)},{'yes' if r.random() < 0.3 else 'no'}",
+)
+
+
+def test_a_label_of_two_values_should_be_binary_with_yes_as_positive(new: New) -> None:
+    new("churn", {"churn.csv": CHURN})
+    found = load_dataset("d")
+    assert (found.task, found.main, found.keys) == ("binary", "churn", ("customer",))
+    assert found.label.positive == "churn is yes"
+    assert found.features.numbers == ("minutes",)
+    assert found.features.categories == ("plan",)
+    assert found.tables["churn"].columns["minutes"] == "bigint"
+    assert "CAST(churn = 'yes' AS INT) AS churn" in sql()
+
+
+def test_without_a_word_for_positive_the_rarer_value_should_be_positive(new: New) -> None:
+    new("side", {"a.csv": lines("x,side", lambda i, r: f"{r.random()},{'left' if i % 4 else 'right'}")})
+    assert load_dataset("d").label.positive == "side is right"
+
+
+def test_a_label_of_a_few_texts_should_be_multiclass_with_its_classes(new: New) -> None:
+    new("kind", {"a.csv": lines("x,kind", lambda i, r: f"{r.random()},{'abc'[r.randint(0, 2)]}")})
+    found = load_dataset("d")
+    assert found.task == "multiclass"
+    assert found.label.classes == ("a", "b", "c")
+
+
+def test_a_label_of_small_integers_should_be_multiclass_and_say_how_to_make_it_a_number(new: New) -> None:
+    new("quality", {"a.csv": lines("x,quality", lambda i, r: f"{r.random()},{r.randint(3, 8)}")})
+    assert load_dataset("d").label.classes == ("3", "4", "5", "6", "7", "8")
+    assert 'task = "regression"' in toml()
+    assert "CAST(quality AS STRING) AS quality" in sql()
+
+
+def test_a_label_of_numbers_should_be_regression_with_a_tolerance_in_its_unit(new: New) -> None:
+    found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{r.random() * 1000:.2f}")})
+    settings = load_dataset("d")
+    assert settings.task == "regression"
+    assert settings.gate.tolerance == pytest.approx(0.01 * found.target.deviation, rel=0.05)
+    assert (settings.gate.suspicious_auc, settings.gate.suspicious_r2) == (0.99, 0.99)
+
+
+def test_a_column_that_tells_the_label_should_be_left_out_with_the_reason(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        y = r.randint(0, 1)
+        return f"{r.random()},{y * 50 + r.random()},{'gone' if y else 'here'},{y}"
+
+    new("y", {"a.csv": lines("x,paid,state,y", row, rows=200)})
+    assert load_dataset("d").features.numbers == ("x",)
+    assert load_dataset("d").features.categories == ()
+    assert "paid   LEAK? tells the label by itself (AUC 1.000)" in toml()
+    assert "state  LEAK?" in toml()
+
+
+def test_a_number_that_tells_a_class_or_an_amount_should_be_a_leak_too(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        y = r.randint(0, 2)
+        return f"{r.random()},{(y * 7) % 5 + r.random() / 2},{'abc'[y]}"
+
+    new("kind", {"a.csv": lines("x,code,kind", row, rows=200)})
+    assert "code  LEAK? tells the label by itself (right for 100.0% of rows)" in toml()
+    text = lines("x,cents,euros", lambda i, r: f"{r.random()},{(v := r.randint(1, 9999))},{v / 100}", rows=200)
+    new("euros", {"b.csv": text}, name="e")
+    assert load_dataset("e").features.numbers == ("x",)
+
+
+def test_a_category_with_many_values_should_not_be_taken_for_a_leak(new: New) -> None:
+    text = lines("city,y", lambda i, r: f"city{r.randint(0, 39)},{r.randint(0, 1)}", rows=400)
+    new("y", {"a.csv": text})
+    assert load_dataset("d").features.categories == ("city",)
+
+
+def test_a_column_missing_just_where_the_label_is_should_be_pointed_out(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        known = r.random() < 0.9
+        return f"{r.random()},{r.random() if known else ''},{r.randint(0, 1) if known else ''}"
+
+    new("y", {"a.csv": lines("x,duration,y", row, rows=200)})
+    assert "duration  LEAK? missing just where y is" in toml()
+    assert "duration" not in load_dataset("d").features.numbers
+    assert load_dataset("d").label.unknown == "y is not known"
+
+
+def test_what_cannot_be_learned_from_should_be_left_out_with_its_reason(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        return f"{i},{i * 37 % 60},same,,note {i % 45} {i % 2},{r.choice('ab')},{r.random()},{i % 2}"
+
+    new("y", {"a.csv": lines("id,order_id,const,nothing,notes,kind,x,y", row)})
+    features = load_dataset("d").features
+    assert features.numbers == ("x",)
+    assert features.categories == ("kind",)
+    for told in (
+        "order_id  an identifier: another number in every row",
+        "const     the same value in every row",
+        "nothing   no value in any row",
+    ):
+        assert told in toml()
+    assert "notes     " in toml()
+    assert '# const = "string"' in toml()
+
+
+def test_a_column_that_says_the_same_as_another_should_be_left_out(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        level = r.randint(0, 3)
+        celsius = r.random() * 30
+        return f"{['no', 'low', 'mid', 'high'][level]},{level},{celsius},{celsius * 1.8 + 32},{r.randint(0, 1)}"
+
+    new("y", {"a.csv": lines("education,education_num,celsius,fahrenheit,y", row)})
+    assert load_dataset("d").features.numbers == ("education_num", "celsius")
+    assert load_dataset("d").features.categories == ()
+    assert "education   says the same as education_num" in toml()
+
+
+def test_names_that_the_catalog_cannot_keep_should_be_cleaned_and_remembered(new: New) -> None:
+    text = lines(
+        "Größe,2nd Plan,plan,Plan #,select,日本,PassengerId,Label?",
+        lambda i, r: f"{r.random()},{r.choice('ab')},{r.random()},{r.random()},{r.random()},{r.random()},{i},{i % 2}",
+    )
+    new("Label?", {"My File-1.csv": text})
+    found = load_dataset("d")
+    table = found.tables["my_file_1"]
+    assert list(table.columns) == [
+        "grosse",
+        "c_2nd_plan",
+        "plan",
+        "plan_2",
+        "select",
+        "column_6",
+        "passenger_id",
+        "label",
+    ]
+    assert table.names == {
+        "grosse": "Größe",
+        "c_2nd_plan": "2nd Plan",
+        "plan_2": "Plan #",
+        "column_6": "日本",
+        "passenger_id": "PassengerId",
+        "label": "Label?",
+    }
+    assert "`select`" in sql()
+
+
+def test_types_and_null_tokens_should_be_guessed_from_all_cells(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        number = "?" if i % 9 == 0 else "-" if i % 10 == 0 else f"{r.random():.3f}"
+        day = f"2024-0{i % 9 + 1}-11"
+        zip_code = f"0{r.randint(1000, 1004)}"
+        whole, truth = "null" if i == 7 else i % 5, r.choice(["True", "false"])
+        return f"{number},{whole},{truth},{zip_code},{day},{day} 10:30:00,{i % 2}"
+
+    found = new("y", {"a.csv": lines("x,n,b,zip,d,t,y", row)})
+    table = load_dataset("d").tables["a"]
+    assert {column.name: column.kind for column in found.columns["a"]} == {
+        "x": "double",
+        "n": "bigint",
+        "b": "boolean",
+        "zip": "string",
+        "d": "date",
+        "t": "timestamp",
+        "y": "bigint",
+    }
+    assert table.nulls == ("", "-", "?", "null")
+    assert any("'-' in x counts as missing" in note for note in found.notes)
+
+
+def test_cells_that_do_not_parse_should_be_told(new: New) -> None:
+    found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{'3 apples' if i == 50 else i / 7},{i % 2}")})
+    assert found.columns["a"][0].kind == "double"
+    assert any("x has 1 cells that are no double, such as '3 apples'" in note for note in found.notes)
+
+
+def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> None:
+    new("y", {"a.csv": lines("day,x,y", lambda i, r: f"2024-01-{i // 3 + 1:02d},{r.random()},{i % 2}", rows=90)})
+    offered = "".join(
+        line.removeprefix("# ") + "\n"
+        for line in toml().splitlines()
+        if line.startswith(("# [time]", "# column", "# cut"))
+    )
+    assert offered == '[time]\ncolumn = "day"\ncut = 2024-01-24\n'
+    assert "-- day,  -- with the section [time]" in sql()
+
+
+def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New) -> None:
+    text = lines(
+        "Säure;Preis;Güte",
+        lambda i, r: f"{r.randint(0, 9)},{r.randint(10, 99)};1.{r.randint(100, 999)},5;{'süß' if i % 3 else 'übel'}",
+    )
+    new("Güte", {"wein.csv": text.encode("latin-1")})
+    found = load_dataset("d")
+    table = found.tables["wein"]
+    assert (table.delimiter, table.encoding, table.header) == (";", "latin-1", True)
+    assert found.label.positive == "gute is übel"
+    assert found.features.numbers == ("saure", "preis")
+    assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
+
+
+def test_a_gzipped_file_should_do(new: New) -> None:
+    new("churn", {"churn.csv.gz": gzip.compress(CHURN.encode())})
+    found = load_dataset("d")
+    assert found.main == "churn"
+    assert found.source.files == {"churn": "churn.csv.gz"}
+    assert Path(found.source.folder).is_absolute()
+
+
+def test_a_file_without_a_header_should_be_told_and_then_named(new: New) -> None:
+    text = lines("1,x,0", lambda i, r: f"{r.randint(0, 99)}, {r.choice(['x', 'y', '?'])},{i % 2}")
+    with pytest.raises(UserError, match=r"looks like data, not like a header .* name its 3 columns with --columns"):
+        new("y", {"a.csv": text})
+    new("y", {"a.csv": text}, columns="n,kind,y")
+    table = load_dataset("d").tables["a"]
+    assert table.header is False
+    assert list(table.columns) == ["n", "kind", "y"]
+    assert "?" in table.nulls
+
+
+def test_rows_that_no_columns_tell_apart_should_be_keyed_by_a_hash(new: New) -> None:
+    found = new("y", {"a.csv": lines("x,k,y", lambda i, r: f"{i % 4},{'ab'[i % 2]},{(i // 4) % 2}", rows=80)})
+    assert load_dataset("d").keys == ("row_hash", "row_copy")
+    assert found.repeated == 72
+    assert "72 rows are copies" in toml()
+
+
+def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new: New) -> None:
+    text = lines(
+        "day,shop,amount,y",
+        lambda i, r: f"2024-01-{i // 4 + 1:02d},{'abcd'[i % 4]},{r.randint(1, 3)},{r.randint(0, 1)}",
+    )
+    new("y", {"a.csv": text})
+    assert load_dataset("d").keys == ("day", "shop")
+
+
+def test_a_tiny_file_should_get_a_tiny_tree(new: New) -> None:
+    new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{r.choice('lr')}", rows=20)})
+    settings = load_dataset("d").training
+    assert (settings.depth, settings.min_leaf, settings.smoothing) == (2, 2, 10.0)
+    assert training(336_776) == (12, 193, 100)
+
+
+SHOPS = "shop,city,size\n" + "".join(f"s{i},{'Ulm' if i % 2 else 'Bern'},{i % 3 + i / 10}\n" for i in range(12))
+SALES = lines(
+    "sale,shop,city_code,size,sold",
+    lambda i, r: f"{i},s{r.randint(0, 11)},c{i % 3},{r.randint(1, 5)},{r.randint(0, 1)}",
+    rows=120,
+)
+CITIES = "code,people\nc0,5\nc1,9\nc2,9\n"
+
+
+def test_other_tables_should_be_joined_by_their_key_or_offered(new: New) -> None:
+    found = new("sold", {"shops.csv": SHOPS, "sales.csv": SALES, "cities.csv": CITIES})
+    settings = load_dataset("d")
+    assert settings.main == "sales"
+    assert set(settings.tables) == {"shops", "sales", "cities"}
+    assert [join.table for join in found.joins] == ["shops"]
+    assert "LEFT JOIN shops ON shops.shop = sales.shop" in sql()
+    assert "shops.size AS shops_size" in sql()
+    assert "-- LEFT JOIN cities ON cities.code = sales.city_code  -- 100% of city_code is found there" in sql()
+
+
+def views(spark: SparkSession, settings: Dataset) -> None:
+    """The raw tables as the prepare job has them: declared columns in their types."""
+    for name, table in settings.tables.items():
+        path = str(Path(settings.source.folder) / settings.source.files[name])
+        rows = spark.read.csv(
+            path, header=table.header, sep=table.delimiter, quote=table.quote, encoding=table.encoding
+        )
+        if not table.header:
+            rows = rows.toDF(*table.columns)
+        cells = {column: F.col(f"`{table.names.get(column, column)}`") for column in table.columns}
+        typed = [
+            F.when(~F.trim(cells[column]).isin(*table.nulls), F.trim(cells[column])).cast(kind).alias(column)
+            for column, kind in table.columns.items()
+        ]
+        rows.select(*typed).createOrReplaceTempView(name)
+
+
+@pytest.mark.parametrize(
+    ("label", "texts", "columns", "labels"),
+    [
+        ("churn", {"churn.csv": CHURN}, "", {0, 1}),
+        ("sold", {"sales.csv": SALES, "shops.csv": SHOPS, "cities.csv": CITIES}, "", {0, 1}),
+        ("y", {"a.csv": lines("1,a,0", lambda i, r: f"{i % 7}, {'ab?'[i % 3]},{(i // 4) % 2}")}, "n,kind,y", {0, 1}),
+        ("Kind?", {"order.csv": lines("when,Kind?", lambda i, r: f"{r.random()},{'aüo'[i % 3]}")}, "", {"a", "ü", "o"}),
+        ("q", {"a.csv": lines("x,q", lambda i, r: f"{r.random()},{i % 3}")}, "", {"0", "1", "2"}),
+        ("who", {"a.csv": lines("x,who", lambda i, r: f"{r.random()}," + ("a\\b" if i % 3 else "o'x"))}, "", {0, 1}),
+        ("y", {"a.csv": lines("x;y", lambda i, r: f"{r.randint(0, 9)};{i},5")}, "", {i + 0.5 for i in range(60)}),
+    ],
+    ids=["binary", "tables", "hash", "multiclass", "integers", "escapes", "regression"],
+)  # fmt: skip
+def test_the_query_should_run_in_spark_and_give_what_is_declared(
+    new: New, spark: SparkSession, label: str, texts: dict[str, str], columns: str, labels: set[object]
+) -> None:
+    found = new(label, texts, columns=columns)
+    settings = load_dataset("d")
+    views(spark, settings)
+    rows = join(spark, settings.for_jobs(), settings.prepare_sql).collect()  # type: ignore[arg-type]  # the same keys
+    assert len(rows) == found.rows[found.main]
+    assert len({tuple(row[key] for key in settings.keys) for row in rows}) == len(rows)
+    assert {row[settings.label.column] for row in rows} == labels
+
+
+def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark: SparkSession) -> None:
+    """The comments that are settings and SQL, with their comment marks taken away."""
+    text = lines("day,kind,x,y", lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}")
+    new("y", {"a.csv": text})
+    home = datasets.HOME / "d"
+    settings = re.sub(
+        r"^# (?=\[|slices|column = |cut = |depths = |min_leaves = |day = )", "", toml(), flags=re.MULTILINE
+    )
+    settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')
+    (home / "dataset.toml").write_text(settings)
+    (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month)", "    ", sql(), flags=re.MULTILINE))
+    found = load_dataset("d")
+    assert found.time is not None
+    assert found.tune is not None
+    assert found.slices == ("kind",)
+    views(spark, found)
+    row = join(spark, found.for_jobs(), found.prepare_sql).head()  # type: ignore[arg-type]  # the same keys
+    assert row is not None
+    assert row["day_month"] == 1
+
+
+FEW = "x,y\n1,0\n2,1\n"
+TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
+
+
+@pytest.mark.parametrize(
+    ("texts", "label", "told"),
+    [
+        ({"a.csv": ""}, "y", "a.csv is empty"),
+        ({"a.csv": "x,y\n"}, "y", "has a header and no rows"),
+        ({"a.csv": FEW}, "y", "has 2 rows: nothing can be learned from fewer than 10"),
+        ({"a.csv": CHURN}, "chrun", "no column chrun: a.csv has customer, plan, minutes, churn. Did you mean churn?"),
+        ({"a.csv": lines("x,y", lambda i, r: f"{i},1")}, "y", "has the same value in every row"),
+        ({"a.csv": lines("x,y", lambda i, r: f"{i},NA")}, "y", "has no value in any row"),
+        ({"a.csv": TEXTS}, "y", "has 300 different texts in 300 rows: as classes that is too many"),
+        ({"a.csv": lines("x,X,y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "has the column 'X' twice"),
+        ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a"),
+        ({"a.csv": b"PK\x03\x04\0\0\0"}, "y", "is not a text file"),
+        ({"a.zip": b"PK"}, "y", "is a zip archive: unpack it first"),
+        ({"a.csv.gz": CHURN}, "churn", "is not compressed with gzip"),
+        ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
+        ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
+        ({"a.csv": CHURN, "b.csv": CHURN}, "churn", "a.csv and b.csv have a column churn"),
+        ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "learn y from (id: tells every row apart)"),
+    ],
+)  # fmt: skip
+def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
+    new: New, texts: dict[str, str | bytes], label: str, told: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        new(label, texts)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (datasets.HOME / "d").exists()
+
+
+def test_a_missing_file_should_be_refused(new: New, files: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.csv does not exist"):
+        dataset.new("d", [files / "none.csv"], "y", columns=[], on_progress=lambda _: None)
+
+
+def test_files_of_two_folders_should_be_refused(new: New, files: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lie in one folder"):
+        dataset.new("d", [files / "a.csv", tmp_path / "b.csv"], "y", columns=[], on_progress=lambda _: None)
+
+
+@pytest.mark.parametrize("name", ["My-data", "1st", "", "a/b"])
+def test_a_name_that_cannot_be_should_be_refused(new: New, name: str) -> None:
+    with pytest.raises(UserError, match="cannot be a dataset's name"):
+        new("churn", {"churn.csv": CHURN}, name=name)
+
+
+def test_a_dataset_that_is_there_should_never_be_overwritten(new: New) -> None:
+    new("churn", {"churn.csv": CHURN})
+    before = toml()
+    with pytest.raises(UserError, match="is there already, and is never overwritten"):
+        new("plan", {"churn.csv": CHURN})
+    assert toml() == before
+
+
+def test_the_command_should_print_its_files_and_what_to_do_next(
+    new: New, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "churn.csv").write_text(CHURN)
+    monkeypatch.setattr(sys, "argv", ["dml", "dataset", "new", "d", str(files / "churn.csv"), "--label", "churn"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 0
+    assert printed.out == "datasets/d/dataset.toml\ndatasets/d/prepare.sql\n"
+    for told in ("60 rows, 4 columns", "binary: 1 is 'yes'", "dml dataset check d", "dml run d --local"):
+        assert told in printed.err
+
+
+SPOILED = {
+    "fine": ("", "", ""),
+    "header": ("dataset.toml", "plan = ", "plam = "),
+    "types": ("dataset.toml", 'plan = "string"', 'plan = "bigint"'),
+    "query": ("prepare.sql", "FROM churn", "FROM churns"),
+    "surplus": ("prepare.sql", "    minutes", "    minutes + 1 AS more, minutes"),
+    "keys": ("dataset.toml", 'keys = ["customer"]', 'keys = ["plan"]'),
+    "leak": ("prepare.sql", "    minutes", "    CAST(churn = 'yes' AS INT) AS minutes"),
+    "label": ("prepare.sql", "CAST(churn = 'yes' AS INT)", "CAST(churn = 'YES' AS INT)"),
+    "settings": ("dataset.toml", "depth = ", "depht = "),
+    "encoding": ("", "", ""),
+    "fields": ("", "", ""),
+    "web": ("", "", ""),
+    "gone": ("dataset.toml", "churn.csv", "lost.csv"),
+}
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
+    """Datasets that are spoiled in one way each, checked together, so that Spark starts once."""
+    root = tmp_path_factory.mktemp("check")
+    names = list(SPOILED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "HOME", root / "datasets")
+        patch.syspath_prepend(str(root))
+        for name, (file, old, text) in SPOILED.items():
+            folder = root / f"files_of_{name}"
+            folder.mkdir()
+            (folder / "churn.csv").write_text(CHURN)
+            dataset.new(name, [folder / "churn.csv"], "churn", columns=[], on_progress=lambda _: None)
+            settings = datasets.HOME / name / "dataset.toml"
+            settings.write_text(settings.read_text().replace(f'folder = "{folder}"', f'package = "{folder.name}"'))
+            if name == "web":
+                url = f'url = "https://data.invalid/churn"\nsha256 = {{ churn = "{"0" * 64}" }}'
+                settings.write_text(settings.read_text().replace(f'package = "{folder.name}"', url))
+            if name == "keys":
+                query = datasets.HOME / name / "prepare.sql"
+                query.write_text(query.read_text().replace("    customer,\n", ""))
+            if file:
+                spoiled = datasets.HOME / name / file
+                assert old in spoiled.read_text()
+                spoiled.write_text(spoiled.read_text().replace(old, text))
+        (root / "files_of_encoding" / "churn.csv").write_bytes(CHURN.replace("basic", "bäsic").encode("latin-1"))
+        (root / "files_of_fields" / "churn.csv").write_text(CHURN + "C99,pro\n")
+        found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
+    return {each.name: each for each in found}
+
+
+def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: dict[str, Checked]) -> None:
+    assert checked["fine"].findings == []
+    share = CHURN.count(",yes") / 60
+    assert checked["fine"].summary == f"60 rows of churn.csv, churn: {share:.1%} positive"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("header", "datasets/header/dataset.toml: tables.churn.columns: churn.csv has no column plam"),
+        ("types", "datasets/types/dataset.toml: tables.churn: churn.csv: 60 of 60 cells of plan are no bigint ("),
+        ("query", "datasets/query/prepare.sql does not run: "),
+        ("surplus", "datasets/surplus/prepare.sql does not fit datasets/surplus/dataset.toml: missing columns: none; "),
+        ("keys", "datasets/keys/dataset.toml: keys: 58 of 60 rows repeat the plan of another"),
+        ("leak", "datasets/leak/dataset.toml: features: minutes tells the label by itself (AUC 1.000)"),
+        ("label", "datasets/label/dataset.toml: label.column: churn is 0 in every row of the sample"),
+        ("settings", "datasets/settings/dataset.toml: training.depht is not a setting"),
+        ("encoding", "datasets/encoding/dataset.toml: tables.churn.encoding: churn.csv is not UTF-8"),
+        ("gone", "datasets/gone/dataset.toml: source.files: "),
+    ],
+)
+def test_what_does_not_fit_should_be_found_with_file_and_key(checked: dict[str, Checked], name: str, told: str) -> None:
+    assert any(line.startswith(told) for line in checked[name].findings), checked[name].findings
+    assert all("\n" not in line for line in checked[name].findings)
+
+
+def test_files_that_a_run_would_download_should_be_named_and_the_query_checked(checked: dict[str, Checked]) -> None:
+    assert checked["web"].findings == []
+    (note,) = checked["web"].notes
+    assert "would download churn.csv from https://data.invalid/churn" in note
+    assert checked["web"].summary == ""
+
+
+def test_a_few_broken_lines_should_be_a_note(checked: dict[str, Checked]) -> None:
+    assert checked["fields"].findings == []
+    assert any("1 lines have not the header's 4 fields" in note for note in checked["fields"].notes)

@@ -1,0 +1,46 @@
+"""S3 that is busy, slow, or breaks off, under a whole job: its files by way of Spark, its small ones by boto3."""
+
+import pytest
+
+from tests.faults.proxy import ALWAYS, Fault, Proxy
+from tests.shipped import Shipped
+
+
+def test_short_faults_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy: Proxy) -> None:
+    proxy.faults = [
+        Fault("GET", r"raw/points/points\.csv", 500, 1),
+        Fault("GET", r"raw/points/points\.csv", "cut", 2),
+        Fault("GET", r"list-type=2", "slow", 1),
+        Fault("GET", r"list-type=2", 503, 1),
+        Fault("PUT", r"points/features/shaky/part-", 503, 2),
+        Fault("PUT", r"points/runs/shaky/prepare\.json", 500, 1),
+        Fault("POST", r"^/$", 503, 1),  # the catalog
+    ]
+    shipped.run("prepare", "shaky", endpoint=proxy.endpoint)
+    assert [(fault.path, fault.seen) for fault in proxy.faults] == [(fault.path, fault.times) for fault in proxy.faults]
+    whole, shaky = (shipped.rows(f"s3://{shipped.lake}/points/features/{run}/", "id") for run in ("r1", "shaky"))
+    assert shaky.equals(whole)
+    assert shipped.location("features").endswith("/shaky/")
+
+
+@pytest.mark.parametrize(
+    ("job", "fault", "named"),
+    [
+        ("prepare", Fault("PUT", "points/features/lasting/part-", 503), "points/features/lasting"),
+        ("train", Fault("GET", r"points/features/.*/part-", "cut"), "points/features/"),
+        ("train", Fault("PUT", r"points/lasting/metrics\.json", 500), "points/lasting/metrics.json"),
+    ],
+)
+def test_a_lasting_fault_should_end_the_job_with_the_name_of_the_file(
+    shipped: Shipped, proxy: Proxy, job: str, fault: Fault, named: str
+) -> None:
+    before = shipped.location("features")
+    proxy.faults = [fault]
+    outcome = shipped.job(job, "lasting", endpoint=proxy.endpoint).run()
+    assert outcome.exit_code == 1
+    bucket = shipped.lake if "features" in named else shipped.models
+    assert f"s3://{bucket}/{named}" in outcome.reason
+    assert "\tat " not in outcome.reason
+    assert shipped.location("features") == before
+    assert not shipped.keys(shipped.models, "points/lasting/manifest.json")
+    assert fault.times == ALWAYS

@@ -1,0 +1,119 @@
+"""Growing: the tree is the one that a plain exhaustive search finds, however the rows are spread."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import grow
+
+BINS = [6, 4, 1, 9]  # the third feature is constant
+
+
+def rows(count: int, classes: int, seed: int = 0) -> tuple[grow.Array, grow.Array]:
+    random = np.random.default_rng(seed)
+    codes = np.stack([random.integers(0, size, count) for size in BINS]).astype(np.uint8)
+    signal = codes[0] * 2.0 + (codes[3] > 4) * 5 + random.normal(0, 2, count)
+    if classes:
+        return codes, np.clip(signal / 17 * classes, 0, classes - 1).astype(np.uint8)
+    return codes, np.rint(signal * 1000).astype(np.int64)
+
+
+def spread(spark: SparkSession, codes: grow.Array, label: grow.Array, blocks: int, partitions: int) -> Any:
+    parts = np.array_split(np.arange(len(label)), blocks)
+    made = [grow.Block(np.ascontiguousarray(codes[:, part]), label[part]) for part in parts]
+    return spark.sparkContext.parallelize(made, partitions)
+
+
+def impurity_times_rows(label: grow.Array, classes: int) -> float:
+    if not len(label):
+        return 0.0
+    if classes:
+        return float(len(label) - (np.bincount(label) ** 2).sum() / len(label))
+    return float(((label - label.mean()) ** 2).sum())
+
+
+def searched(codes: grow.Array, label: grow.Array, classes: int, depth: int, min_leaf: int) -> Any:
+    """The tree by trying every cut on every row: (feature, bin, left, right), or the number of rows of a leaf."""
+    best = None
+    if depth:
+        for feature, cut in itertools.chain(*[[(f, c) for c in range(size - 1)] for f, size in enumerate(BINS)]):
+            left = codes[feature] <= cut
+            if min(left.sum(), (~left).sum()) < min_leaf:
+                continue
+            gain = impurity_times_rows(label, classes) - sum(
+                impurity_times_rows(label[side], classes) for side in (left, ~left)
+            )
+            if gain > 1e-9 and (best is None or gain > best[0] * (1 + 1e-12)):
+                best = gain, feature, cut, left
+    if best is None:
+        return len(label)
+    _, feature, cut, left = best
+    return (
+        feature,
+        cut,
+        *[searched(codes[:, side], label[side], classes, depth - 1, min_leaf) for side in (left, ~left)],
+    )
+
+
+def nested(nodes: list[grow.Node], classes: int, at: int = 0) -> Any:
+    node = nodes[at]
+    if node.feature < 0:
+        return grow.rows_of(node.counts, classes)
+    return node.feature, node.bin, nested(nodes, classes, node.left), nested(nodes, classes, node.right)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 0])
+def test_the_tree_should_be_that_of_an_exhaustive_search(spark: SparkSession, classes: int) -> None:
+    codes, label = rows(500, classes)
+    blocks = spread(spark, codes, label, blocks=5, partitions=2)
+    nodes = grow.grow(blocks, BINS, classes, depth=4, min_leaf=7)
+    assert nested(nodes, classes) == searched(codes, label, classes, 4, 7)
+    assert len(nodes) > 15
+
+
+@pytest.mark.parametrize("classes", [2, 0])
+def test_the_tree_should_not_depend_on_how_rows_are_spread_or_nodes_are_batched(
+    spark: SparkSession, classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, label = rows(3000, classes, seed=1)
+    once = grow.grow(spread(spark, codes, label, 1, 1), BINS, classes, depth=7, min_leaf=5)
+    monkeypatch.setattr(grow, "PASS_BYTES", 3 * sum(BINS) * 2 * 8)  # three nodes at a time
+    again = grow.grow(spread(spark, codes[:, ::-1], label[::-1], 9, 4), BINS, classes, depth=7, min_leaf=5)
+    assert len(once) > 50
+    assert [str(node) for node in once] == [str(node) for node in again]
+
+
+def test_siblings_that_predict_the_same_class_should_both_stay(spark: SparkSession) -> None:
+    # MLlib's classifier would merge these: both leaves say class 0 (SPARK-3159).
+    codes = np.array([[0] * 10 + [1] * 10], dtype=np.uint8)
+    label = np.array([0] * 10 + [0] * 7 + [1] * 3, dtype=np.uint8)
+    nodes = grow.grow(spread(spark, codes, label, 1, 1), [2], 2, depth=1, min_leaf=1)
+    assert [node.counts.tolist() for node in nodes] == [[17, 3], [10, 0], [7, 3]]
+
+
+def test_nothing_to_split_should_give_one_leaf(spark: SparkSession) -> None:
+    codes, label = np.zeros((1, 10), dtype=np.uint8), np.array([0, 1] * 5, dtype=np.uint8)
+    assert len(grow.grow(spread(spark, codes, label, 1, 1), [1], 2, depth=5, min_leaf=1)) == 1
+    useless = np.array([[0, 0, 1, 1] * 5], dtype=np.uint8)
+    mixed = np.array([0, 1, 0, 1] * 5, dtype=np.uint8)
+    assert len(grow.grow(spread(spark, useless, mixed, 1, 1), [2], 2, depth=5, min_leaf=1)) == 1
+
+
+def test_leaf_counts_should_add_up_to_what_every_node_has_seen(spark: SparkSession) -> None:
+    codes, label = rows(800, 3)
+    blocks = spread(spark, codes, label, 3, 2)
+    nodes = grow.grow(blocks, BINS, 3, depth=5, min_leaf=5)
+    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, 3))
+    assert [total.tolist() for total in totals] == [node.counts.tolist() for node in nodes]
+
+
+def test_a_fixed_point_should_keep_labels_to_ten_digits_and_their_sums_exactly() -> None:
+    labels = np.random.default_rng(0).normal(1e6, 250.0, 10_000)
+    point = grow.FixedPoint.for_labels(labels.min(), labels.max(), len(labels))
+    rounded = point.round(labels)
+    assert rounded.sum() == sum(map(int, rounded)) == rounded[::-1].sum()
+    assert np.abs(point.zero + rounded * point.step - labels).max() < 1e-6
+    assert point.sum(len(labels), rounded.sum()) == pytest.approx(labels.sum(), rel=1e-12)

@@ -1,0 +1,68 @@
+"""Tuning: depth and leaf size are chosen without the test side, and by figures that a fit of each would give."""
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs import split, train, tune
+from jobs.settings import Settings
+from tests.jobs import points
+
+
+def asked(settings: Settings, depths: list[int], min_leaves: list[int]) -> Settings:
+    settings["tune"] = {"depths": depths, "min_leaves": min_leaves, "validation_share": 0.3}
+    return settings
+
+
+def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
+    noise = "pmod(xxhash64(id), 1000) / 1000.0"
+    return spark.range(count).selectExpr(
+        "id", "double(id % 32) AS x", "concat('c', id % 7) AS colour", f"{label.format(noise=noise)} AS late"
+    )
+
+
+CASES = {
+    "binary": (points.settings, "int({noise} < IF(id % 32 > 15, 0.8, 0.2))"),
+    "multiclass": (
+        points.multiclass,
+        "CASE WHEN {noise} < 0.2 THEN 'low' WHEN id % 32 > 15 THEN 'mid' ELSE 'high' END",
+    ),
+    "regression": (points.regression, "double(int(id % 32 > 15) + {noise} * 3)"),
+}
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(spark: SparkSession, task: str) -> None:
+    make, label = CASES[task]
+    frame, settings = rows(spark, label), asked(make(), [1, 2, 5], [3, 40])
+    told = tune.choose(frame, settings)
+    assert len(told["tried"]) == 6
+    assert told["rows"]["fitted"] + told["rows"]["validated"] == 1500
+    sided = frame.withColumn(split.SIDE, split.validation(["id"], 0.3, settings["training"]["seed"]))
+    for one in told["tried"]:
+        alone = make()
+        alone["training"] = {**alone["training"], "depth": one["depth"], "min_leaf": one["min_leaf"]}
+        trained = train.fit_and_score(sided, alone)
+        trained.scored.unpersist()
+        assert one[told["metric"]] == pytest.approx(trained.test[told["metric"]], rel=1e-6)
+
+
+def test_noise_should_be_answered_with_a_shallow_tree_of_large_leaves(spark: SparkSession) -> None:
+    make, label = CASES["binary"]
+    told = tune.choose(rows(spark, label), asked(make(), [1, 5], [1, 100]))
+    assert told["chosen"] == {"depth": 1, "min_leaf": 100}
+
+
+def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: SparkSession) -> None:
+    make, label = CASES["binary"]
+    settings = asked(make(), [1, 3], [10])
+    frame = rows(spark, label).withColumn(split.SIDE, split.side(["id"], 0.2, 0))
+    flipped = frame.withColumn(
+        "late", F.when(F.col(split.SIDE) == split.TEST, 1 - F.col("late")).otherwise(F.col("late"))
+    )
+    one, other = (train.fit_and_score(sided, settings) for sided in (frame, flipped))
+    assert one.tuning is not None
+    assert one.tuning == other.tuning
+    assert one.tree["nodes"] == other.tree["nodes"]
+    assert one.tree["settings"]["depth"] == one.tuning["chosen"]["depth"]
+    assert max(node["depth"] for node in one.tree["nodes"]) <= one.tuning["chosen"]["depth"]
