@@ -709,7 +709,7 @@ def test_slices_that_are_worse_than_guessing_should_be_pointed_out() -> None:
     assert "Worse than guessing for 1 of 2 values: soil peat (50 rows)" in text
     assert "clay 150 0.600 0.900 33% 0.800" in text
     assert "peat worse than guessing 50 1.200 1.100 \N{MINUS SIGN}9% 0.400" in text
-    assert "better than guessing for every one of the 1 values" in Reader(page(REGRESSION, VALUE_TREE)).text
+    assert "better than guessing for each of the 1 value" in Reader(page(REGRESSION, VALUE_TREE)).text
 
 
 def test_slices_of_binary_tasks_should_show_the_share_of_positives() -> None:
