@@ -102,7 +102,7 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         path = Path(folder, "part.parquet")
         platform.s3.download_file(bucket, first, str(path))
         found = duckdb.execute(
-            "SELECT COLUMNS(c -> c NOT IN ('model_run', 'probabilities')) FROM read_parquet(?) LIMIT ?",
+            "SELECT COLUMNS(lambda c: c NOT IN ('model_run', 'probabilities')) FROM read_parquet(?) LIMIT ?",
             [str(path), rows],
         )
         columns = [column[0] for column in found.description or []]
