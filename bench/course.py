@@ -1,8 +1,8 @@
-"""docs/census_income.md: the classic course's model of the census beside ours, on the same rows. `python -m bench.course`.
+"""docs/census_income.md: the classic course's model of the census beside ours, on the same rows; `-m bench.course`.
 
 The course ("Working with Distributed Machine Learning") takes five columns of adult.data, one of them under the name of
-another (its `relationship` is the marital status), indexes their texts over all rows, and grows an MLlib classifier with
-its defaults; it evaluates nothing. Here its tree is learned from the training side and scored on the held-out one.
+another (its `relationship` is the marital status), indexes their texts over all rows, and grows an MLlib classifier
+with its defaults; it evaluates nothing. Here its tree is learned from the training side and scored on the held-out one.
 Raw data: what `dml data push census_income` has fetched to .dml/raw.
 """
 
@@ -58,8 +58,7 @@ def people(spark: SparkSession, dataset: Dataset, file: Path) -> DataFrame:
     trimmed = {"ignoreLeadingWhiteSpace": True, "ignoreTrailingWhiteSpace": True, "nullValue": "?"}
     rows = spark.read.options(**trimmed).schema(columns).csv(file.as_uri()).where("age IS NOT NULL")  # type: ignore[arg-type]
     rows.createOrReplaceTempView("people")
-    hashed = spark.sql(dataset.prepare_sql.partition("SELECT\n    answers")[0] + "SELECT * FROM hashed")
-    return hashed
+    return spark.sql(dataset.prepare_sql.partition("SELECT\n    answers")[0] + "SELECT * FROM hashed")  # noqa: S608
 
 
 def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
@@ -69,11 +68,12 @@ def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
     stages.append(VectorAssembler(inputCols=["age", *(f"{name}_index" for name in names)], outputCol="vector"))
     stages.append(DecisionTreeClassifier(featuresCol="vector", labelCol="above_50k", seed=0))
     model = Pipeline(stages=stages).fit(filled.where("side = 'train'"))
-    scored = model.transform(filled.where("side = 'test'")).select(
-        F.hash("probability").alias("leaf"), vector_to_array("probability")[1].alias("probability"), "above_50k", *keys
-    )
+    says = vector_to_array(F.col("probability"))[1].alias("probability")
+    scored = model.transform(filled.where("side = 'test'"))
+    scored = scored.select(F.hash("probability").alias("leaf"), says, "above_50k", *keys)
+    grown: Any = model.stages[-1]
     found = metrics.outcomes(scored, "binary", F.col("above_50k"), keys, 0)
-    return {**metrics.evaluate(found), "nodes": model.stages[-1].numNodes}
+    return {**metrics.evaluate(found), "nodes": grown.numNodes}
 
 
 def ours(rows: DataFrame, settings: Settings) -> dict[str, Any]:
@@ -92,30 +92,31 @@ def baseline(rows: DataFrame, settings: Settings) -> dict[str, Any]:
     return {**metrics.evaluate(guess), "nodes": 1}
 
 
+HEAD = """\
+# The census, as the course does it and as we do
+
+Written by `python -m bench.course`. Data: Becker, B. & Kohavi, R. (1996), Adult, UCI Machine Learning Repository,
+https://doi.org/10.24432/C5XW20, CC BY 4.0 (`adult.data`). All trees learn from the same 80 % of the rows and are scored
+on the same {rows:,} others, by a hash of each row.
+
+| | accuracy | AUC | log loss | nodes |
+|---|---|---|---|---|
+"""
+FOOT = """
+The course's notebook names the marital status `relationship`; its real `relationship` column is not used. MLlib's
+classifier merges sibling leaves that call the same class (SPARK-3159), so its probabilities are few and its ranking
+coarse. The course evaluates nothing; its model is judged here by its probability, not by `rawPrediction`, which for a
+tree holds leaf counts. Ours chooses depth and leaf size on a part of the training side ([tune] in
+`datasets/census_income/dataset.toml`).
+"""
+
+
 def page(told: dict[str, dict[str, Any]]) -> str:
-    first = next(iter(told.values()))
     lines = [
-        "# The census, as the course does it and as we do",
-        "",
-        "Written by `python -m bench.course`. Data: Becker, B. & Kohavi, R. (1996), Adult, UCI Machine Learning Repository,",
-        "https://doi.org/10.24432/C5XW20, CC BY 4.0 (`adult.data`). All trees learn from the same 80 % of the rows and are scored on",
-        f"the same {first['rows']:,} others, by a hash of each row.",
-        "",
-        "| | accuracy | AUC | log loss | nodes |",
-        "|---|---|---|---|---|",
+        f"| {name} | {' | '.join(f'{found[key]:.4f}' for key in FIGURES)} | {found['nodes']} |\n"
+        for name, found in told.items()
     ]
-    for name, found in told.items():
-        figures = " | ".join(f"{found[key]:.4f}" for key in FIGURES)
-        lines.append(f"| {name} | {figures} | {found['nodes']} |")
-    lines += [
-        "",
-        "The course's notebook names the marital status `relationship`; its real `relationship` column is not used. MLlib's classifier",
-        "merges sibling leaves that call the same class (SPARK-3159), so its probabilities are few and its ranking coarse. The course",
-        "evaluates nothing; its model is judged here by its probability, not by `rawPrediction`, which for a tree holds leaf counts.",
-        "Ours chooses depth and leaf size on a part of the training side ([tune] in `datasets/census_income/dataset.toml`).",
-        "",
-    ]
-    return "\n".join(lines)
+    return HEAD.format(rows=next(iter(told.values()))["rows"]) + "".join(lines) + FOOT
 
 
 if __name__ == "__main__":
