@@ -82,7 +82,7 @@ def label_column(settings: Settings) -> Column:
 
 
 def labels(rows: DataFrame, side: str, settings: Settings) -> Dict[str, Labels]:
-    """The label on each value of the column `side`. Raises JobError if a side has nothing to learn or to measure."""
+    """The label on each value of the column `side`; `require_variety` says whether that is enough."""
     label, classes = label_column(settings), classes_of(settings)
     found: Dict[str, Labels] = {}
     if classes:
@@ -296,8 +296,6 @@ class _Coding:
         widest = max((len(between) for between in self.thresholds), default=0) + 1
         self.dtype = np.uint8 if widest <= 256 else np.uint16
         self.label_dtype = np.uint8 if classes else np.int64
-        # A category's bin is looked up by its encoding; a number's is searched for.
-        self.classes = classes
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         waiting: List[Tuple[Array, Array]] = []
