@@ -2,3 +2,7 @@
 
 Python 3.9 syntax; nothing is imported here but the standard library, pyspark, numpy, boto3 and `jobs` itself.
 """
+
+from jobs import zip_archives
+
+zip_archives.mend()

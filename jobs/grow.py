@@ -12,6 +12,7 @@ The split is that of CART (Breiman et al. 1984) and of MLlib: the largest decrea
 variance, with `min_leaf` rows or more on both sides; of equal ones the first feature's lowest threshold.
 """
 
+import heapq
 import uuid
 from dataclasses import dataclass
 from math import ceil, log2
@@ -25,7 +26,12 @@ Array = NDArray[Any]
 
 # What the counts of one pass may weigh on one executor; a level with more nodes than fit is done in turns.
 PASS_BYTES = 256 * 1024**2
+# A node of fewer rows is always one task's: a Spark job for each of its levels would cost more than its rows.
+ONE_TASK_ROWS = 50_000
+ROW_BYTES = 48  # of a row in a task that grows a node by itself, apart from its bin numbers: places and indices
 SMALLEST_GAIN = 1e-12  # of the root's impurity: less is the rounding of a sum
+
+Split = Tuple[float, int, int, Array]  # gain, feature, bin, and the counts that go left
 
 
 class FixedPoint(NamedTuple):
@@ -101,36 +107,67 @@ class Route:
         return at
 
 
-def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
-    """The nodes, root first, each at the index that is its id.
+@dataclass(frozen=True)
+class Rules:
+    """What a split must obey. `smallest`: a gain must be larger."""
 
-    `bins`: how many each feature has. `classes`: how many the label has, 0 for a regression.
+    bins: Sequence[int]
+    classes: int
+    depth: int
+    min_leaf: int
+    smallest: float
+
+    def may_split(self, node: Node) -> bool:
+        large = rows_of(node.counts, self.classes) >= 2 * self.min_leaf
+        mixed = not self.classes or np.count_nonzero(node.counts) > 1
+        return node.depth < self.depth and large and bool(mixed)
+
+    def in_turns(self, ids: Sequence[int]) -> List[Sequence[int]]:
+        """As many nodes at once as their counts fit the memory of a pass."""
+        size = max(1, PASS_BYTES // (sum(self.bins) * (self.classes or 2) * 8))
+        return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+    def split(self, nodes: List[Node], ids: Sequence[int], best: Sequence["Split"]) -> List[int]:
+        """Puts the splits that gain enough into `nodes`, with their children at the end, whose ids it returns."""
+        children: List[int] = []
+        for parent, (gain, feature, cut, left) in zip(ids, best):  # noqa: B905  # not in Python 3.9
+            if gain <= self.smallest:
+                continue
+            node, ids_below = nodes[parent], (len(nodes), len(nodes) + 1)
+            nodes[parent] = node._replace(feature=feature, bin=cut, gain=gain, left=ids_below[0], right=ids_below[1])
+            nodes += [Node(ids_below[0], node.depth + 1, left), Node(ids_below[1], node.depth + 1, node.counts - left)]
+            children += ids_below
+        return children
+
+
+def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
+    """The nodes, root first, level by level, each at the index that is its id.
+
+    `bins`: how many each feature has. `classes`: how many the label has, 0 for a regression. A node of many rows is
+    split by all tasks together: a pass over the rows and a shuffle of counts for each level. A node whose rows one task
+    can hold is grown by that task, all the way down: its rows are brought there once, and all such nodes are one pass
+    (as in PLANET: Panda et al. 2009, PVLDB 2(2)). Which way a node went does not show in the tree.
     """
     nodes = [Node(0, 0, blocks.map(lambda block: _totals(block.label, classes)).reduce(np.add))]
     if sum(size > 1 for size in bins) == 0:
         return nodes
     smallest = SMALLEST_GAIN * _impurity(nodes[0].counts, classes) if classes else 0.0
-    at_once = max(1, PASS_BYTES // (sum(bins) * (classes or 2) * 8))
+    rules = Rules(tuple(bins), classes, depth, min_leaf, smallest)
+    tasks = max(blocks.getNumPartitions(), blocks.context.defaultParallelism)
+    fit = max(1, PASS_BYTES // (2 * len(bins) + ROW_BYTES))
+    # Nodes that are small beside a task's share of the rows can be dealt out evenly.
+    one_task = min(fit, max(ONE_TASK_ROWS, rows_of(nodes[0].counts, classes) // (2 * tasks)))
     tree, waiting = uuid.uuid4().hex, [0]
-    for level in range(depth):
-        waiting = [i for i in waiting if rows_of(nodes[i].counts, classes) >= 2 * min_leaf]
-        waiting = [i for i in waiting if not classes or np.count_nonzero(nodes[i].counts) > 1]
-        if not waiting:
-            break
-        route = Route.of(nodes)
-        grown: List[int] = []
-        for start in range(0, len(waiting), at_once):
-            some = waiting[start : start + at_once]
-            for parent, best in zip(some, _best_splits(blocks, tree, route, some, bins, classes, min_leaf)):  # noqa: B905
-                gain, feature, cut, left = best
-                if gain <= smallest:
-                    continue
-                ids = len(nodes), len(nodes) + 1
-                nodes[parent] = nodes[parent]._replace(feature=feature, bin=cut, gain=gain, left=ids[0], right=ids[1])
-                nodes += [Node(ids[0], level + 1, left), Node(ids[1], level + 1, nodes[parent].counts - left)]
-                grown += ids
-        waiting = grown
-    return nodes
+    dealt: List[int] = []
+    while waiting:
+        able = [i for i in waiting if rules.may_split(nodes[i])]
+        dealt += [i for i in able if rows_of(nodes[i].counts, classes) <= one_task]
+        route, waiting = Route.of(nodes), []
+        for some in rules.in_turns([i for i in able if rows_of(nodes[i].counts, classes) > one_task]):
+            waiting += rules.split(nodes, some, _best_splits(blocks, tree, route, some, rules))
+    for roots, below in _grown_apart(blocks, tree, nodes, dealt, tasks, fit, rules) if dealt else []:
+        _graft(nodes, roots, below)
+    return _level_by_level(nodes)
 
 
 def rows_of(counts: Array, classes: int) -> int:
@@ -206,16 +243,8 @@ def _leaves(tree: str, key: Tuple[int, int], block: Block, route: Route) -> Arra
     return at
 
 
-def _best_splits(
-    blocks: "RDD[Block]",
-    tree: str,
-    route: Route,
-    wanted: Sequence[int],
-    bins: Sequence[int],
-    classes: int,
-    min_leaf: int,
-) -> List[Tuple[float, int, int, Array]]:
-    """For each wanted node the gain of its best split, its feature and bin, and the counts that go left."""
+def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, wanted: Sequence[int], rules: Rules) -> List[Split]:
+    """The best split of each wanted node, by all tasks together."""
     slot = np.full(len(route.feature), len(wanted), dtype=np.int32)
     slot[list(wanted)] = np.arange(len(wanted))
     shared = blocks.context.broadcast((route, slot))
@@ -225,7 +254,7 @@ def _best_splits(
         totals: Dict[int, Array] = {}
         for i, block in enumerate(part):
             at = slot[_leaves(tree, (partition, i), block, route)]
-            for feature, counted in _histograms(block, at, len(wanted), bins, classes):
+            for feature, counted in _histograms(block, at, len(wanted), rules.bins, rules.classes):
                 if feature in totals:
                     totals[feature] += counted
                 else:
@@ -233,10 +262,15 @@ def _best_splits(
         return totals.items()
 
     def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
-        return item[0], _choose(item[1], classes, min_leaf)
+        return item[0], _choose(item[1], rules.classes, rules.min_leaf)
 
     found = dict(blocks.mapPartitionsWithIndex(count).reduceByKey(np.add).map(best).collect())
     shared.unpersist()
+    return _of_features(found)
+
+
+def _of_features(found: Dict[int, Tuple[Array, Array, Array]]) -> List[Split]:
+    """For each slot the best of the features' best splits, which are given as of `_choose`."""
     features = sorted(found)
     winners = np.stack([found[feature][0] for feature in features]).argmax(axis=0)
     told = []
@@ -244,6 +278,101 @@ def _best_splits(
         gain, cut, left = (part[i] for part in found[features[winner]])
         told.append((float(gain), features[winner], int(cut), left))
     return told
+
+
+def _grown_apart(
+    blocks: "RDD[Block]", tree: str, nodes: Sequence[Node], roots: Sequence[int], tasks: int, fit: int, rules: Rules
+) -> List[Tuple[List[int], List[Node]]]:
+    """What grows below `roots`, by tasks that each get all rows of theirs: these, and the nodes as of `_grow_here`."""
+    rows = {i: rows_of(nodes[i].counts, rules.classes) for i in roots}
+    shares = _dealt_out(rows, max(min(tasks, len(roots)), -(-sum(rows.values()) // fit)))
+    share_of = np.full(len(nodes), len(shares), dtype=np.int32)
+    place = np.zeros(len(nodes), dtype=np.int32)
+    for number, share in enumerate(shares):
+        share_of[share] = number
+        place[share] = np.arange(len(share))
+    shared = blocks.context.broadcast(
+        (Route.of(nodes), share_of, place, shares, [[nodes[i] for i in s] for s in shares])
+    )
+
+    def send(partition: int, part: Iterable[Block]) -> Iterator[Tuple[int, Tuple[Array, Array, Array]]]:
+        route, share_of, place, shares, _ = shared.value
+        for i, block in enumerate(part):
+            at = _leaves(tree, (partition, i), block, route)
+            share = share_of[at]
+            order = np.argsort(share, kind="stable")
+            ends = np.searchsorted(share[order], np.arange(len(shares) + 1))
+            for number in range(len(shares)):
+                rows = order[ends[number] : ends[number + 1]]
+                if len(rows):
+                    yield number, (place[at[rows]], block.codes[:, rows], block.label[rows])
+
+    def below(part: Iterable[Tuple[int, Tuple[Array, Array, Array]]]) -> Iterator[Tuple[List[int], List[Node]]]:
+        _, _, _, shares, above = shared.value
+        received: Dict[int, List[Tuple[Array, Array, Array]]] = {}
+        for number, rows in part:
+            received.setdefault(number, []).append(rows)
+        for number in list(received):
+            at, codes, label = zip(*received.pop(number))  # noqa: B905
+            block = Block(np.concatenate(codes, axis=1), np.concatenate(label))
+            yield shares[number], _grow_here(above[number], block, np.concatenate(at), rules)
+
+    sent = blocks.mapPartitionsWithIndex(send).partitionBy(len(shares), lambda number: number)
+    grown: List[Tuple[List[int], List[Node]]] = sent.mapPartitions(below).collect()
+    shared.unpersist()
+    return grown
+
+
+def _dealt_out(rows: Dict[int, int], shares: int) -> List[List[int]]:
+    """Nodes in shares of about equal rows: the largest first, each to whom has least."""
+    loads: List[Tuple[int, int, List[int]]] = [(0, number, []) for number in range(shares)]
+    for node in sorted(rows, key=lambda node: (-rows[node], node)):
+        load, number, share = loads[0]
+        heapq.heapreplace(loads, (load + rows[node], number, [*share, node]))
+    return [sorted(share) for _, _, share in loads if share]
+
+
+def _grow_here(roots: Sequence[Node], block: Block, at: Array, rules: Rules) -> List[Node]:
+    """The roots and after them what grows below, ids counted from 0. `at`: the place of each row's root in `roots`."""
+    nodes = [root._replace(id=i) for i, root in enumerate(roots)]
+    waiting = list(range(len(roots)))
+    while able := [i for i in waiting if rules.may_split(nodes[i])]:
+        slot = np.full(len(nodes), len(nodes), dtype=np.int32)
+        slot[able] = able
+        kept = np.flatnonzero(slot[at] < len(nodes))
+        if len(kept) < 0.8 * len(at):
+            block, at = Block(block.codes[:, kept], block.label[kept]), at[kept]
+        waiting = []
+        for some in rules.in_turns(able):
+            slot = np.full(len(nodes), len(some), dtype=np.int32)
+            slot[list(some)] = np.arange(len(some))
+            counted = _histograms(block, slot[at], len(some), rules.bins, rules.classes)
+            found = {feature: _choose(counts, rules.classes, rules.min_leaf) for feature, counts in counted}
+            waiting += rules.split(nodes, some, _of_features(found))
+        at = Route.of(nodes).down(block.codes, at)
+    return nodes
+
+
+def _graft(nodes: List[Node], roots: Sequence[int], below: Sequence[Node]) -> None:
+    """Puts what `_grow_here` has grown below `roots` into `nodes`."""
+    ids = [*roots, *range(len(nodes), len(nodes) + len(below) - len(roots)), -1]  # the last: no child
+    moved = [node._replace(id=ids[node.id], left=ids[node.left], right=ids[node.right]) for node in below]
+    for node in moved[: len(roots)]:
+        nodes[node.id] = node
+    nodes += moved[len(roots) :]
+
+
+def _level_by_level(nodes: Sequence[Node]) -> List[Node]:
+    """The same tree, numbered from the root down, each level from left to right."""
+    order = [0]
+    for i in order:
+        if nodes[i].feature >= 0:
+            order += [nodes[i].left, nodes[i].right]
+    number = {-1: -1, **{old: new for new, old in enumerate(order)}}
+    return [
+        nodes[old]._replace(id=new, left=number[nodes[old].left], right=number[nodes[old].right])
+        for new, old in enumerate(order)
+    ]
 
 
 def _histograms(block: Block, at: Array, slots: int, bins: Sequence[int], classes: int) -> Iterator[Tuple[int, Array]]:
