@@ -25,6 +25,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.grow import Array, Block, FixedPoint
+from jobs.session import size_batches
 from jobs.settings import Settings, file_of
 
 Feature = Dict[str, Any]
@@ -34,10 +35,13 @@ MISSING = -1e300
 # A column with more is a key rather than a category, and the table of encodings must fit the driver.
 MAX_CATEGORIES = 100_000
 # Split candidates come from a sample, as MLlib's do: so many rows, fewer if there are very many number columns.
-SAMPLE_ROWS, SAMPLE_CELLS = 20_000, 5_000_000
+SAMPLE_ROWS, SAMPLE_CELLS = 40_000, 5_000_000
 BLOCK_ROWS = 250_000
-LABEL, SAMPLED = "_label", "_sampled"
-EVERY_ROW = -1  # in place of a feature: the sum of a regression's labels
+LABEL, PART, HASH = "_label", "_part", "_hash"
+# In place of a feature's number, in what a reading makes: labels, the sample and from which rank on it is whole, rows.
+EVERY_ROW, SAMPLE, WHOLE_FROM, PACKED = -1, -2, -3, -4
+MAX_RANK = 62  # of a hash of 64 bits
+KEPT = StorageLevel.MEMORY_AND_DISK
 
 
 class Labels(NamedTuple):
@@ -81,29 +85,10 @@ def label_column(settings: Settings) -> Column:
     return label.cast("double" if settings["task"] == "regression" else "int")
 
 
-def labels(rows: DataFrame, side: str, settings: Settings) -> Dict[str, Labels]:
-    """The label on each value of the column `side`; `require_variety` says whether that is enough."""
-    label, classes = label_column(settings), classes_of(settings)
-    found: Dict[str, Labels] = {}
-    if classes:
-        counted = rows.groupBy(side, label.alias("label")).count().collect()
-        for name in {row[side] for row in counted}:
-            counts = [0] * classes
-            for row in counted:
-                if row[side] == name:
-                    counts[row["label"]] = row["count"]
-            found[name] = Labels(sum(counts), counts, 0, classes - 1, 0.0, 0.0)
-        return found
-    told = rows.select(side, label.alias("y")).groupBy(side)
-    for row in told.agg(F.count("*"), F.min("y"), F.max("y"), F.avg("y"), F.stddev_pop("y")).collect():
-        found[row[0]] = Labels(row[1], [], *(float(value) for value in row[2:]))
-    return found
-
-
-def require_variety(found: Optional[Labels], settings: Settings, where: str) -> Labels:
+def require_variety(found: Labels, settings: Settings, where: str) -> Labels:
     """Raises JobError if a side has no rows or one label only: nothing can be learned or measured there."""
     label, look = settings["label"]["column"], f"Look at how datasets/{settings['name']}/prepare.sql makes it."
-    if found is None or found.rows == 0:
+    if found.rows == 0:
         raise JobError(f"There are no rows on {where}: too few for a split. {look}")
     if settings["task"] == "regression":
         if found.low < found.high:
@@ -118,77 +103,158 @@ def require_variety(found: Optional[Labels], settings: Settings, where: str) -> 
     raise JobError(f"The label {label} has one class only on {where}: {told}. {look}")
 
 
-def learn(train: DataFrame, settings: Settings, label: Labels) -> Learned:
-    """Encodings and split candidates of the declared features, numbers first, from rows of the training side only.
+class Survey:
+    """One reading of a table's features, from which everything else is made without reading the table again.
 
-    `label` is what `labels` says of these rows. Raises JobError if a category has too many values. One pass.
+    Rows are told apart by yes-or-no marks, such as which side of the split they are on, into parts: whatever is learned
+    is learned from the parts that the caller names. What the executors keep, in memory or on disk: counts, a sample,
+    and the rows as compressed Arrow batches.
     """
-    numbers, categories = settings["features"]["numbers"], settings["features"]["categories"]
-    classes, smoothing, bins = classes_of(settings), settings["training"]["smoothing"], settings["training"]["bins"]
-    point = None if classes else FixedPoint.for_labels(label.low, label.high, label.rows)
-    sample_rows = max(1000, min(SAMPLE_ROWS, SAMPLE_CELLS // max(len(numbers), 1)))
-    one_in = max(1, label.rows // sample_rows)
-    sampled = F.pmod(F.xxhash64(*settings["keys"]), F.lit(one_in)) == 0
 
-    count = _Counting(len(numbers), len(categories), classes, point)
-    schema = "feature int, value string, class int, rows bigint, total bigint, sample binary"
-    found = _inputs(train, settings, sampled.alias(SAMPLED)).mapInArrow(count, schema).persist()
-    limit = MAX_CATEGORIES * max(len(categories), 1) * max(classes, 1) + len(numbers) + 1
-    merged = (
-        found.where("sample IS NULL")
-        .groupBy("feature", "value", "class")
-        .agg(F.sum("rows").alias("rows"), F.sum("total").alias("total"))
-        .limit(limit)
-        .collect()
-    )
-    samples = [
-        np.frombuffer(row[0], dtype=np.float64) for row in found.where("sample IS NOT NULL").select("sample").collect()
-    ]
-    found.unpersist()
-    sample = (
-        np.concatenate([part.reshape(len(numbers), -1) for part in samples], axis=1)
-        if samples
-        else np.empty((len(numbers), 0))
-    )
+    def __init__(self, rows: DataFrame, settings: Settings, marks: Dict[str, Column]) -> None:
+        """Columns in: keys, label and features, and those of `marks`. Reads; raises JobError if a category has too many
+        values."""
+        self.settings, self.classes, self._marks = settings, classes_of(settings), list(marks)
+        numbers, categories = settings["features"]["numbers"], settings["features"]["categories"]
+        part = sum(
+            (F.coalesce(mark, F.lit(False)).cast("int") * 2**i for i, mark in enumerate(marks.values())), F.lit(0)
+        )
+        self._labels: Dict[int, Labels] = {}
+        self.point: Optional[FixedPoint] = None
+        if not self.classes:
+            self._labels = _label_moments(rows.select(part.alias(PART), label_column(settings).alias(LABEL)))
+            every = [label for label in self._labels.values() if label.rows]
+            if every:
+                low, high = min(label.low for label in every), max(label.high for label in every)
+                self.point = FixedPoint.for_labels(low, high, sum(label.rows for label in every))
+        size_batches(rows.sparkSession, len(numbers) + len(categories) + 3)
+        self._sample_rows = max(1000, min(SAMPLE_ROWS, SAMPLE_CELLS // max(len(numbers), 1)))
+        read = _Reading(len(numbers), len(categories), self.classes, self.point, 2 ** len(marks), self._sample_rows)
+        inputs = rows.select(
+            label_column(settings).alias(LABEL),
+            part.alias(PART),
+            F.xxhash64(*settings["keys"]).alias(HASH),
+            *[F.col(name).cast("double").alias(name) for name in numbers],
+            *[F.col(name).cast("string").alias(name) for name in categories],
+        )
+        schema = "feature int, value string, part int, class int, rows bigint, total bigint, payload binary"
+        self._found = inputs.mapInArrow(read, schema).persist(KEPT)
+        try:
+            self._take_in(numbers, categories)
+        except JobError:
+            self.unpersist()
+            raise
 
-    missing = {row["feature"]: row["rows"] for row in merged if 0 <= row["feature"] < len(numbers)}
-    features: List[Feature] = []
-    thresholds: List[Array] = []
-    for i, name in enumerate(numbers):
-        rows = missing.get(i, 0)
-        features.append({"name": name, "kind": "number", "missing": MISSING, "missing_rows": rows})
-        known = sample[i][sample[i] > MISSING]
-        between = _thresholds(*np.unique(known, return_counts=True), bins=bins - 1 if rows else bins)
-        thresholds.append(np.concatenate([[MISSING / 2], between]) if rows and rows < label.rows else between)
-    if point is None:
-        average = np.array(label.counts) / label.rows
-    else:
-        (every,) = (row for row in merged if row["feature"] == EVERY_ROW)
-        average = np.array([point.sum(every["rows"], every["total"]) / every["rows"]])
-    for i, name in enumerate(categories, start=len(numbers)):
-        values = [row for row in merged if row["feature"] == i]
-        feature = _category_feature(name, values, average, smoothing, classes, point, settings)
-        features.append(feature)
-        seen = [*feature["encoding"].values(), *([feature["missing"]] if feature["missing_rows"] else [])]
-        per_value: Dict[float, int] = {}
-        for encoded, rows in zip(seen, feature.pop("_rows")):  # noqa: B905  # Python 3.9 has no strict
-            per_value[encoded] = per_value.get(encoded, 0) + rows
-        ordered = sorted(per_value)
-        thresholds.append(_thresholds(np.array(ordered), np.array([per_value[v] for v in ordered]), bins=bins))
-    return Learned(features, thresholds, point)
+    def _take_in(self, numbers: Sequence[str], categories: Sequence[str]) -> None:
+        counted = self._found.where(F.col("feature") != PACKED).groupBy("feature", "value", "part", "class")
+        limit = (MAX_CATEGORIES + 1) * max(len(categories), 1) * max(self.classes, 1) * 2 ** len(self._marks)
+        limit += (len(numbers) + 200) * 2 ** len(self._marks)
+        cells = counted.agg(F.sum("rows").alias("rows"), F.sum("total").alias("total")).limit(limit).collect()
+        self._cells: Dict[int, List[Any]] = {}
+        for cell in cells:
+            self._cells.setdefault(cell["feature"], []).append(cell)
+        for i, name in enumerate(categories, start=len(numbers)):
+            if len({cell["value"] for cell in self._cells.get(i, [])}) > MAX_CATEGORIES:
+                raise JobError(
+                    f"{file_of(self.settings)}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, "
+                    "which makes it a key rather than a category: leave it out, or group its values in prepare.sql."
+                )
+        if self.classes:
+            for cell in self._cells.get(EVERY_ROW, []):
+                known = self._labels.setdefault(
+                    cell["part"], Labels(0, [0] * self.classes, 0, self.classes - 1, 0.0, 0.0)
+                )
+                known.counts[cell["class"]] += cell["rows"]
+                self._labels[cell["part"]] = known._replace(rows=known.rows + cell["rows"])
+
+    def unpersist(self) -> None:
+        self._found.unpersist()
+
+    def parts(self, **asked: bool) -> List[int]:
+        """The numbers of the parts whose marks are as asked; of other marks either kind."""
+        bits = {name: 2**i for i, name in enumerate(self._marks)}
+        return [
+            part
+            for part in range(2 ** len(self._marks))
+            if all(bool(part & bits[name]) == wanted for name, wanted in asked.items())
+        ]
+
+    def labels(self, parts: Sequence[int]) -> Labels:
+        """The label in these parts together; `require_variety` says whether that is enough."""
+        return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
+
+    def learn(self, parts: Sequence[int]) -> Learned:
+        """Encodings and split candidates of the declared features, numbers first, from the rows of these parts only."""
+        numbers, categories = self.settings["features"]["numbers"], self.settings["features"]["categories"]
+        smoothing, bins = self.settings["training"]["smoothing"], self.settings["training"]["bins"]
+        label, sample = self.labels(parts), self._sample(parts, len(numbers))
+        features: List[Feature] = []
+        thresholds: List[Array] = []
+        for i, name in enumerate(numbers):
+            missing = sum(cell["rows"] for cell in self._cells.get(i, []) if cell["part"] in parts)
+            features.append({"name": name, "kind": "number", "missing": MISSING, "missing_rows": missing})
+            known = sample[i][sample[i] > MISSING]
+            between = _thresholds(*np.unique(known, return_counts=True), bins=bins - 1 if missing else bins)
+            thresholds.append(np.concatenate([[MISSING / 2], between]) if 0 < missing < label.rows else between)
+        if self.point is None:
+            average = np.array(label.counts) / label.rows
+        else:
+            total = sum(cell["total"] for cell in self._cells[EVERY_ROW] if cell["part"] in parts)
+            average = np.array([self.point.sum(label.rows, total) / label.rows])
+        for i, name in enumerate(categories, start=len(numbers)):
+            values = [cell for cell in self._cells.get(i, []) if cell["part"] in parts]
+            feature = _category_feature(name, values, average, smoothing, self.classes, self.point)
+            features.append(feature)
+            seen = [*feature["encoding"].values(), *([feature["missing"]] if feature["missing_rows"] else [])]
+            per_value: Dict[float, int] = {}
+            for encoded, rows in zip(seen, feature.pop("_rows")):  # noqa: B905  # Python 3.9 has no strict
+                per_value[encoded] = per_value.get(encoded, 0) + rows
+            ordered = sorted(per_value)
+            thresholds.append(_thresholds(np.array(ordered), np.array([per_value[v] for v in ordered]), bins=bins))
+        return Learned(features, thresholds, self.point)
+
+    def code(self, parts: Sequence[int], learned: Learned) -> "RDD[Block]":
+        """The rows of these parts as blocks of bin numbers for `grow`."""
+        packed = self._found.where((F.col("feature") == PACKED) & F.col("part").isin(list(parts)))
+        return packed.select("payload").rdd.mapPartitions(_Coding(learned, self.classes))
+
+    def _sample(self, parts: Sequence[int], columns: int) -> Array:
+        """Numbers of some rows of these parts, column by column: always the same rows, whatever the partitions.
+
+        A row's rank is the number of zero bits that end its key's hash: half of the rows have rank 0, a quarter rank 1.
+        """
+        own = {
+            kind: [cell for cell in self._cells.get(kind, []) if cell["part"] in parts] for kind in (SAMPLE, WHOLE_FROM)
+        }
+        rank = max((cell["class"] for cell in own[WHOLE_FROM]), default=0)
+        while (
+            sum(cell["rows"] for cell in own[SAMPLE] if cell["class"] >= rank) > self._sample_rows and rank < MAX_RANK
+        ):
+            rank += 1
+        chosen = (F.col("feature") == SAMPLE) & F.col("part").isin(list(parts)) & (F.col("class") >= rank)
+        found = self._found.where(chosen).select("payload").collect() if columns else []
+        pieces = [np.frombuffer(row[0], dtype=np.float64).reshape(columns, -1) for row in found]
+        return np.concatenate(pieces, axis=1) if pieces else np.empty((columns, 0))
 
 
-def code(rows: DataFrame, settings: Settings, learned: Learned) -> "RDD[Block]":
-    """The rows as blocks of bin numbers for `grow`, kept in memory or on disk: unpersist it when done."""
-    coding = _Coding(learned, classes_of(settings))
-    coded = _inputs(rows, settings).mapInArrow(coding, "codes binary, label binary, rows int")
-    wide, kind = coding.dtype, coding.label_dtype
+def _label_moments(rows: DataFrame) -> Dict[int, Labels]:
+    """A regression's label by part."""
+    y = F.col(LABEL)
+    told = rows.groupBy(PART).agg(F.count("*"), F.min(y), F.max(y), F.avg(y), F.stddev_pop(y)).collect()
+    return {row[0]: Labels(row[1], [], *(float(value) for value in row[2:])) for row in told}
 
-    def block(row: Any) -> Block:
-        codes = np.frombuffer(row["codes"], dtype=wide).reshape(-1, row["rows"])
-        return Block(codes, np.frombuffer(row["label"], dtype=kind))
 
-    return coded.rdd.map(block).persist(StorageLevel.MEMORY_AND_DISK)
+def _together(labels: Sequence[Labels], classes: int) -> Labels:
+    rows = sum(label.rows for label in labels)
+    if classes:
+        counts = [sum(of_class) for of_class in zip(*[label.counts for label in labels])] or [0] * classes  # noqa: B905
+        return Labels(rows, counts, 0, classes - 1, 0.0, 0.0)
+    if not rows:
+        return Labels(0, [], 0.0, 0.0, 0.0, 0.0)
+    mean = sum(label.rows * label.mean for label in labels) / rows
+    squares = sum(label.rows * (label.std**2 + (label.mean - mean) ** 2) for label in labels)
+    low, high = min(label.low for label in labels), max(label.high for label in labels)
+    return Labels(rows, [], low, high, mean, float(np.sqrt(squares / rows)))
 
 
 def matrix(batch: pa.RecordBatch, features: Sequence[Feature]) -> List[Array]:
@@ -204,12 +270,6 @@ def feature_columns(features: Sequence[Feature]) -> List[Column]:
     return [F.col(f["name"]).cast("double" if f["kind"] == "number" else "string").alias(f["name"]) for f in features]
 
 
-def _inputs(rows: DataFrame, settings: Settings, *more: Column) -> DataFrame:
-    numbers = [F.col(name).cast("double").alias(name) for name in settings["features"]["numbers"]]
-    categories = [F.col(name).cast("string").alias(name) for name in settings["features"]["categories"]]
-    return rows.select(label_column(settings).alias(LABEL), *more, *numbers, *categories)
-
-
 def _numbers(column: pa.Array) -> Array:
     values = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(values), values, MISSING)
@@ -217,7 +277,7 @@ def _numbers(column: pa.Array) -> Array:
 
 def _values(column: pa.Array) -> Tuple[List[Optional[str]], Array]:
     """The distinct values of a text column, None last, and each row's place among them."""
-    found = column.dictionary_encode()
+    found = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     return [*found.dictionary.to_pylist(), None], found.indices.fill_null(len(found.dictionary)).to_numpy(
         zero_copy_only=False
     )
@@ -230,66 +290,130 @@ def _encoded(column: pa.Array, feature: Feature) -> Array:
     return np.array(of_values, dtype=np.float64)[index]
 
 
-class _Counting:
-    """Counts for `learn`, on the executors: missing numbers, labels by category, and the sample of the numbers."""
+class _Reading:
+    """What `Survey` asks of the executors: counts and a sample of a partition's rows, and the rows packed."""
 
-    def __init__(self, numbers: int, categories: int, classes: int, point: Optional[FixedPoint]) -> None:
+    def __init__(
+        self, numbers: int, categories: int, classes: int, point: Optional[FixedPoint], parts: int, sample_rows: int
+    ) -> None:
         self.numbers, self.categories, self.classes, self.point = numbers, categories, classes, point
+        self.parts, self.sample_rows = parts, sample_rows
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        missing = np.zeros(self.numbers, dtype=np.int64)
+        wide = self.classes or 2  # rows of each class, or rows and the sum of the label
+        missing = np.zeros((self.parts, self.numbers), dtype=np.int64)
+        every = np.zeros((self.parts, wide), dtype=np.int64)
         counts: List[Dict[Optional[str], Array]] = [{} for _ in range(self.categories)]
-        sample: List[Array] = []
-        rows = total = 0
+        samples = [_Sample(self.numbers, self.sample_rows) for _ in range(self.parts)]
         for batch in batches:
-            columns = batch.columns[2:]
-            known = [_numbers(column) for column in columns[: self.numbers]]
-            missing += np.array([(values == MISSING).sum() for values in known], dtype=np.int64)
-            chosen = batch.column(1).to_numpy(zero_copy_only=False).astype(bool)
-            if self.numbers and chosen.any():
-                sample.append(np.stack([values[chosen] for values in known]))
-            label = batch.column(0).to_numpy(zero_copy_only=False)
-            if self.point is not None:
-                label = self.point.round(label)
-                rows, total = rows + len(label), total + int(label.sum())
-            for seen, column in zip(counts, columns[self.numbers :]):  # noqa: B905
-                # Too many already: `learn` will refuse the column, and a key would fill the executor's memory.
+            batch = _compact(batch, 3 + self.numbers)
+            label, part, hashed = (column.to_numpy(zero_copy_only=False) for column in batch.columns[:3])
+            numbers = [_numbers(column) for column in batch.columns[3 : 3 + self.numbers]]
+            categories = [_values(column) for column in batch.columns[3 + self.numbers :]]
+            of_label = self.point.round(label).astype(np.int64) if self.point else label.astype(np.int64)
+            ends = np.searchsorted(part, np.arange(self.parts + 1))
+            for own in np.flatnonzero(np.diff(ends)):
+                rows = slice(ends[own], ends[own + 1])
+                samples[own].add(hashed[rows], [values[rows] for values in numbers])
+                nothing = [np.count_nonzero(values[rows] == MISSING) for values in numbers]
+                missing[own] += np.array(nothing, dtype=np.int64)
+                payload = _packed(batch.slice(rows.start, rows.stop - rows.start))
+                yield _told([(PACKED, None, int(own), 0, rows.stop - rows.start, 0, payload)])
+            place, width = part.astype(np.int64), self.parts * wide
+            every += self._added(place, of_label, self.parts)
+            for seen, (values, index) in zip(counts, categories):  # noqa: B905
+                # Too many already: `Survey` will refuse the column, and a key would fill the executor's memory.
                 if len(seen) <= MAX_CATEGORIES:
-                    self._count(seen, column, label)
-        wide = self.classes or 1
-        cells: List[Tuple[Any, ...]] = [
-            (EVERY_ROW, None, 0, rows, total),
-            *((i, None, 0, int(n), 0) for i, n in enumerate(missing)),
-        ]
-        for i, seen in enumerate(counts, start=self.numbers):
-            for value, found in seen.items():
-                for k in range(wide):
-                    counted = (int(found[k]), 0) if self.classes else (int(found[0]), int(found[1]))
-                    if counted[0]:
-                        cells.append((i, value, k, *counted))
-        blank = [None] * len(cells)
-        names = ["feature", "value", "class", "rows", "total"]
-        kinds = [pa.int32(), pa.string(), pa.int32(), pa.int64(), pa.int64(), pa.binary()]
-        packed = [np.concatenate(sample, axis=1).tobytes()] if sample else []
-        table = [[*column, *[None] * len(packed)] for column in zip(*cells)]  # noqa: B905
-        arrays = [pa.array(column, type=kind) for column, kind in zip([*table, blank + packed], kinds)]  # noqa: B905
-        yield pa.RecordBatch.from_arrays(arrays, names=[*names, "sample"])
+                    cell = index.astype(np.int64) * self.parts + place
+                    found = self._added(cell, of_label, len(values) * self.parts).reshape(len(values), width)
+                    for value, counted in zip(values, found):  # noqa: B905
+                        if counted.any():
+                            seen[value] = seen[value] + counted if value in seen else counted
+        yield _told([*self._cells(missing, every, counts), *self._samples(samples)])
 
-    def _count(self, seen: Dict[Optional[str], Array], column: pa.Array, label: Array) -> None:
-        values, index = _values(column)
-        if self.point is None:
-            flat = np.bincount(index.astype(np.int64) * self.classes + label, minlength=len(values) * self.classes)
-            found = flat.reshape(len(values), self.classes)
-        else:
-            rows = np.bincount(index, minlength=len(values))
-            found = np.stack([rows, np.bincount(index, weights=label, minlength=len(values))], axis=1)
-        for value, counted in zip(values, found.astype(np.int64)):  # noqa: B905
-            if counted.any():
-                seen[value] = seen[value] + counted if value in seen else counted
+    def _added(self, place: Array, label: Array, places: int) -> Array:
+        """By place the rows of each class; of a regression the rows and the sum of their rounded labels."""
+        if self.classes:
+            flat = np.bincount(place * self.classes + label, minlength=places * self.classes)
+            return flat.reshape(places, self.classes)
+        sums = [np.bincount(place, weights=weights, minlength=places) for weights in (None, label)]
+        return np.stack(sums, axis=1).astype(np.int64)
+
+    def _cells(
+        self, missing: Array, every: Array, counts: Sequence[Dict[Optional[str], Array]]
+    ) -> Iterator[Tuple[Any, ...]]:
+        for part, feature in zip(*missing.nonzero()):  # noqa: B905
+            yield int(feature), None, int(part), 0, int(missing[part, feature]), 0, None
+        tables: List[Tuple[int, Dict[Optional[str], Array]]] = [(EVERY_ROW, {None: every})]
+        tables += [
+            (i, {value: found.reshape(self.parts, -1) for value, found in seen.items()})
+            for i, seen in enumerate(counts, start=self.numbers)
+        ]
+        for feature, seen in tables:
+            for value, found in seen.items():
+                if self.classes:
+                    for part, label in zip(*found.nonzero()):  # noqa: B905
+                        yield feature, value, int(part), int(label), int(found[part, label]), 0, None
+                else:
+                    for part in found[:, 0].nonzero()[0]:
+                        yield feature, value, int(part), 0, int(found[part, 0]), int(found[part, 1]), None
+
+    def _samples(self, samples: Sequence["_Sample"]) -> Iterator[Tuple[Any, ...]]:
+        for part, sample in enumerate(samples):
+            yield WHOLE_FROM, None, part, sample.rank, 0, 0, None
+            for rank, values in sample.by_rank():
+                yield SAMPLE, None, part, rank, values.shape[1], 0, values.tobytes()
+
+
+class _Sample:
+    """The rows of the highest ranks (see `Survey._sample`), no more than `most`, as columns of numbers."""
+
+    def __init__(self, columns: int, most: int) -> None:
+        self.rank, self.most = 0, most
+        self.hashes, self.values = np.empty(0, dtype=np.int64), np.empty((columns, 0))
+
+    def add(self, hashes: Array, columns: Sequence[Array]) -> None:
+        chosen = np.flatnonzero(hashes & ((1 << self.rank) - 1) == 0)
+        if not len(chosen) or not columns:
+            return
+        self.hashes = np.concatenate([self.hashes, hashes[chosen]])
+        self.values = np.concatenate([self.values, np.stack([column[chosen] for column in columns])], axis=1)
+        while len(self.hashes) > self.most and self.rank < MAX_RANK:
+            self.rank += 1
+            kept = self.hashes & ((1 << self.rank) - 1) == 0
+            self.hashes, self.values = self.hashes[kept], self.values[:, kept]
+
+    def by_rank(self) -> Iterator[Tuple[int, Array]]:
+        lowest = self.hashes & -self.hashes  # the lowest bit that is set; of a hash of 0 none is
+        ranks = np.where(lowest > 0, np.log2(np.maximum(lowest, 1)).astype(np.int64), MAX_RANK)
+        for rank in np.unique(np.minimum(ranks, MAX_RANK)):
+            yield int(rank), self.values[:, np.minimum(ranks, MAX_RANK) == rank]
+
+
+def _compact(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
+    """The batch with its rows in the order of their parts, and texts, from column `first` on, as dictionaries."""
+    columns = [column if i < first else column.dictionary_encode() for i, column in enumerate(batch.columns)]
+    packed = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    part = batch.column(1).to_numpy(zero_copy_only=False)
+    return packed if (part[1:] >= part[:-1]).all() else packed.take(pa.array(np.argsort(part, kind="stable")))
+
+
+def _packed(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
+        stream.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def _told(cells: Sequence[Tuple[Any, ...]]) -> pa.RecordBatch:
+    names = ["feature", "value", "part", "class", "rows", "total", "payload"]
+    kinds = [pa.int32(), pa.string(), pa.int32(), pa.int32(), pa.int64(), pa.int64(), pa.binary()]
+    columns = list(zip(*cells)) or [()] * len(names)  # noqa: B905
+    return pa.RecordBatch.from_arrays([pa.array(c, type=kind) for c, kind in zip(columns, kinds)], names=names)  # noqa: B905
 
 
 class _Coding:
-    """Rows to bin numbers, on the executors."""
+    """Packed rows to blocks of bin numbers, on the executors."""
 
     def __init__(self, learned: Learned, classes: int) -> None:
         self.features, self.thresholds, self.point = learned
@@ -297,34 +421,26 @@ class _Coding:
         self.dtype = np.uint8 if widest <= 256 else np.uint16
         self.label_dtype = np.uint8 if classes else np.int64
 
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        waiting: List[Tuple[Array, Array]] = []
-        rows = 0
-        for batch in batches:
-            if not batch.num_rows:
-                continue
+    def __call__(self, packed: Iterable[Any]) -> Iterator[Block]:
+        waiting: List[Block] = []
+        for (payload,) in packed:
+            batch = pa.ipc.open_stream(payload).read_next_batch()
             codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
             for i, values in enumerate(matrix(batch, self.features)):
                 codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
             label = batch.column(0).to_numpy(zero_copy_only=False)
             label = self.point.round(label) if self.point else label
-            waiting.append((codes, label.astype(self.label_dtype)))
-            rows += batch.num_rows
-            if rows >= BLOCK_ROWS:
-                yield self._block(waiting)
-                waiting, rows = [], 0
+            waiting.append(Block(codes, label.astype(self.label_dtype)))
+            if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
+                yield _joined(waiting)
+                waiting = []
         if waiting:
-            yield self._block(waiting)
+            yield _joined(waiting)
 
-    def _block(self, waiting: List[Tuple[Array, Array]]) -> pa.RecordBatch:
-        codes = np.concatenate([codes for codes, _ in waiting], axis=1)
-        label = np.concatenate([label for _, label in waiting])
-        arrays = [
-            pa.array([codes.tobytes()], type=pa.binary()),
-            pa.array([label.tobytes()], type=pa.binary()),
-            pa.array([len(label)], type=pa.int32()),
-        ]
-        return pa.RecordBatch.from_arrays(arrays, names=["codes", "label", "rows"])
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    codes, label = zip(*blocks)  # noqa: B905
+    return Block(np.concatenate(codes, axis=1), np.concatenate(label))
 
 
 def _thresholds(values: Array, rows: Array, bins: int) -> Array:
@@ -350,7 +466,6 @@ def _category_feature(
     smoothing: float,
     classes: int,
     point: Optional[FixedPoint],
-    settings: Settings,
 ) -> Feature:
     """tree.json's object of a category, and `_rows` of each encoding and of the missing."""
     counts: Dict[Optional[str], Array] = {}
@@ -359,16 +474,11 @@ def _category_feature(
         if classes:
             known[cell["class"]] += cell["rows"]
         else:
-            known += [cell["rows"], point.sum(cell["rows"], cell["total"]) if point else 0.0]
-    if len(counts) > MAX_CATEGORIES:
-        raise JobError(
-            f"{file_of(settings)}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, which "
-            "makes it a key rather than a category: leave it out, or group its values in prepare.sql."
-        )
+            known += [cell["rows"], cell["total"]]
     ordered = sorted(counts, key=lambda value: (value is None, value or ""))
     table = np.array([counts[value] for value in ordered]).reshape(len(ordered), -1)
     rows = table.sum(axis=1) if classes else table[:, 0]
-    sums = table if classes else table[:, 1:]
+    sums = table if point is None else point.sum(table[:, :1], table[:, 1:])
     smoothed = (sums + smoothing * average) / (rows + smoothing)[:, None]
     if classes > 2:
         centred = smoothed - np.average(smoothed, axis=0, weights=rows)

@@ -53,8 +53,8 @@ class FixedPoint(NamedTuple):
     def round(self, labels: Array) -> Array:
         return np.rint((labels - self.zero) / self.step)
 
-    def sum(self, rows: int, total: float) -> float:
-        """The sum of the labels of `rows` rows whose rounded labels add up to `total`."""
+    def sum(self, rows: Any, total: Any) -> Any:
+        """The sum of the labels of `rows` rows whose rounded labels add up to `total`; numbers or arrays of them."""
         return rows * self.zero + total * self.step
 
 
@@ -156,7 +156,7 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     tasks = max(blocks.getNumPartitions(), blocks.context.defaultParallelism)
     fit = max(1, PASS_BYTES // (2 * len(bins) + ROW_BYTES))
     # Nodes that are small beside a task's share of the rows can be dealt out evenly.
-    one_task = min(fit, max(ONE_TASK_ROWS, rows_of(nodes[0].counts, classes) // (2 * tasks)))
+    one_task = min(fit, max(ONE_TASK_ROWS, rows_of(nodes[0].counts, classes) // tasks))
     tree, waiting = uuid.uuid4().hex, [0]
     dealt: List[int] = []
     while waiting:
@@ -189,6 +189,13 @@ def leaf_counts(blocks: "RDD[Block]", nodes: Sequence[Node], classes: int) -> Ar
 
     total: Array = blocks.map(count).reduce(np.add)
     return total
+
+
+def node_totals(blocks: "RDD[Block]", nodes: Sequence[Node], classes: int) -> Array:
+    """`leaf_counts` of the rows that grew the tree, added up to every node."""
+    if classes:
+        return np.stack([node.counts for node in nodes])
+    return summed_up(nodes, leaf_counts(blocks, nodes, classes))
 
 
 def summed_up(nodes: Sequence[Node], leaves: Array) -> Array:
@@ -286,7 +293,7 @@ def _grown_apart(
     """What grows below `roots`, by tasks that each get all rows of theirs: these, and the nodes as of `_grow_here`."""
     rows = {i: rows_of(nodes[i].counts, rules.classes) for i in roots}
     shares = _dealt_out(rows, max(min(tasks, len(roots)), -(-sum(rows.values()) // fit)))
-    share_of = np.full(len(nodes), len(shares), dtype=np.int32)
+    share_of = np.full(len(nodes), len(shares), dtype=np.int16 if len(shares) < 2**15 else np.int32)  # int16 sorts fast
     place = np.zeros(len(nodes), dtype=np.int32)
     for number, share in enumerate(shares):
         share_of[share] = number

@@ -92,6 +92,17 @@ def outcomes(scored: DataFrame, task: str, label: Column, keys: Sequence[str], c
     return Table(np.array([says for says, _ in ordered]), np.array([counts for _, counts in ordered]))
 
 
+def of_leaves(nodes: Sequence[Dict[str, Any]], counts: Floats) -> Any:
+    """The Tally or Table of a classification. `nodes` as in tree.json; `counts`: rows by node's id and class."""
+    reached = [node for node in sorted(nodes, key=lambda node: node["id"]) if counts[node["id"]].any()]
+    if reached and PROBABILITY in reached[0]:
+        return tally([(node[PROBABILITY], counts[node["id"]]) for node in reached])
+    return Table(
+        np.array([node[PROBABILITIES] for node in reached]),
+        np.array([counts[node["id"]] for node in reached], dtype=np.float64),
+    )
+
+
 def tally(leaves: Sequence[Tuple[float, Any]]) -> Tally:
     """A Tally of (probability, [negative rows, positive rows]); leaves that say the same are put together."""
     per: Dict[float, Floats] = {}

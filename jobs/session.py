@@ -13,6 +13,8 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.session.timeZone", "UTC")
         # With pruning, Spark does not look at the columns nobody asks for, and so overlooks broken rows.
         .config("spark.sql.csv.parser.columnPruning.enabled", "false")
+        # Python workers of SQL and of RDDs are the same ones only if their environments are, and this is in it.
+        .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
         .getOrCreate()
     )
 

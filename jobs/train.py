@@ -9,7 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import boto3
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import (
@@ -29,8 +29,10 @@ from jobs import (
     tune,
 )
 from jobs.errors import JobError
-from jobs.session import size_batches, spark_session
+from jobs.session import spark_session
 from jobs.settings import Settings, file_of, load
+
+TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,8 +86,8 @@ class Clock:
 class Trained(NamedTuple):
     """A tree, and how it does on rows that it has not seen.
 
-    `tree` is as in tree.json, but for the run. `scored`: the test rows with what the tree says of them, kept in memory
-    or on disk. `found`: what came of it (metrics.Tally, Table or Errors).
+    `tree` is as in tree.json, but for the run. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the
+    test rows with what the tree says of them, made when somebody asks, and then kept in memory or on disk.
     """
 
     tree: tree.Told
@@ -138,8 +140,7 @@ def train(
     way_out = "run the pipeline, whose prepare stage publishes it."
     table = catalog.find_table(glue, database, "features", way_out)
     with catalog.reading(table):
-        rows = read_features(spark, table, settings)
-        sided = rows.withColumn(split.SIDE, side_of(settings))
+        sided = read_features(spark, table, settings).withColumn(split.SIDE, side_of(settings))
         current = registry.current_model(s3, models, settings["name"])
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
         profile = profiling.profile(sided, settings, reference=before)
@@ -147,13 +148,16 @@ def train(
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
         clock.lap("profile")
-        trained = fit_and_score(sided, settings, clock)
+        survey = encoding.Survey(sided, settings, {**marks(settings), **later_than_cut(settings)})
+        clock.lap("read")
+        trained = fit_and_score(sided, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
-        later = out_of_time(rows, settings, trained.tree["settings"])
+        later = out_of_time(sided, settings, trained.tree["settings"], survey)
+        survey.unpersist()
         clock.lap("out_of_time")
 
-        beside = current_on(rows, s3, current, settings, trained)
+        beside = current_on(sided, s3, current, settings, trained)
         prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
         verdict = gate.judge(
             settings,
@@ -215,33 +219,70 @@ def side_of(settings: Settings) -> Any:
     return split.side(settings["keys"], settings["training"]["test_share"], settings["training"]["seed"])
 
 
-def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = None) -> Trained:
+def marks(settings: Settings) -> Dict[str, Column]:
+    """How `encoding.Survey` tells apart what training uses for what. Columns in: `side` and keys."""
+    told = {TEST: F.col(split.SIDE) == split.TEST}
+    if settings["tune"]:
+        share, seed = settings["tune"]["validation_share"], settings["training"]["seed"]
+        told[HELD] = split.validation(settings["keys"], share, seed) == split.TEST
+    return told
+
+
+def later_than_cut(settings: Settings) -> Dict[str, Column]:
+    """The mark of the rows that the out-of-time check is tested on, if the dataset names a time column."""
+    if settings["time"] is None:
+        return {}
+    before = F.col(settings["time"]["column"]) < F.lit(settings["time"]["cut"]).cast("date")
+    return {LATER: ~F.coalesce(before, F.lit(False))}
+
+
+def fit_and_score(
+    rows: DataFrame, settings: Settings, clock: Optional[Clock] = None, survey: Optional[encoding.Survey] = None
+) -> Trained:
     """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
 
     Columns in: `side`, keys, label, slices and features. Depth and leaf size come from [training], or by [tune] from a
-    part of the training side. Raises JobError if a side has no rows, or one label only.
+    part of the training side. `survey`: of these rows with `marks`, if there is one already. Raises JobError if a side
+    has no rows, or one label only.
     """
-    clock, classes = clock or Clock(), encoding.classes_of(settings)
-    size_batches(rows.sparkSession, len(rows.columns))
-    labels = encoding.labels(rows, split.SIDE, settings)
-    for side in (split.TRAIN, split.TEST):
-        encoding.require_variety(labels.get(side), settings, f"the {'training' if side == split.TRAIN else side} side")
-    train, training = rows.where(F.col(split.SIDE) == split.TRAIN), settings["training"]
-    tuning = tune.choose(train, settings) if settings["tune"] else None
-    if tuning:
+    clock = clock or Clock()
+    own = survey or encoding.Survey(rows, settings, marks(settings))
+    clock.lap("read")
+    test = rows.where(F.col(split.SIDE) == split.TEST)
+    trained = _fit_and_score(own, own.parts(test=False), own.parts(test=True), test, settings, clock)
+    if survey is None:
+        own.unpersist()
+    return trained
+
+
+def _fit_and_score(
+    survey: encoding.Survey,
+    train: Sequence[int],
+    test: Sequence[int],
+    test_rows: DataFrame,
+    settings: Settings,
+    clock: Clock,
+) -> Trained:
+    classes, training = survey.classes, settings["training"]
+    labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
+    for side, name in ((split.TRAIN, "training"), (split.TEST, "test")):
+        encoding.require_variety(labels[side], settings, f"the {name} side")
+    tuning = None
+    if settings["tune"]:
+        held = survey.parts(held=True)
+        tuning = tune.choose(
+            survey, [part for part in train if part not in held], [part for part in train if part in held]
+        )
         training = {**training, **tuning["chosen"]}
         clock.lap("tune")
-    learned = encoding.learn(train, settings, labels[split.TRAIN])
-    clock.lap("read")
-    blocks = encoding.code(train, settings, learned)
-    blocks.count()
-    clock.lap("encode")
+    learned = survey.learn(train)
+    blocks = survey.code(train, learned).persist(encoding.KEPT)
     bins = [len(between) + 1 for between in learned.thresholds]
     nodes = grow.grow(blocks, bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
+    totals = grow.node_totals(blocks, nodes, classes)
     clock.lap("fit")
-    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
     blocks.unpersist()
-    told = {
+    told: tree.Told = {
         "format": 2,
         "dataset": settings["name"],
         "task": settings["task"],
@@ -254,9 +295,12 @@ def fit_and_score(rows: DataFrame, settings: Settings, clock: Optional[Clock] = 
         "nodes": tree.describe(nodes, learned, classes, totals, training["smoothing"]),
     }
     kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
-    test = rows.where(F.col(split.SIDE) == split.TEST)
-    scored = tree.score(test, told, [F.col(name) for name in kept]).persist()
-    found = _found(scored, settings, labels[split.TRAIN].mean)
+    scored = tree.score(test_rows, told, [F.col(name) for name in kept]).persist()
+    if classes:
+        counts = grow.leaf_counts(survey.code(test, learned), nodes, classes)
+        found = metrics.of_leaves(told["nodes"], counts)
+    else:
+        found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
     return Trained(told, totals, labels, scored, found, tuning)
 
@@ -265,23 +309,31 @@ def _found(scored: DataFrame, settings: Settings, centre: float) -> Any:
     return metrics.outcomes(scored, settings["task"], encoding.label_column(settings), settings["keys"], centre)
 
 
-def out_of_time(rows: DataFrame, settings: Settings, training: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+def out_of_time(
+    rows: DataFrame, settings: Settings, training: Dict[str, Any], survey: Optional[encoding.Survey] = None
+) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
-    None if the dataset names no time column. `training`: the settings that the model itself was trained with.
+    None if the dataset names no time column. `training`: the settings that the model itself was trained with. `survey`:
+    of these rows with `later_than_cut`, if there is one already.
     """
+    later = later_than_cut(settings)
     if settings["time"] is None:
         return None
-    when, cut = F.col(settings["time"]["column"]), F.lit(settings["time"]["cut"]).cast("date")
-    sided = rows.withColumn(split.SIDE, F.when(when < cut, split.TRAIN).otherwise(split.TEST))
+    own = survey or encoding.Survey(rows, settings, later)
     as_trained: Settings = {**settings, "training": training, "tune": None, "slices": []}  # type: ignore[typeddict-item]
-    trained = fit_and_score(sided, as_trained)
+    trained = _fit_and_score(
+        own, own.parts(later=False), own.parts(later=True), rows.where(later[LATER]), as_trained, Clock()
+    )
     trained.scored.unpersist()
-    months = sided.groupBy(split.SIDE).agg(
+    if survey is None:
+        own.unpersist()
+    when = F.col(settings["time"]["column"])
+    months = rows.groupBy(later[LATER]).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
     )
     spans = dict(row[:] for row in months.collect())
-    told = {"trained_on": spans[split.TRAIN], "tested_on": spans[split.TEST], "trained_rows": trained.rows[split.TRAIN]}
+    told = {"trained_on": spans[False], "tested_on": spans[True], "trained_rows": trained.rows[split.TRAIN]}
     return {**told, **trained.test, "baseline": trained.baseline}
 
 
@@ -294,7 +346,7 @@ def current_on(
     scores = None
     same = current.task == settings["task"] and current.tree.get("classes", []) == settings["label"]["classes"]
     if same and set(current.names) <= set(rows.columns):
-        test = rows.where(side_of(settings) == split.TEST)
+        test = rows.where(F.col(split.SIDE) == split.TEST)
         kept = [F.col(name) for name in dict.fromkeys([*settings["keys"], settings["label"]["column"]])]
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}

@@ -4,38 +4,33 @@ One tree a leaf size is grown, as deep as the deepest candidate; cut off at each
 too, since a tree grown level by level is the same down to there: what is paid for is the leaf sizes, not the depths.
 """
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from jobs import encoding, grow, metrics, split
-from jobs.settings import Settings
+from jobs import encoding, grow, metrics
 
 
-def choose(train: DataFrame, settings: Settings) -> Dict[str, Any]:
+def choose(survey: encoding.Survey, fit_on: Sequence[int], held_out: Sequence[int]) -> Dict[str, Any]:
     """`chosen`: depth and min_leaf; `metric`, `rows` {fitted, validated}, and `tried`: the metric of each combination.
 
-    The part is drawn by other digits of the key's hash than the split itself. Of equal figures the shallower tree with
-    the larger leaves is chosen. Raises JobError if a part has one label only.
+    `fit_on`, `held_out`: the parts of the survey to learn from and to choose by. Of equal figures the shallower tree
+    with the larger leaves is chosen. Raises JobError if one of them has one label only.
     """
+    settings, classes = survey.settings, survey.classes
     tuning = settings["tune"]
     assert tuning is not None  # noqa: S101  # whoever has no [tune] does not come here
-    part = split.validation(settings["keys"], tuning["validation_share"], settings["training"]["seed"])
-    parted = train.withColumn(split.SIDE, part)
-    labels = encoding.labels(parted, split.SIDE, settings)
-    fitted = encoding.require_variety(labels.get(split.TRAIN), settings, "the part of the training side to learn from")
-    held = encoding.require_variety(labels.get(split.TEST), settings, "the validation part of the training side")
-    classes = encoding.classes_of(settings)
-    fit_on, held_out = (parted.where(F.col(split.SIDE) == side) for side in (split.TRAIN, split.TEST))
-    learned = encoding.learn(fit_on, settings, fitted)
-    blocks, validation = (encoding.code(rows, settings, learned) for rows in (fit_on, held_out))
+    fitted, held = survey.labels(fit_on), survey.labels(held_out)
+    encoding.require_variety(fitted, settings, "the part of the training side to learn from")
+    encoding.require_variety(held, settings, "the validation part of the training side")
+    learned = survey.learn(fit_on)
+    blocks, validation = (survey.code(parts, learned).persist(encoding.KEPT) for parts in (fit_on, held_out))
     bins = [len(between) + 1 for between in learned.thresholds]
     tried: List[Dict[str, Any]] = []
     for min_leaf in sorted(set(tuning["min_leaves"])):
         nodes = grow.grow(blocks, bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)
-        seen, unseen = (grow.summed_up(nodes, grow.leaf_counts(rows, nodes, classes)) for rows in (blocks, validation))
+        seen = grow.node_totals(blocks, nodes, classes)
+        unseen = grow.summed_up(nodes, grow.leaf_counts(validation, nodes, classes))
         says = grow.smoothed(nodes, seen, classes, settings["training"]["smoothing"])
         for depth in sorted(set(tuning["depths"])):
             ends = [node.id for node in nodes if node.depth == depth or (node.depth < depth and node.feature < 0)]

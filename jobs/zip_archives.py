@@ -5,9 +5,9 @@ PySpark 3.5 calls that before each task, and has pyspark.zip, py4j.zip and spark
 (python/cpython#103200 in 3.12, SPARK-54744). Importing `jobs`, as an executor does for its first task, mends it here.
 """
 
-import os
 import sys
 import zipimport
+from pathlib import Path
 from typing import Any
 
 
@@ -20,7 +20,7 @@ def mend() -> None:
 
     def invalidate_caches(self: Any) -> None:
         try:
-            found = os.stat(self.archive)
+            found = Path(self.archive).stat()
         except OSError:
             read_again(self)
             return

@@ -13,27 +13,37 @@ from pathlib import Path
 
 from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE, package
 
-# What the jobs of a platform like this one touch: CSV, Parquet, joins, a tree. Whatever is missing is loaded as ever.
+# What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, rows kept between two
+# passes. Whatever is missing is loaded as ever.
 WARM_UP = """
 import sys
-from pyspark.ml import Pipeline, PipelineModel
-from pyspark.ml.feature import VectorAssembler
-from pyspark.ml.regression import DecisionTreeRegressor
+import pyarrow as pa
 from pyspark.sql import SparkSession, functions as F
+
+def counted(batches):
+    for batch in batches:
+        yield pa.RecordBatch.from_pydict({"k": [None, "a"], "n": [batch.num_rows, 0], "found": [b"", b"a"]})
 
 root = sys.argv[1]
 spark = SparkSession.builder.getOrCreate()
-rows = spark.range(1000).select("id", (F.col("id") % 7).alias("k"), (F.col("id") % 2).cast("double").alias("label"))
-rows.write.csv(root + "/csv", header=True)
-read = spark.read.csv(root + "/csv", schema="id long, k long, label double", header=True)
+text = spark.range(1000).selectExpr("id", "id % 7 AS k", "id % 2 AS label", "string(id % 3) AS name", "rand(1) AS x")
+text.write.csv(root + "/csv", header=True)
+read = spark.read.csv(root + "/csv", schema="id long, k int, label int, name string, x double", header=True)
 read.createOrReplaceTempView("t")
 joined = spark.sql("select t.*, n from t join (select k, count(*) n from t group by k) using (k)")
 joined.write.parquet(root + "/p")
 table = spark.read.parquet(root + "/p")
-stages = [VectorAssembler(inputCols=["k", "n"], outputCol="features"), DecisionTreeRegressor(labelCol="label")]
-Pipeline(stages=stages).fit(table).save(root + "/model")
-PipelineModel.load(root + "/model").transform(table).select("id", "prediction").write.json(root + "/json")
-spark.read.text(root + "/json").rdd.map(lambda row: row[0]).count()
+digits = F.md5(F.concat_ws("|", F.lit("0"), F.coalesce(F.col("id").cast("string"), F.lit(""))))
+sided = table.withColumn("side", F.when(F.substring(digits, 1, 8) < "33333333", "test").otherwise("train"))
+mark = (F.col("side") == "test").cast("int").alias("mark")
+marked = sided.select(mark, F.xxhash64("id").alias("hash"), *table.columns)
+kept = marked.mapInArrow(counted, "k string, n long, found binary").persist()
+kept.where("k IS NOT NULL").groupBy("k").agg(F.sum("n")).limit(10).collect()
+blocks = kept.where("k IS NULL").select("found").rdd.map(lambda row: (len(row[0]), 1)).persist()
+blocks.reduceByKey(lambda a, b: a + b).collect()
+blocks.partitionBy(2).map(len).collect()
+sided.groupBy("side").agg(F.count("*"), F.min("x"), F.max("x"), F.avg("x"), F.stddev_pop("x")).collect()
+spark.createDataFrame([(1, 0.5, [1.0])], "id int, x double, y array<double>").write.json(root + "/json")
 """
 
 

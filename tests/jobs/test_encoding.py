@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from jobs import encoding
 from jobs.errors import JobError
@@ -30,8 +31,11 @@ def learn(
 ) -> encoding.Learned:
     numbered = [(i, *row) for i, row in enumerate(rows)]
     frame = spark.createDataFrame(numbered, f"id int, x double, colour string, late {kind}").repartition(partitions)
-    found = encoding.labels(frame.selectExpr("*", "'train' AS side"), "side", settings)["train"]
-    return encoding.learn(frame, settings, found)
+    survey = encoding.Survey(frame, settings, {})
+    try:
+        return survey.learn(survey.parts())
+    finally:
+        survey.unpersist()
 
 
 def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession) -> None:
@@ -102,6 +106,45 @@ def test_what_is_learned_should_not_depend_on_partitions(spark: SparkSession) ->
         assert [t.tolist() for t in one.thresholds] == [t.tolist() for t in other.thresholds]
 
 
+def test_the_sample_should_be_the_same_rows_whatever_the_partitions(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "SAMPLE_ROWS", 1000)
+    rows = [(float(i * i % 99_991), "red", i % 2) for i in range(10_000)]
+    settings = points.settings()
+    settings["training"]["bins"] = 50
+    one, other = (learn(spark, rows, settings, partitions=partitions).thresholds[0] for partitions in (1, 7))
+    assert one.tolist() == other.tolist()
+    whole = np.quantile([row[0] for row in rows], np.arange(1, 50) / 50)
+    assert len(one) == 49
+    assert not np.allclose(one, whole, rtol=1e-3)  # it was a sample
+    assert np.abs(one - whole).max() < 0.06 * 99_991
+
+
+def test_a_part_should_be_learned_from_alone_and_parts_add_up(spark: SparkSession) -> None:
+    rows = [(i, float(i), f"c{i % 5}", int(i % 7 > 3)) for i in range(300)]
+    frame = spark.createDataFrame(rows, "id int, x double, colour string, late int")
+    settings, marks = points.settings(), {"odd": F.col("id") % 2 == 1, "high": F.col("id") > 200}
+    survey = encoding.Survey(frame, settings, marks)
+    assert survey.parts(odd=True) == [1, 3]
+    assert survey.parts(odd=False, high=True) == [2]
+    for parts, where in (
+        (survey.parts(), "true"),
+        (survey.parts(odd=True), "id % 2 = 1"),
+        ([2], "id % 2 = 0 AND id > 200"),
+    ):
+        alone = encoding.Survey(frame.where(where), settings, {})
+        assert survey.labels(parts) == alone.labels([0])
+        one, other = survey.learn(parts), alone.learn([0])
+        assert one.features == other.features
+        assert [t.tolist() for t in one.thresholds] == [t.tolist() for t in other.thresholds]
+        coded = np.concatenate([block.codes for block in survey.code(parts, one).collect()], axis=1)
+        expected = np.concatenate([block.codes for block in alone.code([0], other).collect()], axis=1)
+        assert sorted(map(tuple, coded.T)) == sorted(map(tuple, expected.T))
+        alone.unpersist()
+    survey.unpersist()
+
+
 def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession) -> None:
     learned = learn(spark, LATE, points.settings())
     assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
@@ -137,7 +180,7 @@ def test_a_constant_regression_label_and_an_empty_side_should_be_refused() -> No
     with pytest.raises(JobError, match=r"label late is 2.5 in all 9 rows on the training side"):
         encoding.require_variety(constant, points.regression(), "the training side")
     with pytest.raises(JobError, match="no rows on the test side: too few for a split"):
-        encoding.require_variety(None, points.regression(), "the test side")
+        encoding.require_variety(encoding.Labels(0, [], 0, 0, 0, 0), points.regression(), "the test side")
 
 
 def test_a_category_with_too_many_values_should_be_refused_by_name(

@@ -75,15 +75,39 @@ def test_the_tree_should_be_that_of_an_exhaustive_search(spark: SparkSession, cl
 
 
 @pytest.mark.parametrize("classes", [2, 0])
-def test_the_tree_should_not_depend_on_how_rows_are_spread_or_nodes_are_batched(
+def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_node(
     spark: SparkSession, classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes, label = rows(3000, classes, seed=1)
+    reversed_blocks = spread(spark, codes[:, ::-1], label[::-1], 9, 4)
+    levels, apart = [], []
+    together, alone = grow._best_splits, grow._grown_apart
+
+    def best_splits(*given: Any) -> Any:
+        levels.append(given)
+        return together(*given)
+
+    def grown_apart(*given: Any) -> Any:
+        apart.append(given[3])
+        return alone(*given)
+
+    monkeypatch.setattr(grow, "_best_splits", best_splits)
+    monkeypatch.setattr(grow, "_grown_apart", grown_apart)
     once = grow.grow(spread(spark, codes, label, 1, 1), BINS, classes, depth=7, min_leaf=5)
-    monkeypatch.setattr(grow, "PASS_BYTES", 3 * sum(BINS) * 2 * 8)  # three nodes at a time
-    again = grow.grow(spread(spark, codes[:, ::-1], label[::-1], 9, 4), BINS, classes, depth=7, min_leaf=5)
+    assert (len(levels), apart) == (0, [[0]])  # so few rows are one task's
+
+    monkeypatch.setattr(grow, "ONE_TASK_ROWS", 0)  # a task's share, a quarter
+    mixed = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    assert levels
+    assert len(apart[1]) > 3
+    assert [str(node) for node in once] == [str(node) for node in mixed]
+
+    levels.clear()
+    monkeypatch.setattr(grow, "PASS_BYTES", 3 * sum(BINS) * 2 * 8)  # three nodes at a time, seventeen rows in a task
+    by_all = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    assert len(levels) > 7
     assert len(once) > 50
-    assert [str(node) for node in once] == [str(node) for node in again]
+    assert [str(node) for node in once] == [str(node) for node in by_all]
 
 
 def test_siblings_that_predict_the_same_class_should_both_stay(spark: SparkSession) -> None:

@@ -1,9 +1,12 @@
 """Training: nothing that is learned comes from the rows that it is tested on."""
 
+from collections.abc import Callable
+
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs import metrics, train
+from jobs import encoding, metrics, train
+from jobs.settings import Settings
 from tests.jobs import points
 
 
@@ -21,6 +24,26 @@ def test_nothing_should_be_learned_from_the_test_side(spark: SparkSession) -> No
     assert one.tree == other.tree
     assert one.tree["features"][1]["prior"] == 8 / 20
     assert one.test["confusion"] != other.test["confusion"]
+
+
+@pytest.mark.parametrize("make", [points.settings, points.multiclass])
+def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
+    spark: SparkSession, make: Callable[[], Settings]
+) -> None:
+    settings, label = make(), "int(id % 7 > 3)"
+    if settings["task"] == "multiclass":
+        label = "element_at(array('low', 'mid', 'high'), int(id % 7 % 3) + 1)"
+    rows = spark.range(900).selectExpr(
+        "IF(id % 3 = 0, 'test', 'train') AS side",
+        "id",
+        "double(id % 50) AS x",
+        "concat('c', id % 9) AS colour",
+        f"{label} AS late",
+    )
+    trained = train.fit_and_score(rows, settings)
+    scored = metrics.outcomes(trained.scored, settings["task"], encoding.label_column(settings), ["id"], 0)
+    assert metrics.evaluate(scored) == trained.test
+    assert trained.test["rows"] == 300
 
 
 def test_the_baseline_should_guess_the_training_sides_base_rate(spark: SparkSession) -> None:

@@ -40,12 +40,12 @@ def grown(
         [(i, *row) for i, row in enumerate(rows)], f"id int, x double, colour string, late {kind}"
     )
     classes = encoding.classes_of(settings)
-    label = encoding.labels(frame.withColumn("side", F.lit("train")), "side", settings)["train"]
-    learned = encoding.learn(frame, settings, label)
-    blocks = encoding.code(frame, settings, learned)
+    survey = encoding.Survey(frame, settings, {})
+    learned = survey.learn(survey.parts())
+    blocks = survey.code(survey.parts(), learned)
     nodes = grow.grow(blocks, [len(t) + 1 for t in learned.thresholds], classes, depth=depth, min_leaf=1)
-    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
-    blocks.unpersist()
+    totals = grow.node_totals(blocks, nodes, classes)
+    survey.unpersist()
     told = {"task": settings["task"], "classes": settings["label"]["classes"], "features": learned.features}
     return {**told, "nodes": tree.describe(nodes, learned, classes, totals, smoothing)}, totals, frame
 

@@ -1,10 +1,12 @@
 """Tuning: depth and leaf size are chosen without the test side, and by figures that a fit of each would give."""
 
+from typing import Any
+
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import split, train, tune
+from jobs import encoding, split, train, tune
 from jobs.settings import Settings
 from tests.jobs import points
 
@@ -21,6 +23,13 @@ def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
     )
 
 
+def chosen(frame: DataFrame, settings: Settings) -> dict[str, Any]:
+    survey = encoding.Survey(frame.withColumn(split.SIDE, F.lit(split.TRAIN)), settings, train.marks(settings))
+    told = tune.choose(survey, survey.parts(held=False), survey.parts(held=True))
+    survey.unpersist()
+    return told
+
+
 CASES = {
     "binary": (points.settings, "int({noise} < IF(id % 32 > 15, 0.8, 0.2))"),
     "multiclass": (
@@ -35,7 +44,7 @@ CASES = {
 def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(spark: SparkSession, task: str) -> None:
     make, label = CASES[task]
     frame, settings = rows(spark, label), asked(make(), [1, 2, 5], [3, 40])
-    told = tune.choose(frame, settings)
+    told = chosen(frame, settings)
     assert len(told["tried"]) == 6
     assert told["rows"]["fitted"] + told["rows"]["validated"] == 1500
     sided = frame.withColumn(split.SIDE, split.validation(["id"], 0.3, settings["training"]["seed"]))
@@ -49,7 +58,7 @@ def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(spark: S
 
 def test_noise_should_be_answered_with_a_shallow_tree_of_large_leaves(spark: SparkSession) -> None:
     make, label = CASES["binary"]
-    told = tune.choose(rows(spark, label), asked(make(), [1, 5], [1, 100]))
+    told = chosen(rows(spark, label), asked(make(), [1, 5], [1, 100]))
     assert told["chosen"] == {"depth": 1, "min_leaf": 100}
 
 

@@ -118,7 +118,7 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
     assert metrics["revision"] == "abc"
     assert {entry["feature"] for entry in metrics["importances"]} == {"x", "colour"}
     assert metrics["importances"][0]["feature"] == "x"
-    assert set(metrics["seconds"]) >= {"read", "encode", "fit", "score", "out_of_time", "save", "total"}
+    assert set(metrics["seconds"]) >= {"profile", "read", "fit", "score", "out_of_time", "save", "total"}
     tree = platform.model("r1", "tree.json")
     assert tree["nodes"][0]["condition"].startswith("x <= 5")
     assert metrics["tree"]["nodes"] == len(tree["nodes"])
