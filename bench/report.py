@@ -10,7 +10,7 @@ from typing import Any
 
 TITLES = {
     "mllib": "MLlib as tutorials write it",
-    "mllib_archives": "the same, started from our class archives",
+    "mllib_our_java": "the same, Java told as ours",
     "ours": "**this project**",
     "sklearn_codes": "scikit-learn, codes",
     "sklearn_frequency": "scikit-learn, categories by frequency",

@@ -271,15 +271,15 @@ def feature_columns(features: Sequence[Feature]) -> List[Column]:
 
 
 def _numbers(column: pa.Array) -> Array:
-    values = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    values = as_numpy(column.fill_null(as_arrow([np.nan], np.float64)[0]))
     return np.where(np.isfinite(values), values, MISSING)
 
 
 def _values(column: pa.Array) -> Tuple[List[Optional[str]], Array]:
     """The distinct values of a text column, None last, and each row's place among them."""
     found = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return [*found.dictionary.to_pylist(), None], found.indices.fill_null(len(found.dictionary)).to_numpy(
-        zero_copy_only=False
+    return [*found.dictionary.to_pylist(), None], as_numpy(
+        found.indices.fill_null(as_arrow([len(found.dictionary)], np.int32)[0])
     )
 
 
@@ -307,7 +307,7 @@ class _Reading:
         samples = [_Sample(self.numbers, self.sample_rows) for _ in range(self.parts)]
         for batch in batches:
             batch = _compact(batch, 3 + self.numbers)
-            label, part, hashed = (column.to_numpy(zero_copy_only=False) for column in batch.columns[:3])
+            label, part, hashed = (as_numpy(column) for column in batch.columns[:3])
             numbers = [_numbers(column) for column in batch.columns[3 : 3 + self.numbers]]
             categories = [_values(column) for column in batch.columns[3 + self.numbers :]]
             of_label = self.point.round(label).astype(np.int64) if self.point else label.astype(np.int64)
@@ -394,8 +394,8 @@ def _compact(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
     """The batch with its rows in the order of their parts, and texts, from column `first` on, as dictionaries."""
     columns = [column if i < first else column.dictionary_encode() for i, column in enumerate(batch.columns)]
     packed = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    part = batch.column(1).to_numpy(zero_copy_only=False)
-    return packed if (part[1:] >= part[:-1]).all() else packed.take(pa.array(np.argsort(part, kind="stable")))
+    part = as_numpy(batch.column(1))
+    return packed if (part[1:] >= part[:-1]).all() else packed.take(as_arrow(np.argsort(part, kind="stable"), np.int64))
 
 
 def _packed(batch: pa.RecordBatch) -> bytes:
@@ -405,11 +405,32 @@ def _packed(batch: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
+# `pa.array`, `pa.scalar` and `to_numpy` import pandas, to ask whether they deal with pandas: half a second a worker.
+
+
+def as_numpy(column: pa.Array) -> Array:
+    """A column of numbers, none of them NULL."""
+    return np.from_dlpack(column) if len(column) else np.empty(0, dtype=column.type.to_pandas_dtype())
+
+
+def as_arrow(values: Any, kind: Any) -> pa.Array:
+    found = np.ascontiguousarray(values, dtype=kind)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(found.dtype), len(found), [None, pa.py_buffer(found)])
+
+
 def _told(cells: Sequence[Tuple[Any, ...]]) -> pa.RecordBatch:
+    """Cells as rows."""
+    columns = list(zip(*cells)) or [()] * 7  # noqa: B905
+    feature, part, label = (as_arrow(columns[i], np.int32) for i in (0, 2, 3))
+    rows, total = (as_arrow(columns[i], np.int64) for i in (4, 5))
+    value = pa.lib.StringBuilder()
+    value.append_values(columns[1])
+    payloads = [payload or b"" for payload in columns[6]]
+    ends = np.cumsum([0, *map(len, payloads)], dtype=np.int32)
+    data = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(payloads))]
+    payload = pa.Array.from_buffers(pa.binary(), len(payloads), data)
     names = ["feature", "value", "part", "class", "rows", "total", "payload"]
-    kinds = [pa.int32(), pa.string(), pa.int32(), pa.int32(), pa.int64(), pa.int64(), pa.binary()]
-    columns = list(zip(*cells)) or [()] * len(names)  # noqa: B905
-    return pa.RecordBatch.from_arrays([pa.array(c, type=kind) for c, kind in zip(columns, kinds)], names=names)  # noqa: B905
+    return pa.RecordBatch.from_arrays([feature, value.finish(), part, label, rows, total, payload], names=names)
 
 
 class _Coding:
@@ -428,7 +449,7 @@ class _Coding:
             codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
             for i, values in enumerate(matrix(batch, self.features)):
                 codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
-            label = batch.column(0).to_numpy(zero_copy_only=False)
+            label = as_numpy(batch.column(0))
             label = self.point.round(label) if self.point else label
             waiting.append(Block(codes, label.astype(self.label_dtype)))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:

@@ -1,5 +1,8 @@
 """The Spark session that every job starts with; what it sets is what the jobs' results rest on, not tuning."""
 
+import importlib
+import threading
+
 from pyspark.sql import SparkSession
 
 CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
@@ -7,6 +10,8 @@ CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
 
 def spark_session(job: str, dataset: str) -> SparkSession:
     """The session of this process, made if there is none."""
+    # `mapInArrow` will ask pandas for its version; loading it takes no longer while Java starts.
+    threading.Thread(target=importlib.import_module, args=("pandas",), name="load pandas").start()
     return (
         SparkSession.builder.appName(f"dml {job} {dataset}")
         # Dates, timestamps and the split by key hash mean the same wherever the job runs.

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.encoding import MISSING, Feature, Learned, feature_columns, matrix
+from jobs.encoding import MISSING, Feature, Learned, as_arrow, feature_columns, matrix
 from jobs.grow import Array, Node, smoothed
 
 Told = Dict[str, Any]
@@ -105,12 +105,12 @@ class Scorer:
         for batch in batches:
             at = self.leaves(batch)
             if self.value.ndim == 1:
-                value = pa.array(self.value[at])
+                value = as_arrow(self.value[at], np.float64)
             else:
                 width = self.value.shape[1]
                 ends = np.arange(0, width * (len(at) + 1), width, dtype=np.int32)
-                value = pa.ListArray.from_arrays(pa.array(ends), pa.array(self.value[at].ravel()))
-            columns = [*batch.columns[: self.kept], pa.array(self.ids[at]), value]
+                value = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(self.value[at].ravel(), np.float64))
+            columns = [*batch.columns[: self.kept], as_arrow(self.ids[at], np.int32), value]
             yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names[: self.kept], LEAF, self.name])
 
     def leaves(self, batch: pa.RecordBatch) -> Array:

@@ -54,6 +54,9 @@ CLUSTER_SETTINGS = (
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
+# Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
+# ignored.
+JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
@@ -216,11 +219,7 @@ class SparkProcess:
             "spark.sql.shuffle.partitions": str(2 * cores),
             "spark.log.level": "WARN",
         }
-        # Jobs are short: compiling quickly beats compiling well. Archives that do not exist are ignored.
-        java_options = (
-            "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -Dfile.encoding=UTF-8"
-            f' "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}" "-Djava.io.tmpdir={self._scratch}"'
-        )
+        java_options = f'{JAVA_OPTIONS} -Dfile.encoding=UTF-8 "-Djava.io.tmpdir={self._scratch}"'
         fixed = {
             "spark.master": f"local[{cores}]",
             "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
