@@ -1,10 +1,10 @@
-"""Grows a decision tree on Spark, one pass over binned rows a level; train.py calls it on the cluster.
+"""Grows a decision tree on Spark from binned rows; train.py calls it on the cluster.
 
 MLlib's own trainer merges sibling leaves that predict the same class, and with them goes the ranking (SPARK-3159; no
 switch in 3.5), and much of its time goes into objects, one a row. This one keeps a partition's rows as one array of bin
 numbers, a byte a value, and counts with NumPy. What it makes is an ordinary tree, saved as MLlib's (jobs/tree.py).
 
-Rows never leave the executors: a level brings back the best split of each node and feature. Counts and sums are whole
+Rows never leave the executors: what comes back is the best split of each node and feature. Counts and sums are whole
 numbers (see `FixedPoint`), so the tree does not depend on the order in which partitions are added up, on how many there
 are, or on an executor that died half-way.
 
@@ -155,7 +155,7 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     rules = Rules(tuple(bins), classes, depth, min_leaf, smallest)
     tasks = max(blocks.getNumPartitions(), blocks.context.defaultParallelism)
     fit = max(1, PASS_BYTES // (2 * len(bins) + ROW_BYTES))
-    # Nodes that are small beside a task's share of the rows can be dealt out evenly.
+    # Nodes no larger than a task's share of the rows can be dealt out to the tasks about evenly.
     one_task = min(fit, max(ONE_TASK_ROWS, rows_of(nodes[0].counts, classes) // tasks))
     tree, waiting = uuid.uuid4().hex, [0]
     dealt: List[int] = []

@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-import time
-from typing import Any, List, Sequence
+from typing import Any, List, Optional, Sequence
 
 import boto3
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F
 from jobs import catalog, registry, split, storage
 from jobs.errors import JobError
 from jobs.metrics import THRESHOLD
-from jobs.session import size_batches, spark_session
+from jobs.session import Clock, size_batches, spark_session
 from jobs.settings import Settings, file_of, load
 from jobs.tree import PREDICTION, PROBABILITIES, PROBABILITY
 
@@ -36,10 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
+    clock = Clock()
     args, _ = build_parser().parse_known_args(argv)
     settings = load(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
     spark = spark_session("predict", args.dataset)
+    clock.lap("session")
     try:
         predict(
             spark,
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> None:
             lake=args.lake,
             table=args.table,
             run_id=args.run_id,
+            clock=clock,
         )
     finally:
         spark.stop()
@@ -67,6 +69,7 @@ def predict(
     lake: str,
     table: str,
     run_id: str,
+    clock: Optional[Clock] = None,
 ) -> storage.Json:
     """Writes the predictions under the run id, leaves predict.json, and publishes the table last.
 
@@ -75,9 +78,8 @@ def predict(
     """
     home = f"{lake.rstrip('/')}/{settings['name']}"
     report_uri = f"{home}/runs/{run_id}/predict.json"
-    report = storage.read_json(s3, report_uri)
+    report, clock = storage.read_json(s3, report_uri), clock or Clock()
     if report is None:
-        started = time.monotonic()
         model = registry.current_model(s3, models, settings["name"])
         if model is None:
             raise JobError(
@@ -95,6 +97,7 @@ def predict(
         if model.task != "regression":
             counts = {str(row[PREDICTION]): row["count"] for row in written.groupBy(PREDICTION).count().collect()}
         rows = sum(counts.values()) if counts else written.count()
+        clock.lap("score")
         report = {
             "dataset": settings["name"],
             "run_id": run_id,
@@ -104,7 +107,7 @@ def predict(
             "location": location,
             "columns": dict(predictions.dtypes),
             "model_run": model.run_id,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": clock.seconds,
         }
         storage.write_json(s3, report_uri, report)
     catalog.publish(glue, database, "predictions", report["location"], list(report["columns"].items()), run_id)

@@ -3,8 +3,7 @@
 import argparse
 import math
 import sys
-import time
-from typing import Any, Dict, Sequence, Tuple, Type
+from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 import boto3
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
@@ -15,7 +14,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, Num
 
 from jobs import catalog, raw, storage
 from jobs.errors import JobError
-from jobs.session import spark_session
+from jobs.session import Clock, spark_session
 from jobs.settings import Settings, file_of, load, prepare_sql
 
 LARGEST_LABEL = 1e150  # its square is still a number
@@ -35,18 +34,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> None:
+    clock = Clock()
     args, _ = build_parser().parse_known_args(argv)
     settings, sql = load(args.dataset), prepare_sql(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
     spark = spark_session("prepare", args.dataset)
+    clock.lap("session")
     try:
-        prepare(spark, glue, s3, settings, sql, database=args.database, lake=args.lake, run_id=args.run_id)
+        prepare(spark, glue, s3, settings, sql, database=args.database, lake=args.lake, run_id=args.run_id, clock=clock)
     finally:
         spark.stop()
 
 
 def prepare(
-    spark: SparkSession, glue: Any, s3: Any, settings: Settings, sql: str, *, database: str, lake: str, run_id: str
+    spark: SparkSession,
+    glue: Any,
+    s3: Any,
+    settings: Settings,
+    sql: str,
+    *,
+    database: str,
+    lake: str,
+    run_id: str,
+    clock: Optional[Clock] = None,
 ) -> storage.Json:
     """Writes the features under the run id, checks them, leaves prepare.json, and publishes the table last.
 
@@ -56,7 +66,7 @@ def prepare(
     report_uri = f"{home}/runs/{run_id}/prepare.json"
     report = storage.read_json(s3, report_uri)
     if report is None:
-        report = _build(spark, glue, settings, sql, database, home, run_id)
+        report = _build(spark, glue, settings, sql, database, home, run_id, clock or Clock())
         storage.write_json(s3, report_uri, report)
     catalog.publish(glue, database, "features", report["location"], list(report["columns"].items()), run_id)
     print(f"published {database}.features: {report['rows_out']:,} rows", flush=True)
@@ -64,26 +74,26 @@ def prepare(
 
 
 def _build(
-    spark: SparkSession, glue: Any, settings: Settings, sql: str, database: str, home: str, run_id: str
+    spark: SparkSession, glue: Any, settings: Settings, sql: str, database: str, home: str, run_id: str, clock: Clock
 ) -> storage.Json:
-    started = time.monotonic()
     tables = {}
     for name in settings["tables"]:
         tables[name] = load_raw(spark, glue, settings, name, database, f"{home}/quarantine/{run_id}/{name}/")
         print(f"read {name}: {tables[name]['rows']:,} rows, {tables[name]['quarantined']:,} quarantined", flush=True)
-    read = time.monotonic()
+    clock.lap("read")
 
     rows = join(spark, settings, sql)
     location = f"{home}/features/{run_id}/"
     main_rows = tables[settings["main"]]["rows"] - tables[settings["main"]]["quarantined"]
     seen = write_known(rows, settings, location, main_rows)
-    wrote = time.monotonic()
+    clock.lap("join")
     known = check_rows(spark.read.parquet(location), settings)
     spark.catalog.clearCache()
     # Not asked before there are rows: of a query that Spark can tell to be empty nothing is observed, and `get` waits.
     every = int(seen.get["rows"])
     reasons = {settings["label"]["unknown"]: every - known, "not in the result of prepare.sql": main_rows - every}
     left_out = {reason: count for reason, count in reasons.items() if count > 0}
+    clock.lap("check")
     print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
     return {
         "dataset": settings["name"],
@@ -95,11 +105,7 @@ def _build(
         "left_out": left_out,
         "location": location,
         "columns": dict(rows.dtypes),
-        "seconds": {
-            "read": round(read - started, 3),
-            "join": round(wrote - read, 3),
-            "check": round(time.monotonic() - wrote, 3),
-        },
+        "seconds": clock.seconds,
     }
 
 

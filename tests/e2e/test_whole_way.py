@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import datasets
 from datasets import load_dataset, raw_files
 from dml import cli, data
 from dml.local.cloud import Cloud
@@ -145,6 +147,40 @@ def test_several_classes_should_go_the_whole_way_too(
     assert code == 0, err
     assert "RMSE" in out
     assert "years" in Path(next((cli.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Iterator[Path]:
+    """Somebody's own CSV file; what `dml dataset new orders_of_tests` makes of it is gone afterwards."""
+    lines = ["order id,Ship.Country,amount,paid late"]
+    for i in range(800):
+        amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
+        late = (amount > 300 or country == "Chile") != (i % 9 == 0)
+        lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
+    file = tmp_path / "orders.csv"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    yield file
+    shutil.rmtree(datasets.HOME / "orders_of_tests", ignore_errors=True)
+
+
+def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], orders: Path
+) -> None:
+    name = "orders_of_tests"
+    for command in (
+        ["dataset", "new", name, str(orders), "--label", "paid late"],
+        ["dataset", "check", name],
+        ["run", name, "--local", "--json"],
+    ):
+        code, out, err = dml(capsys, *command)
+        assert code == 0, err
+    told = json.loads(out)
+    assert told["rows"]["out"] == told["rows"]["predicted"] == 800
+    assert told["metrics"]["task"] == "binary"
+    assert told["metrics"]["test"]["accuracy"] > 0.8 > told["metrics"]["baseline"]["accuracy"]
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
+    assert pointer is not None
+    assert pointer["run_id"] == told["run_id"]
 
 
 def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from tests.embedded import Clients
+from tests.faults.conftest import EVERYTHING
 from tests.faults.proxy import ALWAYS, Fault, Proxy
-from tests.shipped import Shipped
+from tests.shipped import Shipped, role
 
 
 def test_short_faults_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy: Proxy) -> None:
@@ -44,3 +46,15 @@ def test_a_lasting_fault_should_end_the_job_with_the_name_of_the_file(
     assert shipped.location("features") == before
     assert not shipped.keys(shipped.models, "points/lasting/manifest.json")
     assert fault.times == ALWAYS
+
+
+def test_a_raw_file_that_may_not_be_read_should_be_named_with_the_permission(shipped: Shipped, aws: Clients) -> None:
+    before = shipped.location("features")
+    denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/raw/*"}
+    outcome = shipped.job("prepare", "denied", role=role(aws, "faults-raw", EVERYTHING, denied)).run()
+    assert outcome.exit_code == 1
+    assert "raw/points/points.csv" in outcome.reason
+    assert "is not authorized to perform: s3:GetObject" in outcome.reason
+    assert "\tat " not in outcome.reason
+    assert shipped.location("features") == before
+    assert not shipped.keys(shipped.lake, "points/features/denied/")
