@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -152,10 +153,10 @@ def test_several_classes_should_go_the_whole_way_too(
 @pytest.fixture
 def orders(tmp_path: Path) -> Iterator[Path]:
     """Somebody's own CSV file; what `dml dataset new orders_of_tests` makes of it is gone afterwards."""
-    lines = ["order id,Ship.Country,amount,paid late"]
+    lines, chance = ["order id,Ship.Country,amount,paid late"], random.Random(3)  # noqa: S311
     for i in range(800):
         amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
-        late = (amount > 300 or country == "Chile") != (i % 9 == 0)
+        late = (amount > 300 or country == "Chile") != (chance.random() < 0.15)
         lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
     file = tmp_path / "orders.csv"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -176,8 +177,7 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
         assert code == 0, err
     told = json.loads(out)
     assert told["rows"]["out"] == told["rows"]["predicted"] == 800
-    assert told["metrics"]["task"] == "binary"
-    assert told["metrics"]["test"]["accuracy"] > 0.8 > told["metrics"]["baseline"]["accuracy"]
+    assert told["metrics"]["test"]["accuracy"] > 0.75 > told["metrics"]["baseline"]["accuracy"]
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
     assert pointer is not None
     assert pointer["run_id"] == told["run_id"]
