@@ -150,39 +150,6 @@ def test_several_classes_should_go_the_whole_way_too(
     assert "years" in Path(next((cli.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def orders(tmp_path: Path) -> Iterator[Path]:
-    """Somebody's own CSV file; what `dml dataset new orders_of_tests` makes of it is gone afterwards."""
-    lines, chance = ["order id,Ship.Country,amount,paid late"], random.Random(3)  # noqa: S311
-    for i in range(800):
-        amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
-        late = (amount > 300 or country == "Chile") != (chance.random() < 0.15)
-        lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
-    file = tmp_path / "orders.csv"
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    yield file
-    shutil.rmtree(datasets.HOME / "orders_of_tests", ignore_errors=True)
-
-
-def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], orders: Path
-) -> None:
-    name = "orders_of_tests"
-    for command in (
-        ["dataset", "new", name, str(orders), "--label", "paid late"],
-        ["dataset", "check", name],
-        ["run", name, "--local", "--json"],
-    ):
-        code, out, err = dml(capsys, *command)
-        assert code == 0, err
-    told = json.loads(out)
-    assert told["rows"]["out"] == told["rows"]["predicted"] == 800
-    assert told["metrics"]["test"]["accuracy"] > 0.75 > told["metrics"]["baseline"]["accuracy"]
-    pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
-    assert pointer is not None
-    assert pointer["run_id"] == told["run_id"]
-
-
 def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:
     run = published(platform)["current"]["run_id"]
     bucket, prefix = platform.output(Output.LAKE_BUCKET), f"{DATASET}/quarantine/{run}/flights/"
@@ -298,6 +265,40 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
         process.kill()
         cloud.up()
     assert published(platform) == before
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Iterator[Path]:
+    """Somebody's own CSV file; what `dml dataset new orders_of_tests` makes of it is gone afterwards."""
+    lines, chance = ["order id,Ship.Country,amount,paid late"], random.Random(3)  # noqa: S311
+    for i in range(800):
+        amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
+        late = (amount > 300 or country == "Chile") != (chance.random() < 0.15)
+        lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
+    file = tmp_path / "orders.csv"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    yield file
+    shutil.rmtree(datasets.HOME / "orders_of_tests", ignore_errors=True)
+
+
+# The last one: the next deployment takes the dataset away again, with new code and so new policies.
+def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], orders: Path
+) -> None:
+    name = "orders_of_tests"
+    for command in (
+        ["dataset", "new", name, str(orders), "--label", "paid late"],
+        ["dataset", "check", name],
+        ["run", name, "--local", "--json"],
+    ):
+        code, out, err = dml(capsys, *command)
+        assert code == 0, err
+    told = json.loads(out)
+    assert told["rows"]["out"] == told["rows"]["predicted"] == 800
+    assert told["metrics"]["test"]["accuracy"] > 0.75 > told["metrics"]["baseline"]["accuracy"]
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
+    assert pointer is not None
+    assert pointer["run_id"] == told["run_id"]
     code, out, _ = dml(capsys, "status", "--local")
     assert code == 0
     assert before["current"]["run_id"] in out

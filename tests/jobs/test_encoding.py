@@ -121,6 +121,23 @@ def test_the_sample_should_be_the_same_rows_whatever_the_partitions(
     assert np.abs(one - whole).max() < 0.06 * 99_991
 
 
+def test_a_partition_with_few_rows_should_be_sampled_no_more_than_others(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The large partition keeps every other row at most, so the few rows of the other one must not all count either.
+    monkeypatch.setattr(encoding, "SAMPLE_ROWS", 1000)
+    rows = spark.range(1500).selectExpr("id", "double(id % 7) AS x", "'red' AS colour", "int(id % 2) AS late")
+    few = spark.range(1500, 1600).selectExpr("id", "double(id) AS x", "'red' AS colour", "int(id % 2) AS late")
+    apart, together = rows.coalesce(1).union(few.coalesce(1)), rows.union(few).repartition(1)
+    found = []
+    for frame in (apart, together):
+        survey = encoding.Survey(frame, points.settings(), {})
+        found.append(survey.learn(survey.parts()).thresholds[0].tolist())
+        survey.unpersist()
+    assert apart.rdd.getNumPartitions() == 2
+    assert found[0] == found[1]
+
+
 def test_a_part_should_be_learned_from_alone_and_parts_add_up(spark: SparkSession) -> None:
     rows = [(i, float(i), f"c{i % 5}", int(i % 7 > 3)) for i in range(300)]
     frame = spark.createDataFrame(rows, "id int, x double, colour string, late int")
