@@ -265,6 +265,9 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
         process.kill()
         cloud.up()
     assert published(platform) == before
+    code, out, _ = dml(capsys, "status", "--local")
+    assert code == 0
+    assert before["current"]["run_id"] in out
 
 
 @pytest.fixture
@@ -299,9 +302,6 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
     assert pointer is not None
     assert pointer["run_id"] == told["run_id"]
-    code, out, _ = dml(capsys, "status", "--local")
-    assert code == 0
-    assert before["current"]["run_id"] in out
 
 
 def parquet(platform: Platform, location: str, folder: Path) -> pd.DataFrame:
