@@ -140,7 +140,7 @@ def run(unit: Unit, now: str, results: dict[str, Any]) -> None:
         log=BENCH / "logs" / f"{name}.log",
         environment=environment(
             1 if unit.contender == "ours_one_core" else CORES,
-            our_java=unit.contender in OUR_JAVA or unit.kind != "train",
+            our_java=unit.contender in OUR_JAVA,
         ),
         cwd=HOME,
     )

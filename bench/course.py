@@ -78,7 +78,7 @@ def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
 
 def ours(rows: DataFrame, settings: Settings) -> dict[str, Any]:
     trained = train.fit_and_score(rows, settings)
-    trained.scored.unpersist()
+    trained.unpersist()
     return {**trained.test, "nodes": len(trained.tree["nodes"])}
 
 

@@ -11,7 +11,7 @@ from pyspark.sql import Column, SparkSession
 
 from datasets import load_dataset
 from jobs import metrics, prepare, train
-from jobs.session import Clock, spark_session
+from jobs.session import Clock, load_pandas, spark_session
 from jobs.settings import Settings
 
 DATASET = "nyc_flights"
@@ -41,6 +41,7 @@ def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str,
     """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
     own = settings(depth)
     clock = Clock()
+    load_pandas()
     spark = session("train")
     clock.lap("session")
     names = [*own["keys"], own["label"]["column"], *own["features"]["numbers"], *own["features"]["categories"]]

@@ -22,6 +22,7 @@ from rich.text import Text
 from datasets import dataset_names
 from dml.errors import UserError
 from dml.platform import Platform
+from dml.run import FIGURES as SHOWN
 from stacks.outputs import Output
 
 Document = dict[str, Any]
@@ -32,26 +33,16 @@ READERS = 8
 TOP_FEATURES = 8
 UNKNOWN = "\N{EN DASH}"
 
-# Titles and keys of a task's figures in metrics.json. The main metric is shown first, beside the second one here.
-FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
-    "binary": (
-        ("log loss", "log_loss"),
-        ("AUC", "auc"),
-        ("PR-AUC", "pr_auc"),
-        ("Brier", "brier"),
-        ("accuracy", "accuracy"),
-    ),
-    "multiclass": (
-        ("log loss", "log_loss"),
-        ("AUC", "auc"),
-        ("Brier", "brier"),
-        ("accuracy", "accuracy"),
-        ("macro F1", "macro_f1"),
-    ),
-    "regression": (("RMSE", "rmse"), ("R²", "r2"), ("MAE", "mae"), ("bias", "bias")),
+# A task's figures as `dml models` lists them: the main metric, and what is shown beside it, first.
+ORDER = {
+    "binary": ("log_loss", "auc", "pr_auc", "brier", "accuracy"),
+    "multiclass": ("log_loss", "auc", "brier", "accuracy", "macro_f1"),
+    "regression": ("rmse", "r2", "mae", "bias"),
 }
-HIGHER_IS_BETTER = frozenset({"auc", "pr_auc", "accuracy", "macro_f1", "r2"})
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
+_EVERY = {figure.key: figure for figures in SHOWN.values() for figure in figures}
+FIGURES = {task: tuple((_EVERY[key].title, key) for key in keys) for task, keys in ORDER.items()}
+HIGHER_IS_BETTER = frozenset(key for key, figure in _EVERY.items() if figure.perfect == 1)
+LOWER_IS_BETTER = frozenset(key for key, figure in _EVERY.items() if figure.perfect == 0)
 LOST_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 

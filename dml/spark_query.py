@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from dml.errors import UserError
-from dml.local.spark import failure_reason, package
+from dml.local.spark import JAVA_OPTIONS, failure_reason, package
 
 
 def run_queries(sampled: Mapping[str, tuple[Dataset, Mapping[str, Path]]], folder: Path) -> dict[str, str]:
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": (folder / "warehouse").as_uri(),
         "spark.log.level": "ERROR",
-        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
     }
     builder = SparkSession.builder
     for key, value in settings.items():

@@ -70,6 +70,11 @@ class Learned(NamedTuple):
     thresholds: List[Array]
     point: Optional[FixedPoint]
 
+    @property
+    def bins(self) -> List[int]:
+        """How many each feature has."""
+        return [len(between) + 1 for between in self.thresholds]
+
 
 def classes_of(settings: Settings) -> int:
     """How many classes the label has; 0 for a regression."""
@@ -85,17 +90,17 @@ def label_column(settings: Settings) -> Column:
     return label.cast("double" if settings["task"] == "regression" else "int")
 
 
-def require_variety(found: Labels, settings: Settings, where: str) -> Labels:
+def require_variety(found: Labels, settings: Settings, where: str) -> None:
     """Raises JobError if a side has no rows or one label only: nothing can be learned or measured there."""
     label, look = settings["label"]["column"], f"Look at how datasets/{settings['name']}/prepare.sql makes it."
     if found.rows == 0:
         raise JobError(f"There are no rows on {where}: too few for a split. {look}")
     if settings["task"] == "regression":
         if found.low < found.high:
-            return found
+            return
         raise JobError(f"The label {label} is {found.low:g} in all {found.rows:,} rows on {where}. {look}")
     if sum(count > 0 for count in found.counts) > 1:
-        return found
+        return
     if settings["task"] == "binary":
         told = f"{found.counts[1]:,} of {found.rows:,} rows are positive ({settings['label']['positive']})"
     else:
@@ -160,12 +165,10 @@ class Survey:
                     "which makes it a key rather than a category: leave it out, or group its values in prepare.sql."
                 )
         if self.classes:
+            counts: Dict[int, List[int]] = {}
             for cell in self._cells.get(EVERY_ROW, []):
-                known = self._labels.setdefault(
-                    cell["part"], Labels(0, [0] * self.classes, 0, self.classes - 1, 0.0, 0.0)
-                )
-                known.counts[cell["class"]] += cell["rows"]
-                self._labels[cell["part"]] = known._replace(rows=known.rows + cell["rows"])
+                counts.setdefault(cell["part"], [0] * self.classes)[cell["class"]] = cell["rows"]
+            self._labels = {part: _counted(of_class) for part, of_class in counts.items()}
 
     def unpersist(self) -> None:
         self._found.unpersist()
@@ -244,11 +247,14 @@ def _label_moments(rows: DataFrame) -> Dict[int, Labels]:
     return {row[0]: Labels(row[1], [], *(float(value) for value in row[2:])) for row in told}
 
 
+def _counted(counts: List[int]) -> Labels:
+    return Labels(sum(counts), counts, 0, len(counts) - 1, 0.0, 0.0)
+
+
 def _together(labels: Sequence[Labels], classes: int) -> Labels:
-    rows = sum(label.rows for label in labels)
     if classes:
-        counts = [sum(of_class) for of_class in zip(*[label.counts for label in labels])] or [0] * classes  # noqa: B905
-        return Labels(rows, counts, 0, classes - 1, 0.0, 0.0)
+        return _counted([sum(label.counts[k] for label in labels) for k in range(classes)])
+    rows = sum(label.rows for label in labels)
     if not rows:
         return Labels(0, [], 0.0, 0.0, 0.0, 0.0)
     mean = sum(label.rows * label.mean for label in labels) / rows
@@ -386,8 +392,8 @@ class _Sample:
     def by_rank(self) -> Iterator[Tuple[int, Array]]:
         lowest = self.hashes & -self.hashes  # the lowest bit that is set; of a hash of 0 none is
         ranks = np.where(lowest > 0, np.log2(np.maximum(lowest, 1)).astype(np.int64), MAX_RANK)
-        for rank in np.unique(np.minimum(ranks, MAX_RANK)):
-            yield int(rank), self.values[:, np.minimum(ranks, MAX_RANK) == rank]
+        for rank in np.unique(ranks):
+            yield int(rank), self.values[:, ranks == rank]
 
 
 def _compact(batch: pa.RecordBatch, first: int) -> pa.RecordBatch:
@@ -438,8 +444,7 @@ class _Coding:
 
     def __init__(self, learned: Learned, classes: int) -> None:
         self.features, self.thresholds, self.point = learned
-        widest = max((len(between) for between in self.thresholds), default=0) + 1
-        self.dtype = np.uint8 if widest <= 256 else np.uint16
+        self.dtype = np.uint8 if max(learned.bins, default=1) <= 256 else np.uint16
         self.label_dtype = np.uint8 if classes else np.int64
 
     def __call__(self, packed: Iterable[Any]) -> Iterator[Block]:

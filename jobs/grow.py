@@ -252,8 +252,7 @@ def _leaves(tree: str, key: Tuple[int, int], block: Block, route: Route) -> Arra
 
 def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, wanted: Sequence[int], rules: Rules) -> List[Split]:
     """The best split of each wanted node, by all tasks together."""
-    slot = np.full(len(route.feature), len(wanted), dtype=np.int32)
-    slot[list(wanted)] = np.arange(len(wanted))
+    slot = _slots(len(route.feature), wanted)
     shared = blocks.context.broadcast((route, slot))
 
     def count(partition: int, part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
@@ -274,6 +273,13 @@ def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, wanted: Sequence
     found = dict(blocks.mapPartitionsWithIndex(count).reduceByKey(np.add).map(best).collect())
     shared.unpersist()
     return _of_features(found)
+
+
+def _slots(nodes: int, wanted: Sequence[int]) -> Array:
+    """By node its place in `wanted`; that of the others is one after the last."""
+    slots = np.full(nodes, len(wanted), dtype=np.int32)
+    slots[list(wanted)] = np.arange(len(wanted))
+    return slots
 
 
 def _of_features(found: Dict[int, Tuple[Array, Array, Array]]) -> List[Split]:
@@ -344,16 +350,12 @@ def _grow_here(roots: Sequence[Node], block: Block, at: Array, rules: Rules) -> 
     nodes = [root._replace(id=i) for i, root in enumerate(roots)]
     waiting = list(range(len(roots)))
     while able := [i for i in waiting if rules.may_split(nodes[i])]:
-        slot = np.full(len(nodes), len(nodes), dtype=np.int32)
-        slot[able] = able
-        kept = np.flatnonzero(slot[at] < len(nodes))
+        kept = np.flatnonzero(_slots(len(nodes), able)[at] < len(able))
         if len(kept) < 0.8 * len(at):
             block, at = Block(block.codes[:, kept], block.label[kept]), at[kept]
         waiting = []
         for some in rules.in_turns(able):
-            slot = np.full(len(nodes), len(some), dtype=np.int32)
-            slot[list(some)] = np.arange(len(some))
-            counted = _histograms(block, slot[at], len(some), rules.bins, rules.classes)
+            counted = _histograms(block, _slots(len(nodes), some)[at], len(some), rules.bins, rules.classes)
             found = {feature: _choose(counts, rules.classes, rules.min_leaf) for feature, counts in counted}
             waiting += rules.split(nodes, some, _of_features(found))
         at = Route.of(nodes).down(block.codes, at)

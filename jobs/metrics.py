@@ -86,21 +86,21 @@ def outcomes(scored: DataFrame, task: str, label: Column, keys: Sequence[str], c
     for row in counted:
         width = 2 if task == "binary" else len(row[says])
         leaves.setdefault(row[LEAF], (row[says], np.zeros(width)))[1][row["y"]] += row["rows"]
-    if task == "binary":
-        return tally([(says, counts) for says, counts in leaves.values()])
-    ordered = [leaves[leaf] for leaf in sorted(leaves)]
-    return Table(np.array([says for says, _ in ordered]), np.array([counts for _, counts in ordered]))
+    return _of_answers([leaves[leaf] for leaf in sorted(leaves)], says)
 
 
 def of_leaves(nodes: Sequence[Dict[str, Any]], counts: Floats) -> Any:
     """The Tally or Table of a classification. `nodes` as in tree.json; `counts`: rows by node's id and class."""
     reached = [node for node in sorted(nodes, key=lambda node: node["id"]) if counts[node["id"]].any()]
-    if reached and PROBABILITY in reached[0]:
-        return tally([(node[PROBABILITY], counts[node["id"]]) for node in reached])
-    return Table(
-        np.array([node[PROBABILITIES] for node in reached]),
-        np.array([counts[node["id"]] for node in reached], dtype=np.float64),
-    )
+    says = PROBABILITY if PROBABILITY in nodes[0] else PROBABILITIES
+    return _of_answers([(node[says], counts[node["id"]]) for node in reached], says)
+
+
+def _of_answers(answers: Sequence[Tuple[Any, Any]], says: str) -> Any:
+    """A Tally of (PROBABILITY, counts), a Table of (PROBABILITIES, counts)."""
+    if says == PROBABILITY:
+        return tally(answers)
+    return Table(np.array([says for says, _ in answers]), np.array([counts for _, counts in answers], dtype=np.float64))
 
 
 def tally(leaves: Sequence[Tuple[float, Any]]) -> Tally:

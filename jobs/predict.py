@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from jobs import catalog, registry, split, storage
 from jobs.errors import JobError
 from jobs.metrics import THRESHOLD
-from jobs.session import Clock, size_batches, spark_session
+from jobs.session import Clock, load_pandas, size_batches, spark_session
 from jobs.settings import Settings, file_of, load
 from jobs.tree import PREDICTION, PROBABILITIES, PROBABILITY
 
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     clock = Clock()
+    load_pandas()
     args, _ = build_parser().parse_known_args(argv)
     settings = load(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))

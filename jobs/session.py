@@ -12,8 +12,6 @@ CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
 
 def spark_session(job: str, dataset: str) -> SparkSession:
     """The session of this process, made if there is none."""
-    # `mapInArrow` will ask pandas for its version; loading it takes no longer while Java starts.
-    threading.Thread(target=importlib.import_module, args=("pandas",), name="load pandas").start()
     return (
         SparkSession.builder.appName(f"dml {job} {dataset}")
         # Dates, timestamps and the split by key hash mean the same wherever the job runs.
@@ -24,6 +22,11 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
         .getOrCreate()
     )
+
+
+def load_pandas() -> None:
+    """Begins to load pandas, whose version `mapInArrow` asks for: while Java starts, that takes no time of its own."""
+    threading.Thread(target=importlib.import_module, args=("pandas",), name="load pandas").start()
 
 
 def size_batches(spark: SparkSession, columns: int) -> None:

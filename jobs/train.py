@@ -28,7 +28,7 @@ from jobs import (
     tune,
 )
 from jobs.errors import JobError
-from jobs.session import Clock, spark_session
+from jobs.session import Clock, load_pandas, spark_session
 from jobs.settings import Settings, file_of, load
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     clock = Clock()
+    load_pandas()
     args, _ = build_parser().parse_known_args(argv)
     settings = load(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
@@ -72,13 +73,14 @@ class Trained(NamedTuple):
     """A tree, and how it does on rows that it has not seen.
 
     `tree` is as in tree.json, but for the run. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the
-    test rows with what the tree says of them, made when somebody asks, and then kept in memory or on disk.
+    test rows with what the tree says of them, kept in memory or on disk; only for what needs single rows, which is a
+    regression, and slices.
     """
 
     tree: tree.Told
     totals: grow.Array
     labels: Dict[str, encoding.Labels]
-    scored: DataFrame
+    scored: Optional[DataFrame]
     found: Any
     tuning: Optional[Dict[str, Any]]
 
@@ -91,6 +93,10 @@ class Trained(NamedTuple):
         """What is known without a tree: the training side's counts by class, or its mean."""
         label = self.labels[split.TRAIN]
         return label.counts or label.mean
+
+    def unpersist(self) -> None:
+        if self.scored is not None:
+            self.scored.unpersist()
 
     @property
     def test(self) -> Dict[str, Any]:
@@ -155,7 +161,7 @@ def train(
             raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
-        trained.scored.unpersist()
+        trained.unpersist()
         clock.lap("score")
 
     tree.save_as_mllib(spark, told, trained.totals, encoding.classes_of(settings), f"{home}/model")
@@ -262,8 +268,7 @@ def _fit_and_score(
         clock.lap("tune")
     learned = survey.learn(train)
     blocks = survey.code(train, learned).persist(encoding.KEPT)
-    bins = [len(between) + 1 for between in learned.thresholds]
-    nodes = grow.grow(blocks, bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
+    nodes = grow.grow(blocks, learned.bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
     totals = grow.node_totals(blocks, nodes, classes)
     clock.lap("fit")
     blocks.unpersist()
@@ -279,12 +284,15 @@ def _fit_and_score(
         "features": learned.features,
         "nodes": tree.describe(nodes, learned, classes, totals, training["smoothing"]),
     }
-    kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
-    scored = tree.score(test_rows, told, [F.col(name) for name in kept]).persist()
+    scored = None
+    if not classes or settings["slices"]:
+        kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
+        scored = tree.score(test_rows, told, [F.col(name) for name in kept]).persist()
     if classes:
         counts = grow.leaf_counts(survey.code(test, learned), nodes, classes)
         found = metrics.of_leaves(told["nodes"], counts)
     else:
+        assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
     return Trained(told, totals, labels, scored, found, tuning)
@@ -310,7 +318,7 @@ def out_of_time(
     trained = _fit_and_score(
         own, own.parts(later=False), own.parts(later=True), rows.where(later[LATER]), as_trained, Clock()
     )
-    trained.scored.unpersist()
+    trained.unpersist()
     if survey is None:
         own.unpersist()
     when = F.col(settings["time"]["column"])
@@ -373,7 +381,9 @@ def metrics_report(
         "out_of_time": later,
         "current": {"run_id": current.run_id, **current.metrics} if current and current.metrics else None,
         "interval": metrics.interval(found, task, settings["training"]["seed"]),
-        "slices": metrics.slices(
+        "slices": {}
+        if trained.scored is None
+        else metrics.slices(
             trained.scored, task, label, settings["slices"], average[1] if task == "binary" else average
         ),
         "importances": tree.importances(nodes, trained.tree["features"]),
@@ -393,6 +403,7 @@ def metrics_report(
     elif task == "multiclass":
         told["calibration"] = metrics.calibration(metrics.confidence(found))
     else:
+        assert trained.scored is not None  # noqa: S101  # a regression has them
         told["calibration"] = metrics.value_calibration(trained.scored, label)
     return told
 

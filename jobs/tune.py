@@ -25,10 +25,9 @@ def choose(survey: encoding.Survey, fit_on: Sequence[int], held_out: Sequence[in
     encoding.require_variety(held, settings, "the validation part of the training side")
     learned = survey.learn(fit_on)
     blocks, validation = (survey.code(parts, learned).persist(encoding.KEPT) for parts in (fit_on, held_out))
-    bins = [len(between) + 1 for between in learned.thresholds]
     tried: List[Dict[str, Any]] = []
     for min_leaf in sorted(set(tuning["min_leaves"])):
-        nodes = grow.grow(blocks, bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)
+        nodes = grow.grow(blocks, learned.bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)
         seen = grow.node_totals(blocks, nodes, classes)
         unseen = grow.summed_up(nodes, grow.leaf_counts(validation, nodes, classes))
         says = grow.smoothed(nodes, seen, classes, settings["training"]["smoothing"])

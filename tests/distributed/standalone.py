@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE, SparkProcess, end_session, package, session_members
+from dml.local.spark import JAVA_OPTIONS, SparkProcess, end_session, package, session_members
 from tests.embedded import free_port
 
 WORKERS = 2
 EXECUTOR = b"org.apache.spark.executor.CoarseGrainedExecutorBackend"
-JAVA_OPTIONS = f"-XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"
 
 
 class Submitted(SparkProcess):

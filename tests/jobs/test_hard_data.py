@@ -21,7 +21,7 @@ def fitted(
     settings["training"] = {**settings["training"], **training}  # type: ignore[typeddict-item]
     sided = frame.withColumn(split.SIDE, F.when(F.col("id") % 5 == 0, split.TEST).otherwise(split.TRAIN))
     trained = train.fit_and_score(sided, settings)
-    trained.scored.unpersist()
+    trained.unpersist()
     return trained
 
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from jobs import encoding, metrics, train
+from jobs import encoding, metrics, train, tree
 from jobs.settings import Settings
 from tests.jobs import points
 
@@ -41,7 +42,8 @@ def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
         f"{label} AS late",
     )
     trained = train.fit_and_score(rows, settings)
-    scored = metrics.outcomes(trained.scored, settings["task"], encoding.label_column(settings), ["id"], 0)
+    test = tree.score(rows.where("side = 'test'"), trained.tree, [F.col("id"), F.col("late")])
+    scored = metrics.outcomes(test, settings["task"], encoding.label_column(settings), ["id"], 0)
     assert metrics.evaluate(scored) == trained.test
     assert trained.test["rows"] == 300
 

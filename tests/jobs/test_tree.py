@@ -43,7 +43,7 @@ def grown(
     survey = encoding.Survey(frame, settings, {})
     learned = survey.learn(survey.parts())
     blocks = survey.code(survey.parts(), learned)
-    nodes = grow.grow(blocks, [len(t) + 1 for t in learned.thresholds], classes, depth=depth, min_leaf=1)
+    nodes = grow.grow(blocks, learned.bins, classes, depth=depth, min_leaf=1)
     totals = grow.node_totals(blocks, nodes, classes)
     survey.unpersist()
     told = {"task": settings["task"], "classes": settings["label"]["classes"], "features": learned.features}

@@ -52,7 +52,7 @@ def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(spark: S
         alone = make()
         alone["training"] = {**alone["training"], "depth": one["depth"], "min_leaf": one["min_leaf"]}
         trained = train.fit_and_score(sided, alone)
-        trained.scored.unpersist()
+        trained.unpersist()
         assert one[told["metric"]] == pytest.approx(trained.test[told["metric"]], rel=1e-6)
 
 
