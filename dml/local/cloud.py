@@ -254,7 +254,8 @@ def _is_gone(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return not state.strip() or state.startswith("Z")
+    # "l": the first thread has ended, others have not, and they still hold the port.
+    return not state.strip() or (state.startswith("Z") and "l" not in state)
 
 
 def _listens(port: int) -> bool:
