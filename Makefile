@@ -1,7 +1,7 @@
 # The only commands a newcomer needs. Each sets up what it stands on first: Python 3.11 and make are all a machine must have.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-WHEELS := .dml/wheels/aarch64
+WHEELS := .dml/wheels
 BENCH := .dml/bench/venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -47,11 +47,15 @@ node_modules/.installed: package.json package-lock.json $(BIN)/.installed
 	@npm ci --loglevel=error
 	@touch $@
 
-# What the cluster's Python needs beyond Spark, for its CPU (Graviton): shipped as an S3 asset, because private subnets need no package index.
+# What the cluster's Python needs beyond Spark, for both processors that environments/ may choose: shipped as an S3 asset,
+# because private subnets need no package index.
 $(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed
 	@echo "Fetching the cluster's Python packages"
-	@rm -rf $(WHEELS) && $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps -r $< \
-	  --platform manylinux2014_aarch64 --python-version 3.11 --only-binary=:all: -d $(WHEELS)
+	@rm -rf $(WHEELS)
+	@for architecture in aarch64 x86_64; do \
+	  $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps -r $< \
+	    --platform manylinux2014_$$architecture --python-version 3.11 --only-binary=:all: -d $(WHEELS)/$$architecture || exit 1; \
+	done
 	@touch $@
 
 clean:  ## everything that setup and runs made, the embedded cloud's data included

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
 
 from datasets import Dataset, DatasetError, dataset_names, load_dataset
 from notebooks.zpln import NoteError
@@ -18,20 +19,30 @@ from stacks.settings import Environment, SettingsError, load_environment, tags
 
 def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[cdk.Stack]:
     name = f"dml-{env.name}"
-    network = NetworkStack(app, f"{name}-network", environment=env)
     data = DataStack(app, f"{name}-data", environment=env, datasets=datasets)
-    observability = ObservabilityStack(app, f"{name}-observability", environment=env)
+    observability = ObservabilityStack(app, f"{name}-observability", environment=env, datasets=datasets, data=data)
+    network = NetworkStack(app, f"{name}-network", environment=env, data=data)
     etl = EtlStack(app, f"{name}-etl", environment=env, datasets=datasets, data=data)
-    cluster = ClusterStack(app, f"{name}-cluster", environment=env, datasets=datasets, network=network, data=data)
+    cluster = ClusterStack(
+        app,
+        f"{name}-cluster",
+        environment=env,
+        datasets=datasets,
+        network=network,
+        data=data,
+        observability=observability,
+    )
     made = Made(data=data, etl=etl, cluster=cluster, observability=observability)
     pipeline = PipelineStack(app, f"{name}-pipeline", environment=env, datasets=datasets, made=made)
     for key, value in tags(env).items():
         cdk.Tags.of(app).add(key, value)
-    return [network, data, observability, etl, cluster, pipeline]
+    return [data, observability, network, etl, cluster, pipeline]
 
 
 if __name__ == "__main__":
     app = cdk.App()
+    if app.node.try_get_context("nag"):  # make lint
+        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     try:
         build(app, load_environment(app.node.try_get_context("env") or "dev"), [*map(load_dataset, dataset_names())])
     except (SettingsError, DatasetError, CodeError, NoteError) as error:

@@ -21,8 +21,8 @@ from stacks.settings import Environment, database_name
 
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "cluster" / "requirements.txt"
-WHEELS = ROOT / ".dml" / "wheels" / "aarch64"
-PLATFORM = "manylinux2014_aarch64"  # Graviton; stacks/settings.py allows no other instance type
+WHEELS = ROOT / ".dml" / "wheels"
+ARCHITECTURES = {"graviton": "aarch64", "x86": "x86_64"}
 
 
 class CodeError(Exception):
@@ -54,14 +54,19 @@ def write_library(folder: Path, datasets: Sequence[Dataset]) -> None:
         (home / "prepare.sql").write_text(dataset.prepare_sql, encoding="utf-8")
 
 
-def wheels(scope: Construct) -> assets.Asset:
-    """The cluster's Python packages with their lock. Raises CodeError if `make setup` has not fetched all of them."""
-    check_wheels(WHEELS)
+def wheels(scope: Construct, processor: str) -> assets.Asset:
+    """The cluster's Python packages for its processor, with their lock.
+
+    Raises CodeError if `make setup` has not fetched all of them.
+    """
+    architecture = ARCHITECTURES[processor]
+    fetched = WHEELS / architecture
+    check_wheels(fetched)
     with TemporaryDirectory() as folder:
-        for wheel in WHEELS.glob("*.whl"):
+        for wheel in fetched.glob("*.whl"):
             shutil.copy(wheel, folder)
         shutil.copy(LOCK, folder)
-        Path(folder, "platform").write_text(f"{PLATFORM}\n", encoding="utf-8")
+        Path(folder, "platform").write_text(f"manylinux2014_{architecture}\n", encoding="utf-8")
         return assets.Asset(scope, "Wheels", path=folder)
 
 

@@ -1,48 +1,100 @@
-"""Where data are kept, made at synth time: the five buckets, and a Glue database for each dataset."""
+"""Where data are kept, made at synth time: the five buckets, a Glue database for each dataset, and their key."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from datasets import Dataset
+from stacks.findings import accept, export
 from stacks.outputs import Output, database_output, pascal
 from stacks.settings import Environment, database_name
 
+POINTER = "CURRENT.json"  # which model is current: models/{dataset}/CURRENT.json
+
 
 class DataStack(cdk.Stack):
-    """Raw files in, lake (features, predictions), models (the registry), workspace (Zeppelin's notes), logs (EMR's)."""
+    """Raw files in, lake (features, predictions), models (the registry), workspace (Zeppelin's notes), logs.
+
+    `key` is the customer's KMS key, if the environment has one: for all of these but the logs bucket.
+    """
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset]) -> None:
         super().__init__(scope, id, termination_protection=environment.keep_data)
-        logs_expire = s3.LifecycleRule(id="expire-logs", expiration=cdk.Duration.days(environment.logs.keep_days))
+        self.key = customer_key(self, environment) if environment.encryption.customer_key else None
+        self.logs = self._logs(environment)
         self.raw = self._bucket(Output.RAW_BUCKET, environment)
         self.lake = self._bucket(Output.LAKE_BUCKET, environment)
         self.models = self._bucket(Output.MODELS_BUCKET, environment)
         self.workspace = self._bucket(Output.WORKSPACE_BUCKET, environment)
-        self.logs = self._bucket(Output.LOGS_BUCKET, environment, logs_expire, versioned=False)
+        self._guard_pointers()
+        for bucket in self.buckets:
+            export(self, bucket.bucket_arn)
         self.databases = {dataset.name: self._database(dataset, environment) for dataset in datasets}
 
-    def _bucket(
-        self, output: Output, environment: Environment, *rules: s3.LifecycleRule, versioned: bool = True
-    ) -> s3.Bucket:
-        bucket = s3.Bucket(
+    @property
+    def buckets(self) -> list[s3.Bucket]:
+        """All five."""
+        return [self.raw, self.lake, self.models, self.workspace, self.logs]
+
+    def _logs(self, environment: Environment) -> s3.Bucket:
+        """Logs of EMR (emr/), of the other buckets (s3/) and of the network (vpc/).
+
+        S3 and the network's flow logs deliver to buckets with S3's own encryption without further ado; EMR's logs are
+        encrypted with the customer's key before they get here (stacks/cluster.py).
+        """
+        expire = s3.LifecycleRule(id="expire-logs", expiration=cdk.Duration.days(environment.logs.keep_days))
+        bucket = _bucket(
             self,
-            output.removesuffix("Bucket"),
+            "Logs",
+            environment,
             encryption=s3.BucketEncryption.S3_MANAGED,
-            enforce_ssl=True,
-            minimum_tls_version=1.2,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            versioned=versioned,
-            lifecycle_rules=[*_housekeeping(versioned), *rules],
-            removal_policy=_removal(environment),
-            auto_delete_objects=not environment.keep_data,
+            lifecycle_rules=[_unfinished_uploads(), expire],
         )
-        cdk.CfnOutput(self, f"{output}Name", value=bucket.bucket_name).override_logical_id(output)
+        accept(
+            bucket, {"AwsSolutions-S1": "S3's access logs go into this bucket; logging itself, it would never rest."}
+        )
+        self._say_name(Output.LOGS_BUCKET, bucket)
         return bucket
+
+    def _bucket(self, output: Output, environment: Environment) -> s3.Bucket:
+        name = output.removesuffix("Bucket")
+        bucket = _bucket(
+            self,
+            name,
+            environment,
+            encryption=s3.BucketEncryption.KMS if self.key else s3.BucketEncryption.S3_MANAGED,
+            encryption_key=self.key,
+            bucket_key_enabled=True if self.key else None,  # one call of KMS for many objects
+            versioned=True,
+            lifecycle_rules=[_unfinished_uploads(), _old_versions()],
+            server_access_logs_bucket=self.logs,
+            server_access_logs_prefix=f"s3/{name.lower()}/",
+        )
+        self._say_name(output, bucket)
+        return bucket
+
+    def _say_name(self, output: Output, bucket: s3.Bucket) -> None:
+        cdk.CfnOutput(self, f"{output}Name", value=bucket.bucket_name).override_logical_id(output)
+
+    def _guard_pointers(self) -> None:
+        """Which model is current is only ever changed by somebody who says what it was (S3's conditional writes)."""
+        condition = {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
+        self.models.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="MoveCurrentModelOnlyKnowingTheFormer",
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[self.models.arn_for_objects(f"*/{POINTER}")],
+                conditions=condition,
+            )
+        )
 
     def _database(self, dataset: Dataset, environment: Environment) -> str:
         name = database_name(environment, dataset.name)
@@ -54,27 +106,106 @@ class DataStack(cdk.Stack):
                 name=name, description=f"{dataset.title} ({environment.name})"
             ),
         )
-        database.apply_removal_policy(_removal(environment))
+        database.apply_removal_policy(removal(environment))
         output = database_output(dataset.name)
         cdk.CfnOutput(self, f"{output}Name", value=database.ref).override_logical_id(output)
         return name
 
 
-def _housekeeping(versioned: bool) -> list[s3.LifecycleRule]:
-    """S3A, EMR's S3 client, leaves unfinished uploads behind; old versions are kept a month for undoing mistakes."""
-    rules = [
-        s3.LifecycleRule(id="abort-unfinished-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(7))
-    ]
-    if versioned:
-        rules.append(
-            s3.LifecycleRule(
-                id="expire-old-versions",
-                noncurrent_version_expiration=cdk.Duration.days(30),
-                expired_object_delete_marker=True,
-            )
+def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
+    """One key for the whole chain: who reads data with one permission and its key with another has one too many.
+
+    Roles of this account use it by their own policies. Services that act for nobody's role are named here: CloudWatch
+    Logs, and those that publish to the topic (without it, SNS drops their messages silently; KMS Developer Guide,
+    "Encrypt log data", SNS Developer Guide, "Manage Amazon SNS encryption keys").
+    """
+    key = kms.Key(
+        stack,
+        "Key",
+        alias=f"alias/dml-{environment.name}",
+        description=f"Encrypts what dml keeps in {environment.name}",
+        enable_key_rotation=True,
+        removal_policy=removal(environment),
+        pending_window=cdk.Duration.days(30 if environment.keep_data else 7),
+    )
+    groups = stack.format_arn(
+        service="logs", resource="log-group", resource_name="*", arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME
+    )
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="LogGroupsOfThisAccount",
+            principals=[iam.ServicePrincipal(f"logs.{stack.region}.{stack.url_suffix}")],
+            actions=[
+                "kms:Encrypt",
+                "kms:Decrypt",
+                "kms:ReEncryptFrom",
+                "kms:ReEncryptTo",
+                "kms:GenerateDataKey",
+                "kms:GenerateDataKeyWithoutPlaintext",
+                "kms:DescribeKey",
+            ],
+            resources=["*"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
         )
-    return rules
+    )
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="PublishersOfThisAccount",
+            principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("budgets", "cloudwatch", "events")],
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            resources=["*"],
+            conditions={"StringEquals": {"aws:SourceAccount": stack.account}},
+        )
+    )
+    return key
 
 
-def _removal(environment: Environment) -> cdk.RemovalPolicy:
+def use_key(
+    key: kms.IKey | None, *actions: str, sid: str = "UseKey", service: str | None = None
+) -> list[iam.PolicyStatement]:
+    """The right to do `actions` with the key, through one AWS service (such as s3) if named; none without a key."""
+    if key is None:
+        return []
+    via = {"StringEquals": {"kms:ViaService": f"{service}.{cdk.Aws.REGION}.amazonaws.com"}}
+    return [
+        iam.PolicyStatement(
+            sid=sid, actions=list(actions), resources=[key.key_arn], conditions=via if service else None
+        )
+    ]
+
+
+READ, WRITE = ("kms:Decrypt",), ("kms:Decrypt", "kms:GenerateDataKey")  # an upload in parts decrypts its own key
+
+
+def removal(environment: Environment) -> cdk.RemovalPolicy:
+    """What becomes of data and logs when their stack goes."""
     return cdk.RemovalPolicy.RETAIN if environment.keep_data else cdk.RemovalPolicy.DESTROY
+
+
+def _bucket(scope: Construct, id: str, environment: Environment, **own: Any) -> s3.Bucket:
+    """A private bucket, reached by TLS only; `own` is what not all have in common."""
+    return s3.Bucket(
+        scope,
+        id,
+        enforce_ssl=True,
+        minimum_tls_version=1.2,
+        block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+        object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+        removal_policy=removal(environment),
+        auto_delete_objects=not environment.keep_data,
+        **own,
+    )
+
+
+def _unfinished_uploads() -> s3.LifecycleRule:
+    """S3A, EMR's S3 client, leaves unfinished uploads behind."""
+    return s3.LifecycleRule(id="abort-unfinished-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(7))
+
+
+def _old_versions() -> s3.LifecycleRule:
+    """Kept a month, for undoing mistakes."""
+    return s3.LifecycleRule(
+        id="expire-old-versions",
+        noncurrent_version_expiration=cdk.Duration.days(30),
+        expired_object_delete_marker=True,
+    )

@@ -7,7 +7,7 @@ variables ($run_id, $cluster_id ...), never in inputs. Whatever fails sets $fail
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,11 @@ CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
 FAILED = "failed"
 
+# What a run tells CloudWatch, for the dashboard and the alarm on quarantined rows.
+NAMESPACE = "dml"
+ROWS = "RowsPrepared"
+QUARANTINED_SHARE = "QuarantinedShare"
+
 # Worth another try: the service was busy, not wrong. Anything else would only fail twice.
 BUSY = [
     "Glue.ConcurrentRunsExceededException",
@@ -36,6 +41,7 @@ BUSY = [
     "Glue.OperationTimeoutException",
     "Glue.ResourceNumberLimitExceededException",
     "Glue.ThrottlingException",
+    "CloudWatch.InternalServiceFaultException",
     "ElasticMapReduce.InternalServerErrorException",
     "ElasticMapReduce.InternalServerException",
     "ElasticMapReduce.ThrottlingException",
@@ -101,6 +107,7 @@ class Parts:
     region: str
     prepare_minutes: int
     step_minutes: int
+    figures: Sequence[str]  # which of the model's are sent to CloudWatch
 
 
 def definition(parts: Parts) -> dict[str, Any]:
@@ -211,8 +218,27 @@ def prepare(parts: Parts) -> dict[str, State]:
             "glue:startJobRun.sync",
             Arguments={"JobName": parts.prepare_job, "Arguments": {"--run-id": "{% $run_id %}"}},
             TimeoutSeconds=parts.prepare_minutes * 60 + 900,  # the job's own time-out, and what it waits for machines
+            Next="prepare: read the counts",
+        ),
+        "prepare: read the counts": task(
+            parts,
+            "aws-sdk:s3:getObject",
+            Arguments={
+                "Bucket": parts.lake_bucket,
+                "Key": f"{{% '{parts.dataset}/runs/' & $run_id & '/prepare.json' %}}",
+            },
+            TimeoutSeconds=60,
+            Assign={"counts": "{% $parse($states.result.Body) %}"},
+            Next="prepare: send the counts",
+        ),
+        "prepare: send the counts": send_figures(
+            parts,
+            {
+                ROWS: "$counts.rows_out",
+                QUARANTINED_SHARE: "$counts.quarantined / $max([1, $sum($counts.tables.*.rows)])",
+            },
             Next=CLUSTER,
-        )
+        ),
     }
 
 
@@ -362,7 +388,7 @@ def publish(parts: Parts) -> dict[str, State]:
     moved: State = {
         "TimeoutSeconds": 60,
         "Assign": {"published": True},
-        "Next": "predict: add the step",
+        "Next": "publish: send the figures",
     }
     return {
         "publish: read the metrics": task(
@@ -385,6 +411,9 @@ def publish(parts: Parts) -> dict[str, State]:
         ),
         "publish: replace the current model": task(
             parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfMatch": "{% $current %}"}, **moved
+        ),
+        "publish: send the figures": send_figures(
+            parts, {name: f"$metrics.{name}" for name in parts.figures}, Next="predict: add the step"
         ),
     }
 
@@ -542,6 +571,25 @@ def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **f
         },
         TimeoutSeconds=parts.step_minutes * 60,
         **fields,
+    )
+
+
+def send_figures(parts: Parts, figures: Mapping[str, str], *, Next: str) -> State:
+    """Send figures, as JSONata by name, to CloudWatch. A run doesn't fail for the dashboard's sake."""
+    dimensions = [{"Name": "Environment", "Value": parts.environment}, {"Name": "Dataset", "Value": parts.dataset}]
+    return task(
+        parts,
+        "aws-sdk:cloudwatch:putMetricData",
+        Arguments={
+            "Namespace": NAMESPACE,
+            "MetricData": [
+                {"MetricName": name, "Value": f"{{% {value} %}}", "Dimensions": dimensions}
+                for name, value in figures.items()
+            ],
+        },
+        TimeoutSeconds=60,
+        Catch=[{"ErrorEquals": ["States.ALL"], "Next": Next}],
+        Next=Next,
     )
 
 

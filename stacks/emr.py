@@ -1,12 +1,11 @@
-"""What a cluster is, said once at synth time and rendered twice: as a template and as createCluster's parameters."""
+"""What a cluster is, said once at synth time: createCluster's parameters, and from them the workbench's template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from aws_cdk import aws_emr as emr
-
 from stacks.network import EmrGroups
+from stacks.settings import Cluster
 
 RELEASE = "emr-7.13.0"  # Spark 3.5.6, Zeppelin 0.11.1, Python 3.11; one Spark with GLUE_VERSION in stacks/etl.py
 PYTHON = "/opt/dml/python/bin/python"  # made by cluster/bootstrap.sh on every node
@@ -29,32 +28,42 @@ class Configuration:
 
 @dataclass(frozen=True)
 class ClusterDefinition:
-    """A cluster of one primary node and managed core nodes, in one private subnet."""
+    """A cluster of one primary node, core nodes, and perhaps task nodes on spot, in private subnets of one VPC."""
 
     name: str
     applications: Sequence[str]
     configurations: Sequence[Configuration]
-    instance_type: str
-    minimum_nodes: int
-    maximum_nodes: int
-    volume_gib: int
+    nodes: Cluster
     idle_seconds: int
-    subnet_id: str
+    subnet_ids: Sequence[str]
     groups: EmrGroups
     service_role: str
     instance_profile: str
     log_uri: str
+    log_key: str | None
     bootstrap_script: str
     bootstrap_arguments: Sequence[str]
     tags: Mapping[str, str]
 
 
 def spark_configurations() -> list[Configuration]:
-    """Spark with the Glue catalog as its metastore and our Python on every node, for jobs and notes alike."""
+    """Spark with the Glue catalog as its metastore and our Python on every node, for jobs and notes alike.
+
+    Node labels: an application master on a spot machine would take its whole application along. With labels, masters
+    get a share of the labelled nodes only, so they may have all of it (EMR Management Guide, "Node labels").
+    """
     python = {"PYSPARK_PYTHON": PYTHON, "PYSPARK_DRIVER_PYTHON": PYTHON}
     return [
         Configuration("spark-hive-site", {"hive.metastore.client.factory.class": GLUE_METASTORE}),
         Configuration("spark-env", configurations=[Configuration("export", python)]),
+        Configuration(
+            "yarn-site",
+            {
+                "yarn.node-labels.enabled": "true",
+                "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND",
+            },
+        ),
+        Configuration("capacity-scheduler", {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}),
         Configuration(
             "spark-defaults",
             {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON, "spark.executorEnv.PYSPARK_PYTHON": PYTHON},
@@ -98,97 +107,15 @@ def with_zeppelin(
     )
 
 
-def template_properties(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
-    """The arguments of CfnCluster."""
-
-    def group(count: int) -> emr.CfnCluster.InstanceGroupConfigProperty:
-        volume = emr.CfnCluster.VolumeSpecificationProperty(size_in_gb=cluster.volume_gib, volume_type="gp3")
-        return emr.CfnCluster.InstanceGroupConfigProperty(
-            instance_count=count,
-            instance_type=cluster.instance_type,
-            market="ON_DEMAND",
-            ebs_configuration=emr.CfnCluster.EbsConfigurationProperty(
-                ebs_block_device_configs=[
-                    emr.CfnCluster.EbsBlockDeviceConfigProperty(volume_specification=volume, volumes_per_instance=1)
-                ]
-            ),
-        )
-
-    def configuration(given: Configuration) -> emr.CfnCluster.ConfigurationProperty:
-        return emr.CfnCluster.ConfigurationProperty(
-            classification=given.classification,
-            configuration_properties=dict(given.properties),
-            configurations=[configuration(nested) for nested in given.configurations] or None,
-        )
-
-    return {
-        "name": cluster.name,
-        "release_label": RELEASE,
-        "applications": [emr.CfnCluster.ApplicationProperty(name=name) for name in cluster.applications],
-        "configurations": [configuration(given) for given in cluster.configurations],
-        "instances": emr.CfnCluster.JobFlowInstancesConfigProperty(
-            master_instance_group=group(1),
-            core_instance_group=group(cluster.minimum_nodes),
-            ec2_subnet_id=cluster.subnet_id,
-            emr_managed_master_security_group=cluster.groups.primary,
-            emr_managed_slave_security_group=cluster.groups.core,
-            service_access_security_group=cluster.groups.service,
-            keep_job_flow_alive_when_no_steps=True,
-            termination_protected=False,
-        ),
-        "service_role": cluster.service_role,
-        "job_flow_role": cluster.instance_profile,
-        "security_configuration": security_configuration,
-        "log_uri": cluster.log_uri,
-        "bootstrap_actions": [
-            emr.CfnCluster.BootstrapActionConfigProperty(
-                name="dml",
-                script_bootstrap_action=emr.CfnCluster.ScriptBootstrapActionConfigProperty(
-                    path=cluster.bootstrap_script, args=list(cluster.bootstrap_arguments)
-                ),
-            )
-        ],
-        "managed_scaling_policy": emr.CfnCluster.ManagedScalingPolicyProperty(
-            compute_limits=emr.CfnCluster.ComputeLimitsProperty(
-                unit_type="Instances",
-                minimum_capacity_units=cluster.minimum_nodes,
-                maximum_capacity_units=cluster.maximum_nodes,
-            )
-        ),
-        "auto_termination_policy": emr.CfnCluster.AutoTerminationPolicyProperty(idle_timeout=cluster.idle_seconds),
-        "ebs_root_volume_size": ROOT_VOLUME_GIB,
-        "step_concurrency_level": 1,
-        "visible_to_all_users": True,
-    }
-
-
-def request_parameters(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
-    """The parameters of elasticmapreduce:createCluster, which are those of EMR's RunJobFlow."""
-
-    def group(role: str, count: int) -> dict[str, Any]:
-        volume = {"VolumeType": "gp3", "SizeInGB": cluster.volume_gib}
-        return {
-            "InstanceRole": role,
-            "InstanceCount": count,
-            "InstanceType": cluster.instance_type,
-            "Market": "ON_DEMAND",
-            "EbsConfiguration": {"EbsBlockDeviceConfigs": [{"VolumeSpecification": volume, "VolumesPerInstance": 1}]},
-        }
-
-    def configuration(given: Configuration) -> dict[str, Any]:
-        nested = [configuration(inner) for inner in given.configurations]
-        return {"Classification": given.classification, "Properties": dict(given.properties)} | (
-            {"Configurations": nested} if nested else {}
-        )
-
+def request(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
+    """EMR's RunJobFlow request, which is what elasticmapreduce:createCluster takes."""
     return {
         "Name": cluster.name,
         "ReleaseLabel": RELEASE,
         "Applications": [{"Name": name} for name in cluster.applications],
-        "Configurations": [configuration(given) for given in cluster.configurations],
+        "Configurations": [_configuration(given) for given in cluster.configurations],
         "Instances": {
-            "InstanceGroups": [group("MASTER", 1), group("CORE", cluster.minimum_nodes)],
-            "Ec2SubnetId": cluster.subnet_id,
+            **(_fleets(cluster) if cluster.nodes.layout == "fleets" else _groups(cluster)),
             "EmrManagedMasterSecurityGroup": cluster.groups.primary,
             "EmrManagedSlaveSecurityGroup": cluster.groups.core,
             "ServiceAccessSecurityGroup": cluster.groups.service,
@@ -199,22 +126,119 @@ def request_parameters(cluster: ClusterDefinition, *, security_configuration: st
         "JobFlowRole": cluster.instance_profile,
         "SecurityConfiguration": security_configuration,
         "LogUri": cluster.log_uri,
+        **({"LogEncryptionKmsKeyId": cluster.log_key} if cluster.log_key else {}),
         "BootstrapActions": [
             {
                 "Name": "dml",
                 "ScriptBootstrapAction": {"Path": cluster.bootstrap_script, "Args": list(cluster.bootstrap_arguments)},
             }
         ],
-        "ManagedScalingPolicy": {
-            "ComputeLimits": {
-                "UnitType": "Instances",
-                "MinimumCapacityUnits": cluster.minimum_nodes,
-                "MaximumCapacityUnits": cluster.maximum_nodes,
-            }
-        },
+        "ManagedScalingPolicy": {"ComputeLimits": _limits(cluster.nodes)},
         "AutoTerminationPolicy": {"IdleTimeout": cluster.idle_seconds},
         "EbsRootVolumeSize": ROOT_VOLUME_GIB,
         "StepConcurrencyLevel": 1,
         "VisibleToAllUsers": True,
-        "Tags": [{"Key": key, "Value": value} for key, value in cluster.tags.items()],
+        "Tags": [{"Key": key, "Value": value} for key, value in sorted(cluster.tags.items())],
     }
+
+
+def template_properties(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The properties of AWS::EMR::Cluster for a request: the same, but for a few names."""
+
+    def configuration(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "Classification": given["Classification"],
+            "ConfigurationProperties": given["Properties"],
+            **(
+                {"Configurations": [configuration(one) for one in nested]}
+                if (nested := given.get("Configurations"))
+                else {}
+            ),
+        }
+
+    instances = dict(request["Instances"])
+    for kind, role in (("InstanceGroup", "InstanceRole"), ("InstanceFleet", "InstanceFleetType")):
+        for member in instances.pop(f"{kind}s", []):
+            properties = {key: value for key, value in member.items() if key != role}
+            if member[role] == "TASK":
+                instances.setdefault(f"Task{kind}s", []).append(properties)
+            else:
+                instances[f"{member[role].capitalize()}{kind}"] = properties
+    configurations = [configuration(given) for given in request["Configurations"]]
+    return {**request, "Configurations": configurations, "Instances": instances}
+
+
+def _configuration(given: Configuration) -> dict[str, Any]:
+    nested = [_configuration(inner) for inner in given.configurations]
+    return {"Classification": given.classification, "Properties": dict(given.properties)} | (
+        {"Configurations": nested} if nested else {}
+    )
+
+
+def _groups(cluster: ClusterDefinition) -> dict[str, Any]:
+    (instance_type,) = cluster.nodes.instance_types
+
+    def group(role: str, count: int) -> dict[str, Any]:
+        return {
+            "InstanceRole": role,
+            "InstanceCount": count,
+            "InstanceType": instance_type,
+            "Market": "ON_DEMAND",
+            "EbsConfiguration": _volumes(cluster.nodes),
+        }
+
+    return {
+        "InstanceGroups": [group("MASTER", 1), group("CORE", cluster.nodes.minimum_nodes)],
+        "Ec2SubnetId": cluster.subnet_ids[0],
+    }
+
+
+def _fleets(cluster: ClusterDefinition) -> dict[str, Any]:
+    nodes = cluster.nodes
+
+    def fleet(role: str, target: str, launch: Mapping[str, Any], count: int) -> dict[str, Any]:
+        return {
+            "InstanceFleetType": role,
+            target: count,
+            "InstanceTypeConfigs": [
+                {"InstanceType": name, "Priority": priority, "EbsConfiguration": _volumes(nodes)}
+                for priority, name in enumerate(nodes.instance_types)
+            ],
+            "LaunchSpecifications": launch,
+        }
+
+    on_demand = {"OnDemandSpecification": {"AllocationStrategy": "prioritized"}}
+    spot = {
+        "SpotSpecification": {
+            "AllocationStrategy": nodes.spot_strategy,
+            "TimeoutAction": "SWITCH_TO_ON_DEMAND",
+            "TimeoutDurationMinutes": 10,
+        }
+    }
+    task = [fleet("TASK", "TargetSpotCapacity", spot, 1)] if nodes.spot_nodes else []  # managed scaling adds the others
+    return {
+        "InstanceFleets": [
+            fleet("MASTER", "TargetOnDemandCapacity", on_demand, 1),
+            fleet("CORE", "TargetOnDemandCapacity", on_demand, nodes.minimum_nodes),
+            *task,
+        ],
+        "Ec2SubnetIds": list(cluster.subnet_ids),
+    }
+
+
+def _volumes(nodes: Cluster) -> dict[str, Any]:
+    volume = {"VolumeType": "gp3", "SizeInGB": nodes.volume_gib}
+    return {"EbsBlockDeviceConfigs": [{"VolumeSpecification": volume, "VolumesPerInstance": 1}]}
+
+
+def _limits(nodes: Cluster) -> dict[str, Any]:
+    """What managed scaling may do. Nodes of one size count as one unit each; the primary node is never counted."""
+    limits = {
+        "UnitType": "InstanceFleetUnits" if nodes.layout == "fleets" else "Instances",
+        "MinimumCapacityUnits": nodes.minimum_nodes,
+        "MaximumCapacityUnits": nodes.maximum_nodes,
+    }
+    if nodes.spot_nodes:
+        steady = nodes.maximum_nodes - nodes.spot_nodes
+        limits |= {"MaximumOnDemandCapacityUnits": steady, "MaximumCoreCapacityUnits": steady}
+    return limits

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import aws_cdk as cdk
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
-from constructs import Construct
+from aws_cdk import aws_kms as kms
+from constructs import Construct, IConstruct
 
 from datasets import Dataset
 from stacks import code
-from stacks.data import DataStack
+from stacks.data import READ, WRITE, DataStack, use_key
+from stacks.findings import LOG_GROUPS, NO_RESOURCE, OBJECTS, TABLES, accept, accept_wildcards
 from stacks.outputs import crawler_output, pascal
 from stacks.settings import Environment
 
@@ -42,6 +44,7 @@ class EtlStack(cdk.Stack):
         self._data = data
         self._script = code.script(self, "prepare")
         self._library = code.library(self, datasets)
+        self._security = encrypt(self, environment, data.key) if data.key else None
         dialects = sorted({dialect for dataset in datasets for dialect in dialects_of(dataset)})
         classifiers = {dialect: csv_classifier(self, environment, dialect) for dialect in dialects}
         self.datasets = {
@@ -53,12 +56,17 @@ class EtlStack(cdk.Stack):
         }
 
     def _crawler(self, dataset: str, classifiers: list[str]) -> str:
+        rights = self._crawler_rights(dataset)
         role = iam.Role(
             self,
             f"{pascal(dataset)}CrawlerRole",
             description=f"Worn by the crawler of {dataset}",
             assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
-            inline_policies={"crawl": iam.PolicyDocument(statements=self._crawler_rights(dataset))},
+            inline_policies={"crawl": iam.PolicyDocument(statements=rights)},
+        )
+        logs = ["WriteLogs", "EncryptLogs"] if self._security else ["WriteLogs"]
+        accept_wildcards(
+            role, rights, {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **dict.fromkeys(logs, LOG_GROUPS)}
         )
         crawler = glue.CfnCrawler(
             self,
@@ -67,6 +75,7 @@ class EtlStack(cdk.Stack):
             role=role.role_arn,
             database_name=self._data.databases[dataset],
             classifiers=classifiers,
+            crawler_security_configuration=self._security,
             targets=glue.CfnCrawler.TargetsProperty(
                 s3_targets=[glue.CfnCrawler.S3TargetProperty(path=f"s3://{self._data.raw.bucket_name}/{dataset}/")]
             ),
@@ -84,6 +93,7 @@ class EtlStack(cdk.Stack):
                 }
             ),
         )
+        self._accept_own_encryption(crawler, "AwsSolutions-GL1")
         output = crawler_output(dataset)
         cdk.CfnOutput(self, f"{output}Name", value=crawler.ref).override_logical_id(output)
         return crawler.ref
@@ -104,16 +114,30 @@ class EtlStack(cdk.Stack):
                 ],
                 resources=catalog_arns(self, self._data.databases[dataset]),
             ),
-            log_statement(self, "/aws-glue/crawlers"),
+            *log_statements(self, "/aws-glue/crawlers", encrypted=bool(self._data.key)),
+            *use_key(self._data.key, *READ, service="s3"),
         ]
 
     def _prepare(self, dataset: str) -> str:
+        rights = self._prepare_rights(dataset)
         role = iam.Role(
             self,
             f"{pascal(dataset)}PrepareRole",
             description=f"Worn by the Glue job that prepares {dataset}",
             assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
-            inline_policies={"prepare": iam.PolicyDocument(statements=self._prepare_rights(dataset))},
+            inline_policies={"prepare": iam.PolicyDocument(statements=rights)},
+        )
+        logs = ["WriteLogs", "EncryptLogs"] if self._security else ["WriteLogs"]
+        accept_wildcards(
+            role,
+            rights,
+            {
+                "ReadRaw": OBJECTS,
+                "WriteLake": OBJECTS,
+                "PublishFeatures": TABLES,
+                "SendMetrics": NO_RESOURCE,
+                **dict.fromkeys(logs, LOG_GROUPS),
+            },
         )
         settings = self._environment.etl
         job = glue.CfnJob(
@@ -125,6 +149,7 @@ class EtlStack(cdk.Stack):
             worker_type=settings.worker_type,
             number_of_workers=settings.workers,
             timeout=settings.timeout_minutes,
+            security_configuration=self._security,
             max_retries=0,  # whether to try again is the state machine's decision
             # Two runs at once would race for the table `features`: the second one waits (stacks/pipeline.py).
             execution_property=glue.CfnJob.ExecutionPropertyProperty(max_concurrent_runs=1),
@@ -143,7 +168,15 @@ class EtlStack(cdk.Stack):
                 "--region": self.region,
             },
         )
+        self._accept_own_encryption(job, "AwsSolutions-GL1", "AwsSolutions-GL3")
         return job.ref
+
+    def _accept_own_encryption(self, construct: IConstruct, *findings: str) -> None:
+        if not self._security:
+            reason = (
+                "Without a customer key (encryption.customer_key) AWS's own keys encrypt logs; there are no bookmarks."
+            )
+            accept(construct, dict.fromkeys(findings, reason))
 
     def _prepare_rights(self, dataset: str) -> list[iam.PolicyStatement]:
         lake = self._data.lake.bucket_arn
@@ -156,7 +189,8 @@ class EtlStack(cdk.Stack):
                 actions=[*READ_TABLES, *WRITE_TABLES],
                 resources=catalog_arns(self, self._data.databases[dataset]),
             ),
-            log_statement(self, "/aws-glue"),
+            *log_statements(self, "/aws-glue", encrypted=bool(self._data.key)),
+            *use_key(self._data.key, *WRITE, service="s3"),
             iam.PolicyStatement(
                 sid="SendMetrics",
                 actions=["cloudwatch:PutMetricData"],
@@ -265,17 +299,40 @@ def catalog_arns(stack: cdk.Stack, *databases: str) -> list[str]:
     ]
 
 
-def log_statement(stack: cdk.Stack, group: str) -> iam.PolicyStatement:
-    """The right to write logs to the groups whose names begin with `group`."""
-    return iam.PolicyStatement(
-        sid="WriteLogs",
-        actions=["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"],
-        resources=[
-            stack.format_arn(
-                service="logs",
-                resource="log-group",
-                resource_name=f"{group}*",
-                arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
-            )
-        ],
+def log_statements(stack: cdk.Stack, group: str, *, encrypted: bool) -> list[iam.PolicyStatement]:
+    """The rights to write logs to the groups whose names begin with `group`, and to have Glue encrypt them."""
+    groups = stack.format_arn(
+        service="logs",
+        resource="log-group",
+        resource_name=f"{group}*",
+        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
     )
+    writing = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+    return [
+        iam.PolicyStatement(sid="WriteLogs", actions=writing, resources=[groups]),
+        *(
+            [iam.PolicyStatement(sid="EncryptLogs", actions=["logs:AssociateKmsKey"], resources=[groups])]
+            if encrypted
+            else []
+        ),
+    ]
+
+
+def encrypt(stack: cdk.Stack, environment: Environment, key: kms.Key) -> str:
+    """Glue's security configuration: its name. What crawlers and jobs log and write goes under the customer's key."""
+    sse = {"kms_key_arn": key.key_arn}
+    made = glue.CfnSecurityConfiguration(
+        stack,
+        "Security",
+        name=f"dml-{environment.name}",  # Glue's API wants one; log groups are named after it
+        encryption_configuration=glue.CfnSecurityConfiguration.EncryptionConfigurationProperty(
+            cloud_watch_encryption=glue.CfnSecurityConfiguration.CloudWatchEncryptionProperty(
+                cloud_watch_encryption_mode="SSE-KMS", **sse
+            ),
+            job_bookmarks_encryption=glue.CfnSecurityConfiguration.JobBookmarksEncryptionProperty(
+                job_bookmarks_encryption_mode="CSE-KMS", **sse
+            ),
+            s3_encryptions=[glue.CfnSecurityConfiguration.S3EncryptionProperty(s3_encryption_mode="SSE-KMS", **sse)],
+        ),
+    )
+    return made.ref

@@ -1,11 +1,14 @@
 """The network of the clusters, made at synth time: private subnets over two zones, and EMR's three security groups."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from stacks.data import DataStack
 from stacks.settings import Environment
 
 # EMR's service role (AmazonEMRServicePolicy_v2) may only use what bears this tag: subnets, security groups, clusters.
@@ -23,31 +26,148 @@ class EmrGroups:
 
 
 class NetworkStack(cdk.Stack):
-    """VPC, NAT, S3 gateway endpoint, EMR's security groups."""
+    """VPC, the ways out of it, EMR's security groups."""
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, data: DataStack) -> None:
         super().__init__(scope, id)
+        egress = environment.network.egress
+        closed = egress == "endpoints"
         self.vpc = ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(environment.network.cidr),
             max_azs=ZONES,
-            nat_gateways=1 if environment.network.nat == "single" else ZONES,
+            nat_gateways={"nat": 1, "nat-per-zone": ZONES, "endpoints": 0}[egress],
             subnet_configuration=[
+                *([] if closed else [NAT_SUBNET]),
                 ec2.SubnetConfiguration(
-                    name="Nat", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=28, map_public_ip_on_launch=False
+                    name="Cluster",
+                    subnet_type=ec2.SubnetType.PRIVATE_ISOLATED if closed else ec2.SubnetType.PRIVATE_WITH_EGRESS,
                 ),
-                ec2.SubnetConfiguration(name="Cluster", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
             ],
             # Emptying the default group takes a Lambda function of CDK's; nothing here ever uses that group.
             restrict_default_security_group=False,
         )
+        self.vpc.add_flow_log(
+            "FlowLog",
+            destination=ec2.FlowLogDestination.to_s3(data.logs, key_prefix="vpc/"),
+            traffic_type=ec2.FlowLogTrafficType.ALL,
+        )
         # Free, and keeps the clusters' S3 traffic off the NAT gateway, which bills by the gigabyte.
-        self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
-        for subnet in self.vpc.private_subnets:
+        s3 = self.vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
+        for statement in reachable_buckets(self, data):
+            s3.add_to_policy(statement)
+        subnets = self.vpc.isolated_subnets if closed else self.vpc.private_subnets
+        for subnet in subnets:
             cdk.Tags.of(subnet).add(EMR_TAG, "true", include_resource_types=["AWS::EC2::Subnet"])
-        self.cluster_subnet_id = self.vpc.private_subnets[0].subnet_id  # a cluster of instance groups lives in one zone
+        # A cluster of instance groups lives in one zone; for instance fleets EMR chooses one.
+        self.cluster_subnet_ids = [subnet.subnet_id for subnet in subnets]
         self.groups = emr_groups(self, self.vpc.vpc_id)
+        if closed:
+            interface_endpoints(self, self.vpc, self.groups)
+
+
+NAT_SUBNET = ec2.SubnetConfiguration(
+    name="Nat", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=28, map_public_ip_on_launch=False
+)
+
+
+def reachable_buckets(stack: cdk.Stack, data: DataStack) -> list[iam.PolicyStatement]:
+    """Which buckets can be reached through the S3 endpoint at all, whatever a role allows.
+
+    Ours, the one with CDK's assets, and AWS's own that EMR's nodes need: packages, their system logs, the application
+    history, Session Manager (EMR Management Guide, "Sample policies for private subnets that access Amazon S3").
+    AWS's nodes write there with AWS's credentials, so no account is named for those.
+    """
+    region, partition = stack.region, stack.partition
+
+    def allow(sid: str, actions: Sequence[str], resources: Sequence[str], *, ours: bool = False) -> iam.PolicyStatement:
+        own = {"StringEquals": {"aws:PrincipalAccount": stack.account}}
+        return iam.PolicyStatement(
+            sid=sid,
+            principals=[iam.AnyPrincipal()],
+            actions=list(actions),
+            resources=list(resources),
+            conditions=own if ours else None,
+        )
+
+    def of(*buckets: str) -> list[str]:
+        return [f"arn:{partition}:s3:::{bucket}" for bucket in buckets]
+
+    find = ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
+    upload = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+    assets = f"cdk-{stack.synthesizer.bootstrap_qualifier}-assets-{stack.account}-{region}"
+    return [
+        allow("FindOwnObjects", find, [bucket.bucket_arn for bucket in data.buckets], ours=True),
+        allow(
+            "UseOwnObjects",
+            ["s3:GetObject", "s3:DeleteObject", *upload],
+            [bucket.arn_for_objects("*") for bucket in data.buckets],
+            ours=True,
+        ),
+        allow("FindCode", ["s3:ListBucket"], of(assets), ours=True),
+        allow("ReadCode", ["s3:GetObject"], of(f"{assets}/*"), ours=True),
+        allow(
+            "ReadPackages",
+            ["s3:GetObject"],
+            of(f"al2023-repos-{region}-de612dc2/*", f"repo.{region}.emr.amazonaws.com/*"),
+        ),
+        allow(
+            "WriteSystemLogs",
+            ["s3:PutObject", "s3:PutObjectAcl"],
+            of("aws157-logs-prod/*", f"aws157-logs-prod-{region}/*"),  # the first one in us-east-1
+        ),
+        allow("KeepHistory", ["s3:GetObject", *upload], of(f"prod.{region}.appinfo.src/*")),
+        allow("FindHistory", find[::2], of(f"prod.{region}.appinfo.src")),
+        allow(
+            "ReadSessionManager",
+            ["s3:GetObject"],
+            of(f"amazon-ssm-{region}/*", f"aws-ssm-{region}/*", f"patch-baseline-snapshot-{region}/*"),
+        ),
+    ]
+
+
+def interface_endpoints(scope: Construct, vpc: ec2.Vpc, groups: EmrGroups) -> None:
+    """The services that nodes call, inside the VPC: all that they reach where there is no NAT gateway."""
+    group = ec2.CfnSecurityGroup(
+        scope,
+        "EndpointGroup",
+        group_description="Interface endpoints of AWS services",
+        vpc_id=vpc.vpc_id,
+        security_group_egress=[NOWHERE],
+    )
+    for source in ("primary", "core"):
+        ec2.CfnSecurityGroupIngress(
+            scope,
+            f"EndpointsFrom{source.capitalize()}Tcp443",
+            group_id=group.attr_group_id,
+            source_security_group_id=getattr(groups, source),
+            ip_protocol="tcp",
+            from_port=443,
+            to_port=443,
+            description=f"tcp from {source} to the endpoints",
+        )
+    made = ec2.SecurityGroup.from_security_group_id(scope, "Endpoints", group.attr_group_id, mutable=False)
+    for name, service in INTERFACES.items():
+        vpc.add_interface_endpoint(name, service=service, security_groups=[made], open=False)
+
+
+# The Glue catalog, keys, agents, Session Manager (which also needs ssmmessages and ec2messages), roles.
+INTERFACES = {
+    "Glue": ec2.InterfaceVpcEndpointAwsService.GLUE,
+    "Kms": ec2.InterfaceVpcEndpointAwsService.KMS,
+    "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
+    "Monitoring": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_MONITORING,
+    "Ssm": ec2.InterfaceVpcEndpointAwsService.SSM,
+    "SsmMessages": ec2.InterfaceVpcEndpointAwsService.SSM_MESSAGES,
+    "Ec2Messages": ec2.InterfaceVpcEndpointAwsService.EC2_MESSAGES,
+    "Sts": ec2.InterfaceVpcEndpointAwsService.STS,
+}
+
+# EC2 gives a group without any egress rule one that allows everything; a rule to nowhere keeps that away.
+NOWHERE = ec2.CfnSecurityGroup.EgressProperty(
+    ip_protocol="-1", cidr_ip="127.0.0.1/32", description="Nothing but the rules below"
+)
 
 
 def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
@@ -58,11 +178,7 @@ def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
     are resources before their groups.
     """
     anywhere = ec2.CfnSecurityGroup.EgressProperty(
-        ip_protocol="-1", cidr_ip="0.0.0.0/0", description="All traffic out, by NAT"
-    )
-    # EC2 gives a group without any egress rule one that allows everything; a rule to nowhere keeps that away.
-    nowhere = ec2.CfnSecurityGroup.EgressProperty(
-        ip_protocol="-1", cidr_ip="127.0.0.1/32", description="Nothing but the rules below"
+        ip_protocol="-1", cidr_ip="0.0.0.0/0", description="All traffic out, by NAT or endpoints"
     )
 
     def group(name: str, description: str, egress: ec2.CfnSecurityGroup.EgressProperty) -> str:
@@ -75,7 +191,7 @@ def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
     groups = EmrGroups(
         primary=group("Primary", "EMR primary nodes", anywhere),
         core=group("Core", "EMR core and task nodes", anywhere),
-        service=group("Service", "EMR service access to clusters in private subnets", nowhere),
+        service=group("Service", "EMR service access to clusters in private subnets", NOWHERE),
     )
 
     def ingress(to: str, source: str, protocol: str, first: int, last: int) -> None:

@@ -5,29 +5,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from datasets import Dataset
-from stacks.cluster import ClusterStack, security_configuration
-from stacks.data import DataStack
-from stacks.definition import Parts, definition
-from stacks.emr import request_parameters
+from stacks.cluster import ClusterStack
+from stacks.data import POINTER, WRITE, DataStack, use_key
+from stacks.definition import NAMESPACE, Parts, definition
+from stacks.emr import request
 from stacks.etl import EtlStack
-from stacks.observability import ObservabilityStack, alarm_on_lost_runs
+from stacks.findings import NO_RESOURCE, OBJECTS, accept_wildcards
+from stacks.observability import (
+    FIGURES,
+    ObservabilityStack,
+    alarm_on_lost_runs,
+    alarm_on_quarantine,
+    dashboard,
+    tell_of_failures,
+)
 from stacks.outputs import pascal, state_machine_output
 from stacks.settings import Environment, tags
-
-RETENTION = {
-    7: logs.RetentionDays.ONE_WEEK,
-    14: logs.RetentionDays.TWO_WEEKS,
-    30: logs.RetentionDays.ONE_MONTH,
-    90: logs.RetentionDays.THREE_MONTHS,
-    180: logs.RetentionDays.SIX_MONTHS,
-    365: logs.RetentionDays.ONE_YEAR,
-}
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,25 @@ class PipelineStack(cdk.Stack):
         self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], made: Made
     ) -> None:
         super().__init__(scope, id)
-        security = security_configuration(self, made.cluster.key)
-        transient = request_parameters(made.cluster.definition, security_configuration=security)
-        for dataset in datasets:
-            Pipeline(
+        transient = request(made.cluster.definition, security_configuration=made.cluster.security_configuration(self))
+        machines = {
+            dataset.name: Pipeline(
                 self,
                 pascal(dataset.name),
                 environment=environment,
-                dataset=dataset.name,
+                dataset=dataset,
                 made=made,
                 transient_cluster=transient,
-            )
+            ).machine
+            for dataset in datasets
+        }
+        tell_of_failures(
+            self,
+            environment=environment,
+            jobs=[names.prepare for names in made.etl.datasets.values()],
+            topic=made.observability.topic,
+        )
+        dashboard(self, environment=environment, datasets=datasets, machines=machines)
 
 
 class Pipeline(Construct):
@@ -69,17 +77,17 @@ class Pipeline(Construct):
         id: str,
         *,
         environment: Environment,
-        dataset: str,
+        dataset: Dataset,
         made: Made,
         transient_cluster: Mapping[str, Any],
     ) -> None:
         super().__init__(scope, id)
-        stack = cdk.Stack.of(self)
-        data, etl, cluster, topic = made.data, made.etl.datasets[dataset], made.cluster, made.observability.topic
+        stack, name = cdk.Stack.of(self), dataset.name
+        data, etl, cluster, topic = made.data, made.etl.datasets[name], made.cluster, made.observability.topic
         parts = Parts(
             environment=environment.name,
-            dataset=dataset,
-            database=data.databases[dataset],
+            dataset=name,
+            database=data.databases[name],
             crawler=etl.crawler,
             prepare_job=etl.prepare,
             lake_bucket=data.lake.bucket_name,
@@ -94,39 +102,63 @@ class Pipeline(Construct):
             region=stack.region,
             prepare_minutes=environment.etl.timeout_minutes,
             step_minutes=environment.cluster.step_timeout_minutes,
+            figures=FIGURES[dataset.task],
         )
+        allowed = rights(stack, environment, parts, data, cluster)
         role = iam.Role(
             self,
             "Role",
-            description=f"Worn by the state machine of {dataset}",
+            description=f"Worn by the state machine of {name}",
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
-            inline_policies={
-                "pipeline": iam.PolicyDocument(statements=rights(stack, environment, parts, data, cluster))
+            inline_policies={"pipeline": iam.PolicyDocument(statements=allowed)},
+        )
+        accept_wildcards(
+            role,
+            allowed,
+            {
+                "CreateCluster": "A cluster not yet there has no name; log deliveries and traces never have one.",
+                "TagCluster": OWN_CLUSTERS,
+                "UseOwnClusters": OWN_CLUSTERS,
+                "LetEmrCleanUp": "AWS may add a suffix to the name of its own service-linked role.",
+                "ReadCounts": OBJECTS,
+                "SendFigures": NO_RESOURCE,
+                "ReadVerdict": OBJECTS,
             },
         )
-        machine = sfn.StateMachine(
+        self.machine = sfn.StateMachine(
             self,
             "StateMachine",
             definition_body=sfn.DefinitionBody.from_string(stack.to_json_string(definition(parts))),
             role=role,
             logs=sfn.LogOptions(
-                destination=log_group(self, environment, dataset), level=sfn.LogLevel.ALL, include_execution_data=False
+                destination=made.observability.log_groups[name], level=sfn.LogLevel.ALL, include_execution_data=False
             ),
             tracing_enabled=True,
         )
-        alarm_on_lost_runs(self, dataset=dataset, state_machine_arn=machine.state_machine_arn, topic=topic)
-        output = state_machine_output(dataset)
-        cdk.CfnOutput(self, f"{output}Arn", value=machine.state_machine_arn).override_logical_id(output)
+        schedule(self, environment, self.machine)
+        alarm_on_lost_runs(self, dataset=name, state_machine_arn=self.machine.state_machine_arn, topic=topic)
+        most = dataset.gate.max_quarantined_share
+        alarm_on_quarantine(self, environment=environment, dataset=name, most=most, topic=topic)
+        output = state_machine_output(name)
+        cdk.CfnOutput(self, f"{output}Arn", value=self.machine.state_machine_arn).override_logical_id(output)
 
 
-def log_group(scope: Construct, environment: Environment, dataset: str) -> logs.LogGroup:
-    """Named, because under /aws/vendedlogs/ a group doesn't use up the region's one short policy for log deliveries."""
-    return logs.LogGroup(
+OWN_CLUSTERS = "Transient clusters have no name beforehand; only those with this environment's tags can be used."
+
+
+def schedule(scope: Construct, environment: Environment, machine: sfn.StateMachine) -> None:
+    """Trains again by the clock. A run that finds another one at work waits for the crawler and the Glue job."""
+    events.Rule(
         scope,
-        "Logs",
-        log_group_name=f"/aws/vendedlogs/states/dml-{environment.name}-{dataset}",
-        retention=RETENTION[environment.logs.keep_days],
-        removal_policy=cdk.RemovalPolicy.RETAIN if environment.keep_data else cdk.RemovalPolicy.DESTROY,
+        "Schedule",
+        description="Trains again and publishes what is better",
+        enabled=environment.schedule.enabled,
+        schedule=events.Schedule.expression(f"cron({environment.schedule.cron})"),
+        targets=[
+            targets.SfnStateMachine(
+                machine, input=events.RuleTargetInput.from_object({"do": "run", "revision": "scheduled"})
+            )
+        ],
     )
 
 
@@ -199,15 +231,25 @@ def rights(
                 )
             ],
         ),
+        iam.PolicyStatement(
+            sid="ReadCounts",
+            actions=["s3:GetObject"],
+            resources=[data.lake.arn_for_objects(f"{parts.dataset}/runs/*/prepare.json")],
+        ),
+        iam.PolicyStatement(
+            sid="SendFigures",
+            actions=["cloudwatch:PutMetricData"],
+            resources=["*"],  # this action knows no resources
+            conditions={"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
+        ),
         # Without the right to list, S3 says 403 rather than 404 where there is no current model yet.
         iam.PolicyStatement(sid="ListModels", actions=["s3:ListBucket"], resources=[models]),
         iam.PolicyStatement(
             sid="ReadVerdict",
             actions=["s3:GetObject"],
-            resources=[f"{models}/{parts.dataset}/{key}" for key in ("CURRENT.json", "*/gate.json", "*/metrics.json")],
+            resources=[f"{models}/{parts.dataset}/{key}" for key in (POINTER, "*/gate.json", "*/metrics.json")],
         ),
-        iam.PolicyStatement(
-            sid="Publish", actions=["s3:PutObject"], resources=[f"{models}/{parts.dataset}/CURRENT.json"]
-        ),
+        iam.PolicyStatement(sid="Publish", actions=["s3:PutObject"], resources=[f"{models}/{parts.dataset}/{POINTER}"]),
         iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[parts.topic_arn]),
+        *use_key(data.key, *WRITE),  # of the registry's bucket and of the topic
     ]

@@ -1,5 +1,6 @@
 """An environment's settings, read from environments/NAME.toml and checked. Used at synth time and by the CLI."""
 
+import re
 import tomllib
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -8,6 +9,10 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 HOME = Path(__file__).parent.parent / "environments"
+
+# Families that EMR 7 runs Spark on, by processor. Without a disk of their own: EBS volumes are what is sized here.
+FAMILIES = {"graviton": r"[cmr][678]g\.", "x86": r"[cmr](5a?|6[ai]|7[ai])\."}
+EXAMPLES = {"graviton": ("m7g.xlarge", "m6g.2xlarge", "r7g.xlarge"), "x86": ("m5.xlarge", "m6i.2xlarge", "r7i.xlarge")}
 
 
 class SettingsError(Exception):
@@ -21,13 +26,25 @@ def _network(value: str) -> str:
     return value
 
 
+def _cron(value: str) -> str:
+    """EventBridge's cron has six fields, and of the two days one is a question mark (EventBridge User Guide)."""
+    fields = value.split()
+    if len(fields) != 6 or not all(re.fullmatch(r"[A-Za-z0-9*?,/#-]+", part) for part in fields):
+        raise ValueError('six fields: minutes, hours, day of month, month, day of week, year; such as "0 5 ? * MON *"')
+    if [fields[2], fields[4]].count("?") != 1:
+        raise ValueError(
+            'either the day of month (third field) or the day of week (fifth) is "?", the other one is not'
+        )
+    return value
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Network(_Part):
     cidr: Annotated[str, AfterValidator(_network)]
-    nat: Literal["single", "per-zone"]
+    egress: Literal["nat", "nat-per-zone", "endpoints"]
 
 
 class Notifications(_Part):
@@ -38,6 +55,20 @@ class Logs(_Part):
     keep_days: Literal[7, 14, 30, 90, 180, 365]  # periods that CloudWatch Logs knows
 
 
+class Encryption(_Part):
+    customer_key: bool
+    in_transit: bool
+
+
+class Budget(_Part):
+    monthly_usd: int = Field(ge=1, le=1_000_000)
+
+
+class Schedule(_Part):
+    enabled: bool
+    cron: Annotated[str, AfterValidator(_cron)]
+
+
 class Etl(_Part):
     worker_type: Literal["G.1X", "G.2X", "G.4X", "G.8X"]
     workers: int = Field(ge=2, le=100)  # one is the driver
@@ -45,11 +76,15 @@ class Etl(_Part):
 
 
 class Cluster(_Part):
-    instance_type: Annotated[
-        str, StringConstraints(pattern=r"^[cmr][678]g\.[0-9]*x?large$")
-    ]  # Graviton, like the wheels
+    layout: Literal["groups", "fleets"]
+    processor: Literal["graviton", "x86"]
+    instance_types: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+\.[0-9]*x?large$")], ...] = Field(
+        min_length=1, max_length=5, strict=False
+    )
     minimum_nodes: int = Field(ge=1, le=100)
     maximum_nodes: int = Field(ge=1, le=100)
+    spot_nodes: int = Field(ge=0, le=99)
+    spot_strategy: Literal["price-capacity-optimized", "capacity-optimized", "diversified", "lowest-price"]
     volume_gib: int = Field(ge=32, le=1024)
     step_timeout_minutes: int = Field(ge=5, le=1440)
 
@@ -57,6 +92,32 @@ class Cluster(_Part):
     def _ordered(self) -> Self:
         if self.maximum_nodes < self.minimum_nodes:
             raise ValueError(f"maximum_nodes ({self.maximum_nodes}) is below minimum_nodes ({self.minimum_nodes})")
+        if self.spot_nodes > self.maximum_nodes - self.minimum_nodes:
+            raise ValueError(
+                f"spot_nodes ({self.spot_nodes}) may be 0 to {self.maximum_nodes - self.minimum_nodes}: "
+                f"of maximum_nodes ({self.maximum_nodes}), minimum_nodes ({self.minimum_nodes}) stay core nodes"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        allowed = FAMILIES[self.processor]
+        for name in self.instance_types:
+            if not re.match(allowed, name):
+                other = next((known for known, families in FAMILIES.items() if re.match(families, name)), None)
+                raise ValueError(
+                    f"instance_types: {name} {f'is {other}' if other else 'is none that EMR has Spark for'}, but "
+                    f"processor is {self.processor!r}; that has, for example, {', '.join(EXAMPLES[self.processor])}"
+                )
+        sizes = sorted({name.partition(".")[2] for name in self.instance_types})
+        if len(sizes) > 1:
+            raise ValueError(f"instance_types are of different sizes ({', '.join(sizes)}); a node must count as a node")
+        if len(set(self.instance_types)) < len(self.instance_types):
+            raise ValueError("instance_types names a type twice")
+        if self.layout == "groups" and len(self.instance_types) > 1:
+            raise ValueError('layout = "groups" takes one of instance_types; several need layout = "fleets"')
+        if self.layout == "groups" and self.spot_nodes:
+            raise ValueError('spot_nodes need layout = "fleets"; with layout = "groups" they are 0')
         return self
 
 
@@ -73,6 +134,9 @@ class Environment(_Part):
     network: Network
     notifications: Notifications
     logs: Logs
+    encryption: Encryption
+    budget: Budget
+    schedule: Schedule
     etl: Etl
     cluster: Cluster
     workbench: Workbench

@@ -23,6 +23,7 @@ class ResourceTypes:
         self._ec2 = hooks.module("services.ec2")
         self._glue = hooks.module("services.glue")
         self._emr = hooks.module("services.emr")
+        self._budgets = hooks.module("services.budgets")
         self._provisioners = hooks.module("services.cloudformation.provisioners")
 
     def apply(self) -> None:
@@ -38,7 +39,12 @@ class ResourceTypes:
             self._create_cluster, self._delete_cluster, self._update_cluster, cluster_identity
         )
         table["AWS::EMR::SecurityConfiguration"] = _recreated(self._create_security, self._delete_security)
+        table["AWS::EC2::FlowLog"] = _replaced(
+            self._create_flow_log, self._delete_flow_log, lambda physical_id, _: (physical_id, {}), _but_tags
+        )
+        table["AWS::Budgets::Budget"] = _recreated(self._create_budget, self._delete_budget)
         table["AWS::Glue::Classifier"] = _recreated(self._create_classifier, self._delete_classifier)
+        table["AWS::Glue::SecurityConfiguration"] = _recreated(self._create_glue_security, self._delete_glue_security)
         table["Custom::S3AutoDeleteObjects"] = _replaced(
             self._watch_bucket, self._empty_bucket, lambda physical_id, _: (physical_id, {}), _but_tags
         )
@@ -106,6 +112,39 @@ class ResourceTypes:
     def _delete_nat(self, physical_id: str, _properties: Properties) -> None:
         self._ec2._nat_gateways.pop(physical_id, None)
 
+    def _create_flow_log(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        known = set(self._ec2._flow_logs)
+        plain = ("ResourceType", "TrafficType", "LogDestinationType", "LogDestination", "LogGroupName")
+        given = {key: [properties[key]] for key in plain if key in properties}
+        status, _, body = self._ec2._create_flow_logs({**given, "ResourceId.1": [properties["ResourceId"]]})
+        if status >= 400:
+            raise ValueError(f"The flow log {logical_id} was refused: {body!r}")
+        (flow_log,) = set(self._ec2._flow_logs) - known
+        return flow_log, {"Id": flow_log}
+
+    def _delete_flow_log(self, physical_id: str, _properties: Properties) -> None:
+        self._ec2._flow_logs.pop(physical_id, None)
+
+    # --- Budgets ---
+
+    def _create_budget(self, logical_id: str, properties: Properties, stack: str) -> Created:
+        budget = dict(properties["Budget"])
+        budget["BudgetName"] = budget.get("BudgetName") or self._provisioners._physical_name(stack, logical_id)
+        if "BudgetLimit" in budget:  # a number in a template, a text in the API
+            budget["BudgetLimit"] = {**budget["BudgetLimit"], "Amount": str(budget["BudgetLimit"]["Amount"])}
+        told = [
+            {**one, "Notification": {**one["Notification"], "Threshold": float(one["Notification"]["Threshold"])}}
+            for one in properties.get("NotificationsWithSubscribers", [])
+        ]
+        request = {"Budget": budget, "NotificationsWithSubscribers": told}
+        status, _, body = self._budgets._create_budget(request)
+        if status >= 400:
+            raise ValueError(json.loads(body).get("Message") or f"The budget {logical_id} was refused: {body!r}")
+        return budget["BudgetName"], {}
+
+    def _delete_budget(self, name: str, _properties: Properties) -> None:
+        self._budgets._delete_budget({"BudgetName": name})
+
     def _vpc_attributes(self, vpc_id: str) -> dict[str, Any]:
         cidr = self._ec2._vpcs[vpc_id]["CidrBlock"]
         return {"CidrBlock": cidr, "CidrBlockAssociations": [], "Ipv6CidrBlocks": []}
@@ -171,6 +210,19 @@ class ResourceTypes:
         if status >= 400:
             raise ValueError(json.loads(body).get("message", f"The classifier {given['Name']} was refused"))
         return given["Name"], {}
+
+    def _create_glue_security(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        encryption = dict(properties["EncryptionConfiguration"])
+        if "S3Encryptions" in encryption:  # its name in a template
+            encryption["S3Encryption"] = encryption.pop("S3Encryptions")
+        request = {"Name": properties["Name"], "EncryptionConfiguration": encryption}
+        status, _, body = self._glue._create_security_configuration(request)
+        if status >= 400:
+            raise ValueError(json.loads(body).get("message", f"The security configuration {logical_id} was refused"))
+        return properties["Name"], {}
+
+    def _delete_glue_security(self, name: str, _properties: Properties) -> None:
+        self._glue._delete_security_configuration({"Name": name})
 
     def _delete_classifier(self, name: str, _properties: Properties) -> None:
         self._glue._delete_classifier({"Name": name})

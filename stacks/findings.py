@@ -1,0 +1,70 @@
+"""Findings of cdk-nag that stay, each said on the construct that it is about, with the reason; synth time.
+
+docs/security.md has the same reasons in one table. `make lint` fails for a finding that is not accepted here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from constructs import IConstruct
+
+OBJECTS = "Objects come and go; their prefix is the narrowest name that S3 knows for them beforehand."
+TABLES = "Tables are made by crawler and jobs; their database is the narrowest name known beforehand."
+NO_RESOURCE = "The service knows no resource for this action; a condition narrows it where there is one to set."
+LOG_GROUPS = "Glue names its log groups itself, by job kind, security configuration and role."
+
+
+def accept(construct: IConstruct, findings: Mapping[str, str]) -> None:
+    """Accepts cdk-nag findings, by ids as it prints them, on a construct and what lies below; each has a reason."""
+    for finding, reason in findings.items():
+        cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=finding, reason=reason))
+
+
+def accept_wildcards(role: iam.Role, rights: Sequence[iam.PolicyStatement], reasons: Mapping[str, str]) -> None:
+    """Accepts that statements of a role name resources by wildcard: a reason for each, by Sid.
+
+    Raises ValueError for a reason whose statement has no wildcard (any more), or is not there.
+    """
+    stack = cdk.Stack.of(role)
+    given = {statement.sid: [_shown(stack, resource) for resource in statement.resources] for statement in rights}
+    for sid, reason in reasons.items():
+        wild = [resource for resource in given.get(sid, []) if "*" in resource]
+        if not wild:
+            raise ValueError(f"{role.node.path}: no statement {sid} with a wildcard, yet there is a reason for it")
+        accept(role, {f"AwsSolutions-IAM5[Resource::{resource}]": reason for resource in wild})
+
+
+def export(stack: cdk.Stack, value: str) -> None:
+    """Exports a value to the stacks that use it under the name that CDK would choose, and remembers the name."""
+    (name,) = stack.resolve(stack.export_value(value)).values()
+    stack.node.add_metadata(_key(stack.resolve(value)), name)
+
+
+def _shown(stack: cdk.Stack, resource: str) -> str:
+    """A resource's ARN as cdk-nag prints it: what is known only when deployed by its logical name or its export."""
+    resolved = stack.resolve(resource)
+    parts = resolved["Fn::Join"][1] if isinstance(resolved, dict) and "Fn::Join" in resolved else [resolved]
+    exports = {
+        entry.type: str(entry.data)
+        for other in stack.node.root.node.find_all()
+        if isinstance(other, cdk.Stack) and other is not stack
+        for entry in other.node.metadata
+        if entry.type.startswith(EXPORTED)
+    }
+    return "".join(
+        part if isinstance(part, str) else exports.get(_key(part)) or f"<{'.'.join(_names(part))}>" for part in parts
+    )
+
+
+EXPORTED = "dml:exported:"
+
+
+def _key(reference: Any) -> str:
+    return EXPORTED + ".".join(_names(reference))
+
+
+def _names(reference: Any) -> list[str]:
+    (names,) = reference.values()
+    return [names] if isinstance(names, str) else list(names)
