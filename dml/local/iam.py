@@ -132,6 +132,7 @@ def apply() -> None:
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
     hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")["elasticmapreduce"] = emr_tags
+    _tell_conditions_of_writes(actions)
     _name_resources(actions)
     _check_every_resource(evaluator)
     _name_denied_resource(actions)
@@ -144,6 +145,18 @@ def _trusts(document: Any, service: str) -> bool:
         statement.get("Effect") == "Allow" and matches(statement.get("Principal"), service)
         for statement in ([statements] if isinstance(statements, dict) else statements)
     )
+
+
+def _tell_conditions_of_writes(actions: Any) -> None:
+    """S3's conditional writes as condition keys (S3 User Guide, "Enforce conditional writes on S3 buckets")."""
+    original = hooks.existing(actions, "s3_service_context")
+
+    def context(iam_action: str, query: Any, path: str = "", headers: Any = None) -> Any:
+        names = {name.lower(): value for name, value in (headers or {}).items()}
+        conditions = {f"s3:{name}": names[name] for name in ("if-match", "if-none-match") if name in names}
+        return {**(original(iam_action, query, path, headers) or {}), **conditions}
+
+    hooks.replace(actions, "s3_service_context", context)
 
 
 def _name_resources(actions: Any) -> None:
