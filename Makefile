@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 WHEELS := .dml/wheels
 BENCH := .dml/bench/venv
+CHECKOV := .dml/lint/checkov
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test lint bench setup clean
@@ -14,8 +15,21 @@ run: setup  ## the whole way on this machine: deploy to the embedded cloud, trai
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest
 
-lint: setup
+lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, mypy, cdk-nag, cfn-lint, checkov
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@for env in dev prod; do \
+	  rm -rf .dml/lint/$$env && echo "templates of $$env: cdk-nag" && \
+	  node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
+	    || { cat .dml/lint/$$env.log; exit 1; }; \
+	  echo "templates of $$env: cfn-lint" && $(BIN)/cfn-lint --regions us-east-1 -- .dml/lint/$$env/*.template.json || exit 1; \
+	  echo "templates of $$env: checkov" && $(CHECKOV)/bin/checkov --config-file lint/checkov.yaml --directory .dml/lint/$$env || exit 1; \
+	done
+
+$(CHECKOV)/.installed: lint/requirements.txt $(BIN)/.installed
+	@echo "Setting up checkov apart from the project's own packages: it wants another boto3 (once)"
+	@"$(PYTHON)" -m venv --clear $(CHECKOV)
+	@$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 # What `make bench` may be told: ROWS=337k (of 337k,3.37m,10m), REPETITIONS=1, FRESH=1, PIPELINE=run.json.
 ROWS ?= 337k,3.37m,10m

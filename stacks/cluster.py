@@ -22,7 +22,7 @@ from stacks.emr import (
     with_zeppelin,
 )
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
-from stacks.findings import NO_RESOURCE, OBJECTS, TABLES, accept, accept_wildcards
+from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, accept_in_template, accept_wildcards
 from stacks.network import EMR_TAG, NetworkStack
 from stacks.observability import ObservabilityStack, alarm_on_workbench
 from stacks.outputs import Output
@@ -166,6 +166,7 @@ class ClusterStack(cdk.Stack):
         )
         # Rights must be there before EMR uses them, and until the cluster is gone.
         cluster.node.add_dependency(self.service_role, self.node_role, self.key, *needed)
+        accept_in_template(cluster, {"W3005": SAID_TWICE})
         return cluster
 
     def _read_certificate(self) -> list[iam.PolicyStatement]:
@@ -266,11 +267,15 @@ class ClusterStack(cdk.Stack):
             use_disks(key),
             *use_key(data.key, *WRITE, sid="UseDataKey", service="s3"),
             *(self._read_certificate() if self._environment.encryption.in_transit else []),
-            # Reaching Zeppelin: Session Manager's agent calls out, so no port is open. These actions know no resources.
+            # Reaching Zeppelin: Session Manager's agent calls out, so no port is open.
+            iam.PolicyStatement(
+                sid="SessionAgent",
+                actions=["ssm:UpdateInstanceInformation"],
+                resources=[self.format_arn(service="ec2", resource="instance", resource_name="*")],
+            ),
             iam.PolicyStatement(
                 sid="SessionManager",
                 actions=[
-                    "ssm:UpdateInstanceInformation",
                     "ssmmessages:CreateControlChannel",
                     "ssmmessages:CreateDataChannel",
                     "ssmmessages:OpenControlChannel",
@@ -294,9 +299,11 @@ class ClusterStack(cdk.Stack):
                 **dict.fromkeys(objects_of, OBJECTS),
                 "ReadParameters": "All parameters below this path are there for starting nodes, and nothing else is.",
                 "UseTables": TABLES,
+                "SessionAgent": "A machine that is not there yet has no name.",
                 "SessionManager": NO_RESOURCE,
             },
         )
+        accept_in_template(role, {"CKV_AWS_111": "Session Manager's channels: " + NO_RESOURCE})
         return role
 
 

@@ -11,7 +11,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from datasets import Dataset
-from stacks.findings import accept, export
+from stacks.findings import SAID_TWICE, accept, accept_in_template, export
 from stacks.outputs import Output, database_output, pascal
 from stacks.settings import Environment, database_name
 
@@ -33,6 +33,8 @@ class DataStack(cdk.Stack):
         self.models = self._bucket(Output.MODELS_BUCKET, environment)
         self.workspace = self._bucket(Output.WORKSPACE_BUCKET, environment)
         self._guard_pointers()
+        if not environment.keep_data:
+            accept_emptying(self)
         for bucket in self.buckets:
             export(self, bucket.bucket_arn)
         self.databases = {dataset.name: self._database(dataset, environment) for dataset in datasets}
@@ -58,6 +60,13 @@ class DataStack(cdk.Stack):
         )
         accept(
             bucket, {"AwsSolutions-S1": "S3's access logs go into this bucket; logging itself, it would never rest."}
+        )
+        accept_in_template(
+            bucket,
+            {
+                "CKV_AWS_18": "S3's access logs go into this bucket; logging itself, it would never rest.",
+                "CKV_AWS_21": "Logs are written once and expire; a version of a log is of no use.",
+            },
         )
         self._say_name(Output.LOGS_BUCKET, bucket)
         return bucket
@@ -158,6 +167,18 @@ def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
         )
     )
     return key
+
+
+def accept_emptying(stack: cdk.Stack) -> None:
+    """CDK's function that empties buckets before they go is as CDK makes it."""
+    provider = stack.node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider")
+    once = (
+        "CDK's own function, which runs when a stack is deleted, once a bucket, and tells CloudFormation how it went."
+    )
+    function = provider.node.find_child("Handler")
+    accept_in_template(
+        function, {**dict.fromkeys(("CKV_AWS_115", "CKV_AWS_116", "CKV_AWS_117"), once), "W3005": SAID_TWICE}
+    )
 
 
 def use_key(

@@ -14,7 +14,16 @@ from constructs import Construct, IConstruct
 from datasets import Dataset
 from stacks import code
 from stacks.data import READ, WRITE, DataStack, use_key
-from stacks.findings import LOG_GROUPS, NO_RESOURCE, OBJECTS, TABLES, accept, accept_wildcards
+from stacks.findings import (
+    AWS_KEYS,
+    LOG_GROUPS,
+    NO_RESOURCE,
+    OBJECTS,
+    TABLES,
+    accept,
+    accept_in_template,
+    accept_wildcards,
+)
 from stacks.outputs import crawler_output, pascal
 from stacks.settings import Environment
 
@@ -173,10 +182,8 @@ class EtlStack(cdk.Stack):
 
     def _accept_own_encryption(self, construct: IConstruct, *findings: str) -> None:
         if not self._security:
-            reason = (
-                "Without a customer key (encryption.customer_key) AWS's own keys encrypt logs; there are no bookmarks."
-            )
-            accept(construct, dict.fromkeys(findings, reason))
+            accept(construct, dict.fromkeys(findings, AWS_KEYS))
+            accept_in_template(construct, {"CKV_AWS_195": AWS_KEYS})
 
     def _prepare_rights(self, dataset: str) -> list[iam.PolicyStatement]:
         lake = self._data.lake.bucket_arn

@@ -1,4 +1,4 @@
-"""Findings of cdk-nag that stay, each said on the construct that it is about, with the reason; synth time.
+"""Findings of checkers that stay, each said on the construct that it is about, with the reason; synth time.
 
 docs/security.md has the same reasons in one table. `make lint` fails for a finding that is not accepted here.
 """
@@ -13,6 +13,8 @@ from constructs import IConstruct
 OBJECTS = "Objects come and go; their prefix is the narrowest name that S3 knows for them beforehand."
 TABLES = "Tables are made by crawler and jobs; their database is the narrowest name known beforehand."
 NO_RESOURCE = "The service knows no resource for this action; a condition narrows it where there is one to set."
+AWS_KEYS = "Without a customer key (encryption.customer_key) AWS's own keys encrypt it."
+SAID_TWICE = "CDK says a dependency that a reference has said already; it does no harm."
 LOG_GROUPS = "Glue names its log groups itself, by job kind, security configuration and role."
 
 
@@ -20,6 +22,18 @@ def accept(construct: IConstruct, findings: Mapping[str, str]) -> None:
     """Accepts cdk-nag findings, by ids as it prints them, on a construct and what lies below; each has a reason."""
     for finding, reason in findings.items():
         cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=finding, reason=reason))
+
+
+def accept_in_template(construct: IConstruct, findings: Mapping[str, str]) -> None:
+    """Accepts findings of checkov (CKV_...) and cfn-lint (W...) on one resource, in its metadata, where both look."""
+    resource = construct if isinstance(construct, cdk.CfnResource) else construct.node.default_child
+    assert isinstance(resource, cdk.CfnResource)  # noqa: S101  # of any construct that stands for one resource
+    skipped = [{"id": id, "comment": reason} for id, reason in findings.items() if id.startswith("CKV")]
+    ignored = [id for id in findings if not id.startswith("CKV")]
+    if skipped:
+        resource.add_metadata("checkov", {"skip": skipped})
+    if ignored:
+        resource.add_metadata("cfn-lint", {"config": {"ignore_checks": ignored}})
 
 
 def accept_wildcards(role: iam.Role, rights: Sequence[iam.PolicyStatement], reasons: Mapping[str, str]) -> None:

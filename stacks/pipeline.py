@@ -17,7 +17,7 @@ from stacks.data import POINTER, WRITE, DataStack, use_key
 from stacks.definition import NAMESPACE, Parts, definition
 from stacks.emr import request
 from stacks.etl import EtlStack
-from stacks.findings import NO_RESOURCE, OBJECTS, accept_wildcards
+from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import (
     FIGURES,
     ObservabilityStack,
@@ -135,6 +135,7 @@ class Pipeline(Construct):
             ),
             tracing_enabled=True,
         )
+        accept_in_template(self.machine, {"W3005": SAID_TWICE})
         schedule(self, environment, self.machine)
         alarm_on_lost_runs(self, dataset=name, state_machine_arn=self.machine.state_machine_arn, topic=topic)
         most = dataset.gate.max_quarantined_share

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import boto3
+import cbor2
 from botocore.config import Config
 
 from dml.local import hooks
@@ -133,6 +134,7 @@ def apply() -> None:
     hooks.existing(hooks.module("services.sts"), "register_session")
     hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")["elasticmapreduce"] = emr_tags
     _tell_conditions_of_writes(actions)
+    _tell_namespace_of_metrics(actions)
     _name_resources(actions)
     _check_every_resource(evaluator)
     _name_denied_resource(actions)
@@ -157,6 +159,23 @@ def _tell_conditions_of_writes(actions: Any) -> None:
         return {**(original(iam_action, query, path, headers) or {}), **conditions}
 
     hooks.replace(actions, "s3_service_context", context)
+
+
+def _tell_namespace_of_metrics(actions: Any) -> None:
+    """cloudwatch:namespace of PutMetricData, in whichever of CloudWatch's protocols it comes."""
+    original = hooks.existing(actions, "request_tag_context")
+
+    def context(service: str, iam_action: str, body: bytes, params: Any) -> Any:
+        found = original(service, iam_action, body, params)
+        if iam_action != "cloudwatch:PutMetricData":
+            return found
+        given = params.get("Namespace")
+        if given is None:
+            request = json.loads(body) if body[:1] == b"{" else cbor2.loads(body)
+            given = request.get("Namespace", "")
+        return {**found, "cloudwatch:namespace": given[0] if isinstance(given, list) else given}
+
+    hooks.replace(actions, "request_tag_context", context)
 
 
 def _name_resources(actions: Any) -> None:
