@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
-from dml import data, dataset, models, report, score, screen, status
+from dml import certificate, data, dataset, models, report, score, screen, status
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -95,6 +95,7 @@ def run(
             board.done("raw data", ", ".join(f"{table} {what}" for table, what in pushed.items()))
         else:
             platform = Platform(env)
+        _certify(platform)
         result = execute(platform, dataset, "run", board, logs=_logs(local), every=_interval(local))
         seconds = {name: board.seconds(name) for name in before}
     _close(platform, result, seconds, local=local, as_json=as_json)
@@ -143,6 +144,7 @@ def predict(
         raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
     load_dataset(what)
     platform = _platform(local, env)
+    _certify(platform)
     with _stopped_together(local), Board(err, titles("predict")) as board:
         result = execute(platform, what, "predict", board, table=table, logs=_logs(local), every=_interval(local))
     _close(platform, result, {}, local=local, as_json=as_json)
@@ -165,6 +167,12 @@ def show_report(
 def show_status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Show what stands: the workbench, each dataset's current model, and its last runs."""
     status.show(out, _platform(local, env))
+
+
+@app.command()
+def certificates(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Make a new certificate for TLS between the nodes of clusters; `run` makes one when it is due."""
+    typer.echo(certificate.ensure(_platform(local, env), renew=True))
 
 
 @data_app.command()
@@ -337,6 +345,11 @@ def main() -> None:
     except (UserError, DatasetError, SettingsError) as error:
         err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _certify(platform: Platform) -> None:
+    if load_environment(platform.environment).encryption.in_transit and (done := certificate.ensure(platform)):
+        _say(done)
 
 
 def _stand_up(env: str, board: Board, *, port: int | None = None) -> Platform:

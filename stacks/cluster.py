@@ -25,12 +25,11 @@ from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, wri
 from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, accept_in_template, accept_wildcards
 from stacks.network import EMR_TAG, NetworkStack
 from stacks.observability import ObservabilityStack, alarm_on_workbench
-from stacks.outputs import Output
+from stacks.outputs import CERTIFICATE, Output
 from stacks.settings import Environment, tags
 
 TRANSIENT_IDLE_SECONDS = 20 * 60  # ends a transient cluster whose run was stopped, and so could not end it
 NO_WORKBENCH = "none"
-CERTIFICATE = "tls/certificate.zip"  # in the workspace bucket, put there by dml/certificate.py
 
 
 class ClusterStack(cdk.Stack):

@@ -15,6 +15,9 @@ class Output(StrEnum):
     WORKBENCH_PARAMETER = "WorkbenchParameter"
 
 
+CERTIFICATE = "tls/certificate.zip"  # in the workspace bucket; dml/certificate.py makes it, starting nodes read it
+
+
 def state_machine_output(dataset: str) -> str:
     """Key of the output with the ARN of the dataset's state machine: nyc_flights -> StateMachineNycFlights."""
     return f"StateMachine{pascal(dataset)}"

@@ -4,11 +4,15 @@ A cluster goes STARTING, BOOTSTRAPPING, then WAITING (or RUNNING while a step ru
 in order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel.
 """
 
+import io
 import json
 import threading
 import time
+import zipfile
 from collections.abc import Mapping
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
 from dml.local.node import BootstrapError, Node
@@ -215,12 +219,29 @@ class EmrClusters:
             pass
 
     def _bootstrap(self, cluster: dict[str, Any], credentials: Mapping[str, str], handle: Handle) -> None:
+        self._fetch_certificate(cluster, credentials)
         _change(cluster, "BOOTSTRAPPING")
         node = Node(self._place, cluster["Id"], credentials)
         handle.attach(node)
         node.run(cluster.get("BootstrapActions", []))
         handle.attach(None)
         cluster["Status"]["Timeline"]["ReadyDateTime"] = time.time()
+
+    def _fetch_certificate(self, cluster: dict[str, Any], credentials: Mapping[str, str]) -> None:
+        """What a node does first where its security configuration wants TLS: it reads its certificate from S3."""
+        found = self._security.get(cluster.get("SecurityConfiguration"))
+        encryption = json.loads(found["SecurityConfiguration"])["EncryptionConfiguration"] if found else {}
+        tls = encryption.get("InTransitEncryptionConfiguration", {}).get("TLSCertificateConfiguration", {})
+        if not encryption.get("EnableInTransitEncryption") or tls.get("CertificateProviderType") != "PEM":
+            return
+        bucket, _, key = tls["S3Object"].removeprefix("s3://").partition("/")
+        try:
+            body = iam.client(self._place, "s3", credentials).get_object(Bucket=bucket, Key=key)["Body"].read()
+            names = set(zipfile.ZipFile(io.BytesIO(body)).namelist())
+        except (ClientError, zipfile.BadZipFile) as error:
+            raise BootstrapError(f"The certificates {tls['S3Object']} cannot be used: {error}") from None
+        if missing := {"privateKey.pem", "certificateChain.pem"} - names:
+            raise BootstrapError(f"The certificates {tls['S3Object']} lack {', '.join(sorted(missing))}")
 
     def _give_up(self, cluster: dict[str, Any], code: str, message: str, handle: Handle) -> None:
         with self._lock:
