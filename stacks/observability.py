@@ -218,6 +218,8 @@ def run_metric(environment: Environment, dataset: str, name: str) -> cloudwatch.
 
 def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequence[str], topic: sns.ITopic) -> None:
     """Messages about Glue jobs and clusters that failed, whoever had started them."""
+    # Imported, so that CDK adds no right to publish of its own: the topic has one, for this account only.
+    target = targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Topic", topic.topic_arn))
     events.Rule(
         scope,
         "GlueJobFailed",
@@ -227,7 +229,7 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
             detail_type=["Glue Job State Change"],
             detail={"jobName": list(jobs), "state": ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]},
         ),
-        targets=[targets.SnsTopic(topic)],
+        targets=[target],
     )
     events.Rule(
         scope,
@@ -238,7 +240,7 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
             detail_type=["EMR Cluster State Change"],
             detail={"name": [{"prefix": f"dml-{environment.name}-"}], "state": ["TERMINATED_WITH_ERRORS"]},
         ),
-        targets=[targets.SnsTopic(topic)],
+        targets=[target],
     )
 
 

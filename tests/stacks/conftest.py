@@ -11,10 +11,10 @@ import pytest
 
 from app import build
 from datasets import load_dataset
-from stacks.settings import load_environment
+from stacks.settings import Environment, load_environment
 
 ROOT = Path(__file__).parent.parent.parent
-STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
+STACKS = ("data", "observability", "network", "etl", "cluster", "pipeline")
 STANDS_FOR = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "123456789012"}
 
 
@@ -81,25 +81,44 @@ def plain(value: Any) -> str:
 Synth = Callable[[str], Synthesized]
 
 
+def synthesize(environment: Environment, folder: Path) -> Synthesized:
+    """Builds what `cdk deploy -c env=...` would deploy for one dataset."""
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app = cdk.App(context=context, outdir=str(folder))
+    build(app, environment, [load_dataset("nyc_flights")])
+    app.synth()
+    templates = {
+        stack: json.loads((folder / f"dml-{environment.name}-{stack}.template.json").read_text()) for stack in STACKS
+    }
+    return Synthesized(environment.name, folder, templates)
+
+
 @pytest.fixture(scope="session")
 def synth(tmp_path_factory: pytest.TempPathFactory) -> Synth:
-    """synth("dev") builds what `cdk deploy -c env=dev` would deploy for one dataset, once a session."""
+    """synth("dev") builds an environment as it ships; synth("other") one that chooses differently. Once a session.
+
+    Of what prod might choose, "other" takes what neither of them does: endpoints instead of NAT, x86, a workbench made
+    of fleets.
+    """
     made: dict[str, Synthesized] = {}
 
-    def build_once(environment: str) -> Synthesized:
-        if environment not in made:
-            folder = tmp_path_factory.mktemp(environment)
-            context = json.loads((ROOT / "cdk.json").read_text())["context"]
-            app = cdk.App(context=context, outdir=str(folder))
-            build(app, load_environment(environment), [load_dataset("nyc_flights")])
-            app.synth()
-            templates = {
-                stack: json.loads((folder / f"dml-{environment}-{stack}.template.json").read_text()) for stack in STACKS
-            }
-            made[environment] = Synthesized(environment, folder, templates)
-        return made[environment]
+    def build_once(name: str) -> Synthesized:
+        if name not in made:
+            environment = other() if name == "other" else load_environment(name)
+            made[name] = synthesize(environment, tmp_path_factory.mktemp(name))
+        return made[name]
 
     return build_once
+
+
+def other() -> Environment:
+    settings = load_environment("prod").model_dump(mode="json")
+    settings["name"] = "other"
+    settings["network"]["egress"] = "endpoints"
+    settings["workbench"]["enabled"] = True
+    settings["cluster"] |= {"processor": "x86", "instance_types": ["m6i.2xlarge", "m5.2xlarge"]}
+    settings["notifications"]["email"] = "somebody@example.com"
+    return Environment.model_validate(settings)
 
 
 @pytest.fixture(scope="session")

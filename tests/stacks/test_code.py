@@ -15,8 +15,9 @@ from stacks import code
 from stacks.cluster import ClusterStack
 from stacks.data import DataStack
 from stacks.network import NetworkStack
+from stacks.observability import ObservabilityStack
 from stacks.settings import load_environment
-from tests.stacks.conftest import Synthesized
+from tests.stacks.conftest import ROOT, Synth, Synthesized
 
 
 def test_the_code_zip_should_give_a_job_its_settings_without_the_repository(tmp_path: Path) -> None:
@@ -53,11 +54,19 @@ def test_wheels_that_are_not_there_should_be_refused_by_name_with_the_way_out(tm
 
 
 def test_one_missing_wheel_should_be_the_one_that_is_named(tmp_path: Path) -> None:
-    for wheel in code.WHEELS.glob("*.whl"):
+    for wheel in (code.WHEELS / "aarch64").glob("*.whl"):
         if not wheel.name.startswith("botocore"):
             (tmp_path / wheel.name).touch()
     with pytest.raises(code.CodeError, match=r"Missing: botocore==[0-9.]+\. Fetch"):
         code.check_wheels(tmp_path)
+
+
+@pytest.mark.parametrize(("environment", "platform"), [("dev", "aarch64"), ("other", "x86_64")])
+def test_the_wheels_should_be_for_the_processor_of_the_environment(
+    synth: Synth, environment: str, platform: str
+) -> None:
+    assets = synth(environment).folder.glob("asset.*/platform")
+    assert [path.read_text() for path in assets] == [f"manylinux2014_{platform}\n"]
 
 
 def test_the_lock_should_hold_hashes_for_both_processors_and_no_address() -> None:
@@ -75,10 +84,18 @@ def bootstrap_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
         (root / folder).symlink_to(code.ROOT / folder)
     monkeypatch.setattr(code, "ROOT", root)
     environment, datasets = load_environment("dev"), [load_dataset("nyc_flights")]
-    app = cdk.App()
-    network = NetworkStack(app, "network", environment=environment)
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
     data = DataStack(app, "data", environment=environment, datasets=datasets)
-    ClusterStack(app, "cluster", environment=environment, datasets=datasets, network=network, data=data)
+    observability = ObservabilityStack(app, "observability", environment=environment, datasets=datasets, data=data)
+    ClusterStack(
+        app,
+        "cluster",
+        environment=environment,
+        datasets=datasets,
+        network=NetworkStack(app, "network", environment=environment, data=data),
+        data=data,
+        observability=observability,
+    )
     template = app.synth().get_stack_by_name("cluster").template
     resources = template["Resources"].values()
     (cluster,) = (each["Properties"] for each in resources if each["Type"] == "AWS::EMR::Cluster")

@@ -51,12 +51,12 @@ def test_every_state_should_be_named_by_its_stage(states: dict[str, State]) -> N
 
 def test_every_task_should_be_caught_and_have_a_time_limit(states: dict[str, State]) -> None:
     tasks = {name: state for name, state in states.items() if state["Type"] == "Task"}
-    assert len(tasks) == 20
+    assert len(tasks) == 23
     for name, state in tasks.items():
         assert state["TimeoutSeconds"] > 0, name
         last = state["Catch"][-1]
         assert last["ErrorEquals"] == ["States.ALL"], name
-        if name != "notify: the failure":
+        if name != "notify: the failure" and not name.endswith(("send the counts", "send the figures")):
             assert last["Assign"]["failure"]["stage"] == name.partition(":")[0]
 
 

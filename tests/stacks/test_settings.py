@@ -32,7 +32,7 @@ def test_a_shipped_environment_should_explain_each_of_its_settings(name: str) ->
     for before, line in pairwise(lines):
         if " = " in line and not line.startswith("#"):
             # A setting has a comment above it, or stands below others that one comment is about.
-            explained += before.startswith("#") or " = " in before or before.startswith("[")
+            explained += before.startswith("#") or " = " in before
     assert explained == sum(" = " in line and not line.startswith("#") for line in lines) > 20
 
 
@@ -82,19 +82,31 @@ def test_an_unknown_environment_should_be_refused_with_those_that_exist() -> Non
         (
             "m7g.xlarge",
             "m5.xlarge",
-            r"cluster: instance_types: m5.xlarge is x86, but processor is 'graviton'; that has, for example, m7g.xlarge",
+            r"cluster: instance_types: m5.xlarge is x86, but processor is 'graviton'; that has",
         ),
         ("m7g.xlarge", "p4d.24xlarge", r"cluster: instance_types: p4d.24xlarge is none that EMR has Spark for"),
         ('"m7g.xlarge"', '"m7g.xlarge", "m6g.xlarge"', r'layout = "groups" takes one of instance_types; several need'),
         ('"m7g.xlarge"', "", r"cluster.instance_types is \[\]: "),
         ("spot_nodes = 0", "spot_nodes = 3", r"cluster: spot_nodes \(3\) may be 0 to 2: of maximum_nodes \(3\)"),
         ("spot_nodes = 0", "spot_nodes = 1", r'cluster: spot_nodes need layout = "fleets"'),
-        ('"price-capacity-optimized"\n', '"cheapest"\n', r"cluster.spot_strategy is 'cheapest': input should be 'price-"),
-        ('layout = "groups"\n', 'layout = "fleet"\n', r"cluster.layout is 'fleet': input should be 'groups' or 'fleets'"),
+        (
+            '"price-capacity-optimized"\n',
+            '"cheapest"\n',
+            r"cluster.spot_strategy is 'cheapest': input should be 'price-",
+        ),
+        (
+            'layout = "groups"\n',
+            'layout = "fleet"\n',
+            r"cluster.layout is 'fleet': input should be 'groups' or 'fleets'",
+        ),
         ("0 5 ? * MON *", "0 5 * * *", r"schedule.cron is '0 5 \* \* \*': six fields: minutes, hours"),
-        ("0 5 ? * MON *", "0 5 * * MON *", r'schedule.cron is .*: either the day of month \(third field\) or'),
+        ("0 5 ? * MON *", "0 5 * * MON *", r"schedule.cron is .*: either the day of month \(third field\) or"),
         ("monthly_usd = 50", "monthly_usd = 0", r"budget.monthly_usd is 0: input should be greater than or equal to 1"),
-        ("customer_key = false", 'customer_key = "no"', r"encryption.customer_key is 'no': input should be a valid bool"),
+        (
+            "customer_key = false",
+            'customer_key = "no"',
+            r"encryption.customer_key is 'no': input should be a valid bool",
+        ),
         ("in_transit = false", "", r"environments/dev.toml: encryption.in_transit is missing"),
         ("maximum_nodes = 3", "maximum_nodes = 0", r"cluster.maximum_nodes is 0: "),
         ("minimum_nodes = 1", "minimum_nodes = 9", r"cluster: maximum_nodes \(3\) is below minimum_nodes \(9\)"),

@@ -8,7 +8,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
-from tests.stacks.conftest import STACKS, Synthesized
+from tests.stacks.conftest import STACKS, Synth
 
 
 def without_hashes(value: Any) -> Any:
@@ -25,7 +25,8 @@ def without_hashes(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_stack_should_be_what_it_was(dev: Synthesized, stack: str, snapshot: SnapshotAssertion) -> None:
-    template = dev.templates[stack]
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_a_stack_should_be_what_it_was(synth: Synth, environment: str, stack: str, snapshot: SnapshotAssertion) -> None:
+    template = synth(environment).templates[stack]
     shown = {"Resources": template["Resources"], "Outputs": template.get("Outputs", {})}
     assert without_hashes(shown) == snapshot(extension_class=JSONSnapshotExtension)

@@ -9,6 +9,8 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 from aws_cdk import assertions
+from aws_cdk import aws_s3 as s3
+from cdk_nag import AwsSolutionsChecks
 
 from app import build
 from datasets import Dataset, dataset_names, load_dataset
@@ -18,9 +20,10 @@ from stacks.etl import EtlStack
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
 from stacks.settings import load_environment
+from tests.stacks import conftest
 from tests.stacks.conftest import ROOT, STACKS, Synth, Synthesized, plain
 
-ENVIRONMENTS = ("dev", "prod")
+ENVIRONMENTS = ("dev", "prod", "other")
 
 
 def as_list(value: Any) -> list[Any]:
@@ -66,7 +69,6 @@ def test_only_calls_that_know_no_resource_should_be_allowed_on_every_resource(de
     assert wide - deliveries == {
         "cloudwatch:PutMetricData",
         "elasticmapreduce:RunJobFlow",
-        "ssm:UpdateInstanceInformation",
         "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel",
         "ssmmessages:OpenControlChannel",
@@ -88,12 +90,12 @@ def test_a_role_should_be_passed_only_to_the_service_that_wears_it(dev: Synthesi
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_everything_that_can_be_tagged_should_say_whose_it_is(synth: Synth, environment: str) -> None:
     taggable = {
-        "network": ["AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::SecurityGroup", "AWS::EC2::NatGateway"],
+        "network": ["AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::SecurityGroup", "AWS::EC2::FlowLog"],
         "data": ["AWS::S3::Bucket"],
-        "observability": ["AWS::SNS::Topic"],
+        "observability": ["AWS::SNS::Topic", "AWS::Logs::LogGroup"],
         "etl": ["AWS::Glue::Crawler", "AWS::Glue::Job", "AWS::IAM::Role"],
-        "cluster": ["AWS::IAM::Role", "AWS::KMS::Key", "AWS::SSM::Parameter"],
-        "pipeline": ["AWS::StepFunctions::StateMachine", "AWS::Logs::LogGroup"],
+        "cluster": ["AWS::IAM::Role", "AWS::SSM::Parameter"],
+        "pipeline": ["AWS::StepFunctions::StateMachine", "AWS::IAM::Role"],
     }
     for stack, kinds in taggable.items():
         for kind in kinds:
@@ -201,11 +203,13 @@ def test_a_bucket_should_be_encrypted_private_and_tidied(synth: Synth, environme
     assert len(buckets) == 5
     for bucket in buckets:
         (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] in ("AES256", "aws:kms")
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
         assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
         assert any("AbortIncompleteMultipartUpload" in rule for rule in bucket["LifecycleConfiguration"]["Rules"])
-    assert [bucket.get("VersioningConfiguration", {}).get("Status") for bucket in buckets] == ["Enabled"] * 4 + [None]
+    assert [bucket.get("VersioningConfiguration", {}).get("Status") for bucket in buckets] == [None] + ["Enabled"] * 4
+    logged = [plain(bucket["LoggingConfiguration"]["DestinationBucketName"]) for bucket in buckets[1:]]
+    assert logged == ["Logs6819BB44"] * 4
 
 
 def test_a_bucket_should_be_reached_by_tls_only(dev: Synthesized) -> None:
@@ -244,8 +248,11 @@ def test_the_topic_should_take_messages_by_tls_and_alarms_of_this_account_only(d
     statements = dev.only("observability", "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     denied = [statement for statement in statements if statement["Effect"] == "Deny"]
     assert [statement["Condition"] for statement in denied] == [{"Bool": {"aws:SecureTransport": "false"}}]
-    (allowed,) = (statement for statement in statements if statement["Effect"] == "Allow")
-    assert allowed["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    allowed = [statement for statement in statements if statement["Effect"] == "Allow"]
+    services = [statement["Principal"]["Service"] for statement in allowed]
+    assert services == ["cloudwatch.amazonaws.com", "events.amazonaws.com", "budgets.amazonaws.com"]
+    for statement in allowed:
+        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
 # --- etl ---
@@ -273,7 +280,8 @@ def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() 
     settings = load_dataset("nyc_flights").model_dump() | {"main": "a"}
     settings["tables"] = {name: {"columns": {"id": "bigint"}, **given} for name, given in tables.items()}
     settings["source"]["files"] = dict.fromkeys(tables, "x.csv")
-    app, environment, made = cdk.App(), load_environment("dev"), [Dataset.model_validate(settings)]
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    app, environment, made = cdk.App(context=context), load_environment("dev"), [Dataset.model_validate(settings)]
     data = DataStack(app, "data", environment=environment, datasets=made)
     stack = EtlStack(app, "etl", environment=environment, datasets=made, data=data)
     template = assertions.Template.from_stack(stack)
@@ -423,10 +431,312 @@ def test_the_pipeline_should_touch_clusters_of_its_own_environment_only(dev: Syn
 
 def test_a_lost_run_should_raise_an_alarm_however_it_was_lost(dev: Synthesized) -> None:
     alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
-    assert {alarm["MetricName"] for alarm in alarms} == {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
+    lost = {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
+    assert {alarm["MetricName"] for alarm in alarms} == lost | {"QuarantinedShare"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_alarm_should_tell_somebody_and_be_silent_without_data(synth: Synth, environment: str) -> None:
+    alarms = [alarm for stack in STACKS for alarm in synth(environment).resources(stack, "AWS::CloudWatch::Alarm")]
+    assert len(alarms) == (4 if environment == "prod" else 6)  # two watch the workbench
     for alarm in alarms:
         assert len(alarm["AlarmActions"]) == 1
         assert alarm["TreatMissingData"] == "notBreaching"
+
+
+def test_more_quarantined_rows_than_the_dataset_allows_should_raise_an_alarm(dev: Synthesized) -> None:
+    alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
+    (alarm,) = (alarm for alarm in alarms if alarm["MetricName"] == "QuarantinedShare")
+    assert alarm["Threshold"] == load_dataset("nyc_flights").gate.max_quarantined_share
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+    sent = dev.definition()["States"]["prepare: send the counts"]["Arguments"]
+    (datum,) = (datum for datum in sent["MetricData"] if datum["MetricName"] == alarm["MetricName"])
+    assert (sent["Namespace"], datum["Dimensions"]) == (alarm["Namespace"], alarm["Dimensions"][::-1])
+
+
+def test_a_workbench_that_idles_for_hours_or_keeps_applications_waiting_should_raise_an_alarm(dev: Synthesized) -> None:
+    alarms = {alarm["MetricName"]: alarm for alarm in dev.resources("cluster", "AWS::CloudWatch::Alarm")}
+    idle, waiting = alarms["IsIdle"], alarms["AppsPending"]
+    assert (idle["Statistic"], idle["EvaluationPeriods"] * idle["Period"]) == ("Minimum", 3 * 3600)
+    assert (waiting["ComparisonOperator"], waiting["EvaluationPeriods"] * waiting["Period"]) == (
+        "GreaterThanThreshold",
+        900,
+    )
+    for alarm in (idle, waiting):
+        assert alarm["Dimensions"] == [{"Name": "JobFlowId", "Value": {"Ref": "Workbench"}}]
+
+
+@pytest.mark.parametrize(("environment", "state"), [("dev", "DISABLED"), ("prod", "ENABLED")])
+def test_training_should_be_scheduled_in_prod_only(synth: Synth, environment: str, state: str) -> None:
+    rules = synth(environment).resources("pipeline", "AWS::Events::Rule")
+    (rule,) = (rule for rule in rules if "ScheduleExpression" in rule)
+    assert (rule["State"], rule["ScheduleExpression"]) == (state, "cron(0 5 ? * MON *)")
+    (target,) = rule["Targets"]
+    assert json.loads(target["Input"]) == {"do": "run", "revision": "scheduled"}
+
+
+def test_a_failed_job_or_cluster_should_be_told_whoever_started_it(dev: Synthesized) -> None:
+    rules = [rule for rule in dev.resources("pipeline", "AWS::Events::Rule") if "EventPattern" in rule]
+    patterns = {rule["EventPattern"]["source"][0]: rule["EventPattern"] for rule in rules}
+    assert patterns["aws.glue"]["detail-type"] == ["Glue Job State Change"]
+    assert patterns["aws.glue"]["detail"]["state"] == ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]
+    assert patterns["aws.emr"]["detail-type"] == ["EMR Cluster State Change"]
+    assert patterns["aws.emr"]["detail"] == {"name": [{"prefix": "dml-dev-"}], "state": ["TERMINATED_WITH_ERRORS"]}
+    assert all("Notifications" in plain(rule["Targets"][0]["Arn"]) for rule in rules)
+
+
+def test_the_dashboard_should_show_each_dataset_its_runs_models_and_rows(dev: Synthesized) -> None:
+    body = json.loads(plain(dev.only("pipeline", "AWS::CloudWatch::Dashboard")["DashboardBody"]))
+    titles = [widget["properties"].get("title") for widget in body["widgets"]]
+    assert titles == [
+        None,
+        "nyc_flights: runs a day",
+        "nyc_flights: published models on held-out rows",
+        "nyc_flights: rows",
+        "nyc_flights: minutes a run",
+    ]
+    shown = json.dumps(body)
+    sent = [
+        datum["MetricName"]
+        for state in dev.definition()["States"].values()
+        for datum in state.get("Arguments", {}).get("MetricData", [])
+    ]
+    assert len(sent) == 4
+    assert all(f'"{name}"' in shown for name in sent)  # what is sent is what is shown
+
+
+@pytest.mark.parametrize(("environment", "usd"), [("dev", 50), ("prod", 500)])
+def test_the_budget_should_be_of_this_environment_and_warn_before_it_is_spent(
+    synth: Synth, environment: str, usd: int
+) -> None:
+    budget = synth(environment).only("observability", "AWS::Budgets::Budget")
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": usd, "Unit": "USD"}
+    tags = {one["Tags"]["Key"]: one["Tags"]["Values"] for one in budget["Budget"]["FilterExpression"]["And"]}
+    assert tags == {"environment": [environment], "project": ["dml"]}
+    told = {
+        one["Notification"]["NotificationType"]: one["Notification"]["Threshold"]
+        for one in budget["NotificationsWithSubscribers"]
+    }
+    assert told == {"FORECASTED": 100, "ACTUAL": 80}
+
+
+# --- what environments may choose ---
+
+
+def test_a_customer_key_should_go_through_the_whole_chain(prod: Synthesized) -> None:
+    key = "dml-prod-data:ExportsOutputFnGetAttKey"
+    for bucket in prod.resources("data", "AWS::S3::Bucket")[1:]:
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["BucketKeyEnabled"] is True
+        assert plain(rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"]).startswith("Key")
+    assert plain(prod.only("observability", "AWS::SNS::Topic")["KmsMasterKeyId"]).startswith(key)
+    assert plain(prod.only("observability", "AWS::Logs::LogGroup")["KmsKeyId"]).startswith(key)
+    security = prod.only("etl", "AWS::Glue::SecurityConfiguration")["EncryptionConfiguration"]
+    modes = {kind: [plain(value) for value in one.values()] for kind, one in security.items() if isinstance(one, dict)}
+    modes |= {"S3Encryptions": [plain(value) for value in security["S3Encryptions"][0].values()]}
+    assert {kind: values[1] for kind, values in modes.items()} == {
+        "CloudWatchEncryption": modes["CloudWatchEncryption"][1],
+        "JobBookmarksEncryption": modes["JobBookmarksEncryption"][1],
+        "S3Encryptions": modes["S3Encryptions"][1],
+    }
+    assert all(any(value.startswith(key) for value in values) for values in modes.values())
+    for kind in ("Crawler", "Job"):
+        made = prod.only("etl", f"AWS::Glue::{kind}")
+        assert made.get("CrawlerSecurityConfiguration", made.get("SecurityConfiguration")) == {"Ref": "Security"}
+    emr = prod.only("pipeline", "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]["EncryptionConfiguration"]
+    at_rest = emr["AtRestEncryptionConfiguration"]
+    assert at_rest["S3EncryptionConfiguration"]["EncryptionMode"] == "SSE-KMS"
+    for part in at_rest.values():
+        assert plain(part["AwsKmsKey"]).startswith(key)
+    created = prod.definition()["States"]["cluster: create a transient one"]["Arguments"]
+    assert created["LogEncryptionKmsKeyId"].startswith(key)
+    assert not prod.resources("cluster", "AWS::KMS::Key")
+
+
+@pytest.mark.parametrize(
+    ("stack", "role", "actions"),
+    [
+        ("etl", "Crawler", {"kms:Decrypt"}),
+        ("etl", "Prepare", {"kms:Decrypt", "kms:GenerateDataKey"}),
+        ("pipeline", "Role", {"kms:Decrypt", "kms:GenerateDataKey"}),
+    ],
+)
+def test_a_role_should_use_the_customer_key_for_what_it_reads_and_writes(
+    prod: Synthesized, stack: str, role: str, actions: set[str]
+) -> None:
+    (found,) = (
+        resource["Properties"]
+        for name, resource in prod.templates[stack]["Resources"].items()
+        if resource["Type"] == "AWS::IAM::Role" and role in name and "Events" not in name
+    )
+    (statement,) = (
+        statement
+        for policy in found["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Sid"] == "UseKey"
+    )
+    assert set(as_list(statement["Action"])) == actions
+
+
+def test_services_that_act_for_nobody_should_be_let_use_the_customer_key_for_this_account(prod: Synthesized) -> None:
+    key = prod.only("data", "AWS::KMS::Key")
+    assert key["EnableKeyRotation"] is True
+    named = {
+        service: statement["Condition"]
+        for statement in key["KeyPolicy"]["Statement"]
+        if "Service" in statement["Principal"]
+        for service in map(plain, as_list(statement["Principal"]["Service"]))
+    }
+    account = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+    logs = named.pop("logs.us-east-1.AWS::URLSuffix")
+    assert list(logs) == ["ArnLike"]
+    assert named == dict.fromkeys(
+        ("budgets.amazonaws.com", "cloudwatch.amazonaws.com", "events.amazonaws.com"), account
+    )
+
+
+def test_nodes_should_talk_tls_with_a_certificate_that_only_they_and_the_operator_read(prod: Synthesized) -> None:
+    security = prod.only("pipeline", "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]
+    encryption = security["EncryptionConfiguration"]
+    assert encryption["EnableInTransitEncryption"] is True
+    tls = encryption["InTransitEncryptionConfiguration"]["TLSCertificateConfiguration"]
+    assert tls["CertificateProviderType"] == "PEM"
+    (reading,) = [
+        (stack, statement)
+        for stack, statement in prod.statements()
+        if any("tls/" in plain(resource) for resource in as_list(statement["Resource"]))
+    ]
+    assert (reading[0], reading[1]["Action"]) == ("cluster", "s3:GetObject")
+    assert (
+        plain(tls["S3Object"]).removeprefix("s3://").partition("/")[2]
+        == plain(reading[1]["Resource"]).partition("/")[2]
+    )
+
+
+def test_fleets_should_take_several_types_and_spot_for_task_nodes_only(prod: Synthesized) -> None:
+    created = prod.definition()["States"]["cluster: create a transient one"]["Arguments"]
+    fleets = {fleet["InstanceFleetType"]: fleet for fleet in created["Instances"]["InstanceFleets"]}
+    assert fleets.keys() == {"MASTER", "CORE", "TASK"}
+    assert (fleets["MASTER"]["TargetOnDemandCapacity"], fleets["CORE"]["TargetOnDemandCapacity"]) == (1, 2)
+    assert [one["InstanceType"] for one in fleets["TASK"]["InstanceTypeConfigs"]] == [
+        "m7g.2xlarge",
+        "m6g.2xlarge",
+        "r7g.2xlarge",
+    ]
+    assert fleets["TASK"]["LaunchSpecifications"] == {
+        "SpotSpecification": {
+            "AllocationStrategy": "price-capacity-optimized",
+            "TimeoutAction": "SWITCH_TO_ON_DEMAND",
+            "TimeoutDurationMinutes": 10,
+        }
+    }
+    assert "TargetSpotCapacity" not in fleets["MASTER"].keys() | fleets["CORE"].keys()
+    assert len(created["Instances"]["Ec2SubnetIds"]) == 2
+    assert created["ManagedScalingPolicy"]["ComputeLimits"] == {
+        "UnitType": "InstanceFleetUnits",
+        "MinimumCapacityUnits": 2,
+        "MaximumCapacityUnits": 8,
+        "MaximumOnDemandCapacityUnits": 4,
+        "MaximumCoreCapacityUnits": 4,
+    }
+
+
+def test_the_workbench_should_be_made_as_transient_clusters_are(synth: Synth) -> None:
+    other = synth("other")
+    made = other.only("cluster", "AWS::EMR::Cluster")
+    asked = other.definition()["States"]["cluster: create a transient one"]["Arguments"]
+    fleets = {fleet.pop("InstanceFleetType"): fleet for fleet in asked["Instances"]["InstanceFleets"]}
+    instances = made["Instances"]
+    assert fleets == {
+        "MASTER": instances["MasterInstanceFleet"],
+        "CORE": instances["CoreInstanceFleet"],
+        "TASK": instances["TaskInstanceFleets"][0],
+    }
+    for name in ("ReleaseLabel", "ManagedScalingPolicy", "BootstrapActions", "Tags", "EbsRootVolumeSize"):
+        assert json.loads(plain_json(made[name])) == asked[name], name
+
+
+def plain_json(value: Any) -> str:
+    """A template value as JSON, with what is known only when deployed as text."""
+    if isinstance(value, dict) and not {"Ref", "Fn::GetAtt", "Fn::Join", "Fn::Sub", "Fn::ImportValue"} & value.keys():
+        return "{" + ", ".join(f"{json.dumps(key)}: {plain_json(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(plain_json(inner) for inner in value) + "]"
+    return json.dumps(plain(value) if isinstance(value, dict) else value)
+
+
+def test_without_nat_there_should_be_no_way_to_the_internet_but_one_to_each_service(synth: Synth) -> None:
+    other = synth("other")
+    for kind in ("NatGateway", "InternetGateway", "EIP"):
+        assert not other.resources("network", f"AWS::EC2::{kind}")
+    for subnet in other.resources("network", "AWS::EC2::Subnet"):
+        assert tags_of(subnet)[EMR_TAG] == "true"
+    endpoints = other.resources("network", "AWS::EC2::VPCEndpoint")
+    interfaces = [endpoint for endpoint in endpoints if endpoint["VpcEndpointType"] == "Interface"]
+    services = {plain(endpoint["ServiceName"]).rpartition(".")[2] for endpoint in interfaces}
+    assert services == {"glue", "kms", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages", "sts"}
+    for endpoint in interfaces:
+        assert endpoint["PrivateDnsEnabled"] is True
+        assert len(endpoint["SubnetIds"]) == 2
+        assert [plain(group) for group in endpoint["SecurityGroupIds"]] == ["EndpointGroup.GroupId"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_s3_endpoint_should_let_nodes_reach_named_buckets_only(synth: Synth, environment: str) -> None:
+    endpoints = synth(environment).resources("network", "AWS::EC2::VPCEndpoint")
+    (endpoint,) = (endpoint for endpoint in endpoints if endpoint["VpcEndpointType"] == "Gateway")
+    reached = set()
+    for statement in endpoint["PolicyDocument"]["Statement"]:
+        assert not [action for action in as_list(statement["Action"]) if "*" in action]
+        for arn in map(plain, as_list(statement["Resource"])):
+            bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
+            assert "*" not in bucket
+            reached.add(bucket)
+    ours = {bucket for bucket in reached if bucket.startswith(f"dml-{environment}-data:")}
+    assert len(ours) == 5
+    assert reached - ours == {
+        "cdk-hnb659fds-assets-123456789012-us-east-1",
+        "al2023-repos-us-east-1-de612dc2",
+        "repo.us-east-1.emr.amazonaws.com",
+        "aws157-logs-prod",
+        "aws157-logs-prod-us-east-1",
+        "prod.us-east-1.appinfo.src",
+        "amazon-ssm-us-east-1",
+        "aws-ssm-us-east-1",
+        "patch-baseline-snapshot-us-east-1",
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nobody_should_move_the_current_model_without_saying_what_it_was(synth: Synth, environment: str) -> None:
+    policies = synth(environment).resources("data", "AWS::S3::BucketPolicy")
+    (statement,) = (
+        statement
+        for policy in policies
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "s3:if-match" in str(statement.get("Condition"))
+    )
+    assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:PutObject", {"AWS": "*"})
+    assert statement["Condition"] == {"Null": {"s3:if-match": "true", "s3:if-none-match": "true"}}
+    assert plain(statement["Resource"]).endswith("/*/CURRENT.json")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_cdk_nag_should_find_nothing_that_is_not_explained(synth: Synth, environment: str, tmp_path: Path) -> None:
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(tmp_path))
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    settings = conftest.other() if environment == "other" else load_environment(environment)
+    build(app, settings, [load_dataset(name) for name in dataset_names()])
+    app.synth()  # raises for a finding
+
+
+def test_cdk_nag_should_find_what_is_not_explained(tmp_path: Path) -> None:
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(tmp_path))
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
+    (data, *_) = build(app, load_environment("dev"), [load_dataset("nyc_flights")])
+    s3.Bucket(data, "Open")
+    with pytest.raises(RuntimeError, match="ValidationFailed"):
+        app.synth()
 
 
 def test_the_state_machine_should_log_and_trace_without_the_data(dev: Synthesized) -> None:
