@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # EMR runs this on every node before Spark starts: our Python with the locked packages, our code beside them, and on the
-# primary node the Zeppelin notes. Usage: bootstrap.sh PARAMETER_PATH REGION
+# primary node the Zeppelin notes and the way to reach Zeppelin. Usage: bootstrap.sh PARAMETER_PATH REGION
 #
 # The script and its arguments stay the same from deploy to deploy, because a changed bootstrap action replaces the cluster.
 # What does change is found through SSM parameters below PARAMETER_PATH: wheels, code and notes (zips), notebook (where notes live).
@@ -81,3 +81,8 @@ find . -name '*.zpln' -print0 | while IFS= read -r -d '' note; do
     say "kept note s3://$bucket/$key, which has just been edited"
   fi
 done
+
+# 4. Session Manager's agent, by which people reach Zeppelin: no port is open. Amazon Linux has it, EMR's image need not.
+agent() { as_root systemctl enable --now amazon-ssm-agent; }
+{ agent || { as_root dnf install -y --quiet amazon-ssm-agent && agent; }; } \
+  || say "Session Manager's agent does not run: jobs do, but nobody reaches Zeppelin on this node"

@@ -24,6 +24,10 @@ while true; do
 done
 exec "$@"
 """
+# A node's service manager would be this machine's own: what an action wants started is only logged.
+SYSTEMCTL = """#!/bin/sh
+echo "systemctl $*: nodes of the embedded cloud have no services"
+"""
 
 
 class BootstrapError(Exception):
@@ -47,8 +51,9 @@ class Node:
         tools = self._folder / "bin"
         for folder in (tools, self._folder / "home", self._folder / "tmp", self._log.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        (tools / "sudo").write_text(SUDO)
-        (tools / "sudo").chmod(0o755)
+        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL)):
+            (tools / name).write_text(script)
+            (tools / name).chmod(0o755)
         (self._folder / "instance.json").write_text('{"isMaster": true}\n')
         for number, action in enumerate(actions, start=1):
             script = action["ScriptBootstrapAction"]

@@ -49,6 +49,13 @@ class Node:
     home: Path
     environment: Mapping[str, str]
 
+    def tool(self, name: str, script: str) -> None:
+        """Puts a program in the place of the machine's own."""
+        path = self.home / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
     def start(self, *, primary: bool = True) -> subprocess.CompletedProcess[str]:
         info = self.home / "instance.json"
         info.write_text(json.dumps({"isMaster": primary}))
@@ -85,7 +92,12 @@ def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def node(cloud: Cloud, published: None, tmp_path: Path) -> Node:
-    return Node(tmp_path, {**os.environ, **cloud.environment()})
+    environment = {**os.environ, **cloud.environment()}
+    made = Node(tmp_path, environment | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{environment['PATH']}"})
+    made.tool("sudo", 'exec "$@"')
+    made.tool("systemctl", f'echo "$*" >> {tmp_path}/services')
+    made.tool("dnf", "exit 1")
+    return made
 
 
 def test_a_node_should_get_the_locked_packages_and_our_code_and_leave_notes_to_the_primary_one(
@@ -148,3 +160,23 @@ def test_a_wheel_that_is_not_the_locked_one_should_end_the_start(node: Node, aws
         aws("ssm").put_parameter(Name=f"{PARAMETERS}/wheels", Value=good, Type="String", Overwrite=True)
     assert started.returncode == 1
     assert "pip could not install the locked wheels" in started.stderr
+
+
+def test_the_primary_node_should_start_the_agent_by_which_people_reach_zeppelin(node: Node) -> None:
+    assert node.start().returncode == 0
+    assert (node.home / "services").read_text() == "enable --now amazon-ssm-agent\n"
+
+
+def test_an_agent_that_is_not_there_should_be_installed(node: Node) -> None:
+    node.tool("systemctl", f'[ -e {node.home}/installed ] && echo "$*" >> {node.home}/services')
+    node.tool("dnf", f'echo "$*" > {node.home}/installed')
+    assert node.start().returncode == 0
+    assert (node.home / "installed").read_text() == "install -y --quiet amazon-ssm-agent\n"
+    assert (node.home / "services").read_text() == "enable --now amazon-ssm-agent\n"
+
+
+def test_a_node_without_an_agent_should_start_all_the_same_and_say_what_is_lost(node: Node) -> None:
+    node.tool("systemctl", "exit 1")
+    started = node.start()
+    assert started.returncode == 0
+    assert "nobody reaches Zeppelin on this node" in started.stdout
