@@ -104,6 +104,10 @@ class ClusterStack(cdk.Stack):
             string_value=workbench.ref if workbench else NO_WORKBENCH,
             description=f"Id of the workbench cluster, or {NO_WORKBENCH}",
         )
+        analysts = analyst_policy(self, environment, parameter)
+        cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
+            Output.ANALYST_POLICY
+        )
         cdk.CfnOutput(self, "WorkbenchIdParameter", value=parameter.parameter_name).override_logical_id(
             Output.WORKBENCH_PARAMETER
         )
@@ -304,6 +308,56 @@ class ClusterStack(cdk.Stack):
         )
         accept_in_template(role, {"CKV_AWS_111": "Session Manager's channels: " + NO_RESOURCE})
         return role
+
+
+def analyst_policy(stack: cdk.Stack, environment: Environment, workbench: ssm.StringParameter) -> iam.ManagedPolicy:
+    """What a person needs to open Zeppelin on the workbench, and no more: a tunnel to a port, no shell.
+
+    To be attached to a group or a permission set by whoever keeps people's access (docs/operations.md).
+    """
+    ours = tags(environment).items()
+    documents = f"arn:{stack.partition}:ssm:{stack.region}::document"
+    rights = [
+        iam.PolicyStatement(sid="FindWorkbench", actions=["ssm:GetParameter"], resources=[workbench.parameter_arn]),
+        iam.PolicyStatement(
+            sid="FindPrimaryNode",
+            actions=["elasticmapreduce:DescribeCluster", "elasticmapreduce:ListInstances"],
+            resources=[stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in ours}},
+        ),
+        iam.PolicyStatement(
+            sid="OpenTunnel",
+            actions=["ssm:StartSession"],
+            resources=[stack.format_arn(service="ec2", resource="instance", resource_name="*")],
+            conditions={
+                "StringEquals": {f"ssm:resourceTag/{key}": value for key, value in ours},
+                # Without this, naming no document would open a shell, whatever the next statement says.
+                "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"},
+            },
+        ),
+        iam.PolicyStatement(
+            sid="TunnelsOnly", actions=["ssm:StartSession"], resources=[f"{documents}/AWS-StartPortForwardingSession"]
+        ),
+        iam.PolicyStatement(
+            sid="EndOwnSessions",
+            actions=["ssm:TerminateSession", "ssm:ResumeSession"],
+            resources=[stack.format_arn(service="ssm", resource="session", resource_name="${aws:userid}-*")],
+        ),
+    ]
+    policy = iam.ManagedPolicy(
+        stack, "Analyst", description=f"Open Zeppelin on the workbench of {environment.name}", statements=rights
+    )
+    machines = "Machines and clusters have no name beforehand; only those with this environment's tags can be used."
+    accept_wildcards(
+        policy,
+        rights,
+        {
+            "FindPrimaryNode": machines,
+            "OpenTunnel": machines,
+            "EndOwnSessions": "Sessions are named after who opened them.",
+        },
+    )
+    return policy
 
 
 def disk_key(scope: Construct) -> kms.Key:

@@ -36,8 +36,8 @@ def accept_in_template(construct: IConstruct, findings: Mapping[str, str]) -> No
         resource.add_metadata("cfn-lint", {"config": {"ignore_checks": ignored}})
 
 
-def accept_wildcards(role: iam.Role, rights: Sequence[iam.PolicyStatement], reasons: Mapping[str, str]) -> None:
-    """Accepts that statements of a role name resources by wildcard: a reason for each, by Sid.
+def accept_wildcards(role: IConstruct, rights: Sequence[iam.PolicyStatement], reasons: Mapping[str, str]) -> None:
+    """Accepts that statements of a role (or policy) name resources by wildcard: a reason for each, by Sid.
 
     Raises ValueError for a reason whose statement has no wildcard (any more), or is not there.
     """

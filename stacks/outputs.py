@@ -13,6 +13,7 @@ class Output(StrEnum):
     LOGS_BUCKET = "LogsBucket"
     TOPIC = "NotificationTopicArn"
     WORKBENCH_PARAMETER = "WorkbenchParameter"
+    ANALYST_POLICY = "AnalystPolicyArn"
 
 
 CERTIFICATE = "tls/certificate.zip"  # in the workspace bucket; dml/certificate.py makes it, starting nodes read it

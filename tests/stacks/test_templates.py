@@ -111,7 +111,7 @@ def test_the_outputs_should_have_the_names_that_the_cli_asks_for(dev: Synthesize
     assert made["data"] >= buckets | {database_output("nyc_flights")}
     assert made["observability"] >= {Output.TOPIC}
     assert made["etl"] >= {crawler_output("nyc_flights")}
-    assert made["cluster"] >= {Output.WORKBENCH_PARAMETER}
+    assert made["cluster"] >= {Output.WORKBENCH_PARAMETER, Output.ANALYST_POLICY}
     assert made["pipeline"] == {"StateMachineNycFlights"} == {state_machine_output("nyc_flights")}
 
 
@@ -411,6 +411,19 @@ def test_a_job_should_not_be_able_to_say_which_model_is_current(dev: Synthesized
     assert [arn.partition("/")[2] for arn in written] == ["nyc_flights/*/*"]
     publishing = dev.statement("pipeline", "Publish")
     assert plain(publishing["Resource"]).endswith("/nyc_flights/CURRENT.json")
+
+
+def test_an_analyst_should_get_a_tunnel_to_own_machines_and_no_shell(dev: Synthesized) -> None:
+    policy = dev.only("cluster", "AWS::IAM::ManagedPolicy")
+    statements = {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+    assert not {"Roles", "Users", "Groups"} & policy.keys()  # who gets it is for others to say
+    opening = statements["OpenTunnel"]["Condition"]
+    assert opening["StringEquals"] == {"ssm:resourceTag/project": "dml", "ssm:resourceTag/environment": "dev"}
+    assert opening["BoolIfExists"] == {"ssm:SessionDocumentAccessCheck": "true"}
+    starting = [one for one in statements.values() if "ssm:StartSession" in as_list(one["Action"])]
+    documents = [plain(one["Resource"]) for one in starting if "Condition" not in one]
+    assert documents == ["arn:aws:ssm:us-east-1::document/AWS-StartPortForwardingSession"]
+    assert plain(statements["EndOwnSessions"]["Resource"]).endswith(":session/${aws:userid}-*")
 
 
 def test_without_a_workbench_there_should_be_no_cluster_and_the_parameter_should_say_so(prod: Synthesized) -> None:
