@@ -3,6 +3,7 @@
 docs/security.md has the same reasons in one table. `make lint` fails for a finding that is not accepted here.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,10 @@ def _shown(stack: cdk.Stack, resource: str) -> str:
         if entry.type.startswith(EXPORTED)
     }
     return "".join(
-        part if isinstance(part, str) else exports.get(_key(part)) or f"<{'.'.join(_names(part))}>" for part in parts
+        re.sub(r"\$\{(.+?)\}", r"<\1>", part)
+        if isinstance(part, str)
+        else exports.get(_key(part)) or f"<{'.'.join(_names(part))}>"
+        for part in parts
     )
 
 
