@@ -24,6 +24,8 @@ lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, mypy, cdk-nag, c
 	  echo "templates of $$env: cfn-lint" && $(BIN)/cfn-lint --regions us-east-1 -- .dml/lint/$$env/*.template.json || exit 1; \
 	  echo "templates of $$env: checkov" && $(CHECKOV)/bin/checkov --config-file lint/checkov.yaml --directory .dml/lint/$$env || exit 1; \
 	done
+	@echo "the repository: checkov, secrets" && $(CHECKOV)/bin/checkov --framework secrets --compact --quiet --skip-download --directory . \
+	  --skip-path .venv --skip-path node_modules --skip-path .dml --skip-path .git
 
 $(CHECKOV)/.installed: lint/requirements.txt $(BIN)/.installed
 	@echo "Setting up checkov apart from the project's own packages: it wants another boto3 (once)"

@@ -5,6 +5,7 @@ What needs more than a line to say is in test_templates.py. `EXACT` lines hold i
 those that the settings say.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import jmespath
@@ -377,3 +378,11 @@ def test_some_things_should_be_in_no_template(synth: Synth, environment: str) ->
     assert "application-autoscaling.amazonaws.com" not in text
     assert "AmazonElasticMapReduceRole" not in text  # deprecated, and wide
     assert "AWSGlueServiceRole" not in text  # wide
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod", "other"])
+def test_no_secret_should_be_in_a_template_or_in_what_ships(synth: Synth, environment: str) -> None:
+    telling = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(AKIA|ASIA)[A-Z0-9]{16}\b|aws_secret_access_key\s*=")
+    files = [path for path in synth(environment).folder.rglob("*") if path.is_file() and path.suffix != ".whl"]
+    assert len(files) > 20
+    assert [path.name for path in files if telling.search(path.read_bytes())] == []
