@@ -1,0 +1,96 @@
+"""The whole way in prod on the embedded cloud: a customer key, TLS between nodes, fleets, no workbench."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dml import cli
+from dml.local.cloud import Cloud
+from dml.platform import Platform
+from stacks.outputs import CERTIFICATE, Output
+from stacks.settings import load_environment
+from tests.embedded import Clients
+
+DATASET = "penguins"
+
+
+@pytest.fixture(scope="module")
+def platform(cloud: Cloud) -> Platform:
+    return Platform("prod", credentials=cloud.environment())
+
+
+@pytest.fixture(scope="module")
+def told(cloud: Cloud) -> Iterator[dict[str, Any]]:
+    """What a first run says of itself; it deploys the platform too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "HOME", cloud.place.home)
+        patch.setattr(sys, "argv", ["dml", "run", DATASET, "--local", "--env", "prod", "--json"])
+        printed = io.StringIO()
+        patch.setattr(sys, "stdout", printed)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        yield json.loads(printed.getvalue())
+
+
+def test_a_run_in_prod_should_publish_a_model(told: dict[str, Any], platform: Platform) -> None:
+    assert told["state"] == "SUCCEEDED"
+    current = platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
+    assert current is not None
+    assert current["run_id"] == told["run_id"]
+    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
+
+
+def test_everything_that_a_run_keeps_should_be_under_the_customer_key(
+    told: dict[str, Any], platform: Platform, aws: Clients
+) -> None:
+    (alias,) = (one for one in aws("kms").list_aliases()["Aliases"] if one["AliasName"] == "alias/dml-prod")
+    checked = 0
+    for output in (Output.RAW_BUCKET, Output.LAKE_BUCKET, Output.MODELS_BUCKET, Output.WORKSPACE_BUCKET):
+        bucket = platform.output(output)
+        for entry in platform.s3.list_objects_v2(Bucket=bucket)["Contents"]:
+            head = platform.s3.head_object(Bucket=bucket, Key=entry["Key"])
+            assert head["ServerSideEncryption"] == "aws:kms", entry["Key"]
+            assert head["SSEKMSKeyId"].endswith(alias["TargetKeyId"]), entry["Key"]
+            checked += 1
+    assert checked > 10
+
+
+def test_the_cluster_should_be_one_of_fleets_that_has_come_and_gone(told: dict[str, Any], aws: Clients) -> None:
+    emr = aws("emr")
+    found = [emr.describe_cluster(ClusterId=one["Id"])["Cluster"] for one in emr.list_clusters()["Clusters"]]
+    clusters = [one for one in found if one["Name"] == "dml-prod-transient"]
+    assert clusters
+    for cluster in clusters:
+        assert cluster["Status"]["State"] == "TERMINATED"
+        assert cluster["InstanceCollectionType"] == "INSTANCE_FLEET"
+    fleets = emr.list_instance_fleets(ClusterId=clusters[0]["Id"])["InstanceFleets"]
+    nodes = load_environment("prod").cluster
+    assert {fleet["InstanceFleetType"]: fleet["TargetSpotCapacity"] for fleet in fleets} == {
+        "MASTER": 0,
+        "CORE": 0,
+        "TASK": 1,
+    }
+    assert [fleet["TargetOnDemandCapacity"] for fleet in fleets] == [1, nodes.minimum_nodes, 0]
+
+
+def test_the_run_should_have_made_a_certificate_for_the_nodes(told: dict[str, Any], platform: Platform) -> None:
+    found = platform.s3.get_object(Bucket=platform.output(Output.WORKSPACE_BUCKET), Key=CERTIFICATE)
+    names = zipfile.ZipFile(io.BytesIO(found["Body"].read())).namelist()
+    assert names == ["privateKey.pem", "certificateChain.pem", "trustedCertificates.pem"]
+
+
+def test_the_run_should_have_told_cloudwatch_its_figures(told: dict[str, Any], aws: Clients) -> None:
+    metrics = aws("cloudwatch").list_metrics(Namespace="dml")["Metrics"]
+    mine = {"Environment": "prod", "Dataset": DATASET}
+    names = {
+        metric["MetricName"]
+        for metric in metrics
+        if {one["Name"]: one["Value"] for one in metric["Dimensions"]} == mine
+    }
+    assert names == {"RowsPrepared", "QuarantinedShare", "log_loss", "accuracy"}
