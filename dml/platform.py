@@ -12,7 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from dml.errors import UserError
 from stacks.outputs import Output
 
-STACKS = ("network", "data", "observability", "etl", "cluster", "pipeline")
+STACKS = ("data", "network", "observability", "etl", "cluster", "pipeline")  # in the order in which they are deployed
+PAUSED = ("pipeline", "cluster", "network")  # what `dml pause` takes away, in the order in which it goes
 
 
 class Platform:
