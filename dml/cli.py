@@ -20,12 +20,16 @@ from rich.markup import escape
 from datasets import DatasetError, dataset_names, load_dataset
 from dml import certificate, data, dataset, models, report, score, screen, status
 from dml.board import Board
+from dml.cost import command as costs
+from dml.cost import show as cost_screen
+from dml.cost import sizing
+from dml.cost.prices import load as load_prices
 from dml.errors import UserError
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from dml.platform import Platform
 from dml.run import Result, execute, titles
-from stacks.settings import SettingsError, load_environment
+from stacks.settings import SettingsError, environment_names, load_environment
 
 HOME = Path(__file__).parents[1] / ".dml"  # of this checkout, wherever the command is called
 GATE_REFUSED = 3
@@ -173,6 +177,50 @@ def show_status(local: LocalOption = False, env: EnvironmentOption = "dev") -> N
 def certificates(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Make a new certificate for TLS between the nodes of clusters; `run` makes one when it is due."""
     typer.echo(certificate.ensure(_platform(local, env), renew=True))
+
+
+@app.command()
+def cost(
+    env: Annotated[
+        str | None, typer.Option("--env", help="Which environment; without it all of them.", show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REV|FOLDER", help="Show what has changed since a git revision, or what cdk synth made."),
+    ] = None,
+    rows: Annotated[float | None, typer.Option(help="Say which cluster so many rows need, such as 1e9.")] = None,
+    within: Annotated[float, typer.Option(help="--rows: minutes that the whole run may take.")] = 60,
+    depth: Annotated[int, typer.Option(help="--rows: the tree's depth.", min=1, max=30)] = 12,
+    assume: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Change what no template tells, such as data_gb=500.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="--against: for a comment on a pull request.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Price the templates before they are deployed: as they stand, an hour, a run, a month. Needs no AWS account.
+
+    List prices of one region, dated, in dml/cost/prices.toml. What has no price there is named, and the exit code is 1.
+    """
+    prices = load_prices().assuming(assume or [])
+    if rows is not None:
+        found = sizing.size(rows, prices, depth=depth, within=within)
+        typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else cost_screen.show_sizing(out, found)
+        return
+    if markdown and against is None:
+        raise typer.BadParameter("--markdown goes with --against")
+    names = [load_environment(env).name] if env else environment_names()
+    with err.status("synthesizing the templates"):
+        compared = costs.differences(names, against, prices) if against else []
+        estimates = [each.after for each in compared] or costs.estimates(names, prices)
+    if as_json:
+        typer.echo(json.dumps({"environments": [each.as_json() for each in compared or estimates]}, indent=2))
+    elif markdown:
+        typer.echo("\n\n".join(map(cost_screen.markdown, compared)))
+    elif compared:
+        cost_screen.show_differences(out, compared)
+    else:
+        cost_screen.show_estimates(out, estimates)
+    costs.require_known(estimates)
 
 
 @data_app.command()

@@ -1,0 +1,280 @@
+"""Estimates, differences and sizings for readers: a terminal, and Markdown for a pull request."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dml.cost.difference import Change, Difference
+from dml.cost.estimate import RUN, STANDING, TRANSIENT, WORKBENCH, Estimate, Line
+from dml.cost.prices import Prices
+from dml.cost.sizing import GLUE_WORKER, MEASURED_ROWS, Sizing
+
+NAMES = 3  # as many resources as a line names
+
+
+def show_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
+    """The totals side by side, every line behind them, what was assumed, and what is free or not in the table."""
+    prices = estimates[0].prices
+    console.print(_source(prices), style="dim", highlight=False)
+    console.print()
+    totals = _table("", *(estimate.environment for estimate in estimates))
+    for name in dict.fromkeys(name for estimate in estimates for name in estimate.totals):
+        told = [estimate.totals.get(name) for estimate in estimates]
+        totals.add_row(Text(name, "bold"), *("" if value is None else f"{value:,.2f}" for value in told))
+    for column in totals.columns[1:]:
+        column.justify = "right"
+    console.print(totals)
+    for estimate in estimates:
+        console.print()
+        console.rule(f"[bold]{estimate.environment}", align="left", style="dim")
+        _show(console, estimate)
+    console.print()
+    console.rule("[bold]all of it", align="left", style="dim")
+    assumed = _table("Assumed", "", "", "because")
+    assumed.columns[1].justify = "right"
+    for name, each in prices.assumptions.items():
+        assumed.add_row(name, f"{each.value:g}", Text(each.unit, "dim"), Text(each.why, "dim"))
+    console.print(assumed)
+    console.print()
+    notes = ["To assume something else for a call: --assume NAME=VALUE."]
+    if any(line.quantity < 0 for estimate in estimates for line in estimate.lines):
+        notes.append("What AWS gives is for the whole account: what else is in it has no second share.")
+    if any(line.unverified for estimate in estimates for line in estimate.lines):
+        notes.append("? is a recalled list price that nobody has looked up.")
+    for note in notes:
+        console.print(f"[dim]·[/dim] {note}", highlight=False)
+    for estimate in estimates:
+        show_unknown(console, estimate)
+
+
+def show_differences(console: Console, differences: Sequence[Difference]) -> None:
+    """One environment after the other."""
+    console.print(_source(differences[0].after.prices), style="dim", highlight=False)
+    for difference in differences:
+        console.print()
+        console.rule(f"[bold]{difference.environment}", align="left", style="dim")
+        _show_difference(console, difference)
+
+
+def _show(console: Console, estimate: Estimate) -> None:
+    for heading, lines in _sections(estimate):
+        console.print(_lines(heading, lines, console.width))
+        console.print()
+    count, kinds = sum(estimate.free.values()), len(estimate.free)
+    notes = [
+        *estimate.notes,
+        *(f"A schedule starts {times:.1f} runs of {name} a month." for name, times in estimate.schedules.items()),
+        f"{count} resources of {kinds} types cost nothing by themselves; --json names them.",
+    ]
+    for note in notes:
+        console.print(f"[dim]·[/dim] {note}", highlight=False)
+
+
+def show_unknown(console: Console, estimate: Estimate) -> None:
+    """What the totals lack, if they lack anything."""
+    if estimate.unknown:
+        console.print()
+        console.print("Not in the price table, and so not in any total above:", style="yellow")
+        for each in estimate.unknown:
+            console.print(f"  {each.sentence}", style="yellow", highlight=False)
+
+
+def _show_difference(console: Console, difference: Difference) -> None:
+    """Totals side by side, then each line that changed."""
+    totals = _table("", difference.against, "now", "change")
+    for column in totals.columns[1:]:
+        column.justify = "right"
+    for name, (before, after) in difference.totals.items():
+        totals.add_row(Text(name, "bold"), money(before), money(after), _change(before, after))
+    console.print(totals)
+    console.print()
+    if not difference.changes:
+        console.print("No line has changed.", highlight=False)
+        return
+    table = _table("Changed", "", "quantity", difference.against, "now", "change", "resources")
+    for column in table.columns[2:6]:
+        column.justify = "right"
+    for change in difference.changes:
+        table.add_row(
+            change.what + (f" ({change.run})" if change.run else ""),
+            Text(PER[change.when], "dim"),
+            _quantities(change),
+            money(change.before),
+            money(change.after),
+            _change(change.before, change.after),
+            Text(", ".join(_moves(change)), "dim"),
+        )
+    console.print(table)
+    show_unknown(console, difference.after)
+
+
+def markdown(difference: Difference) -> str:
+    """The same as a comment on a pull request."""
+    prices = difference.after.prices
+    lines = [
+        f"### What `{difference.environment}` costs, against `{difference.against}`",
+        "",
+        f"{prices.currency}, list prices of {prices.region}, {prices.checked}.",
+        "",
+        "| | before | now | change |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, (before, after) in difference.totals.items():
+        lines.append(f"| {name} | {money(before)} | {money(after)} | {_change(before, after) or '='} |")
+    lines.append("")
+    if difference.changes:
+        lines += ["| changed | paid | quantity | before | now | resources |", "|---|---|--:|--:|--:|---|"]
+    else:
+        lines.append("No line has changed.")
+    for change in difference.changes:
+        what = change.what + (f" ({change.run})" if change.run else "")
+        money_cells = f"{money(change.before)} | {money(change.after)}"
+        names = ", ".join(_moves(change))
+        lines.append(f"| {what} | {PER[change.when]} | {_quantities(change)} | {money_cells} | {names} |")
+    if unknown := difference.after.unknown:
+        lines += ["", "**Not in the price table, and so not in any total:**", ""]
+        lines += [f"- {each.sentence}" for each in unknown]
+    return "\n".join(lines)
+
+
+def show_sizing(console: Console, sizing: Sizing) -> None:
+    """The pick with its price, what else was considered, and what to write into environments/*.toml."""
+    pick, prices = sizing.pick, sizing.prices
+    console.print(
+        f"[bold]{sizing.rows:,.0f} rows, depth {sizing.depth}, within {sizing.within:g} minutes[/bold] · "
+        f"{prices.region}, prices of {prices.checked}, {prices.currency}",
+        highlight=False,
+    )
+    console.print()
+    market = "one on demand, the others on spot" if pick.spot else "on demand"
+    facts = _table()
+    facts.add_column(style="bold")
+    facts.add_column()
+    facts.add_row("Cluster", f"{pick.workers} core {pick.instance.name} ({market}) and one primary")
+    facts.add_row("", Text(sizing.why, "dim"))
+    facts.add_row("Glue", f"{sizing.glue_workers} {GLUE_WORKER} workers, {sizing.glue_minutes:.0f} min")
+    facts.add_row("Time", f"{sizing.minutes / 60:.1f} h ({sizing.minutes:.0f} min), from crawl to predictions")
+    facts.add_row(
+        "Price", f"{money(sizing.usd)} a run: {money(pick.usd)} cluster, {money(sizing.glue_usd)} crawl and Glue"
+    )
+    facts.add_row("Memory", f"{pick.cached_gib:.1f} GiB of rows in {pick.memory_gib:.1f} GiB of Spark's memory")
+    console.print(facts)
+    console.print()
+    table = _table("Considered", "core", "", "min", "USD", "rows in memory", "")
+    for column in (1, 3, 4, 5):
+        table.columns[column].justify = "right"
+    for choice in sorted(sizing.choices, key=lambda choice: (not choice.in_time, choice.usd)):
+        short = ["too slow"] * (not choice.in_time) + ["rows don't fit, they go to disk"] * (not choice.fits)
+        table.add_row(
+            Text(choice.instance.name, "bold" if choice is pick else ""),
+            str(choice.workers),
+            Text("spot" if choice.spot else "on demand", "dim"),
+            f"{choice.minutes:.0f}",
+            money(sizing.glue_usd + choice.usd),
+            f"{choice.cached_gib:.1f} of {choice.memory_gib:.1f} GiB",
+            Text("pick", "green") if choice is pick else Text(", ".join(short), "yellow"),
+        )
+    console.print(table)
+    console.print()
+    console.print("In environments/ENV.toml", style="dim")
+    console.print(f"  \\[etl]      workers = {sizing.glue_workers}", highlight=False)
+    console.print(
+        f'  \\[cluster]  instance type "{pick.instance.name}", minimum_nodes = {pick.workers}', highlight=False
+    )
+    if sizing.rows > MEASURED_ROWS:
+        console.print()
+        console.print(
+            f"On paper: {sizing.rows / MEASURED_ROWS:,.0f} times the {MEASURED_ROWS:,} rows that were measured, and on "
+            "several nodes nothing was. docs/costs.md has the model and its errors; try a tenth of the rows first.",
+            style="yellow",
+            highlight=False,
+        )
+
+
+def money(usd: float) -> str:
+    """USD, with four decimals where two would say nothing."""
+    return f"{usd:,.2f}" if usd == 0 or abs(usd) >= 0.1 else f"{usd:.4f}"
+
+
+PER = {STANDING: "a month", WORKBENCH: "an hour of the workbench", RUN: "a run", TRANSIENT: "a run's own cluster"}
+
+
+def _source(prices: Prices) -> str:
+    return f"{prices.currency}, on-demand list prices of {prices.region}, table of {prices.checked}, without taxes"
+
+
+def _sections(estimate: Estimate) -> Iterator[tuple[str, list[Line]]]:
+    def lines(when: str, run: str = "") -> list[Line]:
+        found = [line for line in estimate.lines if line.when == when and line.run == run]
+        return sorted(found, key=lambda line: -abs(line.usd))
+
+    yield "As it stands, a month", lines(STANDING)
+    if workbench := lines(WORKBENCH):
+        yield "The workbench, an hour more", workbench
+    runs = estimate.runs[:1] if estimate.runs_alike else estimate.runs
+    for run in runs:
+        alike = len(estimate.runs) > len(runs)
+        yield f"A run of {'each dataset' if alike else run.dataset}", lines(RUN, run.dataset)
+        yield "  in a cluster of its own", lines(TRANSIENT, run.dataset)
+
+
+def _lines(heading: str, lines: Sequence[Line], width: int) -> Table:
+    """The resources are left out where the terminal is too narrow for them."""
+    table = _table()
+    table.show_header = True
+    table.add_column(heading, width=max(16, min(36, width - 55)), overflow="fold")
+    table.add_column("quantity", width=9, justify="right", no_wrap=True)
+    table.add_column("", width=15, style="dim", no_wrap=True)
+    table.add_column("price", width=10, justify="right", no_wrap=True)
+    table.add_column("USD", width=9, justify="right", no_wrap=True)
+    left = width - sum(int(column.width or 0) + 2 for column in table.columns)
+    if left >= 20:
+        table.add_column("resources", width=left, style="dim", no_wrap=True, overflow="ellipsis")
+    for line in lines:
+        price = f"{line.price:.7f}".rstrip("0").rstrip(".")
+        cells = [
+            line.what,
+            f"{line.quantity:,.4g}" if abs(line.quantity) < 1000 else f"{line.quantity:,.0f}",
+            line.unit,
+            f"?{price}" if line.unverified else price,
+            f"{line.usd:,.4f}",
+            f"{line.stack}: {_names(line.resources)}",
+        ]
+        table.add_row(*cells[: len(table.columns)])
+    table.add_row("", "", "", "", Text(f"{sum(line.usd for line in lines):,.4f}", "bold"))
+    return table
+
+
+def _names(resources: Sequence[str]) -> str:
+    """Logical names without the hash that CDK adds."""
+    names = [re.sub(r"[0-9A-F]{8}$", "", name) for name in resources]
+    more = f", {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return ", ".join(names[:NAMES]) + more
+
+
+def _quantities(change: Change) -> str:
+    before, after = (f"{quantity:,.4g}" for quantity in change.quantity)
+    return f"{before if before == after else f'{before} → {after}'} {change.unit}"
+
+
+def _change(before: float, after: float) -> str:
+    if money(before) == money(after):
+        return ""
+    return ("+" if after > before else "−") + money(abs(after - before))  # noqa: RUF001  # a minus sign
+
+
+def _moves(change: Change) -> Iterator[str]:
+    if change.added:
+        yield f"+ {_names(change.added)}"
+    if change.removed:
+        yield f"− {_names(change.removed)}"  # noqa: RUF001  # a minus sign
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=bool(titles))
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
