@@ -121,13 +121,13 @@ def synthesize(environment: str, *, project: Path = PROJECT) -> Assembly:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"{project / 'app.py'} had not made its templates after {SYNTH_SECONDS} s.") from None
+            raise UserError(f"The app had not made its templates of {environment} after {SYNTH_SECONDS} s.") from None
         if done.returncode:
-            raise UserError(f"{project / 'app.py'} made no templates of {environment}: {_last(done.stderr)}")
+            raise UserError(f"The app made no templates of {environment}: {_last(done.stderr)}.")
         for assembly in read(Path(folder)):
             if assembly.environment == environment:
                 return assembly
-    raise UserError(f"{project / 'app.py'} made no stacks named dml-{environment}-STACK.")
+    raise UserError(f"The app made no stacks named dml-{environment}-STACK.")
 
 
 def synthesize_revision(revision: str, environment: str, *, project: Path = PROJECT) -> Assembly:
@@ -150,7 +150,13 @@ def synthesize_revision(revision: str, environment: str, *, project: Path = PROJ
         if not (copy / "environments" / f"{environment}.toml").is_file():
             raise UserError(f"Revision {revision} has no environment {environment}.")
         _stand_in_for_wheels(copy)
-        return synthesize(environment, project=copy)
+        try:
+            return synthesize(environment, project=copy)
+        except UserError as error:
+            raise UserError(
+                f"Revision {revision} can't be synthesized with this checkout's packages: {error} "
+                "Do it where its own are, and give the folder: npx cdk synth -o FOLDER."
+            ) from error
 
 
 def _stand_in_for_wheels(project: Path) -> None:
@@ -166,4 +172,4 @@ def _stand_in_for_wheels(project: Path) -> None:
 def _last(text: str) -> str:
     """The last line that says anything."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].rstrip(".") if lines else "it said nothing"

@@ -66,7 +66,7 @@ def _show(console: Console, estimate: Estimate) -> None:
     count, kinds = sum(estimate.free.values()), len(estimate.free)
     notes = [
         *estimate.notes,
-        *(f"A schedule starts {times:.1f} runs of {name} a month." for name, times in estimate.schedules.items()),
+        *_scheduled(estimate),
         f"{count} resources of {kinds} types cost nothing by themselves; --json names them.",
     ]
     for note in notes:
@@ -200,6 +200,12 @@ def money(usd: float) -> str:
 
 
 PER = {STANDING: "a month", WORKBENCH: "an hour of the workbench", RUN: "a run", TRANSIENT: "a run's own cluster"}
+
+
+def _scheduled(estimate: Estimate) -> Iterator[str]:
+    for times in dict.fromkeys(estimate.schedules.values()):
+        names = ", ".join(name for name, own in estimate.schedules.items() if own == times)
+        yield f"A schedule starts {times:.1f} runs a month of {names}; they are in the figures for a month."
 
 
 def _source(prices: Prices) -> str:

@@ -1,0 +1,112 @@
+"""`dml cost --rows`: its model against the figures that the benchmark wrote, and what it recommends."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dml.cost import prices, sizing
+from dml.errors import UserError
+
+Run = Callable[..., tuple[int, str, str]]
+TABLE = prices.load()
+BENCHMARKS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+# What docs/costs.md says of the model's errors.
+END_TO_END_ERROR = 0.05
+FIT_SECONDS_ERROR = 0.4
+
+
+def measured() -> Iterator[tuple[int, int, int, float, float]]:
+    """Rows, depth, cores, seconds of fit and of end to end, as docs/benchmarks.md has them."""
+    text = BENCHMARKS.read_text(encoding="utf-8")
+    for rows, depth, table in re.findall(r"## ([\d,]+) rows, depth (\d+)\n(.*?)(?=\n## )", text, re.DOTALL):
+        found = re.search(r"\*\*this project\*\* \| ([\d.]+) \([^)]*\) \| ([\d.]+)", table)
+        assert found
+        yield int(rows.replace(",", "")), int(depth), 2, float(found[1]), float(found[2])
+    one_core = text.partition("## From one core to all of them, depth 12")[2].partition("\n## ")[0]
+    for rows, fit, end in re.findall(r"\| ([\d,]{5,}) \| ([\d.]+) [^|]*\|[^|]*\| ([\d.]+) ", one_core):
+        yield int(rows.replace(",", "")), 12, 1, float(fit), float(end)
+
+
+def test_the_model_should_give_the_measured_points_within_its_stated_error() -> None:
+    points = list(measured())
+    assert len(points) >= 6
+    for rows, depth, cores, fit, end_to_end in points:
+        where = f"{rows:,} rows, depth {depth}, {cores} cores: fit the constants of dml/cost/sizing.py again"
+        assert sizing.train_seconds(rows, depth, cores) == pytest.approx(end_to_end, rel=END_TO_END_ERROR), where
+        assert sizing.fit_seconds(rows, depth, cores) == pytest.approx(fit, abs=FIT_SECONDS_ERROR), where
+
+
+def test_the_join_should_take_what_was_measured() -> None:
+    found = re.search(r"\*\*this project\*\* \(Spark\) \| ([\d.]+)", BENCHMARKS.read_text(encoding="utf-8"))
+    assert found
+    assert sizing.prepare_seconds(336_776, 2) == pytest.approx(float(found[1]), rel=END_TO_END_ERROR)
+
+
+def test_more_rows_should_never_be_cheaper_or_faster_on_the_same_nodes() -> None:
+    found = [sizing.size(10.0**power, TABLE, within=240) for power in range(4, 10)]
+    assert [each.usd for each in found] == sorted(each.usd for each in found)
+    seconds = [sizing.train_seconds(10.0**power, 12, 8) for power in range(4, 10)]
+    assert seconds == sorted(seconds)
+
+
+def test_deeper_trees_and_fewer_cores_should_take_longer() -> None:
+    assert sizing.train_seconds(1e8, 20, 8) > sizing.train_seconds(1e8, 5, 8) > sizing.train_seconds(1e8, 5, 16)
+
+
+@pytest.mark.parametrize("rows", [1e5, 1e7, 1e9])
+def test_the_pick_should_hold_the_rows_be_in_time_and_be_the_cheapest_of_its_market(rows: float) -> None:
+    found = sizing.size(rows, TABLE, within=60)
+    pick = found.pick
+    assert pick.fits and pick.in_time and pick.minutes <= 60
+    rivals = [each for each in found.choices if each.fits and each.in_time and each.spot == pick.spot]
+    assert pick.usd == min(each.usd for each in rivals)
+
+
+def test_a_small_task_should_get_one_node_and_no_spot() -> None:
+    found = sizing.size(300_000, TABLE)
+    assert (found.pick.workers, found.pick.spot, found.glue_workers) == (1, False, 2)
+
+
+def test_spot_should_be_picked_where_it_saves_enough() -> None:
+    assert sizing.size(1e10, TABLE, within=60).pick.spot
+    no_discount = TABLE.model_copy(update={"spot": TABLE.spot.model_copy(update={"price_share": 1.0})})
+    assert not sizing.size(1e10, no_discount, within=60).pick.spot
+
+
+def test_rows_that_must_be_done_sooner_should_get_more_nodes() -> None:
+    assert sizing.size(1e10, TABLE, within=60).glue_workers > sizing.size(1e10, TABLE, within=600).glue_workers
+
+
+@pytest.mark.parametrize(("rows", "within", "told"), [(1e9, 5, "--within 5 is too short"), (1e13, 60, "No cluster")])
+def test_what_cannot_be_done_in_time_should_be_refused(rows: float, within: float, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        sizing.size(rows, TABLE, within=within)
+
+
+def test_dml_cost_should_size_on_paper_and_say_how_far_it_is_from_what_was_measured(dml: Run) -> None:
+    code, printed, _ = dml("cost", "--rows", "1e9")
+    pick = sizing.size(1e9, TABLE).pick
+    assert code == 0
+    assert f"{pick.workers} core {pick.instance.name}" in printed
+    assert "305 times" in printed and f"{TABLE.checked}" in printed
+    code, printed, _ = dml("cost", "--rows", "1e9", "--json")
+    assert json.loads(printed)["pick"]["core_nodes"] == pick.workers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--assume", "gigabytes=1"), 1, "data_gb"),
+        (("--env", "staging"), 1, "no environment 'staging'"),
+        (("--markdown",), 2, "--against"),
+        (("--rows", "0"), 1, "--rows"),
+    ],
+)
+def test_a_wrong_option_should_be_refused_with_the_way_out(
+    dml: Run, arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    ended, _, printed = dml("cost", *arguments)
+    assert ended == code and told in printed
