@@ -1,7 +1,9 @@
 """Estimates, differences and sizings for readers: a terminal, and Markdown for a pull request."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -180,10 +182,9 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     console.print(table)
     console.print()
     console.print("In environments/ENV.toml", style="dim")
-    console.print(f"  \\[etl]      workers = {sizing.glue_workers}", highlight=False)
-    console.print(
-        f'  \\[cluster]  instance type "{pick.instance.name}", minimum_nodes = {pick.workers}', highlight=False
-    )
+    for part, settings in _settings(sizing).items():
+        for name, value in settings.items():
+            console.print(f"  {part}.{name} = {json.dumps(value)}", highlight=False, markup=False)
     if sizing.rows > MEASURED_ROWS:
         console.print()
         console.print(
@@ -197,6 +198,21 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
 def money(usd: float) -> str:
     """USD, with four decimals where two would say nothing."""
     return f"{usd:,.2f}" if usd == 0 or abs(usd) >= 0.1 else f"{usd:.4f}"
+
+
+def _settings(sizing: Sizing) -> dict[str, dict[str, Any]]:
+    """The pick as stacks/settings.py takes it: its nodes from the start; those on spot come by managed scaling."""
+    nodes, spot = sizing.pick.workers, sizing.pick.spot
+    return {
+        "etl": {"worker_type": GLUE_WORKER, "workers": sizing.glue_workers},
+        "cluster": {
+            "layout": "fleets" if spot else "groups",
+            "instance_types": [sizing.pick.instance.name],
+            "minimum_nodes": 1 if spot else nodes,
+            "maximum_nodes": nodes,
+            "spot_nodes": nodes - 1 if spot else 0,
+        },
+    }
 
 
 PER = {STANDING: "a month", WORKBENCH: "an hour of the workbench", RUN: "a run", TRANSIENT: "a run's own cluster"}

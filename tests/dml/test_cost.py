@@ -1,6 +1,7 @@
 """`dml cost` on small templates, with figures that can be checked by hand; then on the templates that ship."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from dml.cost.assembly import Assembly
 from dml.cost.difference import Difference
 from dml.cost.estimate import RUN, STANDING, TRANSIENT, Estimate
 from dml.errors import UserError
-from stacks.settings import environment_names
+from stacks.settings import FAMILIES, environment_names
 
 Run = Callable[..., tuple[int, str, str]]
 Resources = Mapping[str, Any]
@@ -131,6 +132,21 @@ def test_a_workbench_should_cost_machines_fees_and_disks() -> None:
     assert found.workbench_hour == pytest.approx(3 * (0.1632 + 0.0408 + 100 * 0.08 / HOURS))
     assert found.totals["a month forgotten, the workbench kept up"] == pytest.approx(HOURS * found.workbench_hour)
     assert "60 minutes" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("way_out", "rate"),
+    [
+        (resource("EC2::NatGateway"), 0.045),
+        (resource("EC2::VPCEndpoint", VpcEndpointType="Interface", SubnetIds=["a"]), 0.01),
+    ],
+    ids=["nat", "endpoints"],
+)
+def test_a_clusters_traffic_should_be_billed_by_what_it_passes(way_out: dict[str, Any], rate: float) -> None:
+    with_data = price(cluster={"Workbench": GROUPS}, network={"Out": way_out}).workbench_hour
+    assert with_data - price(cluster={"Workbench": GROUPS}).workbench_hour == pytest.approx(
+        TABLE.assumed("network_gb_per_cluster_hour") * rate
+    )
 
 
 def test_spot_should_lower_the_price_of_the_machine_and_not_emrs_fee() -> None:
@@ -291,6 +307,14 @@ def test_a_size_should_be_priced_in_proportion_and_an_older_fee_be_capped() -> N
     assert (huge.ec2, huge.vcpu, huge.gib) == pytest.approx((2.6112, 64, 256))
     assert old.emr == pytest.approx(0.27)
     assert TABLE.instance("m7g.metal") is None
+
+
+def test_every_family_that_an_environment_may_choose_should_have_a_price() -> None:
+    names = [
+        f"{kind}{generation}" for kind in "cmr" for generation in ("5", "5a", "6g", "6i", "6a", "7g", "7i", "7a", "8g")
+    ]
+    allowed = [name for name in names if any(re.match(pattern, f"{name}.") for pattern in FAMILIES.values())]
+    assert len(allowed) >= 27 and set(allowed) <= set(TABLE.families)
 
 
 # --- The templates that ship ---

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from dml.cost import prices, sizing
 from dml.errors import UserError
+from stacks.settings import Cluster, Etl, load_environment
 
 Run = Callable[..., tuple[int, str, str]]
 TABLE = prices.load()
@@ -68,6 +70,28 @@ def test_the_pick_should_hold_the_rows_be_in_time_and_be_the_cheapest_of_its_mar
 def test_a_small_task_should_get_one_node_and_no_spot() -> None:
     found = sizing.size(300_000, TABLE)
     assert (found.pick.workers, found.pick.spot, found.glue_workers) == (1, False, 2)
+
+
+def test_rows_that_fill_memory_should_get_nodes_for_that_whatever_the_time() -> None:
+    found = sizing.size(1e9, TABLE, within=600)
+    assert found.pick.cached_gib == pytest.approx(1e9 * 63 / 2**30)
+    room = found.pick.instance.gib * sizing.CACHE_SHARE
+    assert (found.pick.workers - 1) * room < found.pick.cached_gib <= found.pick.workers * room
+
+
+def test_spot_that_saves_cents_should_be_left() -> None:
+    found = sizing.size(1e9, TABLE)
+    assert not found.pick.spot and "spot would save" in found.why
+    assert any(each.spot and each.fits and each.in_time and each.usd < found.pick.usd for each in found.choices)
+
+
+@pytest.mark.parametrize("rows", [1e5, 1e9, 1e10])
+def test_the_settings_that_it_prints_should_be_ones_that_an_environment_takes(dml: Run, rows: float) -> None:
+    _, printed, _ = dml("cost", "--rows", str(rows))
+    told = tomllib.loads("\n".join(line for line in printed.splitlines() if re.match(r" +(etl|cluster)\.", line)))
+    given = load_environment("dev").model_dump(mode="json")
+    assert Cluster(**{**given["cluster"], **told["cluster"]}).maximum_nodes == sizing.size(rows, TABLE).pick.workers
+    assert Etl(**{**given["etl"], **told["etl"]}).workers == sizing.size(rows, TABLE).glue_workers
 
 
 def test_spot_should_be_picked_where_it_saves_enough() -> None:
