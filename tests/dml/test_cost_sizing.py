@@ -14,7 +14,7 @@ from stacks.settings import Cluster, Etl, load_environment
 
 Run = Callable[..., tuple[int, str, str]]
 TABLE = prices.load()
-BENCHMARKS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+BENCHMARKS, COSTS = (Path(__file__).parents[2] / "docs" / name for name in ("benchmarks.md", "costs.md"))
 # What docs/costs.md says of the model's errors.
 END_TO_END_ERROR = 0.05
 FIT_SECONDS_ERROR = 0.4
@@ -39,6 +39,14 @@ def test_the_model_should_give_the_measured_points_within_its_stated_error() -> 
         where = f"{rows:,} rows, depth {depth}, {cores} cores: fit the constants of dml/cost/sizing.py again"
         assert sizing.train_seconds(rows, depth, cores) == pytest.approx(end_to_end, rel=END_TO_END_ERROR), where
         assert sizing.fit_seconds(rows, depth, cores) == pytest.approx(fit, abs=FIT_SECONDS_ERROR), where
+
+
+def test_the_document_should_show_the_model_against_the_measured_points() -> None:
+    told = re.sub(r" +", " ", COSTS.read_text(encoding="utf-8"))
+    for rows, depth, cores, fit, end_to_end in measured():
+        models = sizing.fit_seconds(rows, depth, cores), sizing.train_seconds(rows, depth, cores)
+        row = rf"\| {rows:,} \| {depth} \| {cores} \| {fit}0* \| {models[0]:.2f} \| {end_to_end} \| {models[1]:.1f} \|"
+        assert re.search(row, told), row
 
 
 def test_the_join_should_take_what_was_measured() -> None:
