@@ -203,6 +203,8 @@ def cost(
     """
     prices = load_prices().assuming(assume or [])
     if rows is not None:
+        if env or against or markdown:
+            raise typer.BadParameter("--rows looks at no environment; --env, --against and --markdown go without it")
         found = sizing.size(rows, prices, depth=depth, within=within)
         typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else cost_screen.show_sizing(out, found)
         return

@@ -135,6 +135,7 @@ def test_dml_cost_should_size_on_paper_and_say_how_far_it_is_from_what_was_measu
         (("--env", "staging"), 1, "no environment 'staging'"),
         (("--markdown",), 2, "--against"),
         (("--rows", "0"), 1, "--rows"),
+        (("--rows", "1e6", "--env", "dev"), 2, "--env"),
     ],
 )
 def test_a_wrong_option_should_be_refused_with_the_way_out(
