@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dml.errors import UserError
-from dml.local.place import HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
+from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
 
 DEFAULT_PORT = 4566
 START_SECONDS = 60.0
@@ -107,6 +107,12 @@ class Cloud:
         """Makes it write its state now, so that a crash loses nothing of before; UserError if it cannot."""
         if not json.loads(_ask(self.place.port, "POST", SAVE_PATH, timeout=60.0))["saved"]:
             raise UserError(f"The embedded cloud could not save its state under {self.place.cloud} (log: {self.log}).")
+
+    def calls(self) -> dict[str, list[dict[str, Any]]]:
+        """`calls`: all that it has decided; `unused`: the statements that have allowed none (dml/local/calls.py)."""
+        self.require()
+        told: dict[str, list[dict[str, Any]]] = json.loads(_ask(self.place.port, "GET", CALLS_PATH, timeout=60.0))
+        return told
 
     def environment(self) -> dict[str, str]:
         """The environment of a program that uses it: its address and root keys, and no way to a real account."""

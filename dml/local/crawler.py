@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
+from dml.local.glue_telemetry import CRAWLERS, Telemetry
 from dml.local.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
@@ -73,7 +74,7 @@ class GlueCrawlers:
 
     def _run(self, crawler: dict[str, Any], handle: Handle) -> None:
         started = time.time()
-        status, message = "SUCCEEDED", ""
+        status, message, credentials = "SUCCEEDED", "", None
         try:
             credentials = iam.credentials_of(crawler["Role"], "glue.amazonaws.com", "AWS-Crawler")
             classifiers = [self._glue._classifiers.get(name, {}) for name in crawler.get("Classifiers", [])]
@@ -84,6 +85,9 @@ class GlueCrawlers:
             status, message = "FAILED", f"Internal Service Exception: {error!r}"
         if handle.cause:
             status, message = ("CANCELLED", "") if handle.cause == "CANCELLED" else ("FAILED", handle.cause)
+        if credentials:
+            name, told = crawler["Name"], f"{status}: {message}" if message else status
+            Telemetry(self._place, credentials).send_log(CRAWLERS, name, f"Crawl of {name} ended, {told}")
         crawler["CrawlElapsedTime"] = round((time.time() - started) * 1000)
         crawler["LastCrawl"] = _last_crawl(crawler["Name"], started, status, message)
         crawler["State"] = "READY"  # last: whoever waits for it reads LastCrawl next

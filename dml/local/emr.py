@@ -6,6 +6,7 @@ in order and ends when there is none. Steps of one cluster run one after the oth
 
 import io
 import json
+import logging
 import threading
 import time
 import zipfile
@@ -15,10 +16,14 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
+from dml.local.authorise import Authoriser
+from dml.local.emr_roles import ClusterError, NodeStorage, ServiceRole, encryption_of, know_service_policy, subnets
 from dml.local.node import BootstrapError, Node
 from dml.local.place import REGION, Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.spark import SparkProcess
+
+log = logging.getLogger("dml.emr")
 
 ALIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 GONE = ("TERMINATED", "TERMINATED_WITH_ERRORS")
@@ -43,9 +48,10 @@ NETWORK = (
 class EmrClusters:
     """EMR's clusters and steps on this machine."""
 
-    def __init__(self, place: Place, running: Running) -> None:
+    def __init__(self, place: Place, running: Running, authoriser: Authoriser) -> None:
         self._place = place
         self._running = running
+        self._authoriser = authoriser
         self._lock = threading.RLock()  # held while a cluster's states change, never while anything runs
         self._emr = hooks.module("services.emr")
         self._error = hooks.module("core.responses").error_response_json
@@ -66,6 +72,7 @@ class EmrClusters:
         hooks.replace(table, "CancelSteps", self.cancel_steps)
         hooks.replace(table, "TerminateJobFlows", self.terminate_job_flows)
         table["DescribeSecurityConfiguration"] = self.describe_security_configuration
+        know_service_policy()
         self._persist_security_configurations()
 
     def recover(self) -> None:
@@ -194,7 +201,7 @@ class EmrClusters:
                 _end_step(step, "CANCELLED", "Job terminated", "")
         handle = self._running.handle(cluster["Id"])
         if handle is None:
-            _change(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
+            self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
             return
         _change(cluster, "TERMINATING", "USER_REQUEST", "Terminated by user request")
         threading.Thread(target=handle.stop, args=("TERMINATED",), daemon=True).start()
@@ -205,26 +212,31 @@ class EmrClusters:
     def _live(self, cluster: dict[str, Any], handle: Handle) -> None:
         """A cluster's thread: starts it if it is new, then runs its steps until none is left."""
         try:
-            profile = cluster["Ec2InstanceAttributes"]["IamInstanceProfile"]
-            credentials = iam.credentials_of(
-                iam.role_of_profile(profile), "ec2.amazonaws.com", "i-" + cluster["Id"][2:]
-            )
+            role = iam.role_of_profile(cluster["Ec2InstanceAttributes"]["IamInstanceProfile"])
+            where = next(iter(subnets(cluster)), "")
+            credentials = iam.credentials_of(role, "ec2.amazonaws.com", "i-" + cluster["Id"][2:], subnet=where)
             if cluster["Status"]["State"] == "STARTING":
-                self._bootstrap(cluster, credentials, handle)
-        except (iam.RoleError, BootstrapError) as error:
+                self._start(cluster, role, credentials, handle)
+        except (iam.RoleError, ClusterError, BootstrapError) as error:
             code = "BOOTSTRAP_FAILURE" if isinstance(error, BootstrapError) else "VALIDATION_ERROR"
             self._give_up(cluster, code, str(error), handle)
             return
         while self._next_step(cluster, credentials, handle):
             pass
 
-    def _bootstrap(self, cluster: dict[str, Any], credentials: Mapping[str, str], handle: Handle) -> None:
-        self._fetch_certificate(cluster, credentials)
+    def _start(self, cluster: dict[str, Any], role: str, credentials: Mapping[str, str], handle: Handle) -> None:
+        encryption = encryption_of(self._security.get(cluster.get("SecurityConfiguration")))
+        ServiceRole(self._authoriser, cluster).start_machines(role, encryption)
         _change(cluster, "BOOTSTRAPPING")
+        storage = NodeStorage(self._place, cluster, credentials)
+        storage.fetch_certificates(encryption)
         node = Node(self._place, cluster["Id"], credentials)
         handle.attach(node)
-        node.run(cluster.get("BootstrapActions", []))
-        handle.attach(None)
+        try:
+            node.run(cluster.get("BootstrapActions", []))
+        finally:
+            handle.attach(None)
+            storage.push_log(node.log, f"node/i-{cluster['Id'][2:]}/bootstrap-actions/stdout")
         cluster["Status"]["Timeline"]["ReadyDateTime"] = time.time()
 
     def _fetch_certificate(self, cluster: dict[str, Any], credentials: Mapping[str, str]) -> None:
@@ -250,9 +262,18 @@ class EmrClusters:
                 if step["Status"]["State"] == "PENDING":
                     _end_step(step, "CANCELLED", "Job terminated", "")
             if asked:
-                _change(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
+                self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
             else:
-                _change(cluster, "TERMINATED_WITH_ERRORS", code, message)
+                self._end(cluster, "TERMINATED_WITH_ERRORS", code, message)
+
+    def _end(self, cluster: dict[str, Any], state: str, code: str, message: str) -> None:
+        """A cluster that is gone, and with it its machines, if it had any."""
+        if cluster["Status"]["State"] != "STARTING":
+            try:
+                ServiceRole(self._authoriser, cluster).end_machines()
+            except iam.RoleError as error:
+                log.error("The machines of %s could not be ended: %s", cluster["Id"], error)
+        _change(cluster, state, code, message)
 
     def _next_step(self, cluster: dict[str, Any], credentials: Mapping[str, str], handle: Handle) -> bool:
         """Runs the cluster's next step; False if its thread has nothing more to do."""
@@ -266,7 +287,10 @@ class EmrClusters:
             pending = [s for s in self._emr._steps.get(cluster["Id"], []) if s["Status"]["State"] == "PENDING"]
             if not pending:
                 done = cluster["AutoTerminate"] and bool(self._emr._steps.get(cluster["Id"]))
-                _change(cluster, *(("TERMINATED", "ALL_STEPS_COMPLETED", "Steps completed") if done else ("WAITING",)))
+                if done:
+                    self._end(cluster, "TERMINATED", "ALL_STEPS_COMPLETED", "Steps completed")
+                else:
+                    _change(cluster, "WAITING")
                 self._running.forget(
                     cluster["Id"], handle
                 )  # under the lock: a step added from now on starts a new thread
@@ -290,7 +314,7 @@ class EmrClusters:
     def _run_step(
         self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle
     ) -> None:
-        log = self._place.logs / "emr" / cluster["Id"] / f"{step['Id']}.log"
+        output = self._place.logs / "emr" / cluster["Id"] / f"{step['Id']}.log"
         arguments = step["Config"]["Args"]
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
@@ -304,7 +328,7 @@ class EmrClusters:
             region=REGION,
             buckets=[bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]],
             work=self._place.cloud / "work" / step["Id"],
-            log=log,
+            log=output,
         )
         own = self._running.adopt(step["Id"])
         own.attach(process)
@@ -314,10 +338,11 @@ class EmrClusters:
         finally:
             self._running.forget(step["Id"], own)
             handle.attach(None)
+            NodeStorage(self._place, cluster, credentials).push_log(output, f"steps/{step['Id']}/stderr")
         if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
-            _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(log))
+            _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
         elif own.cause or outcome.exit_code:
-            _end_step(step, "FAILED", own.cause or outcome.reason, str(log))
+            _end_step(step, "FAILED", own.cause or outcome.reason, str(output))
         else:
             _end_step(step, "COMPLETED", "", "")
 

@@ -4,9 +4,11 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dml.local import hooks, iam
+from dml.local.glue_telemetry import Telemetry, log_group
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.spark import SparkProcess
@@ -28,7 +30,7 @@ class GlueJobs:
 
     def apply(self) -> None:
         """Extends ministack's Glue; its request table is built from the module's names on every call."""
-        for name in ("_jobs", "_job_runs", "_get_job_run"):
+        for name in ("_jobs", "_job_runs", "_get_job_run", "_security_configs"):
             hooks.existing(self._glue, name)
         hooks.replace(self._glue, "_start_job_run", self.start_job_run)
         hooks.replace(self._glue, "_batch_stop_job_run", self.batch_stop_job_run)
@@ -111,6 +113,7 @@ class GlueJobs:
         except iam.RoleError as error:
             return "FAILED", str(error)
         buckets = [bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]]
+        output = self._place.logs / "glue" / f"{run['Id']}.log"
         process = SparkProcess(
             arguments=submit_arguments(job, run),
             credentials=credentials,
@@ -118,12 +121,13 @@ class GlueJobs:
             region=self._place.job_environment()["AWS_REGION"],
             buckets=buckets,
             work=self._place.cloud / "work" / run["Id"],
-            log=self._place.logs / "glue" / f"{run['Id']}.log",
+            log=output,
         )
         handle.attach(process)
         if not handle.cause:
             run["JobRunState"] = "RUNNING"
         outcome = process.run()
+        self._tell(job, run, credentials, output)
         if handle.cause == "TIMEOUT":
             return "TIMEOUT", f"The job ran longer than its timeout of {run['Timeout']} minutes."
         if handle.cause == "STOPPED":
@@ -131,6 +135,18 @@ class GlueJobs:
         if handle.cause:
             return "FAILED", handle.cause
         return ("FAILED", outcome.reason) if outcome.exit_code else ("SUCCEEDED", "")
+
+    def _tell(
+        self, job: Mapping[str, Any], run: Mapping[str, Any], credentials: Mapping[str, str], output: Path
+    ) -> None:
+        telemetry, name = Telemetry(self._place, credentials), job.get("SecurityConfiguration") or ""
+        security = (self._glue._security_configs.get(name) or {}).get("EncryptionConfiguration", {})
+        key = security.get("CloudWatchEncryption", {}).get("KmsKeyArn", "")
+        text = output.read_text(errors="replace") if output.exists() else ""
+        telemetry.send_log(log_group(name, job["Role"]), run["Id"], text, key=key)
+        if job.get("DefaultArguments", {}).get("--enable-metrics"):
+            milliseconds = (time.time() - run["StartedOn"]) * 1000
+            telemetry.send_metrics(job["Name"], run["Id"], {"glue.driver.aggregate.elapsedTime": milliseconds})
 
     def _keep_execution_property(self) -> None:
         """ministack forgets a job's MaxConcurrentRuns, from the API and from a template alike."""

@@ -1,7 +1,7 @@
 """Roles in the embedded cloud: credentials for whoever wears one, and denials in AWS's words; in the server's process.
 
-ministack's evaluator decides every call that comes over HTTP. What is added here: loopback counts as a secure transport
-(our buckets refuse plain HTTP), calls are checked on the resources that AWS checks, and a denial names the resource.
+dml/local/authorise.py decides the calls. Here: credentials of roles, loopback counts as a secure transport (our buckets
+refuse plain HTTP), and which resources and condition keys a call is decided on.
 """
 
 import contextvars
@@ -16,15 +16,17 @@ import boto3
 import cbor2
 from botocore.config import Config
 
-from dml.local import hooks
+from dml.local import hooks, keys
 from dml.local.place import ROOT, Place
 
 SESSION_SECONDS = 12 * 3600
 _clients_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
-# Of the request at hand: the access key, what it needs a permission on besides its first resource, what was denied.
-_caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
+SUBNET = "DmlSubnet"  # in a session of STS: where the machine stands that has these credentials
+# Of the request at hand: the access key, what it needs a permission on besides its first resource, S3's own part of it.
+caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
+condition_keys: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("dml_condition_keys")
+object_request: contextvars.ContextVar[keys.Object | None] = contextvars.ContextVar("dml_object", default=None)
 _further: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("dml_further", default=())
-_denied_on: contextvars.ContextVar[str] = contextvars.ContextVar("dml_denied_on", default="")
 
 
 class RoleError(Exception):
@@ -56,9 +58,10 @@ def role_arn(role: str) -> str:
     return role if role.startswith("arn:") else f"arn:aws:iam::{account}:role/{role}"
 
 
-def credentials_of(role: str, service: str, session: str) -> dict[str, str]:
+def credentials_of(role: str, service: str, session: str, *, subnet: str = "") -> dict[str, str]:
     """Temporary credentials of `role` (ARN or name) as `service`, such as glue.amazonaws.com, gets them.
 
+    `subnet`: of the machine that will use them; its calls then pass that VPC's endpoints.
     Raises RoleError if there is no such role or if its trust policy does not let the service wear it.
     """
     roles, sts = hooks.module("services.iam"), hooks.module("services.sts")
@@ -86,6 +89,7 @@ def credentials_of(role: str, service: str, session: str) -> dict[str, str]:
             "Expiration": time.time() + SESSION_SECONDS,
             "AccountId": account,
             "PrincipalType": "AssumedRole",
+            SUBNET: subnet,
         },
     )
     return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token}
@@ -105,17 +109,15 @@ def pass_role_denial(role: str, service: str) -> Any:
     evaluator, actions = hooks.module("core.iam_evaluator"), hooks.module("core.iam_actions")
     region = hooks.module("core.responses").get_region()
     context = {"iam:passedtoservice": service}
-    denied = evaluator.enforce(_caller.get(), "iam:PassRole", "iam", region, resource_arn=role, service_context=context)
+    denied = evaluator.enforce(caller.get(), "iam:PassRole", "iam", region, resource_arn=role, service_context=context)
     if denied is None:
         return None
-    return actions.access_denied_response(
-        "elasticmapreduce",
-        "iam:PassRole",
-        denied.principal_arn,
-        "",
-        resource_arn=role,
-        explicit_deny=denied.decision == "Deny",
-    )
+    return actions.access_denied_response("elasticmapreduce", "iam:PassRole", denied.principal_arn, "")
+
+
+def further_resources(service: str) -> tuple[str, ...]:
+    """What the request at hand, one of `service`, needs its permission on besides the first resource."""
+    return _further.get() if service in RESOURCES else ()
 
 
 def apply() -> None:
@@ -132,12 +134,11 @@ def apply() -> None:
     for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
-    hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")["elasticmapreduce"] = emr_tags
+    collectors = hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")
+    collectors |= {"elasticmapreduce": emr_tags, "ec2": ec2_tags}
     _tell_conditions_of_writes(actions)
     _tell_namespace_of_metrics(actions)
     _name_resources(actions)
-    _check_every_resource(evaluator)
-    _name_denied_resource(actions)
 
 
 def _trusts(document: Any, service: str) -> bool:
@@ -185,6 +186,8 @@ def _name_resources(actions: Any) -> None:
         service: str, method: str, path: str, headers: Any, body: bytes, query: Any, region: str, account: str
     ) -> Any:
         _further.set(())
+        condition_keys.set(metric_keys(body) if service == "monitoring" else {})
+        object_request.set(keys.Object(method, headers, query) if service == "s3" else None)
         if service in RESOURCES:
             try:
                 request = json.loads(body or b"{}")
@@ -231,10 +234,31 @@ def emr_tags() -> list[tuple[str, list[dict[str, str]]]]:
     return [(cluster["ClusterArn"], cluster.get("Tags", [])) for cluster in clusters.values()]
 
 
+def ec2_tags() -> list[tuple[str, list[dict[str, str]]]]:
+    """The tags of subnets, security groups and VPCs by their ARNs."""
+    ec2, responses = hooks.module("services.ec2"), hooks.module("core.responses")
+    kinds = {"subnet": "subnet", "sg": "security-group", "vpc": "vpc"}
+    prefix = f"arn:aws:ec2:{responses.get_region()}:{responses.get_account_id()}"
+    return [
+        (f"{prefix}:{kinds[name.partition('-')[0]]}/{name}", tags)
+        for name, tags in ec2._tags.items()
+        if name.partition("-")[0] in kinds
+    ]
+
+
 def ssm_resources(_action: str, request: Mapping[str, Any]) -> list[str]:
     """Every parameter of GetParameters, and the path of GetParametersByPath; ministack knows the others."""
     names = request.get("Names") or ([request["Path"]] if "Path" in request else [])
     return [f"parameter/{name.strip('/')}" for name in names]
+
+
+def metric_keys(body: bytes) -> dict[str, str]:
+    """The condition keys of a call of CloudWatch in the JSON protocol, which boto3 speaks to it."""
+    try:
+        namespace = json.loads(body or b"{}").get("Namespace")
+    except ValueError:
+        return {}
+    return {"cloudwatch:namespace": namespace} if namespace else {}
 
 
 RESOURCES: dict[str, Callable[[str, Mapping[str, Any]], list[str]]] = {
@@ -242,43 +266,3 @@ RESOURCES: dict[str, Callable[[str, Mapping[str, Any]], list[str]]] = {
     "elasticmapreduce": emr_resources,
     "ssm": ssm_resources,
 }
-
-
-def _check_every_resource(evaluator: Any) -> None:
-    original = hooks.existing(evaluator, "enforce")
-
-    def enforce(
-        access_key_id: str,
-        iam_action: str,
-        service: str,
-        region: str,
-        resource_arn: str = "*",
-        service_context: Any = None,
-    ) -> Any:
-        _caller.set(access_key_id)
-        further = _further.get() if service in RESOURCES else ()
-        _denied_on.set("")
-        for arn in (resource_arn, *further):
-            denied = original(
-                access_key_id, iam_action, service, region, resource_arn=arn, service_context=service_context
-            )
-            if denied is not None:
-                _denied_on.set(arn)
-                return denied
-        return None
-
-    hooks.replace(evaluator, "enforce", enforce)
-
-
-def _name_denied_resource(actions: Any) -> None:
-    original = hooks.existing(actions, "access_denied_response")
-    word = hooks.existing(actions, "identity_denial_message")
-
-    def respond(service: str, action: str, principal_arn: str, request_id: str, **given: Any) -> Any:
-        if not given.get("message") and not given.get("error_code") and not given.get("resource_policy_arn"):
-            resource = _denied_on.get() or given.get("resource_arn", "*")
-            resource = f'"{resource}"' if service == "s3" else resource
-            given["message"] = word(action, principal_arn, resource, given.get("explicit_deny", False))
-        return original(service, action, principal_arn, request_id, **given)
-
-    hooks.replace(actions, "access_denied_response", respond)

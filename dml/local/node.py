@@ -41,7 +41,7 @@ class Node:
         self._place = place
         self._credentials = credentials
         self._folder = (place.cloud / "nodes" / cluster_id).absolute()
-        self._log = place.logs / "emr" / cluster_id / "bootstrap-actions.log"
+        self.log = place.logs / "emr" / cluster_id / "bootstrap-actions.log"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
@@ -49,7 +49,7 @@ class Node:
     def run(self, actions: Sequence[Mapping[str, Any]]) -> None:
         """Runs a cluster's bootstrap actions in their order; raises BootstrapError at the first that fails."""
         tools = self._folder / "bin"
-        for folder in (tools, self._folder / "home", self._folder / "tmp", self._log.parent):
+        for folder in (tools, self._folder / "home", self._folder / "tmp", self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
         for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL)):
             (tools / name).write_text(script)
@@ -62,7 +62,7 @@ class Node:
             if code:
                 raise BootstrapError(
                     f"On the master instance, bootstrap action {number} ({action.get('Name', path.name)}) returned a "
-                    f"non-zero return code ({code}): {_last_line(self._log)} (log: {self._log})"
+                    f"non-zero return code ({code}): {_last_line(self.log)} (log: {self.log})"
                 )
 
     def stop(self) -> None:
@@ -93,7 +93,7 @@ class Node:
             **self._place.job_environment(),
             **self._credentials,
         }
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             try:

@@ -13,6 +13,7 @@ SECRET_KEY = "not-a-secret"  # noqa: S105 - it opens nothing but a server on thi
 ROOT = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 MARKER_PATH = "/_dml/cloud"
 SAVE_PATH = "/_dml/save"
+CALLS_PATH = "/_dml/calls"
 HOME_VARIABLE = "DML_LOCAL_HOME"
 PORT_VARIABLE = "GATEWAY_PORT"
 
@@ -40,6 +41,11 @@ class Place:
     @property
     def logs(self) -> Path:
         return self.cloud / "logs"
+
+    @property
+    def calls(self) -> Path:
+        """Who has called what (dml/local/calls.py)."""
+        return self.cloud / "calls.jsonl"
 
     @property
     def state(self) -> Path:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from dml.local import hooks, iam
+from dml.local.authorise import Authoriser
+from dml.local.calls import Calls
 from dml.local.cloudformation import ResourceTypes
 from dml.local.crawler import GlueCrawlers
 from dml.local.emr import EmrClusters
 from dml.local.glue import GlueJobs
-from dml.local.place import ACCESS_KEY, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.place import ACCESS_KEY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.running import Running
 from dml.local.states import StateMachines
 
@@ -79,12 +81,14 @@ class Extension:
         self._place = place
         self._running = Running()
         self._app = hooks.module("app")
+        self._calls = Calls(place.calls)
+        authoriser = Authoriser(self._calls)
         self._jobs = GlueJobs(place, self._running)
-        self._clusters = EmrClusters(place, self._running)
+        self._clusters = EmrClusters(place, self._running, authoriser)
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
-        machines, types = StateMachines(place), ResourceTypes(place, self._clusters)
-        for part in (self._jobs, self._clusters, self._crawlers, machines, types):
+        machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
+        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)
@@ -98,12 +102,14 @@ class Extension:
         self._app.main()
 
     async def serve(self, scope: Message, receive: Receive, send: Send) -> None:
-        """The ASGI application: our two paths, else ministack."""
+        """The ASGI application: our three paths, else ministack."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == MARKER_PATH:
             marker = {"product": "dml", "home": str(self._place.home), "pid": os.getpid(), "ministack": hooks.VERSION}
             await _answer(send, marker)
+        elif scope["type"] == "http" and scope["path"] == CALLS_PATH:
+            await _answer(send, {"calls": self._calls.told(), "unused": self._calls.unused()})
         elif scope["type"] == "http" and scope["path"] == SAVE_PATH and scope["method"] == "POST":
             saved = self.save_all(self._app._build_persistence_save_dict())
             await _answer(send, {"saved": saved})
@@ -147,6 +153,7 @@ class Extension:
             if missing:
                 raise OSError(f"no state was written of: {', '.join(missing)}")
             self._take(fresh)
+            self._calls.save()
         except OSError as error:
             log.error("The state could not be saved, what was saved before is kept: %s", error)
             return False

@@ -20,6 +20,8 @@ from botocore import xform_name
 from botocore.exceptions import ClientError, ParamValidationError
 
 from dml.local import hooks, iam
+from dml.local.authorise import Authoriser
+from dml.local.machine_role import check_machines, trace
 from dml.local.place import Place
 
 log = logging.getLogger("dml.states")
@@ -56,8 +58,9 @@ _execution: contextvars.ContextVar[Execution | None] = contextvars.ContextVar("d
 class StateMachines:
     """Runs executions and their integrations."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, authoriser: Authoriser) -> None:
         self._place = place
+        self._authoriser = authoriser
         self._sfn = hooks.module("services.stepfunctions")
         self._models = botocore.session.get_session()
         self._optimised: dict[str, Callable[[str, Any], Any]] = {
@@ -86,6 +89,7 @@ class StateMachines:
         self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
         self._sleep = hooks.replace(self._sfn, "_scaled_sleep", self.sleep)
         hooks.existing(self._sfn, "_SFN_WAIT_SCALE")
+        check_machines(self._authoriser)
 
     def run_execution(self, arn: str) -> None:
         """Runs one execution on this thread, as the machine's role, within the machine's TimeoutSeconds."""
@@ -109,6 +113,7 @@ class StateMachines:
         finally:
             timer.cancel()
             _execution.reset(token)
+            trace(self._authoriser, machine, credentials)
 
     def error_matches(self, error_equals: list[str], error: str) -> bool:
         """On AWS neither States.ALL nor States.TaskFailed catches these two (guide, "Handling errors")."""

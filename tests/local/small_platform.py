@@ -94,7 +94,12 @@ def template() -> dict[str, Any]:
             },
         },
         **_network(),
-        "ServiceRole": _role("elasticmapreduce"),
+        "ServiceRole": _role(
+            "elasticmapreduce",
+            _allow(["ec2:Describe*", "ec2:RunInstances", "ec2:CreateFleet", "ec2:CreateLaunchTemplate"], "*"),
+            _allow(["ec2:CreateTags", "ec2:TerminateInstances"], "*"),
+            _allow(["iam:PassRole"], {"Fn::GetAtt": ["NodeRole", "Arn"]}),
+        ),
         "NodeRole": _role("ec2", _code(), _data("raw"), _data("lake", *WRITE)),
         "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "NodeRole"}]}},
         "Encryption": {
@@ -108,6 +113,10 @@ def template() -> dict[str, Any]:
             _allow(
                 ["elasticmapreduce:AddJobFlowSteps", "elasticmapreduce:DescribeStep", "elasticmapreduce:CancelSteps"],
                 {"Fn::Sub": "arn:aws:elasticmapreduce:${AWS::Region}:${AWS::AccountId}:cluster/${Cluster}"},
+            ),
+            _allow(
+                ["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+                {"Fn::Sub": "arn:aws:events:${AWS::Region}:${AWS::AccountId}:rule/StepFunctionsGetEventForEMR*"},
             ),
             _data("pointer", *WRITE),
         ),
@@ -123,7 +132,7 @@ def template() -> dict[str, Any]:
         name: {"Value": {"Ref": name}} for name in ("Data", "Cluster", "Machine", "Job", "Crawler", "MachineRole")
     }
     roles = ("JobRole", "NodeRole", "ServiceRole", "CrawlerRole")
-    outputs |= {name: {"Value": {"Ref": name}} for name in (*roles, "Nat", "Encryption")}
+    outputs |= {name: {"Value": {"Ref": name}} for name in (*roles, "Nat", "Encryption", "Subnet", "Endpoint")}
     outputs["VpcRange"] = {"Value": {"Fn::GetAtt": ["Network", "CidrBlock"]}}
     outputs["SubnetRange"] = {"Value": {"Fn::GetAtt": ["Subnet", "CidrBlock"]}}
     outputs["Nodes"] = {"Value": {"Ref": "Nodes"}}
@@ -192,7 +201,7 @@ def _cluster() -> dict[str, Any]:
     fleet = {"InstanceTypeConfigs": [{"InstanceType": "m7g.xlarge"}], "TargetOnDemandCapacity": 1}
     return {
         "Type": "AWS::EMR::Cluster",
-        "DependsOn": ["DataPolicy"],
+        "DependsOn": ["DataPolicy", "ByNat", "SubnetOutward", "Endpoint"],
         "Properties": {
             "Name": "small",
             "ReleaseLabel": "emr-7.13.0",
@@ -240,6 +249,30 @@ def _network() -> dict[str, Any]:
             "Properties": {
                 "SubnetId": {"Ref": "Subnet"},
                 "AllocationId": {"Fn::GetAtt": ["Address", "AllocationId"]},
+            },
+        },
+        "Outward": {"Type": "AWS::EC2::RouteTable", "Properties": {"VpcId": {"Ref": "Network"}}},
+        "ByNat": {
+            "Type": "AWS::EC2::Route",
+            "Properties": {
+                "RouteTableId": {"Ref": "Outward"},
+                "DestinationCidrBlock": "0.0.0.0/0",
+                "NatGatewayId": {"Ref": "Nat"},
+            },
+        },
+        "SubnetOutward": {
+            "Type": "AWS::EC2::SubnetRouteTableAssociation",
+            "Properties": {"SubnetId": {"Ref": "Subnet"}, "RouteTableId": {"Ref": "Outward"}},
+        },
+        "Endpoint": {
+            "Type": "AWS::EC2::VPCEndpoint",
+            "Properties": {
+                "VpcId": {"Ref": "Network"},
+                "ServiceName": {"Fn::Sub": "com.amazonaws.${AWS::Region}.s3"},
+                "RouteTableIds": [{"Ref": "Outward"}],
+                "PolicyDocument": {
+                    "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": "*"}]
+                },
             },
         },
         "Nodes": {
