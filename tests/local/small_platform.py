@@ -93,7 +93,7 @@ def template() -> dict[str, Any]:
                 },
             },
         },
-        **_network(),
+        **network(),
         "ServiceRole": _role(
             "elasticmapreduce",
             _allow(["ec2:Describe*", "ec2:RunInstances", "ec2:CreateFleet", "ec2:CreateLaunchTemplate"], "*"),
@@ -236,7 +236,8 @@ def _cluster() -> dict[str, Any]:
     }
 
 
-def _network() -> dict[str, Any]:
+def network() -> dict[str, Any]:
+    """A subnet with a way out by NAT, an endpoint for S3 that allows everything, one security group."""
     return {
         "Network": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.9.0.0/16"}},
         "Subnet": {

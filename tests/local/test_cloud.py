@@ -25,9 +25,17 @@ ROLE = {
         "AssumeRolePolicyDocument": {
             "Statement": [
                 {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": f"{name}.amazonaws.com"}}
-                for name in ("states", "ec2")
+                for name in ("states", "ec2", "elasticmapreduce")
             ]
-        }
+        },
+        "Policies": [
+            {
+                "PolicyName": "machines",
+                "PolicyDocument": {
+                    "Statement": [{"Effect": "Allow", "Action": ["ec2:*", "iam:PassRole"], "Resource": "*"}]
+                },
+            }
+        ],
     },
 }
 STATES = {"StartAt": "wait", "States": {"wait": {"Type": "Wait", "Seconds": 1, "End": True}}}
