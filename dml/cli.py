@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
-from dml import certificate, data, dataset, models, report, score, screen, status
+from dml import certificate, data, dataset, models, permissions, report, score, screen, status
 from dml.board import Board
 from dml.cost import command as costs
 from dml.cost import show as cost_screen
@@ -386,6 +386,20 @@ def down() -> None:
 def local_status() -> None:
     """Say whether the embedded cloud runs, and where."""
     typer.echo(Cloud(HOME).status())
+
+
+@local_app.command()
+def calls(
+    denied: Annotated[bool, typer.Option("--denied", help="Only what was denied.")] = False,
+    unused: Annotated[bool, typer.Option("--unused", help="The statements of roles that no call has needed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which role has called what in the embedded cloud, how often, and which statement allowed it."""
+    found = permissions.found(Cloud(HOME).calls(), denied=denied, unused=unused)
+    if as_json:
+        typer.echo(json.dumps({"unused" if unused else "calls": found}))
+    else:
+        permissions.show(out, found)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ with a role without a call over HTTP (`as_role`), and the record of it all (dml/
 """
 
 import contextvars
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -70,6 +71,7 @@ class Authoriser:
         self._evaluate = hooks.replace(self._evaluator, "evaluate", self.evaluate)
         hooks.replace(self._evaluator, "_gather_role_policies", self.role_policies)
         self._respond = hooks.replace(self._actions, "access_denied_response", self.respond)
+        keys.check_log_groups(hooks.module("services.cloudformation.provisioners")._RESOURCE_HANDLERS)
 
     def enforce(
         self,
@@ -86,6 +88,12 @@ class Authoriser:
         context = {**(service_context or {}), **iam.condition_keys.get({})}
         for arn in (resource_arn, *iam.further_resources(service)):
             denied = self._decide(Asked(access_key_id, iam_action, service, region, arn, context))
+            if denied is not None:
+                return denied
+        if _looks_for_nothing(iam_action, resource_arn):
+            # Whoever may not list a bucket is not told that it lacks an object (S3 API reference, GetObject).
+            bucket = resource_arn.partition("/")[0]
+            denied = self._decide(Asked(access_key_id, "s3:ListBucket", service, region, bucket, {}))
             if denied is not None:
                 return denied
         for use in self._key_uses(iam_action, resource_arn, region):
@@ -133,7 +141,10 @@ class Authoriser:
         if denial and plain:
             shown = f'"{denial.resource}"' if denial.resource.startswith("arn:aws:s3:::") else denial.resource
             given["message"] = denial._replace(resource=shown).said(principal_arn)
-        return self._respond(service, action, principal_arn, request_id, **given)
+        status, headers, body = self._respond(service, action, principal_arn, request_id, **given)
+        if denial and plain and service in ("ssm", "logs"):  # ministack words these two itself, always
+            body = json.dumps(json.loads(body) | {"Message": given["message"]}).encode()
+        return status, headers, body
 
     def _decide_alone(self, asked: Asked) -> Denial | None:
         # The request at hand, if any, was signed by somebody else.
@@ -213,6 +224,12 @@ class Authoriser:
     def _caller(self, access_key: str) -> str:
         found = self._evaluator.resolve_caller_identity(access_key)
         return str(found["userArn"]) if found else ""
+
+
+def _looks_for_nothing(action: str, resource: str) -> bool:
+    bucket, _, key = resource.removeprefix("arn:aws:s3:::").partition("/")
+    record = hooks.module("services.s3")._buckets.get(bucket) if action == "s3:GetObject" else None
+    return record is not None and key not in record["objects"]
 
 
 def _grounds(noted: list[Any], denied: Any, action: str) -> tuple[str, str, str]:

@@ -89,7 +89,7 @@ class EmrClusters:
                 _change(cluster, "WAITING")
 
     def run_job_flow(self, request: Mapping[str, Any], *, may_pass_roles: bool = False) -> Any:
-        """RunJobFlow: starts a cluster, if the caller may pass it the roles that it is to wear.
+        """RunJobFlow: starts a cluster, if the caller may tag it and pass it the roles that it is to wear.
 
         `may_pass_roles`: this is known already, as of CloudFormation, which acts by its own execution role.
         """
@@ -98,9 +98,15 @@ class EmrClusters:
         except iam.RoleError as error:
             return self._error("ValidationException", str(error), 400)
         service_role = iam.role_arn(request.get("ServiceRole", ""))
-        passed = ((service_role, "elasticmapreduce.amazonaws.com"), (role, "ec2.amazonaws.com"))
-        for arn, service in () if may_pass_roles else passed:
-            denied = iam.pass_role_denial(arn, service)
+        needed: list[tuple[str, str, dict[str, str]]] = [
+            ("iam:PassRole", service_role, {"iam:PassedToService": "elasticmapreduce.amazonaws.com"}),
+            ("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}),
+        ]
+        if request.get("Tags"):
+            region, account = hooks.module("core.responses").get_region(), service_role.split(":")[4]
+            needed.append(("elasticmapreduce:AddTags", f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*", {}))
+        for action, resource, context in () if may_pass_roles else needed:
+            denied = iam.denial_of_emr(action, resource, context)
             if denied is not None:
                 return denied
         response = self._run_job_flow(request)

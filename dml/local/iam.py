@@ -104,15 +104,12 @@ def role_of_profile(profile: str) -> str:
     return role_arn(record["Roles"][0])
 
 
-def pass_role_denial(role: str, service: str) -> Any:
-    """The denial of the current request if its caller may not pass `role` to `service`; None if it may."""
+def denial_of_emr(action: str, resource: str, context: Mapping[str, str]) -> Any:
+    """EMR's answer to the request at hand if its caller lacks this further right; None if it has it."""
     evaluator, actions = hooks.module("core.iam_evaluator"), hooks.module("core.iam_actions")
-    region = hooks.module("core.responses").get_region()
-    context = {"iam:passedtoservice": service}
-    denied = evaluator.enforce(caller.get(), "iam:PassRole", "iam", region, resource_arn=role, service_context=context)
-    if denied is None:
-        return None
-    return actions.access_denied_response("elasticmapreduce", "iam:PassRole", denied.principal_arn, "")
+    region, service = hooks.module("core.responses").get_region(), action.partition(":")[0]
+    denied = evaluator.enforce(caller.get(), action, service, region, resource_arn=resource, service_context=context)
+    return denied and actions.access_denied_response("elasticmapreduce", action, denied.principal_arn, "")
 
 
 def further_resources(service: str) -> tuple[str, ...]:

@@ -75,7 +75,8 @@ class Node:
     def _fetch(self, uri: str, target: Path) -> Path:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         try:
-            iam.client(self._place, "s3", self._credentials).download_file(bucket, key, str(target))
+            found = iam.client(self._place, "s3", self._credentials).get_object(Bucket=bucket, Key=key)
+            target.write_bytes(found["Body"].read())
         except Exception as error:
             raise BootstrapError(f"The bootstrap action {uri} could not be fetched: {error}") from error
         target.chmod(0o755)
