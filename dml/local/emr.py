@@ -335,6 +335,7 @@ class EmrClusters:
             buckets=[bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]],
             work=self._place.cloud / "work" / step["Id"],
             log=output,
+            s3a=self._place.s3a,
         )
         own = self._running.adopt(step["Id"])
         own.attach(process)

@@ -122,6 +122,7 @@ class GlueJobs:
             buckets=buckets,
             work=self._place.cloud / "work" / run["Id"],
             log=output,
+            s3a=self._place.s3a,
         )
         handle.attach(process)
         if not handle.cause:

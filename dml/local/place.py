@@ -16,19 +16,23 @@ SAVE_PATH = "/_dml/save"
 CALLS_PATH = "/_dml/calls"
 HOME_VARIABLE = "DML_LOCAL_HOME"
 PORT_VARIABLE = "GATEWAY_PORT"
+# A folder with the jars of Hadoop's S3A client. If it is set, jobs talk to S3 by it, not by our gateway.
+S3A_VARIABLE = "DML_S3A"
 
 
 @dataclass(frozen=True)
 class Place:
-    """One embedded cloud: its folder (usually .dml) and its port on 127.0.0.1."""
+    """One embedded cloud: its folder (usually .dml), its port on 127.0.0.1, and S3A's jars if jobs are to use them."""
 
     home: Path
     port: int
+    s3a: Path | None = None
 
     @classmethod
     def of_this_process(cls) -> Self:
         """The place that this server process was started for."""
-        return cls(Path(os.environ[HOME_VARIABLE]), int(os.environ[PORT_VARIABLE]))
+        jars = os.environ.get(S3A_VARIABLE)
+        return cls(Path(os.environ[HOME_VARIABLE]), int(os.environ[PORT_VARIABLE]), Path(jars) if jars else None)
 
     @property
     def endpoint(self) -> str:

@@ -51,6 +51,7 @@ CLUSTER_SETTINGS = (
     "spark.driver.",
     "spark.hadoop.fs.s3",
 )
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
@@ -86,10 +87,15 @@ class SparkProcess:
         buckets: Sequence[str],
         work: Path,
         log: Path,
+        s3a: Path | None = None,
     ) -> None:
-        """`arguments` are those behind the word spark-submit; `work` is this run's own folder."""
+        """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
+
+        `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
+        """
         self._arguments = arguments
         self._buckets = buckets
+        self._s3a = s3a
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
@@ -136,10 +142,18 @@ class SparkProcess:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
-            port = self._start_gateway(log.fileno())
-            if port is None:
-                return self._outcome(1)
-            command = [str(spark / "bin" / "spark-submit"), *submit_arguments(self._arguments, *self._settings(port))]
+            if self._s3a:
+                storage = s3a_settings(self._s3a, self._environment)
+            else:
+                port = self._start_gateway(log.fileno())
+                if port is None:
+                    return self._outcome(1)
+                storage = self._mounts(port)
+            defaults, fixed = self._settings()
+            command = [
+                str(spark / "bin" / "spark-submit"),
+                *submit_arguments(self._arguments, defaults, fixed | storage),
+            ]
             environment = self._environment | {
                 "JAVA_HOME": str(java),
                 "SPARK_HOME": str(spark),
@@ -182,9 +196,9 @@ class SparkProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        gateway_input = self._gateway.stdin if self._gateway else None
-        assert gateway_input is not None  # noqa: S101  # PIPE
-        print(self._spark.pid, file=gateway_input, flush=True)
+        if self._gateway:
+            assert self._gateway.stdin is not None  # noqa: S101  # PIPE
+            print(self._spark.pid, file=self._gateway.stdin, flush=True)
         return self._spark.wait()
 
     def _outcome(self, exit_code: int) -> Outcome:
@@ -211,7 +225,7 @@ class SparkProcess:
                 self._gateway.kill()
                 self._gateway.wait()
 
-    def _settings(self, port: int) -> tuple[dict[str, str], dict[str, str]]:
+    def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spark's configuration: what a job may set otherwise, and what it may not."""
         cores = min(len(os.sched_getaffinity(0)), 8)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
@@ -232,17 +246,36 @@ class SparkProcess:
             # S3 has no locality, and asking for it costs a call for each file.
             "spark.sql.sources.ignoreDataLocality": "true",
             "spark.hadoop.io.file.buffer.size": str(128 * 1024),
-            # The answer to the last byte of a large write comes after its upload.
-            "spark.hadoop.dfs.webhdfs.socket.read-timeout": "1h",
         }
+        return defaults, fixed
+
+    def _mounts(self, port: int) -> dict[str, str]:
+        """S3 by the gateway that listens on `port`."""
+        # The answer to the last byte of a large write comes after its upload.
+        mounts = {"spark.hadoop.dfs.webhdfs.socket.read-timeout": "1h"}
         for scheme in ("s3", "s3a", "s3n"):
-            fixed[f"spark.hadoop.fs.{scheme}.impl"] = MOUNTED
+            mounts[f"spark.hadoop.fs.{scheme}.impl"] = MOUNTED
         # Buckets that only the arguments name are mounted too: S3 itself then says that they do not exist.
         named = re.findall(r"\bs3[an]?://([^/\s,]+)", " ".join(self._arguments))
         for bucket in {*self._buckets, *named}:
             mount = f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback"
-            fixed[mount] = f"webhdfs://127.0.0.1:{port}/{bucket}"
-        return defaults, fixed
+            mounts[mount] = f"webhdfs://127.0.0.1:{port}/{bucket}"
+        return mounts
+
+
+def s3a_settings(jars: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """S3 by Hadoop's own client, whose jars lie in `jars`, with the credentials of the environment."""
+    s3a = {
+        "endpoint": environment["AWS_ENDPOINT_URL"],
+        "endpoint.region": environment["AWS_REGION"],
+        "path.style.access": "true",
+        "aws.credentials.provider": "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
+        # As of Hadoop 3.4, and so of EMR 7: writing a file does not try to delete its parents' markers.
+        "directory.marker.retention": "keep",
+    }
+    settings = {f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()}
+    settings |= {f"spark.hadoop.fs.{scheme}.impl": S3A for scheme in ("s3", "s3a", "s3n")}
+    return settings | {"spark.driver.extraClassPath": f"{jars.absolute()}/*"}
 
 
 def package(name: str) -> Path:

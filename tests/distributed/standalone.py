@@ -28,8 +28,8 @@ class Submitted(SparkProcess):
         super().__init__(**given)
         self._own = settings
 
-    def _settings(self, port: int) -> tuple[dict[str, str], dict[str, str]]:
-        defaults, fixed = super()._settings(port)
+    def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
+        defaults, fixed = super()._settings()
         return defaults, {**fixed, **self._own}
 
 

@@ -18,11 +18,12 @@ import pandas as pd
 import pytest
 
 import datasets
-from datasets import load_dataset, raw_files
+from datasets import dataset_names, load_dataset, raw_files
 from dml import cli, data
 from dml.local.cloud import Cloud
 from dml.platform import Platform
 from stacks.outputs import Output, database_output
+from tests.e2e.permissions import Calls, Roles, reasons, since
 
 DATASET = "nyc_flights"
 BROKEN = [
@@ -66,6 +67,17 @@ def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
 @pytest.fixture(scope="module")
 def platform(cloud: Cloud) -> Platform:
     return Platform("dev", credentials=cloud.environment())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def calls_before(cloud: Cloud) -> Calls:
+    """The calls on record before the first test here: others of the session may have been denied on purpose."""
+    return cloud.calls()["calls"]
+
+
+@pytest.fixture
+def roles(platform: Platform) -> Roles:
+    return Roles(platform.client("cloudformation"), "dml-dev-", dataset_names())
 
 
 def published(platform: Platform) -> dict[str, Any]:
@@ -184,6 +196,29 @@ def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
     clusters = platform.client("emr").list_clusters()["Clusters"]
     transient = [cluster for cluster in clusters if "transient" in cluster["Name"]]
     assert [cluster["Status"]["State"] for cluster in transient] == ["TERMINATED"]
+
+
+def test_no_call_of_these_runs_should_have_been_denied(cloud: Cloud, roles: Roles, calls_before: Calls) -> None:
+    denied = roles.denied(since(calls_before, cloud.calls()["calls"]))
+    assert denied == []
+
+
+def test_each_statement_of_a_role_should_be_needed_or_have_a_reason_to_stay(
+    cloud: Cloud, roles: Roles, calls_before: Calls
+) -> None:
+    told, table = cloud.calls(), reasons()
+    unused = roles.unused(told)
+    why = {one: [reason.why for reason in table if reason.covers(one)] for one in sorted(unused)}
+    report = "".join(f"{one}\n    {' '.join(said) or 'NO REASON'}\n" for one, said in why.items())
+    (cloud.place.home / "unused-permissions.txt").write_text(report, encoding="utf-8")
+    print(f"Statements that no call needed:\n{report}")
+    unexplained = [str(one) for one, said in why.items() if not said]
+    assert unexplained == [], "no call needs these, and unused.toml has no reason why they stay"
+    needed = roles.allowed(since(calls_before, told["calls"]))
+    wrong = [str(one) for one in needed for reason in table if reason.covers(one) and "*" not in reason.statement]
+    assert wrong == [], "calls need these: unused.toml says that none does"
+    gone = [reason for reason in table if not any(map(reason.covers, unused))]
+    assert gone == [], "unused.toml explains statements that no role has"
 
 
 def test_a_missing_permission_should_fail_the_run_in_aws_words_and_change_nothing(

@@ -1,0 +1,62 @@
+"""A whole run whose jobs talk to S3 by S3A, the client of EMR 7.10 and later: call by call, under their own roles.
+
+Opt-in, for its two jars are 280 MB. Get org.apache.hadoop:hadoop-aws:3.3.4 (the version that local Spark is made with)
+and com.amazonaws:aws-java-sdk-bundle:1.12.262 from Maven into one folder and say which:
+
+    DML_S3A=FOLDER .venv/bin/python -m pytest tests/e2e/test_s3a.py
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datasets import dataset_names
+from dml import cli
+from dml.local.cloud import Cloud
+from dml.local.place import S3A_VARIABLE
+from dml.platform import Platform
+from tests.e2e.permissions import Roles
+from tests.embedded import free_port
+
+JARS = ("hadoop-aws-3.3.4.jar", "aws-java-sdk-bundle-1.12.262.jar")
+FOLDER = Path(os.environ.get(S3A_VARIABLE, "/nonexistent"))
+
+pytestmark = pytest.mark.skipif(
+    not all((FOLDER / jar).is_file() for jar in JARS),
+    reason=f"{S3A_VARIABLE} does not name a folder with {' and '.join(JARS)} (both from Maven)",
+)
+
+
+@pytest.fixture(scope="module")
+def by_s3a(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud of its own: whether jobs use S3A is decided when it starts."""
+    cloud = Cloud(tmp_path_factory.mktemp("s3a"))
+    cloud.up(free_port())
+    yield cloud
+    cloud.down()
+
+
+def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
+    by_s3a: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "HOME", by_s3a.place.home)
+    monkeypatch.setattr(sys, "argv", ["dml", "run", "penguins", "--local", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    printed = capsys.readouterr()
+    assert ended.value.code in (0, None), printed.err
+    told = json.loads(printed.out)
+    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
+
+    platform = Platform("dev", credentials=by_s3a.environment())
+    roles = Roles(platform.client("cloudformation"), "dml-dev-", dataset_names())
+    calls = by_s3a.calls()["calls"]
+    assert roles.denied(calls) == []
+    allowed = {(one.role, one.name) for one in roles.allowed(calls)}
+    assert allowed >= {("etl PrepareRole", "prepare/WriteLake"), ("cluster NodeRole", "cluster/WriteModels")}
+    log = next((by_s3a.place.logs / "glue").glob("*.log")).read_text(encoding="utf-8")
+    assert "webhdfs" not in log
