@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
-from dml.local.glue_telemetry import CRAWLERS, Telemetry
+from dml.local.glue_telemetry import CRAWLERS, Telemetry, log_group, log_key
 from dml.local.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
@@ -76,7 +76,9 @@ class GlueCrawlers:
         started = time.time()
         status, message, credentials = "SUCCEEDED", "", None
         try:
-            credentials = iam.credentials_of(crawler["Role"], "glue.amazonaws.com", "AWS-Crawler")
+            credentials = iam.credentials_of(
+                crawler["Role"], "glue.amazonaws.com", "AWS-Crawler", source=f"crawler/{crawler['Name']}"
+            )
             classifiers = [self._glue._classifiers.get(name, {}) for name in crawler.get("Classifiers", [])]
             Crawl(self._place, crawler, classifiers, credentials, handle).run()
         except (ClientError, iam.RoleError) as error:
@@ -87,7 +89,13 @@ class GlueCrawlers:
             status, message = ("CANCELLED", "") if handle.cause == "CANCELLED" else ("FAILED", handle.cause)
         if credentials:
             name, told = crawler["Name"], f"{status}: {message}" if message else status
-            Telemetry(self._place, credentials).send_log(CRAWLERS, name, f"Crawl of {name} ended, {told}")
+            security = crawler.get("CrawlerSecurityConfiguration") or ""
+            Telemetry(self._place, credentials).send_log(
+                log_group(CRAWLERS, security, crawler["Role"]),
+                name,
+                f"Crawl of {name} ended, {told}",
+                key=log_key(security),
+            )
         crawler["CrawlElapsedTime"] = round((time.time() - started) * 1000)
         crawler["LastCrawl"] = _last_crawl(crawler["Name"], started, status, message)
         crawler["State"] = "READY"  # last: whoever waits for it reads LastCrawl next

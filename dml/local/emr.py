@@ -31,6 +31,7 @@ TERMINATING_ACTIONS = ("TERMINATE_CLUSTER", "TERMINATE_JOB_FLOW")
 # What RunJobFlow is told and DescribeCluster tells again, but ministack drops.
 KEPT = (
     "SecurityConfiguration",
+    "LogEncryptionKmsKeyId",
     "Configurations",
     "ScaleDownBehavior",
     "CustomAmiId",

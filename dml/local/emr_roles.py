@@ -51,7 +51,9 @@ class ServiceRole:
         self._authoriser = authoriser
         self._cluster = cluster
         self._arn = iam.role_arn(cluster["ServiceRole"])
-        self._credentials = iam.credentials_of(self._arn, "elasticmapreduce.amazonaws.com", "CCSSession")
+        self._credentials = iam.credentials_of(
+            self._arn, "elasticmapreduce.amazonaws.com", "CCSSession", source=f"cluster/{cluster['Id']}"
+        )
         region, account = self._arn_parts()
         self._ec2 = f"arn:aws:ec2:{region}:{account}:"
         self._image = f"arn:aws:ec2:{region}::image/ami-emr"
@@ -144,8 +146,10 @@ class NodeStorage:
             return
         bucket, _, prefix = uri.partition("://")[2].partition("/")
         key = f"{prefix.rstrip('/')}/{self._cluster['Id']}/{name}.gz".lstrip("/")
+        encrypt = self._cluster.get("LogEncryptionKmsKeyId")
+        under = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": encrypt} if encrypt else {}
         try:
-            self._s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(file.read_bytes()))
+            self._s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(file.read_bytes()), **under)
         except ClientError as error:
             log.error("The log %s could not be archived as s3://%s/%s: %s", file, bucket, key, error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dml.local import hooks, iam
-from dml.local.glue_telemetry import Telemetry, log_group
+from dml.local.glue_telemetry import JOBS, Telemetry, log_group, log_key
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.spark import SparkProcess
@@ -30,7 +30,7 @@ class GlueJobs:
 
     def apply(self) -> None:
         """Extends ministack's Glue; its request table is built from the module's names on every call."""
-        for name in ("_jobs", "_job_runs", "_get_job_run", "_security_configs"):
+        for name in ("_jobs", "_job_runs", "_get_job_run"):
             hooks.existing(self._glue, name)
         hooks.replace(self._glue, "_start_job_run", self.start_job_run)
         hooks.replace(self._glue, "_batch_stop_job_run", self.batch_stop_job_run)
@@ -109,7 +109,9 @@ class GlueJobs:
 
     def _spark(self, job: Mapping[str, Any], run: dict[str, Any], handle: Handle) -> tuple[str, str]:
         try:
-            credentials = iam.credentials_of(job["Role"], "glue.amazonaws.com", "GlueJobRunnerSession")
+            credentials = iam.credentials_of(
+                job["Role"], "glue.amazonaws.com", "GlueJobRunnerSession", source=f"job/{job['Name']}"
+            )
         except iam.RoleError as error:
             return "FAILED", str(error)
         buckets = [bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]]
@@ -141,10 +143,8 @@ class GlueJobs:
         self, job: Mapping[str, Any], run: Mapping[str, Any], credentials: Mapping[str, str], output: Path
     ) -> None:
         telemetry, name = Telemetry(self._place, credentials), job.get("SecurityConfiguration") or ""
-        security = (self._glue._security_configs.get(name) or {}).get("EncryptionConfiguration", {})
-        key = security.get("CloudWatchEncryption", {}).get("KmsKeyArn", "")
         text = output.read_text(errors="replace") if output.exists() else ""
-        telemetry.send_log(log_group(name, job["Role"]), run["Id"], text, key=key)
+        telemetry.send_log(log_group(JOBS, name, job["Role"], "/error"), run["Id"], text, key=log_key(name))
         if job.get("DefaultArguments", {}).get("--enable-metrics"):
             milliseconds = (time.time() - run["StartedOn"]) * 1000
             telemetry.send_metrics(job["Name"], run["Id"], {"glue.driver.aggregate.elapsedTime": milliseconds})

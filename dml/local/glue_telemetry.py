@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from dml.local import iam
+from dml.local import hooks, iam
 from dml.local.place import Place
 
 log = logging.getLogger("dml.glue")
@@ -57,11 +57,18 @@ class Telemetry:
             log.error("CloudWatch did not take %s: %s", what, error)
 
 
-def log_group(security_configuration: str, role: str) -> str:
-    """The group that a job's log goes to; `role` is a name or ARN."""
-    if not security_configuration:
-        return f"{JOBS}/error"
-    return f"{JOBS}/{security_configuration}-role/{role.rpartition('/')[2]}/error"
+def log_group(root: str, security_configuration: str, role: str, end: str = "") -> str:
+    """The group that a log goes to; `role` is a name or ARN. Under a security configuration each has one of its own."""
+    if security_configuration:
+        root = f"{root}/{security_configuration}-role/{role.rpartition('/')[2]}"
+    return root + end
+
+
+def log_key(security_configuration: str) -> str:
+    """The KMS key that a security configuration encrypts logs with; empty if it does not, or there is none."""
+    known = hooks.existing(hooks.module("services.glue"), "_security_configs").get(security_configuration) or {}
+    key = known.get("EncryptionConfiguration", {}).get("CloudWatchEncryption", {}).get("KmsKeyArn")
+    return str(key or "")
 
 
 def _batches(text: str) -> Iterator[list[dict[str, Any]]]:

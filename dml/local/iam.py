@@ -58,26 +58,22 @@ def role_arn(role: str) -> str:
     return role if role.startswith("arn:") else f"arn:aws:iam::{account}:role/{role}"
 
 
-def credentials_of(role: str, service: str, session: str, *, subnet: str = "") -> dict[str, str]:
+def credentials_of(role: str, service: str, session: str, *, source: str = "", subnet: str = "") -> dict[str, str]:
     """Temporary credentials of `role` (ARN or name) as `service`, such as glue.amazonaws.com, gets them.
 
+    `source`: what the service wears it for, such as job/NAME; the trust policy may have conditions on it.
     `subnet`: of the machine that will use them; its calls then pass that VPC's endpoints.
     Raises RoleError if there is no such role or if its trust policy does not let the service wear it.
     """
     roles, sts = hooks.module("services.iam"), hooks.module("services.sts")
     arn = role_arn(role)
     name = arn.rsplit("/", 1)[-1]
-    record = roles._roles.get(name)
-    if record is None or not _trusts(record.get("AssumeRolePolicyDocument", "{}"), service):
-        raise RoleError(
-            f"Service: {service} is not authorized to perform: sts:AssumeRole on resource: {arn} "
-            + (
-                "because the role does not exist"
-                if record is None
-                else "because its trust policy does not name the service"
-            )
-        )
-    account = arn.split(":")[4]
+    record, account = roles._roles.get(name), arn.split(":")[4]
+    why = "because the role does not exist"
+    if record is not None:
+        why = _distrust(record.get("AssumeRolePolicyDocument", "{}"), service, account, source)
+    if why:
+        raise RoleError(f"Service: {service} is not authorized to perform: sts:AssumeRole on resource: {arn} {why}")
     key, secret, token = roles._gen_session_access_key(), roles._gen_secret(), roles._gen_session_token()
     sts.register_session(
         key,
@@ -127,7 +123,8 @@ def apply() -> None:
 
     hooks.replace(evaluator, "pin_request_origin", pin_as_secure)
     hooks.replace(app, "pin_request_origin", pin_as_secure)
-    hooks.existing(evaluator, "_service_principal_matches")
+    for name in ("_service_principal_matches", "_conditions_met"):
+        hooks.existing(evaluator, name)
     for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
@@ -138,13 +135,34 @@ def apply() -> None:
     _name_resources(actions)
 
 
-def _trusts(document: Any, service: str) -> bool:
-    matches = hooks.module("core.iam_evaluator")._service_principal_matches
-    statements = (json.loads(document) if isinstance(document, str) else document).get("Statement", [])
-    return any(
-        statement.get("Effect") == "Allow" and matches(statement.get("Principal"), service)
-        for statement in ([statements] if isinstance(statements, dict) else statements)
+def _distrust(document: Any, service: str, account: str, source: str) -> str:
+    """Why a trust policy does not let a service wear its role; empty if it does."""
+    evaluator = hooks.module("core.iam_evaluator")
+    region, keyed = hooks.module("core.responses").get_region(), {}
+    if source:
+        arn = f"arn:aws:{service.partition('.')[0]}:{region}:{account}:{source}"
+        keyed = {"aws:sourcearn": arn, "aws:sourceaccount": account}
+    asked = evaluator.EvalContext(
+        principal_arn=service,
+        principal_type="Service",
+        principal_account=account,
+        action="sts:AssumeRole",
+        resource_arn="*",
+        region=region,
+        service_context=keyed,
     )
+    statements = (json.loads(document) if isinstance(document, str) else document).get("Statement", [])
+    naming = [
+        statement
+        for statement in ([statements] if isinstance(statements, dict) else statements)
+        if statement.get("Effect") == "Allow"
+        and evaluator._service_principal_matches(statement.get("Principal"), service)
+    ]
+    if not naming:
+        return "because its trust policy does not name the service"
+    if not any(evaluator._conditions_met(statement.get("Condition", {}), asked) for statement in naming):
+        return f"because its trust policy has conditions that do not hold ({keyed or 'no aws:SourceArn'})"
+    return ""
 
 
 def _tell_conditions_of_writes(actions: Any) -> None:

@@ -67,8 +67,9 @@ def trace(authoriser: Authoriser, machine: Mapping[str, Any], credentials: Mappi
 
 def _check(authoriser: Authoriser, machine: dict[str, Any], properties: Mapping[str, Any]) -> None:
     role = machine["roleArn"]
+    source = machine["stateMachineArn"].split(":", 5)[5]
     try:
-        credentials = iam.credentials_of(role, "states.amazonaws.com", "StepFunctions")
+        credentials = iam.credentials_of(role, "states.amazonaws.com", "StepFunctions", source=source)
     except iam.RoleError:
         raise ValueError(
             f"Neither the global service principal states.amazonaws.com, nor the regional one is "

@@ -96,7 +96,10 @@ class StateMachines:
         record = self._sfn._executions[arn]
         machine = self._sfn._state_machines.get(record["stateMachineArn"], {})
         try:
-            credentials = iam.credentials_of(machine.get("roleArn", ""), "states.amazonaws.com", record["name"][:64])
+            source = record["stateMachineArn"].split(":", 5)[5]
+            credentials = iam.credentials_of(
+                machine.get("roleArn", ""), "states.amazonaws.com", record["name"][:64], source=source
+            )
         except iam.RoleError as error:
             self._sfn._fail_execution(record, "States.Runtime", str(error))
             return

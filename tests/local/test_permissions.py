@@ -349,6 +349,29 @@ def test_a_cluster_should_not_come_up_whose_service_role_may_not_lend_the_disk_k
         aws("cloudformation").delete_stack(StackName="disk-key")
 
 
+def test_a_trust_policy_should_be_held_to_its_conditions(
+    aws: Clients, platform: dict[str, str], cluster: Callable[..., dict[str, Any]]
+) -> None:
+    def trusting(account: str, region: str) -> str:
+        role = f"trusting-{account}-{region}"
+        source = f"arn:aws:elasticmapreduce:{region}:{account}:*"
+        trust = {
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"Service": "elasticmapreduce.amazonaws.com"},
+            "Condition": {"StringEquals": {"aws:SourceAccount": account}, "ArnLike": {"aws:SourceArn": source}},
+        }
+        aws("iam").create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
+        allow(aws, role, Action=["ec2:*", "iam:PassRole"], Resource="*")
+        return role
+
+    for stranger in (trusting("111111111111", "us-east-1"), trusting("000000000000", "eu-west-1")):
+        status = cluster(ServiceRole=stranger)["Status"]
+        assert status["State"] == "TERMINATED_WITH_ERRORS"
+        assert "trust policy has conditions that do not hold" in status["StateChangeReason"]["Message"]
+    assert cluster(ServiceRole=trusting("000000000000", "us-east-1"))["Status"]["State"] == "WAITING"
+
+
 def test_an_endpoint_policy_that_is_too_narrow_should_keep_a_node_from_its_bucket(
     aws: Clients, cloud: Cloud, platform: dict[str, str], cluster: Callable[..., dict[str, Any]]
 ) -> None:
