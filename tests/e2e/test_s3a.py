@@ -55,7 +55,8 @@ def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
     platform = Platform("dev", credentials=by_s3a.environment())
     roles = Roles(platform.client("cloudformation"), "dml-dev-", dataset_names())
     calls = by_s3a.calls()["calls"]
-    assert roles.denied(calls) == []
+    denied = roles.denied(calls)
+    assert denied == [], json.dumps(denied, indent=1)
     allowed = {(one.role, one.name) for one in roles.allowed(calls)}
     assert allowed >= {("etl PrepareRole", "prepare/WriteLake"), ("cluster NodeRole", "cluster/WriteModels")}
     log = next((by_s3a.place.logs / "glue").glob("*.log")).read_text(encoding="utf-8")

@@ -198,9 +198,15 @@ def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
     assert [cluster["Status"]["State"] for cluster in transient] == ["TERMINATED"]
 
 
-def test_no_call_of_these_runs_should_have_been_denied(cloud: Cloud, roles: Roles, calls_before: Calls) -> None:
-    denied = roles.denied(since(calls_before, cloud.calls()["calls"]))
-    assert denied == []
+def test_no_call_of_these_runs_should_have_been_denied(
+    dml: Dml, roles: Roles, calls_before: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = dml(capsys, "local", "calls", "--json")
+    assert code == 0, err
+    denied = roles.denied(since(calls_before, json.loads(out)["calls"]))
+    assert denied == [], json.dumps(denied, indent=1)
+    _, out, _ = dml(capsys, "local", "calls", "--unused")
+    assert "cluster/SessionManager" in out
 
 
 def test_each_statement_of_a_role_should_be_needed_or_have_a_reason_to_stay(
