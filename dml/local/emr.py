@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from dml.local import hooks, iam
 from dml.local.authorise import Authoriser
-from dml.local.emr_roles import ClusterError, NodeStorage, ServiceRole, encryption_of, know_service_policy, subnets
+from dml.local.emr_roles import ClusterError, NodeLogs, ServiceRole, encryption_of, know_service_policy, subnets
 from dml.local.node import BootstrapError, Node
 from dml.local.place import REGION, Place
 from dml.local.running import SHUT_DOWN, Handle, Running
@@ -235,21 +235,19 @@ class EmrClusters:
         encryption = encryption_of(self._security.get(cluster.get("SecurityConfiguration")))
         ServiceRole(self._authoriser, cluster).start_machines(role, encryption)
         _change(cluster, "BOOTSTRAPPING")
-        storage = NodeStorage(self._place, cluster, credentials)
-        storage.fetch_certificates(encryption)
+        logs = NodeLogs(self._place, cluster, credentials)
+        self._fetch_certificate(encryption, credentials)
         node = Node(self._place, cluster["Id"], credentials)
         handle.attach(node)
         try:
             node.run(cluster.get("BootstrapActions", []))
         finally:
             handle.attach(None)
-            storage.push_log(node.log, f"node/i-{cluster['Id'][2:]}/bootstrap-actions/stdout")
+            logs.push(node.log, f"node/i-{cluster['Id'][2:]}/bootstrap-actions/stdout")
         cluster["Status"]["Timeline"]["ReadyDateTime"] = time.time()
 
-    def _fetch_certificate(self, cluster: dict[str, Any], credentials: Mapping[str, str]) -> None:
+    def _fetch_certificate(self, encryption: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
         """What a node does first where its security configuration wants TLS: it reads its certificate from S3."""
-        found = self._security.get(cluster.get("SecurityConfiguration"))
-        encryption = json.loads(found["SecurityConfiguration"])["EncryptionConfiguration"] if found else {}
         tls = encryption.get("InTransitEncryptionConfiguration", {}).get("TLSCertificateConfiguration", {})
         if not encryption.get("EnableInTransitEncryption") or tls.get("CertificateProviderType") != "PEM":
             return
@@ -346,7 +344,7 @@ class EmrClusters:
         finally:
             self._running.forget(step["Id"], own)
             handle.attach(None)
-            NodeStorage(self._place, cluster, credentials).push_log(output, f"steps/{step['Id']}/stderr")
+            NodeLogs(self._place, cluster, credentials).push(output, f"steps/{step['Id']}/stderr")
         if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
             _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
         elif own.cause or outcome.exit_code:

@@ -120,26 +120,14 @@ class ServiceRole:
         return hooks.module("core.responses").get_region(), self._arn.split(":")[4]
 
 
-class NodeStorage:
-    """What a cluster's nodes exchange with S3 by their own role apart from jobs: certificates in, logs out."""
+class NodeLogs:
+    """What a cluster's nodes put into S3 by their own role apart from what jobs write: their logs."""
 
     def __init__(self, place: Place, cluster: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
         self._s3 = iam.client(place, "s3", credentials)
         self._cluster = cluster
 
-    def fetch_certificates(self, encryption: Mapping[str, Any]) -> None:
-        """Reads the zip for encryption in transit, as every node does. Raises ClusterError if it cannot."""
-        transit = encryption.get("InTransitEncryptionConfiguration", {}) if _on(encryption, "InTransit") else {}
-        uri = transit.get("TLSCertificateConfiguration", {}).get("S3Object")
-        if not uri:
-            return
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        try:
-            self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            raise ClusterError(f"The TLS certificates {uri} could not be fetched: {error}") from error
-
-    def push_log(self, file: Path, name: str) -> None:
+    def push(self, file: Path, name: str) -> None:
         """Archives a log under the cluster's LogUri. What the role may not write is missing there: logged."""
         uri = self._cluster.get("LogUri", "")
         if not uri or not file.exists():
@@ -163,7 +151,7 @@ def encryption_of(security: Any) -> dict[str, Any]:
 
 def disk_key(encryption: Mapping[str, Any]) -> tuple[str, bool]:
     """The KMS key of the local disks, if any, and whether EBS uses it (else the nodes do, for LUKS)."""
-    if not _on(encryption, "AtRest"):
+    if str(encryption.get("EnableAtRestEncryption")).lower() != "true":
         return "", False
     local = encryption.get("AtRestEncryptionConfiguration", {}).get("LocalDiskEncryptionConfiguration", {})
     return str(local.get("AwsKmsKey", "")), str(local.get("EnableEbsEncryption")).lower() == "true"
@@ -175,7 +163,3 @@ def subnets(cluster: Mapping[str, Any]) -> list[str]:
     several = attributes.get("Ec2SubnetIds") or attributes.get("RequestedEc2SubnetIds") or []
     one = attributes.get("Ec2SubnetId")
     return [one] if one else list(several)
-
-
-def _on(encryption: Mapping[str, Any], kind: str) -> bool:
-    return str(encryption.get(f"Enable{kind}Encryption")).lower() == "true"
