@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from dml import cli
 from dml.local.cloud import Cloud
 from dml.local.place import S3A_VARIABLE
 from dml.platform import Platform
-from tests.e2e.permissions import Roles
+from tests.e2e.permissions import Calls, Roles
 from tests.embedded import free_port
 
 JARS = ("hadoop-aws-3.3.4.jar", "aws-java-sdk-bundle-1.12.262.jar")
@@ -55,9 +56,19 @@ def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
     platform = Platform("dev", credentials=by_s3a.environment())
     roles = Roles(platform.client("cloudformation"), "dml-dev-", dataset_names())
     calls = by_s3a.calls()["calls"]
-    denied = roles.denied(calls)
-    assert denied == [], json.dumps(denied, indent=1)
+    unexpected = [call for call in roles.denied(calls) if not looks_for_a_parent(call, calls)]
+    assert unexpected == [], json.dumps(unexpected, indent=1)
     allowed = {(one.role, one.name) for one in roles.allowed(calls)}
     assert allowed >= {("etl PrepareRole", "prepare/WriteLake"), ("cluster NodeRole", "cluster/WriteModels")}
     log = next((by_s3a.place.logs / "glue").glob("*.log")).read_text(encoding="utf-8")
     assert "webhdfs" not in log
+
+
+def looks_for_a_parent(denied: dict[str, Any], calls: Calls) -> bool:
+    """S3A asks for the parents of a directory that it makes, and goes on where it may not (its MkdirOperation)."""
+    return denied["action"] == "s3:GetObject" and any(
+        call["principal"] == denied["principal"]
+        and call["action"] == "s3:PutObject"
+        and call["resource"].startswith(f"{denied['resource']}/")
+        for call in calls
+    )
