@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from datasets import dataset_names
 from dml import cli
 from dml.local.cloud import Cloud
 from dml.platform import Platform
 from stacks.outputs import CERTIFICATE, Output
 from stacks.settings import load_environment
+from tests.e2e.permissions import Roles
 from tests.embedded import Clients
 
 DATASET = "penguins"
@@ -94,3 +96,13 @@ def test_the_run_should_have_told_cloudwatch_its_figures(told: dict[str, Any], a
         if {one["Name"]: one["Value"] for one in metric["Dimensions"]} == mine
     }
     assert names == {"RowsPrepared", "QuarantinedShare", "log_loss", "accuracy"}
+
+
+def test_no_call_of_the_run_should_have_been_denied_and_the_key_used_by_roles_that_may(
+    told: dict[str, Any], cloud: Cloud, platform: Platform
+) -> None:
+    roles = Roles(platform.client("cloudformation"), "dml-prod-", dataset_names())
+    calls = cloud.calls()["calls"]
+    assert roles.denied(calls) == [], json.dumps(roles.denied(calls), indent=1)
+    by_key = {str(one) for one in roles.allowed([call for call in calls if call["action"].startswith("kms:")])}
+    assert by_key >= {"etl PrepareRole: prepare/UseKey", "cluster NodeRole: cluster/UseDataKey"}
