@@ -71,7 +71,9 @@ class Authoriser:
         self._evaluate = hooks.replace(self._evaluator, "evaluate", self.evaluate)
         hooks.replace(self._evaluator, "_gather_role_policies", self.role_policies)
         self._respond = hooks.replace(self._actions, "access_denied_response", self.respond)
-        keys.check_log_groups(hooks.module("services.cloudformation.provisioners")._RESOURCE_HANDLERS)
+        table = hooks.module("services.cloudformation.provisioners")._RESOURCE_HANDLERS
+        keys.check_log_groups(table)
+        keys.encrypt_buckets(table)
 
     def enforce(
         self,

@@ -8,6 +8,7 @@ guide, "Grants in AWS KMS"; CloudWatch Logs guide, "Encrypt log data using AWS K
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
 
 from dml.local import hooks
 
@@ -136,6 +137,45 @@ def check_log_groups(table: dict[str, Any]) -> None:
         return name, attributes
 
     handler["create"] = checked
+
+
+def encrypt_buckets(table: dict[str, Any]) -> None:
+    """Buckets of templates encrypt by default as the template says, which ministack's forget."""
+    handler = hooks.existing(table, "AWS::S3::Bucket")
+    create, update = hooks.existing(handler, "create"), hooks.existing(handler, "update")
+    known = hooks.module("services.s3")._bucket_encryption
+
+    def encrypting(name: str, properties: Mapping[str, Any]) -> None:
+        rules = properties.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration", [])
+        if rules:
+            root = "ServerSideEncryptionConfiguration"
+            known[name] = f"<{root}>{''.join(map(_rule, rules))}</{root}>"
+        else:
+            known.pop(name, None)
+
+    def made(logical_id: str, properties: Mapping[str, Any], stack: str) -> Any:
+        result = create(logical_id, properties, stack)
+        encrypting(result[0], properties)
+        return result
+
+    def changed(name: str, old: Any, new: Mapping[str, Any], *rest: Any, **named: Any) -> Any:
+        result = update(name, old, new, *rest, **named)
+        encrypting(result[0], new)
+        return result
+
+    handler.update(create=made, update=changed)
+
+
+def _rule(given: Mapping[str, Any]) -> str:
+    """A rule of a template as PutBucketEncryption takes it."""
+    default = given.get("ServerSideEncryptionByDefault", {})
+    names = {"SSEAlgorithm": default.get("SSEAlgorithm", "AES256"), "KMSMasterKeyID": default.get("KMSMasterKeyID")}
+    inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in names.items() if value)
+    by_bucket = str(given.get("BucketKeyEnabled", False)).lower()
+    return (
+        f"<Rule><ApplyServerSideEncryptionByDefault>{inner}</ApplyServerSideEncryptionByDefault>"
+        f"<BucketKeyEnabled>{by_bucket}</BucketKeyEnabled></Rule>"
+    )
 
 
 def _has_bucket_key(s3: Any, bucket: str) -> bool:

@@ -229,6 +229,25 @@ def test_a_key_policy_that_is_too_narrow_should_stop_a_role_that_may_use_the_key
         aws("iam").delete_role_policy(RoleName=role, PolicyName="more")
 
 
+def test_a_bucket_should_encrypt_by_default_as_its_template_says(aws: Clients) -> None:
+    key = key_with(aws, DELEGATES)
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    rules = [{"ServerSideEncryptionByDefault": default, "BucketKeyEnabled": True}]
+    bucket = {
+        "Type": "AWS::S3::Bucket",
+        "Properties": {"BucketEncryption": {"ServerSideEncryptionConfiguration": rules}},
+    }
+    outputs = {"Name": {"Value": {"Ref": "Bucket"}}}
+    name = deploy(aws, "encrypted", {"Resources": {"Bucket": bucket}, "Outputs": outputs})["Name"]
+    aws("s3").put_object(Bucket=name, Key="a", Body=b"1")
+    head = aws("s3").head_object(Bucket=name, Key="a")
+    assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key)
+    told = aws("s3").get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert told == [{"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": True}]
+    aws("s3").delete_object(Bucket=name, Key="a")
+    aws("cloudformation").delete_stack(StackName="encrypted")
+
+
 def test_a_log_group_should_be_refused_whose_key_does_not_know_cloudwatch_logs(aws: Clients) -> None:
     key = key_with(aws, DELEGATES)
     group = {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": "/closed", "KmsKeyId": key}}
