@@ -86,14 +86,18 @@ class ResourceTypes:
         known = set(self._ec2._addresses)
         self._ec2._allocate_address({"Domain": [properties.get("Domain", "vpc")]})
         (allocation,) = set(self._ec2._addresses) - known
-        return self._address(allocation, properties)
+        return self._address(self._ec2._addresses[allocation]["PublicIp"], properties)
 
-    def _address(self, physical_id: str, _properties: Properties) -> Created:
-        address = self._ec2._addresses[physical_id]
-        return physical_id, {"AllocationId": physical_id, "PublicIp": address["PublicIp"]}
+    def _address(self, public_ip: str, _properties: Properties) -> Created:
+        """An address goes by its number, as Ref of the type's reference says."""
+        return public_ip, {"AllocationId": self._allocation(public_ip), "PublicIp": public_ip}
 
-    def _delete_address(self, physical_id: str, _properties: Properties) -> None:
-        self._ec2._release_address({"AllocationId": [physical_id]})
+    def _allocation(self, public_ip: str) -> str | None:
+        return next((key for key, one in self._ec2._addresses.items() if one["PublicIp"] == public_ip), None)
+
+    def _delete_address(self, public_ip: str, _properties: Properties) -> None:
+        if allocation := self._allocation(public_ip):
+            self._ec2._release_address({"AllocationId": [allocation]})
 
     def _create_nat(self, logical_id: str, properties: Properties, _stack: str) -> Created:
         known = set(self._ec2._nat_gateways)

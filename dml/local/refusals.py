@@ -25,9 +25,7 @@ class Refusals:
             hooks.existing(self._ec2, name)
         hooks.existing(self._logs, "_log_groups")
         hooks.existing(self._s3, "_delete_bucket")
-        table = hooks.existing(
-            hooks.module("services.cloudformation.provisioners"), "_RESOURCE_HANDLERS"
-        )
+        table = hooks.existing(hooks.module("services.cloudformation.provisioners"), "_RESOURCE_HANDLERS")
         self._check(table, "AWS::S3::Bucket", "delete", self._bucket)
         self._check(table, "AWS::EC2::SecurityGroup", "delete", self._security_group)
         self._check(table, "AWS::EC2::Subnet", "delete", self._subnet)
