@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dml.existence import unless_gone
+from dml.existence import stands, unless_gone
 from dml.platform import STACKS, Platform, answering
 from stacks.settings import load_environment, tags
 
@@ -22,6 +22,7 @@ class Resource:
     type: str
     id: str
     keep: str = ""  # why `dml destroy` leaves it standing; "" if it does not
+    seen: bool = False  # whether its service knew it by this id before: only then does its silence later mean anything
     outcome: str = ""
     because: str = ""
     told_by: str = ""
@@ -227,17 +228,19 @@ def strays(platform: Platform, standing: Sequence[Stack]) -> list[Elsewhere]:
     with answering("look for resources by their tags"):
         pages = platform.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=filters)
         arns = [one["ResourceARN"] for page in pages for one in page["ResourceTagMappingList"]]
-    return [
-        Elsewhere(arn.split(":")[2], arn, because)
-        for arn in sorted(arns)
-        if arn not in known and not _names(arn, known)
-    ]
+    others = [arn for arn in sorted(arns) if not _names(arn, known) and not _is_dying_key(platform, arn)]
+    return [Elsewhere(arn.split(":")[2], arn, because) for arn in others]
+
+
+def _is_dying_key(platform: Platform, arn: str) -> bool:
+    """Whether it is a KMS key in its waiting period: a stack that is gone has left it as it should."""
+    return arn.split(":")[2] == "kms" and stands(platform, "AWS::KMS::Key", arn, account="") is False
 
 
 def _names(arn: str, ids: set[str]) -> bool:
     """Whether the ARN is that of something with one of these ids: it ends with it, after a : or a /."""
     resource = arn.split(":", 5)[5]
-    return any(resource == one or resource.endswith((f"/{one}", f":{one}")) for one in ids)
+    return arn in ids or any(resource == one or resource.endswith((f"/{one}", f":{one}")) for one in ids)
 
 
 def _ids(standing: Sequence[Stack], kind: str) -> list[str]:

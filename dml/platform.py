@@ -47,7 +47,7 @@ class Platform:
 
     def __init__(self, environment: str, *, credentials: Mapping[str, str] | None = None) -> None:
         self.environment = environment
-        self.standing: list[str] = []  # the stacks that `outputs` found
+        self._standing: list[str] = []  # the stacks that `outputs` found
         given = credentials or {}
         self.endpoint = given.get("AWS_ENDPOINT_URL")
         # A given endpoint is on loopback, which a proxy of the environment must not be asked for; AWS may need it.
@@ -94,7 +94,7 @@ class Platform:
                     f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
                 ) from None
             found |= {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
-            self.standing.append(stack)
+            self._standing.append(stack)
         return found
 
     def output(self, key: str) -> str:
@@ -103,15 +103,20 @@ class Platform:
             return self.outputs[key]
         except KeyError:
             pass
-        if paused := [stack for stack in PAUSED if stack not in self.standing]:
+        if self.paused:
             raise UserError(
-                f"{self.environment} is paused: {', '.join(self.prefix + stack for stack in paused)} "
-                f"{'is' if len(paused) == 1 else 'are'} not deployed. Bring it back: {self.command('resume')}"
+                f"{self.environment} is paused: {', '.join(self.paused)} {'is' if len(self.paused) == 1 else 'are'} "
+                f"not deployed. Bring it back: {self.command('resume')}"
             )
         raise UserError(
             f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
             f"Deploy again: npx cdk deploy --all -c env={self.environment}"
         )
+
+    @property
+    def paused(self) -> list[str]:
+        """The stacks that `dml pause` has taken away, [] if the environment is whole."""
+        return [self.prefix + stack for stack in PAUSED if self.outputs and stack not in self._standing]
 
     def command(self, command: str) -> str:
         """A `dml` command as it is to be typed for this very environment: one that changes it must not hit another."""

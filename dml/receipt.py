@@ -47,7 +47,7 @@ class Receipt:
 
 
 class Receipts:
-    """The receipts' folder. One that is not finished is of a destruction that was interrupted."""
+    """The receipts' folder. One that is not finished, or has failures, goes on with the next call."""
 
     def __init__(self, folder: Path, platform: Platform) -> None:
         self._folder = folder
@@ -67,13 +67,13 @@ class Receipts:
             unfinished.replace(name)
         return path
 
-    def interrupted(self, receipt: Receipt) -> Receipt | None:
-        """The last unfinished receipt of the same environment in the same place."""
+    def unfinished(self, receipt: Receipt) -> Receipt | None:
+        """The last receipt of the same environment in the same place, if not all of it is accounted for."""
         for path in sorted(self._folder.glob(f"{self._environment}-*.json"), reverse=True):
             former = _read(path)
             same = ("endpoint", "account", "region")
             if all(getattr(former, name) == getattr(receipt, name) for name in same):
-                return None if former.finished else former
+                return None if former.finished and not former.of("failed") else former
         return None
 
 

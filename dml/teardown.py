@@ -47,7 +47,7 @@ def plan(platform: Platform, receipts: Receipts, *, say: Say) -> Receipt | None:
         started=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
         stacks=standing,
     )
-    former = receipts.interrupted(receipt)
+    former = receipts.unfinished(receipt)
     if not standing and former is None:
         return None
     receipt.work = inventory.work(platform, standing)
@@ -158,6 +158,9 @@ def destroy(platform: Platform, receipt: Receipt, receipts: Receipts, *, say: Sa
     What could not be deleted the receipt has as failed, with the reason and what to do. Raises UserError if something
     that runs cannot be stopped. That or an interruption leaves the receipt unfinished; the next call goes on with it.
     """
+    say("asking the services what stands")
+    for one in receipt.resources:
+        one.seen = one.seen or bool(stands(platform, one.type, one.id, account=receipt.account))
     path = receipts.write(receipt)
     taking = Taking(platform, receipt, say=say, every=every)
     taking.stop(receipt.work)
@@ -353,7 +356,7 @@ def _verify(platform: Platform, receipt: Receipt, stack: Stack) -> None:
     for one in stack.resources:
         event = events.get(one.logical_id, {})
         status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
-        there = stands(platform, one.type, one.id, account=receipt.account)
+        there = stands(platform, one.type, one.id, account=receipt.account) if one.seen else None
         one.told_by = asked(one.type) if there is not None else "CloudFormation"
         if there is None:
             there = status != "DELETE_COMPLETE"

@@ -16,7 +16,7 @@ from dml.cdk import PROJECT, Progress
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
 
-DEPLOY_OPTIONS = ("--method", "direct", "--concurrency", "4", "--require-approval", "never", "--progress", "events")
+DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"
 STANDING = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 

@@ -1,0 +1,358 @@
+"""Pause, resume and destroy of whole environments in an embedded cloud: what goes, what stays, and what is told."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dml import cli, teardown
+from dml.local.cloud import Cloud
+from dml.local.deploy import deploy
+from dml.platform import PAUSED, STACKS, Platform
+from dml.receipt import Receipts
+from stacks.outputs import Output, state_machine_output
+from tests.embedded import Clients, free_port
+
+Dml = Callable[..., tuple[int, str, str]]
+NOTE = "zeppelin/notebook/mine_2ABC.zpln"
+MODEL = "nyc_flights/CURRENT.json"
+SLEEP = {"StartAt": "sleep", "States": {"sleep": {"Type": "Wait", "Seconds": 100000, "End": True}}}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud of this module's own: others go on with what they have deployed to the session's."""
+    made = Cloud(tmp_path_factory.mktemp("teardown"))
+    made.up(free_port())
+    yield made
+    made.down()
+
+
+@pytest.fixture(scope="module")
+def aws(cloud: Cloud) -> Clients:
+    return Clients(cloud)
+
+
+@pytest.fixture(scope="module")
+def dev(cloud: Cloud) -> Platform:
+    """The environment dev, deployed, with a model, a note and a version that is not the current one."""
+    deploy(cloud, "dev", on_progress=lambda _: None)
+    platform = Platform("dev", credentials=cloud.environment())
+    put(platform, Output.MODELS_BUCKET, MODEL, '{"run_id": "run-1", "metrics": {"log_loss": 0.4, "auc": 0.7}}')
+    put(platform, Output.WORKSPACE_BUCKET, NOTE, "{}")
+    put(platform, Output.WORKSPACE_BUCKET, NOTE, '{"edited": true}')
+    return platform
+
+
+@pytest.fixture
+def dml(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
+    """The command itself, in this process; returns exit code, stdout, stderr. `typed`: what is typed at a terminal."""
+
+    def run(*arguments: str, typed: str | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(cli, "HOME", cloud.place.home)
+        monkeypatch.setattr(sys, "argv", ["dml", *arguments, "--local"])
+        monkeypatch.setattr(sys, "stdin", Terminal(typed) if typed is not None else io.StringIO())
+        monkeypatch.setenv("COLUMNS", "250")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+class Terminal(io.StringIO):
+    """Standard input with somebody there."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def put(platform: Platform, bucket: Output, key: str, text: str) -> None:
+    platform.s3.put_object(Bucket=platform.output(bucket), Key=key, Body=text.encode())
+
+
+def standing(aws: Clients, env: str) -> set[str]:
+    stacks = aws("cloudformation").describe_stacks()["Stacks"]
+    return {
+        one["StackName"].removeprefix(f"dml-{env}-") for one in stacks if one["StackName"].startswith(f"dml-{env}-")
+    }
+
+
+def answering(aws: Clients, env: str) -> dict[str, set[str]]:
+    """All that the services list as an environment's, by type; neither CloudFormation nor the receipt is asked."""
+    ours = {"project": "dml", "environment": env}
+
+    def tagged(listed: list[dict[str, Any]], key: str) -> set[str]:
+        return {one[key] for one in listed if ours.items() <= {tag["Key"]: tag["Value"] for tag in one["Tags"]}.items()}
+
+    def named(names: Any) -> set[str]:
+        return {name for name in names if f"dml-{env}-" in name or name.startswith((f"{env}_", f"/dml/{env}/"))}
+
+    ec2, glue, iam, emr, kms = (aws(service) for service in ("ec2", "glue", "iam", "emr", "kms"))
+    keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
+    gateways = ec2.describe_nat_gateways()["NatGateways"]
+    alive = emr.list_clusters(ClusterStates=teardown.ALIVE)["Clusters"]
+    found = {
+        "buckets": named(one["Name"] for one in aws("s3").list_buckets()["Buckets"]),
+        "databases": named(one["Name"] for one in glue.get_databases()["DatabaseList"]),
+        "jobs": named(one["Name"] for one in glue.get_jobs()["Jobs"]),
+        "crawlers": named(one["Name"] for one in glue.get_crawlers()["Crawlers"]),
+        "classifiers": named(one["CsvClassifier"]["Name"] for one in glue.get_classifiers()["Classifiers"]),
+        "machines": named(one["name"] for one in aws("stepfunctions").list_state_machines()["stateMachines"]),
+        "roles": named(one["RoleName"] for one in iam.get_paginator("list_roles").paginate().search("Roles")),
+        "profiles": named(one["InstanceProfileName"] for one in iam.list_instance_profiles()["InstanceProfiles"]),
+        "groups": named(one["logGroupName"] for one in aws("logs").describe_log_groups()["logGroups"]),
+        "alarms": named(one["AlarmName"] for one in aws("cloudwatch").describe_alarms()["MetricAlarms"]),
+        "topics": named(one["TopicArn"] for one in aws("sns").list_topics()["Topics"]),
+        "parameters": named(one["Name"] for one in aws("ssm").describe_parameters()["Parameters"]),
+        "functions": named(one["FunctionName"] for one in aws("lambda").list_functions()["Functions"]),
+        "clusters": {one["Id"] for one in alive if f"dml-{env}-" in one["Name"]},
+        "vpcs": tagged(ec2.describe_vpcs()["Vpcs"], "VpcId"),
+        "subnets": tagged(ec2.describe_subnets()["Subnets"], "SubnetId"),
+        "security groups": tagged(ec2.describe_security_groups()["SecurityGroups"], "GroupId"),
+        "addresses": {one["PublicIp"] for one in ec2.describe_addresses()["Addresses"]},
+        "gateways": {
+            one["NatGatewayId"] for one in ec2.describe_nat_gateways()["NatGateways"] if one["State"] != "deleted"
+        },
+        "keys": {one["KeyId"] for one in keys if one["KeyState"] != "PendingDeletion" and "EMR" in one["Description"]},
+    }
+    return {what: ids for what, ids in found.items() if ids}
+
+
+# --- Pause and resume ---
+
+
+def test_pause_should_be_refused_while_a_run_executes_and_stop_it_when_told(
+    dml: Dml, dev: Platform, aws: Clients
+) -> None:
+    machine = dev.output(state_machine_output("nyc_flights"))
+    states = aws("stepfunctions")
+    states.update_state_machine(stateMachineArn=machine, definition=json.dumps(SLEEP))
+    execution = states.start_execution(stateMachineArn=machine, name="run-asleep")["executionArn"]
+    code, _, err = dml("pause", "--yes")
+    assert code == 1
+    assert "run-asleep" in err
+    assert "dml pause --stop-runs --local" in err
+    assert standing(aws, "dev") == set(STACKS)
+    code, _, err = dml("pause", "--stop-runs")
+    assert (code, "--yes" in err) == (1, True), "nobody is here to agree"
+    assert standing(aws, "dev") == set(STACKS)
+    assert states.describe_execution(executionArn=execution)["status"] == "RUNNING"
+
+    assert dml("pause", "--stop-runs", "--yes")[0] == 0
+    assert standing(aws, "dev") == set(STACKS) - set(PAUSED)
+
+
+def test_pause_should_leave_nothing_that_costs_by_standing_and_keep_data_models_and_notes(
+    dml: Dml, dev: Platform, aws: Clients, cloud: Cloud
+) -> None:
+    left = answering(aws, "dev")
+    gone = {"clusters", "gateways", "addresses", "vpcs", "subnets", "security groups", "machines", "keys"}
+    assert not gone & left.keys()
+    assert len(left["databases"]) == 4
+    paused = Platform("dev", credentials=cloud.environment())
+    note = paused.s3.get_object(Bucket=paused.output(Output.WORKSPACE_BUCKET), Key=NOTE)["Body"].read()
+    assert note == b'{"edited": true}'
+    code, out, err = dml("status")
+    assert code == 0, err
+    assert "dml resume --local" in out
+    assert "run-1" in out
+    assert dml("models", "list", "penguins")[0] == 0
+    code, _, err = dml("predict")
+    assert code == 1
+    assert "dml resume --local" in err
+    code, out, _ = dml("pause", "--yes")
+    assert (code, "already" in out) == (0, True)
+
+
+def test_resume_should_bring_all_back_around_what_was_kept(dml: Dml, dev: Platform, aws: Clients, cloud: Cloud) -> None:
+    code, _, err = dml("resume")
+    assert code == 0, err
+    assert standing(aws, "dev") == set(STACKS)
+    back = Platform("dev", credentials=cloud.environment())
+    assert back.json_object(Output.WORKSPACE_BUCKET, NOTE) == {"edited": True}
+    assert back.json_object(Output.MODELS_BUCKET, MODEL) is not None
+    assert "waiting" in dml("status")[1], "the workbench is up"
+    assert dml("resume")[0] == 0
+
+
+# --- Destroy ---
+
+
+def test_a_dry_run_should_say_what_would_go_and_delete_nothing(dml: Dml, dev: Platform, aws: Clients) -> None:
+    before = answering(aws, "dev")
+    code, out, err = dml("destroy")
+    assert code == 0
+    assert f"s3://{dev.output(Output.WORKSPACE_BUCKET)}" in out
+    assert "dml-dev-workbench" in out
+    assert "dml destroy --yes --local" in err
+    assert answering(aws, "dev") == before
+
+
+def test_typing_another_name_should_delete_nothing(dml: Dml, dev: Platform, aws: Clients) -> None:
+    code, _, err = dml("destroy", typed="prod\n")
+    assert (code, "Nothing was changed" in err) == (1, True)
+    assert standing(aws, "dev") == set(STACKS)
+
+
+def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_and_the_rest_be_gone(
+    dev: Platform, aws: Clients, cloud: Cloud
+) -> None:
+    """Somebody's own security group in our VPC names one of ours; a run's cluster and EMR's own rules stand as well."""
+    platform = Platform("dev", credentials=cloud.environment())
+    group, other, *_ = groups(aws)
+    ec2 = aws("ec2")
+    vpc = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["VpcId"]
+    theirs = ec2.create_security_group(GroupName="analyst", Description="somebody's", VpcId=vpc)["GroupId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+    for to, source in ((theirs, group), (group, other), (other, group)):
+        pairs = [{"GroupId": source}]
+        ec2.authorize_security_group_ingress(GroupId=to, IpPermissions=[rule | {"UserIdGroupPairs": pairs}])
+    transient = transient_cluster(aws)
+    function = next(iter(answering(aws, "dev")["functions"]))
+    aws("logs").create_log_group(logGroupName=f"/aws/lambda/{function}")
+    aws("logs").create_log_group(logGroupName="/aws-glue/jobs/output")
+    bucket = platform.output(Output.RAW_BUCKET)
+    aws("s3").create_multipart_upload(Bucket=bucket, Key="half.csv")
+    aws("s3").put_object(Bucket=bucket, Key="gone.csv", Body=b"1")
+    aws("s3").delete_object(Bucket=bucket, Key="gone.csv")
+
+    receipts = Receipts(cloud.place.home / "receipts", platform)
+    planned = teardown.plan(platform, receipts, say=lambda _: None)
+    assert planned is not None
+    assert (planned.buckets[bucket].objects, planned.buckets[bucket].versions, planned.buckets[bucket].uploads) == (
+        0,
+        2,
+        1,
+    )
+    path = teardown.destroy(platform, planned, receipts, say=lambda _: None, every=0.02)
+
+    assert standing(aws, "dev") == {"network"}
+    failed = {one.id: one.because for one in planned.of("failed")}
+    assert failed.keys() == {vpc, group}
+    assert "dependent object" in failed[group]
+    assert len(planned.revoked) == 2, "EMR's own rules no longer hold its groups"
+    assert any(problem.startswith("dml-dev-network was not deleted") for problem in planned.problems)
+    assert aws("emr").describe_cluster(ClusterId=transient)["Cluster"]["Status"]["State"] == "TERMINATED"
+    assert answering(aws, "dev").keys() == {"vpcs", "security groups"}
+    assert json.loads(path.read_text())["failed"] == 2
+    ec2.delete_security_group(GroupId=theirs)
+
+
+def test_destroying_again_should_finish_and_account_for_all_that_had_been_there(
+    dml: Dml, aws: Clients, cloud: Cloud
+) -> None:
+    (path,) = (cloud.place.home / "receipts").glob("dev-*.json")
+    before = resources(json.loads(path.read_text()))
+    code, out, err = dml("destroy", "--yes", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["failed"], told["kept"]) == (0, 0)
+    assert resources(told).keys() == before.keys()
+    assert set(resources(told).values()) == {"deleted"}
+    assert told == json.loads(path.read_text())
+    assert "deleted" in path.with_suffix(".txt").read_text()
+    assert answering(aws, "dev") == {}
+    outside = {one["id"]: one["outcome"] for one in told["elsewhere"]}
+    assert outside.pop("CDKToolkit") == "kept"
+    assert outside.pop("/aws-glue/jobs/output") == "kept", "other jobs of the account write there"
+    assert set(outside.values()) == {"deleted"}
+    left = {one["logGroupName"] for one in aws("logs").describe_log_groups()["logGroups"]}
+    assert left == {"/aws-glue/jobs/output"}
+    tags = [{"Key": "project", "Values": ["dml"]}, {"Key": "environment", "Values": ["dev"]}]
+    still = aws("resourcegroupstaggingapi").get_resources(TagFilters=tags)["ResourceTagMappingList"]
+    assert all(":kms:" in one["ResourceARN"] for one in still), "keys in their waiting period"
+
+    code, _, err = dml("destroy", "--yes")
+    assert (code, "Nothing of dev is deployed" in err) == (0, True)
+
+
+def test_of_prod_exactly_what_the_dry_run_named_should_be_kept_even_if_it_is_interrupted(
+    dml: Dml, cloud: Cloud, aws: Clients
+) -> None:
+    deploy(cloud, "prod", on_progress=lambda _: None)
+    platform = Platform("prod", credentials=cloud.environment())
+    put(platform, Output.RAW_BUCKET, "nyc_flights/flights/1.csv", "1,2")
+    planned = json.loads(dml("destroy", "--env", "prod", "--json")[1])
+    promised = {one["id"] for stack in planned["stacks"] for one in stack["resources"] if one["keep"]}
+    before = resources(planned)
+
+    receipts = Receipts(cloud.place.home / "receipts", platform)
+
+    def interrupt(text: str) -> None:
+        if text.startswith("deleting dml-prod-etl"):
+            raise KeyboardInterrupt
+
+    interrupted = teardown.plan(platform, receipts, say=lambda _: None)
+    assert interrupted is not None
+    with pytest.raises(KeyboardInterrupt):
+        teardown.destroy(platform, interrupted, receipts, say=interrupt, every=0.02)
+    assert {"etl", "data"} <= standing(aws, "prod")
+    assert "pipeline" not in standing(aws, "prod")
+
+    code, out, err = dml("destroy", "--env", "prod", "--yes", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert resources(told).keys() == before.keys()
+    assert {name for name, outcome in resources(told).items() if outcome == "kept"} == promised
+    assert all(one["because"] for stack in told["stacks"] for one in stack["resources"] if one["outcome"] == "kept")
+    assert standing(aws, "prod") == {"data"}
+    left = answering(aws, "prod")
+    assert left.keys() == {"buckets", "databases", "groups"}
+    assert set.union(*left.values()) == {name for name in promised if not name.endswith("-policy")}
+    assert platform.s3.get_object(Bucket=platform.output(Output.RAW_BUCKET), Key="nyc_flights/flights/1.csv")
+
+
+def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(dml: Dml, cloud: Cloud, aws: Clients) -> None:
+    name = "/aws/vendedlogs/states/dml-prod-nyc_flights"
+    aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
+    code, _, err = dml("resume", "--env", "prod")
+    assert code == 0, err
+    assert standing(aws, "prod") == set(STACKS)
+    assert aws("logs").describe_log_streams(logGroupName=name)["logStreams"], "what was logged before is there"
+
+
+def resources(receipt: dict[str, Any]) -> dict[str, str]:
+    """Outcome by physical id."""
+    return {one["id"]: one["outcome"] for stack in receipt["stacks"] for one in stack["resources"]}
+
+
+def groups(aws: Clients) -> list[str]:
+    """Those of the workbench: primary, core, service access."""
+    attributes = workbench(aws)["Ec2InstanceAttributes"]
+    return [attributes[f"{name}SecurityGroup"] for name in ("EmrManagedMaster", "EmrManagedSlave", "ServiceAccess")]
+
+
+def workbench(aws: Clients) -> dict[str, Any]:
+    (one,) = aws("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
+    described: dict[str, Any] = aws("emr").describe_cluster(ClusterId=one["Id"])["Cluster"]
+    return described
+
+
+def transient_cluster(aws: Clients) -> str:
+    """One as a run starts it, which no stack knows."""
+    like = workbench(aws)
+    attributes = like["Ec2InstanceAttributes"]
+    primary, core, service = groups(aws)
+    cluster: str = aws("emr").run_job_flow(
+        Name="dml-dev-transient",
+        ReleaseLabel=like["ReleaseLabel"],
+        ServiceRole=like["ServiceRole"],
+        JobFlowRole=attributes["IamInstanceProfile"],
+        Tags=like["Tags"],
+        Instances={
+            "MasterInstanceType": "m7g.xlarge",
+            "InstanceCount": 1,
+            "KeepJobFlowAliveWhenNoSteps": True,
+            "Ec2SubnetId": attributes["Ec2SubnetId"],
+            "EmrManagedMasterSecurityGroup": primary,
+            "EmrManagedSlaveSecurityGroup": core,
+            "ServiceAccessSecurityGroup": service,
+        },
+    )["JobFlowId"]
+    return cluster
