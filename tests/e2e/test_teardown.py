@@ -116,9 +116,7 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
         "subnets": tagged(ec2.describe_subnets()["Subnets"], "SubnetId"),
         "security groups": tagged(ec2.describe_security_groups()["SecurityGroups"], "GroupId"),
         "addresses": {one["PublicIp"] for one in ec2.describe_addresses()["Addresses"]},
-        "gateways": {
-            one["NatGatewayId"] for one in ec2.describe_nat_gateways()["NatGateways"] if one["State"] != "deleted"
-        },
+        "gateways": {one["NatGatewayId"] for one in gateways if one["State"] != "deleted"},
         "keys": {one["KeyId"] for one in keys if one["KeyState"] != "PendingDeletion" and "EMR" in one["Description"]},
     }
     return {what: ids for what, ids in found.items() if ids}
