@@ -244,7 +244,10 @@ def pause(
         return
     _say("\n".join(teardown.pause_text(platform, going, under_way)))
     if not yes:
-        _ask(platform.command("pause --yes"), lambda: typer.confirm("Pause it?", err=True))
+        _ask(
+            platform.command(f"pause{' --stop-runs' if stop_runs else ''} --yes"),
+            lambda: typer.confirm("Pause it?", err=True),
+        )
     with _stopped_together(local=False), err.status("") as spinner:
         teardown.pause(platform, going, under_way, say=spinner.update, every=_interval(local))
         costs = teardown.still_costs(platform, say=spinner.update)
@@ -287,7 +290,11 @@ def destroy(
             return
         _ask("", lambda: typer.prompt(f"To delete this for good, type {env}", err=True) == env)
     with _stopped_together(local=False), err.status("") as spinner:
-        path = teardown.destroy(platform, found, receipts, say=spinner.update, every=_interval(local))
+        try:
+            path = teardown.destroy(platform, found, receipts, say=spinner.update, every=_interval(local))
+        except KeyboardInterrupt:
+            _say(f"Interrupted. {platform.command('destroy')} goes on; so far: {receipts.path(found)}")
+            raise
     _print(found.as_json(), lambda console, _: receipt.show(console, found), as_json=as_json)
     _say(f"Receipt: {path}")
     if failed := len(found.of("failed")):

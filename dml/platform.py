@@ -47,7 +47,6 @@ class Platform:
 
     def __init__(self, environment: str, *, credentials: Mapping[str, str] | None = None) -> None:
         self.environment = environment
-        self._standing: list[str] = []  # the stacks that `outputs` found
         given = credentials or {}
         self.endpoint = given.get("AWS_ENDPOINT_URL")
         # A given endpoint is on loopback, which a proxy of the environment must not be asked for; AWS may need it.
@@ -77,10 +76,10 @@ class Platform:
         return f"dml-{self.environment}-"
 
     @cached_property
-    def outputs(self) -> dict[str, str]:
-        """Every output of the environment's stacks, by its name in stacks/outputs.py; paused stacks have none."""
+    def _standing(self) -> dict[str, dict[str, str]]:
+        """The outputs of each stack that stands; UserError if one is missing that `dml pause` does not take away."""
         cloudformation = self.client("cloudformation")
-        found: dict[str, str] = {}
+        found: dict[str, dict[str, str]] = {}
         for stack in STACKS:
             name = self.prefix + stack
             try:
@@ -93,16 +92,18 @@ class Platform:
                     f"The stack {name} is not deployed here. Deploy first: "
                     f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
                 ) from None
-            found |= {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
-            self._standing.append(stack)
+            found[stack] = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         return found
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Every output of the environment's stacks, by its name in stacks/outputs.py; paused stacks have none."""
+        return {key: value for outputs in self._standing.values() for key, value in outputs.items()}
 
     def output(self, key: str) -> str:
         """The value of one stack output; UserError when the environment is paused, or older than this checkout."""
-        try:
+        if key in self.outputs:
             return self.outputs[key]
-        except KeyError:
-            pass
         if self.paused:
             raise UserError(
                 f"{self.environment} is paused: {', '.join(self.paused)} {'is' if len(self.paused) == 1 else 'are'} "
@@ -116,7 +117,7 @@ class Platform:
     @property
     def paused(self) -> list[str]:
         """The stacks that `dml pause` has taken away, [] if the environment is whole."""
-        return [self.prefix + stack for stack in PAUSED if self.outputs and stack not in self._standing]
+        return [self.prefix + stack for stack in PAUSED if stack not in self._standing]
 
     def command(self, command: str) -> str:
         """A `dml` command as it is to be typed for this very environment: one that changes it must not hit another."""

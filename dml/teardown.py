@@ -229,7 +229,7 @@ class Taking:
                 self._clear_the_way(stack, again=attempt > 1)
                 self._say(f"deleting {stack.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
                 self._cloudformation.delete_stack(StackName=stack.id)
-                self._until(lambda: self._status(stack).endswith(("_COMPLETE", "_FAILED")), f"{stack.name} to go")
+                self._until(lambda: self._status(stack) in ("DELETE_COMPLETE", "DELETE_FAILED"), f"{stack.name} to go")
                 if self._status(stack) == "DELETE_COMPLETE":
                     return
                 reason = "; ".join(

@@ -195,6 +195,7 @@ class ResourceTypes:
         status, _, body = self._clusters.terminate_job_flows({"JobFlowIds": [cluster_id]})
         if status >= 400:
             raise ValueError(json.loads(body).get("message", "The cluster could not be terminated"))
+        self._clusters.wait_until_gone(cluster_id)
 
     def _create_security(self, logical_id: str, properties: Properties, stack: str) -> Created:
         name = properties.get("Name") or self._provisioners._physical_name(stack, logical_id, max_len=255)
