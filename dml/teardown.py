@@ -226,7 +226,7 @@ class Taking:
             try:
                 if self._status(stack) == "DELETE_COMPLETE":
                     return
-                self._clear_the_way(stack, again=attempt > 1)
+                self._clear_the_way(stack)
                 self._say(f"deleting {stack.name}" + (f", attempt {attempt}" if attempt > 1 else ""))
                 self._cloudformation.delete_stack(StackName=stack.id)
                 self._until(lambda: self._status(stack) in ("DELETE_COMPLETE", "DELETE_FAILED"), f"{stack.name} to go")
@@ -248,41 +248,61 @@ class Taking:
             f"{stack.name} was not deleted: {reason}. Mend that, then run the same command again."
         )
 
-    def _clear_the_way(self, stack: Stack, *, again: bool) -> None:
-        """Ends what uses the stack's resources, and empties its buckets, as late as can be: logs keep coming in."""
-        if stack.part in PAUSED[1:]:
-            late = inventory.work(self._platform, self.receipt.stacks)  # started by a run that was stopped meanwhile
-            for cluster in late.clusters:
+    def _clear_the_way(self, stack: Stack) -> None:
+        """Ends what uses the stack's resources, and empties its buckets, as late as can be: logs keep coming in.
+
+        Raises UserError rather than empty a bucket of a stack that CloudFormation would not delete.
+        """
+        if stack.part in ("cluster", "network"):  # a run that was stopped meanwhile may still have started one
+            for cluster in inventory.work(self._platform, self.receipt.stacks).clusters:
                 if not cluster.stack:
                     self._end_cluster(self._platform.client("emr"), cluster.id)
-        if again:
-            self._revoke(stack.ids("AWS::EC2::SecurityGroup"))
-        for bucket in stack.ids(BUCKET, kept=False):
+        self._revoke(stack)
+        buckets = stack.ids(BUCKET, kept=False)
+        if buckets and self.receipt.problems:
+            raise UserError("another one still stands, and buckets are emptied last")
+        if buckets and (user := self._importer(stack)):
+            raise UserError(user)
+        for bucket in buckets:
             with unless_gone():
                 empty(self._platform, bucket, say=self._say)
 
-    def _revoke(self, groups: Sequence[str]) -> None:
-        """Revokes the rules by which the groups name each other that CloudFormation has not made, and so left.
+    def _importer(self, stack: Stack) -> str:
+        """Which stack uses an export of this one, in CloudFormation's words; "" if none does."""
+        (described,) = self._cloudformation.describe_stacks(StackName=stack.id)["Stacks"]
+        for name in (output["ExportName"] for output in described.get("Outputs", []) if "ExportName" in output):
+            try:
+                users = self._cloudformation.list_imports(ExportName=name)["Imports"]
+            except ClientError as error:
+                if "not imported" not in str(error):
+                    raise
+            else:
+                return f"Export {name} is imported by stack {', '.join(users)}"
+        return ""
 
-        EMR adds the rules that it misses; groups that name each other cannot be deleted (DependencyViolation).
+    def _revoke(self, stack: Stack) -> None:
+        """Revokes the rules by which the stack's security groups name each other that CloudFormation has not made.
+
+        EMR adds the rules that it misses, and groups that name each other cannot be deleted (DependencyViolation).
         """
+        groups = stack.ids("AWS::EC2::SecurityGroup")
+        made = {*stack.ids("AWS::EC2::SecurityGroupIngress"), *stack.ids("AWS::EC2::SecurityGroupEgress")}
+        if not groups:
+            return
         ec2 = self._platform.client("ec2")
-        for group in groups:
-            with unless_gone():
-                (found,) = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
-                for key, revoke in (
-                    ("IpPermissions", ec2.revoke_security_group_ingress),
-                    ("IpPermissionsEgress", ec2.revoke_security_group_egress),
-                ):
-                    for rule in (rule for rule in found[key] if rule["UserIdGroupPairs"]):
-                        named = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
-                        pairs = [{"GroupId": pair["GroupId"]} for pair in rule["UserIdGroupPairs"]]
-                        revoke(GroupId=group, IpPermissions=[named | {"UserIdGroupPairs": pairs}])
-                        sources = ", ".join(pair["GroupId"] for pair in pairs)
-                        ports = f"{named.get('FromPort', 'all')}-{named.get('ToPort', 'all')}"
-                        said = f"{group}: {key} {named['IpProtocol']} {ports} with {sources}"
-                        self._say(f"revoking {said}")
-                        self.receipt.revoked.append(said)
+        filters = [{"Name": "group-id", "Values": groups}]
+        for page in ec2.get_paginator("describe_security_group_rules").paginate(Filters=filters):
+            for rule in page["SecurityGroupRules"]:
+                if rule["SecurityGroupRuleId"] in made or "ReferencedGroupInfo" not in rule:
+                    continue
+                revoke = ec2.revoke_security_group_egress if rule["IsEgress"] else ec2.revoke_security_group_ingress
+                revoke(GroupId=rule["GroupId"], SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
+                said = (
+                    f"{rule['SecurityGroupRuleId']}: {rule['IpProtocol']} {rule['FromPort']}-{rule['ToPort']} between "
+                    f"{rule['GroupId']} and {rule['ReferencedGroupInfo']['GroupId']}"
+                )
+                self._say(f"revoking {said}")
+                self.receipt.revoked.append(said)
 
     def delete_own_logs(self) -> None:
         """Log groups that only our functions and jobs wrote to, which are in no stack."""

@@ -66,7 +66,7 @@ class ResourceTypes:
             if direction == EGRESS and not any("_dml_rule" in rule for rule in rules):
                 # Naming one egress rule takes the default of "anything, anywhere" away.
                 rules[:] = [rule for rule in rules if rule["IpProtocol"] != "-1" or rule["UserIdGroupPairs"]]
-            rules.append(permission | {"_dml_rule": rule_id})
+            rules.append(permission | {"_dml_rule": rule_id, "SecurityGroupRuleId": rule_id})
             return rule_id, {"Id": rule_id}
 
         def delete(rule_id: str, properties: Properties) -> None:

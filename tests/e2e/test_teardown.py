@@ -230,16 +230,40 @@ def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_and_the_rest
     )
     path = teardown.destroy(platform, planned, receipts, say=lambda _: None, every=0.02)
 
-    assert standing(aws, "dev") == {"network"}
-    failed = {one.id: one.because for one in planned.of("failed")}
+    assert standing(aws, "dev") == {"network", "data"}
+    failed = {one.id: one.because for one in planned.of("failed") if one.stack == "dml-dev-network"}
     assert failed.keys() == {vpc, group}
     assert "dependent object" in failed[group]
     assert len(planned.revoked) == 2, "EMR's own rules no longer hold its groups"
-    assert any(problem.startswith("dml-dev-network was not deleted") for problem in planned.problems)
+    assert [problem.split(" ")[0] for problem in planned.problems] == ["dml-dev-network", "dml-dev-data"]
     assert aws("emr").describe_cluster(ClusterId=transient)["Cluster"]["Status"]["State"] == "TERMINATED"
-    assert answering(aws, "dev").keys() == {"vpcs", "security groups"}
-    assert json.loads(path.read_text())["failed"] == 2
+    assert platform.json_object(Output.MODELS_BUCKET, MODEL), "no bucket is emptied while another stack stands"
+    left = {"vpcs", "security groups", "buckets", "databases", "functions", "roles", "groups"}
+    assert answering(aws, "dev").keys() == left
+    assert json.loads(path.read_text())["finished"]
     ec2.delete_security_group(GroupId=theirs)
+
+
+def test_no_bucket_should_be_emptied_for_a_stack_that_another_one_uses(
+    dml: Dml, dev: Platform, aws: Clients, cloud: Cloud
+) -> None:
+    """Here somebody's own stack imports an export of ours: CloudFormation would refuse, but after the emptying."""
+    cloudformation = aws("cloudformation")
+    (data,) = cloudformation.describe_stacks(StackName="dml-dev-data")["Stacks"]
+    export = next(output["ExportName"] for output in data["Outputs"] if "ExportName" in output)
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": export}}}
+    template = json.dumps({"Resources": {"Uses": parameter}})
+    cloudformation.create_stack(StackName="analyst", TemplateBody=template)
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
+    code, out, err = dml("destroy", "--yes")
+    assert code == 1
+    assert f"Export {export} is imported by stack analyst" in out
+    assert "still stand" in err
+    assert standing(aws, "dev") == {"data"}
+    bucket = dev.output(Output.MODELS_BUCKET)
+    assert [one["Key"] for one in aws("s3").list_objects_v2(Bucket=bucket)["Contents"]] == [MODEL]
+    cloudformation.delete_stack(StackName="analyst")
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
 
 
 def test_destroying_again_should_finish_and_account_for_all_that_had_been_there(
