@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,9 +52,9 @@ def dev(cloud: Cloud) -> Platform:
 def dml(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dml:
     """The command itself, in this process; returns exit code, stdout, stderr. `typed`: what is typed at a terminal."""
 
-    def run(*arguments: str, typed: str | None = None) -> tuple[int, str, str]:
+    def run(*arguments: str, typed: str | None = None, local: bool = True) -> tuple[int, str, str]:
         monkeypatch.setattr(cli, "HOME", cloud.place.home)
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments, "--local"])
+        monkeypatch.setattr(sys, "argv", ["dml", *arguments, *(["--local"] if local else [])])
         monkeypatch.setattr(sys, "stdin", Terminal(typed) if typed is not None else io.StringIO())
         monkeypatch.setenv("COLUMNS", "250")
         capsys.readouterr()
@@ -91,7 +92,9 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
         return {one[key] for one in listed if ours.items() <= {tag["Key"]: tag["Value"] for tag in one["Tags"]}.items()}
 
     def named(names: Any) -> set[str]:
-        return {name for name in names if f"dml-{env}-" in name or name.startswith((f"{env}_", f"/dml/{env}/"))}
+        # The embedded cloud's note of what was deployed to it last is its own.
+        found = {name for name in names if not name.startswith("/dml/embedded-cloud/")}
+        return {name for name in found if f"dml-{env}-" in name or name.startswith((f"{env}_", f"/dml/{env}/"))}
 
     ec2, glue, iam, emr, kms = (aws(service) for service in ("ec2", "glue", "iam", "emr", "kms"))
     keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
@@ -330,13 +333,22 @@ def test_of_prod_exactly_what_the_dry_run_named_should_be_kept_even_if_it_is_int
     assert platform.s3.get_object(Bucket=platform.output(Output.RAW_BUCKET), Key="nyc_flights/flights/1.csv")
 
 
-def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(dml: Dml, cloud: Cloud, aws: Clients) -> None:
+def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
+    dml: Dml, cloud: Cloud, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on AWS: without --local, with the usual variables; here they lead to the embedded cloud."""
+    packages = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"  # 200 MB, which another HOME would not find
+    monkeypatch.setenv("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(packages))
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
     name = "/aws/vendedlogs/states/dml-prod-nyc_flights"
     aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
-    code, _, err = dml("resume", "--env", "prod")
+    code, _, err = dml("resume", "--env", "prod", local=False)
     assert code == 0, err
     assert standing(aws, "prod") == set(STACKS)
     assert aws("logs").describe_log_streams(logGroupName=name)["logStreams"], "what was logged before is there"
+    code, _, err = dml("resume", "--env", "dev", local=False)
+    assert (code, "npx cdk deploy" in err) == (1, True), "nothing of dev is there to be resumed"
 
 
 def resources(receipt: dict[str, Any]) -> dict[str, str]:
