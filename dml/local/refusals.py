@@ -66,7 +66,10 @@ class Refusals:
             )
 
     def _subnet(self, subnet_id: str, _properties: Properties, *_: Any) -> None:
-        gateways = any(nat.get("SubnetId") == subnet_id for nat in self._ec2._nat_gateways.values())
+        gateways = any(
+            nat.get("SubnetId") == subnet_id and nat.get("State") != "deleted"
+            for nat in self._ec2._nat_gateways.values()
+        )
         endpoints = any(subnet_id in (one.get("SubnetIds") or []) for one in self._ec2._vpc_endpoints.values())
         lived_in = any(subnet_id in json.dumps(cluster["Ec2InstanceAttributes"]) for cluster in self._clusters())
         if gateways or endpoints or lived_in:
