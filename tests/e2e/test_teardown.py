@@ -74,7 +74,8 @@ class Terminal(io.StringIO):
 
 
 def put(platform: Platform, bucket: Output, key: str, text: str) -> None:
-    platform.s3.put_object(Bucket=platform.output(bucket), Key=key, Body=text.encode())
+    new = {"IfNoneMatch": "*"} if key == MODEL else {}  # nobody moves a current model unawares (stacks/data.py)
+    platform.s3.put_object(Bucket=platform.output(bucket), Key=key, Body=text.encode(), **new)
 
 
 def standing(aws: Clients, env: str) -> set[str]:
@@ -94,7 +95,8 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
     def named(names: Any) -> set[str]:
         # The embedded cloud's note of what was deployed to it last is its own.
         found = {name for name in names if not name.startswith("/dml/embedded-cloud/")}
-        return {name for name in found if f"dml-{env}-" in name or name.startswith((f"{env}_", f"/dml/{env}/"))}
+        marks = (f"dml-{env}-", f"dml-{env}/", f"/dml/{env}/")
+        return {name for name in found if any(mark in name for mark in marks) or name.startswith(f"{env}_")}
 
     ec2, glue, iam, emr, kms = (aws(service) for service in ("ec2", "glue", "iam", "emr", "kms"))
     keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
@@ -341,7 +343,7 @@ def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
     monkeypatch.setenv("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(packages))
     for name, value in cloud.environment().items():
         monkeypatch.setenv(name, value)
-    name = "/aws/vendedlogs/states/dml-prod-nyc_flights"
+    name = "/aws/vendedlogs/states/dml-prod/nyc_flights"
     aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
     code, _, err = dml("resume", "--env", "prod", local=False)
     assert code == 0, err
