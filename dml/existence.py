@@ -58,6 +58,7 @@ QUESTIONS = {
     "AWS::Glue::SecurityConfiguration": Question("glue", "get_security_configuration", {"Name": "{id}"}),
     "AWS::IAM::InstanceProfile": Question("iam", "get_instance_profile", {"InstanceProfileName": "{id}"}),
     "AWS::IAM::Role": Question("iam", "get_role", {"RoleName": "{id}"}),
+    "AWS::KMS::Alias": Question("kms", "describe_key", {"KeyId": "{id}"}),
     "AWS::KMS::Key": Question("kms", "describe_key", {"KeyId": "{id}"}, "KeyMetadata.KeyState != 'PendingDeletion'"),
     "AWS::Lambda::Function": Question("lambda", "get_function", {"FunctionName": "{id}"}),
     "AWS::Logs::LogGroup": Question(

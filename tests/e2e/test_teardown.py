@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from datasets import dataset_names
 from dml import cli, teardown
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
@@ -20,6 +21,7 @@ from tests.embedded import Clients, free_port
 Dml = Callable[..., tuple[int, str, str]]
 NOTE = "zeppelin/notebook/mine_2ABC.zpln"
 MODEL = "nyc_flights/CURRENT.json"
+EDITED = {"edited": True}
 SLEEP = {"StartAt": "sleep", "States": {"sleep": {"Type": "Wait", "Seconds": 100000, "End": True}}}
 
 
@@ -38,10 +40,20 @@ def aws(cloud: Cloud) -> Clients:
 
 
 @pytest.fixture(scope="module")
+def prod(cloud: Cloud) -> Platform:
+    """The environment prod, which keeps its data: deployed, with a model and a note."""
+    return deployed(cloud, "prod")
+
+
+@pytest.fixture(scope="module")
 def dev(cloud: Cloud) -> Platform:
-    """The environment dev, deployed, with a model, a note and a version that is not the current one."""
-    deploy(cloud, "dev", on_progress=lambda _: None)
-    platform = Platform("dev", credentials=cloud.environment())
+    """The environment dev, which keeps nothing: deployed, its workbench up, with a model and a note."""
+    return deployed(cloud, "dev")
+
+
+def deployed(cloud: Cloud, env: str) -> Platform:
+    deploy(cloud, env, on_progress=lambda _: None)
+    platform = Platform(env, credentials=cloud.environment())
     put(platform, Output.MODELS_BUCKET, MODEL, '{"run_id": "run-1", "metrics": {"log_loss": 0.4, "auc": 0.7}}')
     put(platform, Output.WORKSPACE_BUCKET, NOTE, "{}")
     put(platform, Output.WORKSPACE_BUCKET, NOTE, '{"edited": true}')
@@ -98,6 +110,10 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
         marks = (f"dml-{env}-", f"dml-{env}/", f"/dml/{env}/")
         return {name for name in found if any(mark in name for mark in marks) or name.startswith(f"{env}_")}
 
+    def is_ours(key: str) -> bool:
+        worn = {tag["TagKey"]: tag["TagValue"] for tag in kms.list_resource_tags(KeyId=key)["Tags"]}
+        return ours.items() <= worn.items()
+
     ec2, glue, iam, emr, kms = (aws(service) for service in ("ec2", "glue", "iam", "emr", "kms"))
     keys = [kms.describe_key(KeyId=one["KeyId"])["KeyMetadata"] for one in kms.list_keys()["Keys"]]
     gateways = ec2.describe_nat_gateways()["NatGateways"]
@@ -122,7 +138,8 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
         "security groups": tagged(ec2.describe_security_groups()["SecurityGroups"], "GroupId"),
         "addresses": {one["PublicIp"] for one in ec2.describe_addresses()["Addresses"]},
         "gateways": {one["NatGatewayId"] for one in gateways if one["State"] != "deleted"},
-        "keys": {one["KeyId"] for one in keys if one["KeyState"] != "PendingDeletion" and "EMR" in one["Description"]},
+        "keys": {one["KeyId"] for one in keys if one["KeyState"] != "PendingDeletion" and is_ours(one["KeyId"])},
+        "aliases": named(one["AliasName"].removeprefix("alias/") + "/" for one in kms.list_aliases()["Aliases"]),
     }
     return {what: ids for what, ids in found.items() if ids}
 
@@ -131,208 +148,143 @@ def answering(aws: Clients, env: str) -> dict[str, set[str]]:
 
 
 def test_pause_should_be_refused_while_a_run_executes_and_stop_it_when_told(
-    dml: Dml, dev: Platform, aws: Clients
+    dml: Dml, prod: Platform, aws: Clients
 ) -> None:
-    machine = dev.output(state_machine_output("nyc_flights"))
-    states = aws("stepfunctions")
+    states, machine = aws("stepfunctions"), prod.output(state_machine_output("nyc_flights"))
     states.update_state_machine(stateMachineArn=machine, definition=json.dumps(SLEEP))
     execution = states.start_execution(stateMachineArn=machine, name="run-asleep")["executionArn"]
-    code, _, err = dml("pause", "--yes")
+    cluster = transient_cluster(aws)
+    code, _, err = dml("pause", "--yes", "--env", "prod")
     assert code == 1
     assert "run-asleep" in err
-    assert "dml pause --stop-runs --local" in err
-    assert standing(aws, "dev") == set(STACKS)
-    code, _, err = dml("pause", "--stop-runs")
+    assert "dml pause --stop-runs --local --env prod" in err
+    code, _, err = dml("pause", "--stop-runs", "--env", "prod")
     assert (code, "--yes" in err) == (1, True), "nobody is here to agree"
-    assert standing(aws, "dev") == set(STACKS)
+    assert standing(aws, "prod") == set(STACKS)
     assert states.describe_execution(executionArn=execution)["status"] == "RUNNING"
 
-    assert dml("pause", "--stop-runs", "--yes")[0] == 0
-    assert standing(aws, "dev") == set(STACKS) - set(PAUSED)
+    code, _, err = dml("pause", "--stop-runs", "--yes", "--env", "prod")
+    assert code == 0, err
+    assert cluster in err, "what is ended is told before"
+    assert "KMS key" in err, "and what still costs, after"
+    assert standing(aws, "prod") == set(STACKS) - set(PAUSED)
+    assert cluster_state(aws, cluster) == "TERMINATED"
 
 
 def test_pause_should_leave_nothing_that_costs_by_standing_and_keep_data_models_and_notes(
-    dml: Dml, dev: Platform, aws: Clients, cloud: Cloud
+    dml: Dml, prod: Platform, aws: Clients, cloud: Cloud
 ) -> None:
-    left = answering(aws, "dev")
-    gone = {"clusters", "gateways", "addresses", "vpcs", "subnets", "security groups", "machines", "keys"}
+    left = answering(aws, "prod")
+    gone = {"clusters", "gateways", "addresses", "vpcs", "subnets", "security groups", "machines"}
     assert not gone & left.keys()
-    assert len(left["databases"]) == 4
-    paused = Platform("dev", credentials=cloud.environment())
-    note = paused.s3.get_object(Bucket=paused.output(Output.WORKSPACE_BUCKET), Key=NOTE)["Body"].read()
-    assert note == b'{"edited": true}'
-    code, out, err = dml("status")
+    assert len(left["databases"]) == len(dataset_names())
+    assert Platform("prod", credentials=cloud.environment()).json_object(Output.WORKSPACE_BUCKET, NOTE) == EDITED
+    code, out, err = dml("status", "--env", "prod")
     assert code == 0, err
-    assert "dml resume --local" in out
+    assert "dml resume --local --env prod" in out
     assert "run-1" in out
-    assert dml("models", "list", "penguins")[0] == 0
-    code, _, err = dml("predict")
+    code, out, err = dml("models", "list", "penguins", "--env", "prod")
+    assert code == 0, err
+    code, _, err = dml("predict", "--env", "prod")
     assert code == 1
-    assert "dml resume --local" in err
-    code, out, _ = dml("pause", "--yes")
+    assert "dml resume --local --env prod" in err
+    code, out, _ = dml("pause", "--yes", "--env", "prod")
     assert (code, "already" in out) == (0, True)
 
 
-def test_resume_should_bring_all_back_around_what_was_kept(dml: Dml, dev: Platform, aws: Clients, cloud: Cloud) -> None:
-    code, _, err = dml("resume")
+def test_resume_should_bring_all_back_around_what_was_kept(
+    dml: Dml, prod: Platform, aws: Clients, cloud: Cloud
+) -> None:
+    code, _, err = dml("resume", "--env", "prod")
     assert code == 0, err
-    assert standing(aws, "dev") == set(STACKS)
-    back = Platform("dev", credentials=cloud.environment())
-    assert back.json_object(Output.WORKSPACE_BUCKET, NOTE) == {"edited": True}
+    assert standing(aws, "prod") == set(STACKS)
+    back = Platform("prod", credentials=cloud.environment())
+    assert back.json_object(Output.WORKSPACE_BUCKET, NOTE) == EDITED
     assert back.json_object(Output.MODELS_BUCKET, MODEL) is not None
-    assert "waiting" in dml("status")[1], "the workbench is up"
-    assert dml("resume")[0] == 0
+    code, out, err = dml("status", "--env", "prod")
+    assert (code, "Workbench" in out) == (0, True), err
 
 
-# --- Destroy ---
+# --- Destroy what keeps its data ---
 
 
-def test_a_dry_run_should_say_what_would_go_and_delete_nothing(dml: Dml, dev: Platform, aws: Clients) -> None:
-    before = answering(aws, "dev")
-    code, out, err = dml("destroy")
+def test_a_dry_run_should_say_what_would_go_and_stay_and_delete_nothing(dml: Dml, prod: Platform, aws: Clients) -> None:
+    before = answering(aws, "prod")
+    code, out, err = dml("destroy", "--env", "prod")
     assert code == 0
-    assert f"s3://{dev.output(Output.WORKSPACE_BUCKET)}" in out
-    assert "dml-dev-workbench" in out
-    assert "dml destroy --yes --local" in err
-    assert answering(aws, "dev") == before
+    assert f"keeps s3://{prod.output(Output.WORKSPACE_BUCKET)}: 1 objects, 2 versions" in out
+    assert "/aws/vendedlogs/states/dml-prod/nyc_flights" in out
+    assert "dml destroy --yes --local --env prod" in err
+    code, _, err = dml("destroy", "--env", "prod", typed="dev\n")
+    assert (code, "Nothing was changed" in err) == (1, True), "another name was typed"
+    assert answering(aws, "prod") == before
+    assert standing(aws, "prod") == set(STACKS)
 
 
-def test_typing_another_name_should_delete_nothing(dml: Dml, dev: Platform, aws: Clients) -> None:
-    code, _, err = dml("destroy", typed="prod\n")
-    assert (code, "Nothing was changed" in err) == (1, True)
-    assert standing(aws, "dev") == set(STACKS)
-
-
-def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_and_the_rest_be_gone(
-    dev: Platform, aws: Clients, cloud: Cloud
+def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_even_after_an_interruption(
+    prod: Platform, aws: Clients, cloud: Cloud
 ) -> None:
     """Somebody's own security group in our VPC names one of ours; a run's cluster and EMR's own rules stand as well."""
-    platform = Platform("dev", credentials=cloud.environment())
-    group, other, *_ = groups(aws)
-    ec2 = aws("ec2")
-    vpc = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["VpcId"]
+    platform, ec2 = Platform("prod", credentials=cloud.environment()), aws("ec2")
+    primary, core, _ = groups(aws)
+    vpc = ec2.describe_security_groups(GroupIds=[primary])["SecurityGroups"][0]["VpcId"]
     theirs = ec2.create_security_group(GroupName="analyst", Description="somebody's", VpcId=vpc)["GroupId"]
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-    for to, source in ((theirs, group), (group, other), (other, group)):
+    for to, source in ((theirs, primary), (primary, core), (core, primary)):
         pairs = [{"GroupId": source}]
         ec2.authorize_security_group_ingress(GroupId=to, IpPermissions=[rule | {"UserIdGroupPairs": pairs}])
-    transient = transient_cluster(aws)
-    function = next(iter(answering(aws, "dev")["functions"]))
-    aws("logs").create_log_group(logGroupName=f"/aws/lambda/{function}")
-    aws("logs").create_log_group(logGroupName="/aws-glue/jobs/output")
-    bucket = platform.output(Output.RAW_BUCKET)
-    aws("s3").create_multipart_upload(Bucket=bucket, Key="half.csv")
-    aws("s3").put_object(Bucket=bucket, Key="gone.csv", Body=b"1")
-    aws("s3").delete_object(Bucket=bucket, Key="gone.csv")
-
-    receipts = Receipts(cloud.place.home / "receipts", platform)
-    planned = teardown.plan(platform, receipts, say=lambda _: None)
-    assert planned is not None
-    assert (planned.buckets[bucket].objects, planned.buckets[bucket].versions, planned.buckets[bucket].uploads) == (
-        0,
-        2,
-        1,
-    )
-    path = teardown.destroy(platform, planned, receipts, say=lambda _: None, every=0.02)
-
-    assert standing(aws, "dev") == {"network", "data"}
-    failed = {one.id: one.because for one in planned.of("failed") if one.stack == "dml-dev-network"}
-    assert failed.keys() == {vpc, group}
-    assert "dependent object" in failed[group]
-    assert len(planned.revoked) == 2, "EMR's own rules no longer hold its groups"
-    assert [problem.split(" ")[0] for problem in planned.problems] == ["dml-dev-network", "dml-dev-data"]
-    assert aws("emr").describe_cluster(ClusterId=transient)["Cluster"]["Status"]["State"] == "TERMINATED"
-    assert platform.json_object(Output.MODELS_BUCKET, MODEL), "no bucket is emptied while another stack stands"
-    left = {"vpcs", "security groups", "buckets", "databases", "functions", "roles", "groups"}
-    assert answering(aws, "dev").keys() == left
-    assert json.loads(path.read_text())["finished"]
-    ec2.delete_security_group(GroupId=theirs)
-
-
-def test_no_bucket_should_be_emptied_for_a_stack_that_another_one_uses(
-    dml: Dml, dev: Platform, aws: Clients, cloud: Cloud
-) -> None:
-    """Here somebody's own stack imports an export of ours: CloudFormation would refuse, but after the emptying."""
-    cloudformation = aws("cloudformation")
-    (data,) = cloudformation.describe_stacks(StackName="dml-dev-data")["Stacks"]
-    export = next(output["ExportName"] for output in data["Outputs"] if "ExportName" in output)
-    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": export}}}
-    template = json.dumps({"Resources": {"Uses": parameter}})
-    cloudformation.create_stack(StackName="analyst", TemplateBody=template)
-    cloudformation.get_waiter("stack_create_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
-    code, out, err = dml("destroy", "--yes")
-    assert code == 1
-    assert f"Export {export} is imported by stack analyst" in out
-    assert "still stand" in err
-    assert standing(aws, "dev") == {"data"}
-    bucket = dev.output(Output.MODELS_BUCKET)
-    assert [one["Key"] for one in aws("s3").list_objects_v2(Bucket=bucket)["Contents"]] == [MODEL]
-    cloudformation.delete_stack(StackName="analyst")
-    cloudformation.get_waiter("stack_delete_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
-
-
-def test_destroying_again_should_finish_and_account_for_all_that_had_been_there(
-    dml: Dml, aws: Clients, cloud: Cloud
-) -> None:
-    (path,) = (cloud.place.home / "receipts").glob("dev-*.json")
-    before = resources(json.loads(path.read_text()))
-    code, out, err = dml("destroy", "--yes", "--json")
-    assert code == 0, err
-    told = json.loads(out)
-    assert (told["failed"], told["kept"]) == (0, 0)
-    assert resources(told).keys() == before.keys()
-    assert set(resources(told).values()) == {"deleted"}
-    assert told == json.loads(path.read_text())
-    assert "deleted" in path.with_suffix(".txt").read_text()
-    assert answering(aws, "dev") == {}
-    outside = {one["id"]: one["outcome"] for one in told["elsewhere"]}
-    assert outside.pop("CDKToolkit") == "kept"
-    assert outside.pop("/aws-glue/jobs/output") == "kept", "other jobs of the account write there"
-    assert set(outside.values()) == {"deleted"}
-    left = {one["logGroupName"] for one in aws("logs").describe_log_groups()["logGroups"]}
-    assert left == {"/aws-glue/jobs/output"}
-    tags = [{"Key": "project", "Values": ["dml"]}, {"Key": "environment", "Values": ["dev"]}]
-    still = aws("resourcegroupstaggingapi").get_resources(TagFilters=tags)["ResourceTagMappingList"]
-    assert all(":kms:" in one["ResourceARN"] for one in still), "keys in their waiting period"
-
-    code, _, err = dml("destroy", "--yes")
-    assert (code, "Nothing of dev is deployed" in err) == (0, True)
-
-
-def test_of_prod_exactly_what_the_dry_run_named_should_be_kept_even_if_it_is_interrupted(
-    dml: Dml, cloud: Cloud, aws: Clients
-) -> None:
-    deploy(cloud, "prod", on_progress=lambda _: None)
-    platform = Platform("prod", credentials=cloud.environment())
-    put(platform, Output.RAW_BUCKET, "nyc_flights/flights/1.csv", "1,2")
-    planned = json.loads(dml("destroy", "--env", "prod", "--json")[1])
-    promised = {one["id"] for stack in planned["stacks"] for one in stack["resources"] if one["keep"]}
-    before = resources(planned)
-
+    cluster = transient_cluster(aws)
     receipts = Receipts(cloud.place.home / "receipts", platform)
 
     def interrupt(text: str) -> None:
         if text.startswith("deleting dml-prod-etl"):
             raise KeyboardInterrupt
 
-    interrupted = teardown.plan(platform, receipts, say=lambda _: None)
-    assert interrupted is not None
+    first = teardown.plan(platform, receipts, say=interrupt)
+    assert first is not None
     with pytest.raises(KeyboardInterrupt):
-        teardown.destroy(platform, interrupted, receipts, say=interrupt, every=0.02)
-    assert {"etl", "data"} <= standing(aws, "prod")
+        teardown.destroy(platform, first, receipts, say=interrupt, every=0.02)
+    assert {"etl", "network", "data"} <= standing(aws, "prod")
     assert "pipeline" not in standing(aws, "prod")
 
+    second = teardown.plan(platform, receipts, say=lambda _: None)
+    assert second is not None
+    path = teardown.destroy(platform, second, receipts, say=lambda _: None, every=0.02)
+    assert standing(aws, "prod") == {"network", "data"}
+    failed = {one.id: one.because for one in second.of("failed")}
+    assert failed.keys() == {vpc, primary}
+    assert "dependent object" in failed[primary]
+    assert len(second.revoked) == 2, "EMR's own rules no longer hold its groups"
+    assert [problem.split(" ")[0] for problem in second.problems] == ["dml-prod-network"]
+    assert cluster_state(aws, cluster) == "TERMINATED"
+    told = json.loads(path.read_text())
+    assert told["failed"] == 2
+    assert resources(told).keys() == {one.id for one in first.resources}
+    ec2.delete_security_group(GroupId=theirs)
+
+
+def test_of_prod_exactly_what_the_dry_run_named_should_be_kept(dml: Dml, aws: Clients, cloud: Cloud) -> None:
+    (path,) = (cloud.place.home / "receipts").glob("prod-*.json")
+    before = json.loads(path.read_text())
+    promised = {one["id"] for stack in before["stacks"] for one in stack["resources"] if one["keep"]}
     code, out, err = dml("destroy", "--env", "prod", "--yes", "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert resources(told).keys() == before.keys()
+    assert told == json.loads(path.read_text()), "the receipt goes on"
+    assert resources(told).keys() == resources(before).keys()
     assert {name for name, outcome in resources(told).items() if outcome == "kept"} == promised
+    assert {name for name, outcome in resources(told).items() if outcome != "kept"} == {
+        name for name, outcome in resources(told).items() if outcome == "deleted"
+    }
     assert all(one["because"] for stack in told["stacks"] for one in stack["resources"] if one["outcome"] == "kept")
     assert standing(aws, "prod") == {"data"}
     left = answering(aws, "prod")
-    assert left.keys() == {"buckets", "databases", "groups"}
-    assert set.union(*left.values()) == {name for name in promised if not name.endswith("-policy")}
-    assert platform.s3.get_object(Bucket=platform.output(Output.RAW_BUCKET), Key="nyc_flights/flights/1.csv")
+    assert left.keys() == {"buckets", "databases", "groups", "keys", "aliases"}
+    names = {name.removeprefix("alias/") for name in promised if not name.endswith("-policy")}
+    assert {name.rstrip("/") for name in set.union(*left.values())} == names
+    kept = Platform("prod", credentials=cloud.environment())
+    bucket = next(name for name in left["buckets"] if "models" in name)
+    assert kept.s3.get_object(Bucket=bucket, Key=MODEL)
 
 
 def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
@@ -353,39 +305,104 @@ def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
     assert (code, "npx cdk deploy" in err) == (1, True), "nothing of dev is there to be resumed"
 
 
+# --- Destroy what keeps nothing ---
+
+
+def test_no_bucket_should_be_emptied_for_a_stack_that_another_one_uses(dml: Dml, dev: Platform, aws: Clients) -> None:
+    """Here somebody's own stack imports an export of ours: CloudFormation would refuse, but after the emptying."""
+    function = next(iter(answering(aws, "dev")["functions"]))
+    aws("logs").create_log_group(logGroupName=f"/aws/lambda/{function}")
+    aws("logs").create_log_group(logGroupName="/aws-glue/jobs/output")
+    raw, models = dev.output(Output.RAW_BUCKET), dev.output(Output.MODELS_BUCKET)
+    aws("s3").create_multipart_upload(Bucket=raw, Key="half.csv")
+    aws("s3").put_object(Bucket=raw, Key="gone.csv", Body=b"1")
+    aws("s3").delete_object(Bucket=raw, Key="gone.csv")
+    cloudformation = aws("cloudformation")
+    (data,) = cloudformation.describe_stacks(StackName="dml-dev-data")["Stacks"]
+    export = next(output["ExportName"] for output in data["Outputs"] if "ExportName" in output)
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": export}}}
+    template = json.dumps({"Resources": {"Uses": parameter}})
+    cloudformation.create_stack(StackName="analyst", TemplateBody=template)
+    cloudformation.get_waiter("stack_create_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
+
+    code, out, err = dml("destroy", "--yes")
+    assert code == 1
+    assert f"Export {export} is imported by stack analyst" in out
+    assert "still stand" in err
+    assert standing(aws, "dev") == {"data"}
+    assert [one["Key"] for one in aws("s3").list_objects_v2(Bucket=models)["Contents"]] == [MODEL]
+    cloudformation.delete_stack(StackName="analyst")
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="analyst", WaiterConfig={"Delay": 1})
+
+
+def test_of_dev_nothing_should_answer_and_the_receipt_account_for_all_that_had_been_there(
+    dml: Dml, aws: Clients, cloud: Cloud
+) -> None:
+    (path,) = (cloud.place.home / "receipts").glob("dev-*.json")
+    before = resources(json.loads(path.read_text()))
+    code, out, err = dml("destroy", "--yes", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["failed"], told["kept"]) == (0, 0)
+    assert resources(told).keys() == before.keys()
+    assert set(resources(told).values()) == {"deleted"}
+    assert told == json.loads(path.read_text())
+    assert "deleted" in path.with_suffix(".txt").read_text()
+    raw = next(counted for name, counted in told["buckets"].items() if "raw" in name)
+    assert (raw["objects"], raw["versions"], raw["uploads"]) == (0, 2, 1)
+    assert answering(aws, "dev") == {}
+    outside = {one["id"]: one["outcome"] for one in told["elsewhere"]}
+    assert outside.pop("CDKToolkit") == "kept"
+    assert outside.pop("/aws-glue/jobs/output") == "kept", "other jobs of the account write there"
+    assert set(outside.values()) == {"deleted"}
+    assert not aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/dml-dev")["logGroups"]
+    tags = [{"Key": "project", "Values": ["dml"]}, {"Key": "environment", "Values": ["dev"]}]
+    still = aws("resourcegroupstaggingapi").get_resources(TagFilters=tags)["ResourceTagMappingList"]
+    assert all(":kms:" in one["ResourceARN"] for one in still), "keys in their waiting period"
+
+    code, _, err = dml("destroy", "--yes")
+    assert (code, "Nothing of dev is deployed" in err) == (0, True)
+
+
 def resources(receipt: dict[str, Any]) -> dict[str, str]:
     """Outcome by physical id."""
     return {one["id"]: one["outcome"] for stack in receipt["stacks"] for one in stack["resources"]}
 
 
+def cluster_state(aws: Clients, cluster: str) -> str:
+    state: str = aws("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
+    return state
+
+
+def made(aws: Clients, stack: str, kind: str, logical_id: str) -> str:
+    """The physical id of the one resource of prod of this type whose logical id begins so."""
+    listed = aws("cloudformation").describe_stack_resources(StackName=f"dml-prod-{stack}")["StackResources"]
+    of_kind = [one for one in listed if one["ResourceType"] == f"AWS::{kind}"]
+    (found,) = (one["PhysicalResourceId"] for one in of_kind if one["LogicalResourceId"].startswith(logical_id))
+    return str(found)
+
+
 def groups(aws: Clients) -> list[str]:
-    """Those of the workbench: primary, core, service access."""
-    attributes = workbench(aws)["Ec2InstanceAttributes"]
-    return [attributes[f"{name}SecurityGroup"] for name in ("EmrManagedMaster", "EmrManagedSlave", "ServiceAccess")]
-
-
-def workbench(aws: Clients) -> dict[str, Any]:
-    (one,) = aws("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
-    described: dict[str, Any] = aws("emr").describe_cluster(ClusterId=one["Id"])["Cluster"]
-    return described
+    """EMR's trio in prod: primary, core, service access."""
+    return [made(aws, "network", "EC2::SecurityGroup", f"{name}Group") for name in ("Primary", "Core", "Service")]
 
 
 def transient_cluster(aws: Clients) -> str:
-    """One as a run starts it, which no stack knows."""
-    like = workbench(aws)
-    attributes = like["Ec2InstanceAttributes"]
+    """One in prod as a run starts it, which no stack knows."""
     primary, core, service = groups(aws)
+    subnets = aws("ec2").describe_subnets()["Subnets"]
+    vpc = aws("ec2").describe_security_groups(GroupIds=[primary])["SecurityGroups"][0]["VpcId"]
     cluster: str = aws("emr").run_job_flow(
-        Name="dml-dev-transient",
-        ReleaseLabel=like["ReleaseLabel"],
-        ServiceRole=like["ServiceRole"],
-        JobFlowRole=attributes["IamInstanceProfile"],
-        Tags=like["Tags"],
+        Name="dml-prod-transient",
+        ReleaseLabel="emr-7.13.0",
+        ServiceRole=made(aws, "cluster", "IAM::Role", "ServiceRole"),
+        JobFlowRole=made(aws, "cluster", "IAM::InstanceProfile", "NodeProfile").rpartition("/")[2],
+        Tags=[{"Key": "project", "Value": "dml"}, {"Key": "environment", "Value": "prod"}],
         Instances={
             "MasterInstanceType": "m7g.xlarge",
             "InstanceCount": 1,
             "KeepJobFlowAliveWhenNoSteps": True,
-            "Ec2SubnetId": attributes["Ec2SubnetId"],
+            "Ec2SubnetId": next(one["SubnetId"] for one in subnets if one["VpcId"] == vpc),
             "EmrManagedMasterSecurityGroup": primary,
             "EmrManagedSlaveSecurityGroup": core,
             "ServiceAccessSecurityGroup": service,
