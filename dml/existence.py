@@ -32,7 +32,7 @@ QUESTIONS = {
         "CompositeAlarms",
     ),
     "AWS::CloudWatch::Dashboard": Question("cloudwatch", "get_dashboard", {"DashboardName": "{id}"}),
-    "AWS::EC2::EIP": Question("ec2", "describe_addresses", {"PublicIps": ["{id}"]}, "Addresses"),
+    "AWS::EC2::EIP": Question("ec2", "describe_addresses", {"PublicIps": ["{id}"]}, "Addresses[?PublicIp == '{id}']"),
     "AWS::EC2::FlowLog": Question("ec2", "describe_flow_logs", {"FlowLogIds": ["{id}"]}, "FlowLogs"),
     "AWS::EC2::InternetGateway": Question(
         "ec2", "describe_internet_gateways", {"InternetGatewayIds": ["{id}"]}, "InternetGateways"

@@ -173,7 +173,7 @@ def destroy(platform: Platform, receipt: Receipt, receipts: Receipts, *, say: Sa
         taking.delete_own_logs()
     say("asking what is left")
     for stack in receipt.stacks:
-        _verify(platform, receipt, stack)
+        _verify(platform, receipt, stack, every=every)
     receipt.finished = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     receipts.write(receipt)
     return path
@@ -370,14 +370,21 @@ def last_events(platform: Platform, stack: Stack) -> dict[str, dict[str, Any]]:
     return newest
 
 
-def _verify(platform: Platform, receipt: Receipt, stack: Stack) -> None:
-    """Notes of each resource what became of it: by its service's own answer, else by CloudFormation's."""
+def _verify(platform: Platform, receipt: Receipt, stack: Stack, *, every: float) -> None:
+    """Notes of each resource what became of it: by its service's own answer, else by CloudFormation's.
+
+    A service may know a thing for some seconds longer than CloudFormation: then it is asked again, up to ten times.
+    """
     with answering(f"read what became of {stack.name}"):
         events = last_events(platform, stack)
     for one in stack.resources:
         event = events.get(one.logical_id, {})
         status, reason = event.get("ResourceStatus", ""), event.get("ResourceStatusReason", "")
         there = stands(platform, one.type, one.id, account=receipt.account) if one.seen else None
+        for _ in range(10 if there and status == "DELETE_COMPLETE" else 0):
+            time.sleep(every)
+            if not (there := stands(platform, one.type, one.id, account=receipt.account)):
+                break
         one.told_by = asked(one.type) if there is not None else "CloudFormation"
         if there is None:
             there = status != "DELETE_COMPLETE"
@@ -388,7 +395,10 @@ def _verify(platform: Platform, receipt: Receipt, stack: Stack) -> None:
             one.outcome, one.because = "kept", one.keep
         else:
             one.outcome = "failed"
-            one.because = reason if status == "DELETE_FAILED" else f"its stack {stack.name} was not deleted"
+            one.because = {
+                "DELETE_FAILED": reason,
+                "DELETE_COMPLETE": "CloudFormation says that it is deleted, its service that it is not",
+            }.get(status, f"its stack {stack.name} was not deleted")
 
 
 AFTER = {"AWS::KMS::Key": "disabled now; KMS deletes it after its waiting period, until which it can be had back"}

@@ -66,6 +66,7 @@ def ask(kind: str, answer: dict[str, Any] | ClientError) -> bool | None:
         ("AWS::IAM::Role", {"Role": {}}, True),
         ("AWS::Logs::LogGroup", {"logGroups": [{"logGroupName": "it-is-another"}]}, False),
         ("AWS::Logs::LogGroup", {"logGroups": [{"logGroupName": "it"}]}, True),
+        ("AWS::EC2::EIP", {"Addresses": [{"PublicIp": "another"}]}, False),
         ("AWS::EC2::NatGateway", {"NatGateways": [{"State": "deleted"}]}, False),
         ("AWS::EC2::NatGateway", {"NatGateways": [{"State": "deleting"}]}, True),
         ("AWS::EMR::Cluster", {"Cluster": {"Status": {"State": "TERMINATED_WITH_ERRORS"}}}, False),
