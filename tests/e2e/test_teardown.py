@@ -212,7 +212,11 @@ def test_a_dry_run_should_say_what_would_go_and_stay_and_delete_nothing(dml: Dml
     before = answering(aws, "prod")
     code, out, err = dml("destroy", "--env", "prod")
     assert code == 0
-    assert f"keeps s3://{prod.output(Output.WORKSPACE_BUCKET)}: 1 objects, 2 versions" in out
+    workspace = prod.output(Output.WORKSPACE_BUCKET)
+    versions = prod.s3.list_object_versions(Bucket=workspace)["Versions"]
+    current = sum(version["IsLatest"] for version in versions)
+    assert 0 < current < len(versions)
+    assert f"keeps s3://{workspace}: {current} objects, {len(versions)} versions" in out
     assert "/aws/vendedlogs/states/dml-prod/nyc_flights" in out
     assert "dml destroy --yes --local --env prod" in err
     code, _, err = dml("destroy", "--env", "prod", typed="dev\n")
@@ -287,24 +291,6 @@ def test_of_prod_exactly_what_the_dry_run_named_should_be_kept(dml: Dml, aws: Cl
     assert kept.s3.get_object(Bucket=bucket, Key=MODEL)
 
 
-def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
-    dml: Dml, cloud: Cloud, aws: Clients, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on AWS: without --local, with the usual variables; here they lead to the embedded cloud."""
-    packages = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"  # 200 MB, which another HOME would not find
-    monkeypatch.setenv("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(packages))
-    for name, value in cloud.environment().items():
-        monkeypatch.setenv(name, value)
-    name = "/aws/vendedlogs/states/dml-prod/nyc_flights"
-    aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
-    code, _, err = dml("resume", "--env", "prod", local=False)
-    assert code == 0, err
-    assert standing(aws, "prod") == set(STACKS)
-    assert aws("logs").describe_log_streams(logGroupName=name)["logStreams"], "what was logged before is there"
-    code, _, err = dml("resume", "--env", "dev", local=False)
-    assert (code, "npx cdk deploy" in err) == (1, True), "nothing of dev is there to be resumed"
-
-
 # --- Destroy what keeps nothing ---
 
 
@@ -362,6 +348,27 @@ def test_of_dev_nothing_should_answer_and_the_receipt_account_for_all_that_had_b
 
     code, _, err = dml("destroy", "--yes")
     assert (code, "Nothing of dev is deployed" in err) == (0, True)
+
+
+# --- And back ---
+
+
+def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
+    dml: Dml, cloud: Cloud, aws: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on AWS: without --local, with the usual variables; here they lead to the embedded cloud."""
+    packages = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"  # 200 MB, which another HOME would not find
+    monkeypatch.setenv("JSII_RUNTIME_PACKAGE_CACHE_ROOT", str(packages))
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
+    name = "/aws/vendedlogs/states/dml-prod/nyc_flights"
+    aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
+    code, _, err = dml("resume", "--env", "prod", local=False)
+    assert code == 0, err
+    assert standing(aws, "prod") == set(STACKS)
+    assert aws("logs").describe_log_streams(logGroupName=name)["logStreams"], "what was logged before is there"
+    code, _, err = dml("resume", "--env", "dev", local=False)
+    assert (code, "npx cdk deploy" in err) == (1, True), "nothing of dev is there to be resumed"
 
 
 def resources(receipt: dict[str, Any]) -> dict[str, str]:
