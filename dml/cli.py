@@ -250,9 +250,9 @@ def pause(
         )
     with _stopped_together(local=False), err.status("") as spinner:
         teardown.pause(platform, going, under_way, say=spinner.update, every=_interval(local))
-        costs = teardown.still_costs(platform, say=spinner.update)
+        billed = teardown.still_costs(platform, say=spinner.update)
     typer.echo(f"{env} is paused; bring it back: {platform.command('resume')}")
-    _say(f"What still costs: {', '.join(costs)}.")
+    _say(f"What still costs: {', '.join(billed)}.")
 
 
 @app.command()
