@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -18,7 +19,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
-from dml import certificate, data, dataset, models, permissions, report, score, screen, status
+from dml import (
+    cdk,
+    certificate,
+    data,
+    dataset,
+    inventory,
+    models,
+    permissions,
+    receipt,
+    report,
+    score,
+    screen,
+    status,
+    teardown,
+)
 from dml.board import Board
 from dml.cost import command as costs
 from dml.cost import show as cost_screen
@@ -223,6 +238,83 @@ def cost(
     else:
         cost_screen.show_estimates(out, estimates)
     costs.require_known(estimates)
+
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Without being asked.")]
+
+
+@app.command()
+def pause(
+    stop_runs: Annotated[bool, typer.Option("--stop-runs", help="Stop a run that is executing, too.")] = False,
+    yes: YesOption = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Take away what costs money by standing (network, clusters, pipeline); data, catalog, models and notes stay."""
+    platform = _platform(local, env)
+    going, under_way = teardown.pausing(platform, stop_runs=stop_runs)
+    if not going:
+        typer.echo(f"{env} is paused already; bring it back: {platform.command('resume')}")
+        return
+    _say("\n".join(teardown.pause_text(platform, going, under_way)))
+    if not yes:
+        _ask(
+            platform.command(f"pause{' --stop-runs' if stop_runs else ''} --yes"),
+            lambda: typer.confirm("Pause it?", err=True),
+        )
+    with _stopped_together(local=False), err.status("") as spinner:
+        teardown.pause(platform, going, under_way, say=spinner.update, every=_interval(local))
+        billed = teardown.still_costs(platform, say=spinner.update)
+    typer.echo(f"{env} is paused; bring it back: {platform.command('resume')}")
+    _say(f"What still costs: {', '.join(billed)}.")
+
+
+@app.command()
+def resume(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Bring a paused environment back: deploy all its stacks again, and adopt what an earlier `destroy` kept."""
+    platform = _platform(local, env)
+    if not inventory.stacks(platform):
+        raise UserError(f"Nothing of {env} is deployed here. Deploy it first: npx cdk deploy --all -c env={env}")
+    with _stopped_together(local), Board(err, ["deploy"]) as board:
+        board.start("deploy")
+        said = partial(board.note, "deploy")
+        board.done("deploy", deploy(Cloud(HOME), env, on_progress=said) if local else cdk.deploy(env, HOME, said))
+    typer.echo(f"{env} is back")
+
+
+@app.command()
+def destroy(
+    yes: YesOption = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what would be deleted and what is kept; then, with --yes or when told so, delete it and write a receipt."""
+    platform = _platform(local, env)
+    receipts = receipt.Receipts(HOME / "receipts", platform)
+    with err.status("") as spinner:
+        found = teardown.plan(platform, receipts, say=spinner.update)
+    if found is None:
+        _say(f"Nothing of {env} is deployed here: there is no stack {platform.prefix}*.")
+        return
+    if not yes:
+        _print(found.as_json(), lambda console, _: receipt.show_plan(console, found), as_json=as_json)
+        if as_json or not sys.stdin.isatty():
+            _say(f"Nothing was deleted. To do it: {platform.command('destroy --yes')}")
+            return
+        _ask("", lambda: typer.prompt(f"To delete this for good, type {env}", err=True) == env)
+    with _stopped_together(local=False), err.status("") as spinner:
+        try:
+            path = teardown.destroy(platform, found, receipts, say=spinner.update, every=_interval(local))
+        except KeyboardInterrupt:
+            _say(f"Interrupted. {platform.command('destroy')} goes on; so far: {receipts.path(found)}")
+            raise
+    _print(found.as_json(), lambda console, _: receipt.show(console, found), as_json=as_json)
+    _say(f"Receipt: {path}")
+    if failed := len(found.of("failed")):
+        raise UserError(
+            f"{failed} resources still stand; the receipt says why. Run the same command again: it goes on."
+        )
 
 
 @data_app.command()
@@ -447,6 +539,14 @@ def _registry(dataset: str, local: bool, env: str) -> models.Registry:
 
 def _say(text: str) -> None:
     err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _ask(command: str, agree: Callable[[], bool]) -> None:
+    """Goes on if the operator agrees; without a terminal there is nobody to ask, and `command` is what to type."""
+    if not sys.stdin.isatty():
+        raise UserError(f"Nobody is here to agree. Without being asked: {command}")
+    if not agree():
+        raise UserError("Nothing was changed.")
 
 
 def _print(document: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:

@@ -110,15 +110,9 @@ class Registry:
     def uri(self, name: str = "") -> str:
         return self.platform.uri(Output.MODELS_BUCKET, f"{self.dataset}/{name}")
 
-    def command(self, command: str) -> str:
-        """A `dml` command as it is to be typed for this very registry: one that moves models must not hit another."""
-        platform = self.platform
-        environment = "" if platform.environment == "dev" else f" --env {platform.environment}"
-        return f"dml {command}{' --local' if platform.endpoint else ''}{environment}"
-
     def naming(self, command: str) -> str:
         """The same for a command that takes RUN as its argument, and the dataset as an option."""
-        return self.command(f"models {command} --dataset {self.dataset}")
+        return self.platform.command(f"models {command} --dataset {self.dataset}")
 
     def runs(self) -> dict[str, bool]:
         """Every run's id, and whether it has its manifest.json, that is: whether it has finished."""
@@ -155,8 +149,8 @@ class Registry:
             if current is None:
                 raise UserError(
                     f"There is no current model of {self.dataset} yet. Train one: "
-                    f"{self.command(f'run {self.dataset}')}; or name a run of those that "
-                    f"{self.command(f'models list {self.dataset}')} shows."
+                    f"{self.platform.command(f'run {self.dataset}')}; or name a run of those that "
+                    f"{self.platform.command(f'models list {self.dataset}')} shows."
                 )
             return current.run_id
         runs = self.runs()
@@ -171,12 +165,12 @@ class Registry:
         if meant:
             raise UserError(
                 f"{_some(meant)} of {self.dataset} has no manifest.json: it failed, or is not done yet, and is no "
-                f"whole model. See what ran: {self.command('status')}"
+                f"whole model. See what ran: {self.platform.command('status')}"
             )
         hint = f" {part} is a dataset: say --dataset {part}." if part in dataset_names() else ""
         raise UserError(
             f"{self.uri()} has no run {part}.{hint} See those that there are: "
-            f"{self.command(f'models list {self.dataset}')}"
+            f"{self.platform.command(f'models list {self.dataset}')}"
         )
 
     def model(self, run_id: str) -> Model:
@@ -227,7 +221,8 @@ class Registry:
                 now = f"run {there.run_id} is current" if there else "there is no current model"
                 raise UserError(
                     f"Another writer moved {self.uri('CURRENT.json')} first: now {now}. Nothing was changed by this "
-                    f"command; look ({self.command(f'models list {self.dataset}')}) and try again if you still want to."
+                    f"command; look ({self.platform.command(f'models list {self.dataset}')}) and try again if you "
+                    "still want to."
                 ) from None
         return body
 
@@ -295,7 +290,7 @@ def rollback(registry: Registry, *, reason: str, say: Say) -> Document:
     Raises UserError when there is no previous model, when it is gone, or when another writer came first.
     """
     seen = registry.current()
-    listed = registry.command(f"models list {registry.dataset}")
+    listed = registry.platform.command(f"models list {registry.dataset}")
     way_out = f"Choose a run: {listed}, then {registry.naming('promote RUN')}"
     if seen is None:
         raise UserError(f"There is no current model of {registry.dataset} to roll back from. {way_out}")
@@ -317,9 +312,9 @@ def _move(registry: Registry, model: Model, seen: Pointer | None, *, by: str, re
     if seen:
         say(
             "The table predictions is still the former model's. Make it anew: "
-            f"{registry.command(f'predict {registry.dataset}')}"
+            f"{registry.platform.command(f'predict {registry.dataset}')}"
         )
-        say(f"To undo this: {registry.command(f'models rollback {registry.dataset}')}")
+        say(f"To undo this: {registry.platform.command(f'models rollback {registry.dataset}')}")
     return body
 
 

@@ -1,7 +1,9 @@
 """One deployed environment as the operator's commands see it. The only place outside dml/local that makes clients."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +16,27 @@ from stacks.outputs import Output
 
 STACKS = ("data", "network", "observability", "etl", "cluster", "pipeline")  # in the order in which they are deployed
 PAUSED = ("pipeline", "cluster", "network")  # what `dml pause` takes away, in the order in which it goes
+
+
+class NoStackError(UserError):
+    """A stack of that name does not exist."""
+
+
+@contextmanager
+def answering(what: str) -> Iterator[None]:
+    """Turns what boto3 raises while we `what` into a sentence for the operator."""
+    try:
+        yield
+    except NoCredentialsError:
+        raise UserError(
+            "No AWS credentials were found. Sign in (aws sso login, or AWS_PROFILE), or add --local to try it here."
+        ) from None
+    except ClientError as error:
+        if re.search(r"Stack .*does not exist", str(error)):
+            raise NoStackError(f"Could not {what}: it does not exist") from error
+        raise UserError(f"AWS did not let us {what}: {error}") from error
+    except BotoCoreError as error:
+        raise UserError(f"Could not reach AWS to {what}: {error}") from error
 
 
 class Platform:
@@ -47,41 +70,59 @@ class Platform:
     def s3(self) -> Any:
         return self.client("s3")
 
+    @property
+    def prefix(self) -> str:
+        """What the names of the environment's stacks begin with."""
+        return f"dml-{self.environment}-"
+
     @cached_property
-    def outputs(self) -> dict[str, str]:
-        """Every output of the environment's stacks, by its name in stacks/outputs.py."""
+    def _standing(self) -> dict[str, dict[str, str]]:
+        """The outputs of each stack that stands; UserError if one is missing that `dml pause` does not take away."""
         cloudformation = self.client("cloudformation")
-        found: dict[str, str] = {}
+        found: dict[str, dict[str, str]] = {}
         for stack in STACKS:
-            name = f"dml-{self.environment}-{stack}"
+            name = self.prefix + stack
             try:
-                described = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-            except NoCredentialsError:
+                with answering(f"read the stack {name}"):
+                    described = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+            except NoStackError:
+                if stack in PAUSED and found:
+                    continue
                 raise UserError(
-                    "No AWS credentials were found. Sign in (aws sso login, or AWS_PROFILE), "
-                    "or add --local to try it here."
+                    f"The stack {name} is not deployed here. Deploy first: "
+                    f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
                 ) from None
-            except ClientError as error:
-                if "does not exist" in str(error):
-                    raise UserError(
-                        f"The stack {name} is not deployed here. Deploy first: "
-                        f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
-                    ) from None
-                raise UserError(f"AWS did not let us read the stack {name}: {error}") from error
-            except BotoCoreError as error:
-                raise UserError(f"Could not reach AWS to read the stack {name}: {error}") from error
-            found |= {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+            found[stack] = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         return found
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Every output of the environment's stacks, by its name in stacks/outputs.py; paused stacks have none."""
+        return {key: value for outputs in self._standing.values() for key, value in outputs.items()}
+
     def output(self, key: str) -> str:
-        """The value of one stack output; UserError when the deployed stacks are older than this checkout."""
-        try:
+        """The value of one stack output; UserError when the environment is paused, or older than this checkout."""
+        if key in self.outputs:
             return self.outputs[key]
-        except KeyError:
+        if self.paused:
             raise UserError(
-                f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
-                f"Deploy again: npx cdk deploy --all -c env={self.environment}"
-            ) from None
+                f"{self.environment} is paused: {', '.join(self.paused)} {'is' if len(self.paused) == 1 else 'are'} "
+                f"not deployed. Bring it back: {self.command('resume')}"
+            )
+        raise UserError(
+            f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
+            f"Deploy again: npx cdk deploy --all -c env={self.environment}"
+        )
+
+    @property
+    def paused(self) -> list[str]:
+        """The stacks that `dml pause` has taken away, [] if the environment is whole."""
+        return [self.prefix + stack for stack in PAUSED if stack not in self._standing]
+
+    def command(self, command: str) -> str:
+        """A `dml` command as it is to be typed for this very environment: one that changes it must not hit another."""
+        environment = "" if self.environment == "dev" else f" --env {self.environment}"
+        return f"dml {command}{' --local' if self.endpoint else ''}{environment}"
 
     def json_object(self, bucket: Output, key: str) -> dict[str, Any] | None:
         """A small JSON object out of one of our buckets, or None when there is no such key."""

@@ -14,7 +14,10 @@ from stacks.outputs import Output, state_machine_output
 def show(console: Console, platform: Platform, runs: int = 5) -> None:
     """Print the workbench's state and, for each dataset, its current model and its last `runs` runs."""
     console.print(f"[bold]Environment[/bold]  {platform.environment} at {platform.endpoint or 'AWS'}", highlight=False)
-    console.print(f"[bold]Workbench[/bold]    {_workbench(platform)}", highlight=False)
+    if platform.paused:
+        console.print(f"[bold]Paused[/bold]       bring it back: {platform.command('resume')}", highlight=False)
+    else:
+        console.print(f"[bold]Workbench[/bold]    {_workbench(platform)}", highlight=False)
     for dataset in dataset_names():
         console.print()
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
@@ -23,6 +26,8 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
             f"{current['run_id']}  {headline(current['metrics'], unit)}" if current else "none yet: dml run " + dataset
         )
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
+        if platform.paused:
+            continue  # what ran went with the state machines
         executions = platform.client("stepfunctions").list_executions(
             stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
         )["executions"]

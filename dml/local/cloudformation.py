@@ -66,7 +66,7 @@ class ResourceTypes:
             if direction == EGRESS and not any("_dml_rule" in rule for rule in rules):
                 # Naming one egress rule takes the default of "anything, anywhere" away.
                 rules[:] = [rule for rule in rules if rule["IpProtocol"] != "-1" or rule["UserIdGroupPairs"]]
-            rules.append(permission | {"_dml_rule": rule_id})
+            rules.append(permission | {"_dml_rule": rule_id, "SecurityGroupRuleId": rule_id})
             return rule_id, {"Id": rule_id}
 
         def delete(rule_id: str, properties: Properties) -> None:
@@ -86,14 +86,18 @@ class ResourceTypes:
         known = set(self._ec2._addresses)
         self._ec2._allocate_address({"Domain": [properties.get("Domain", "vpc")]})
         (allocation,) = set(self._ec2._addresses) - known
-        return self._address(allocation, properties)
+        return self._address(self._ec2._addresses[allocation]["PublicIp"], properties)
 
-    def _address(self, physical_id: str, _properties: Properties) -> Created:
-        address = self._ec2._addresses[physical_id]
-        return physical_id, {"AllocationId": physical_id, "PublicIp": address["PublicIp"]}
+    def _address(self, public_ip: str, _properties: Properties) -> Created:
+        """An address goes by its number, as Ref of the type's reference says."""
+        return public_ip, {"AllocationId": self._allocation(public_ip), "PublicIp": public_ip}
 
-    def _delete_address(self, physical_id: str, _properties: Properties) -> None:
-        self._ec2._release_address({"AllocationId": [physical_id]})
+    def _allocation(self, public_ip: str) -> str | None:
+        return next((key for key, one in self._ec2._addresses.items() if one["PublicIp"] == public_ip), None)
+
+    def _delete_address(self, public_ip: str, _properties: Properties) -> None:
+        if allocation := self._allocation(public_ip):
+            self._ec2._release_address({"AllocationId": [allocation]})
 
     def _create_nat(self, logical_id: str, properties: Properties, _stack: str) -> Created:
         known = set(self._ec2._nat_gateways)
@@ -191,6 +195,7 @@ class ResourceTypes:
         status, _, body = self._clusters.terminate_job_flows({"JobFlowIds": [cluster_id]})
         if status >= 400:
             raise ValueError(json.loads(body).get("message", "The cluster could not be terminated"))
+        self._clusters.wait_until_gone(cluster_id)
 
     def _create_security(self, logical_id: str, properties: Properties, stack: str) -> Created:
         name = properties.get("Name") or self._provisioners._physical_name(stack, logical_id, max_len=255)

@@ -3,11 +3,7 @@
 import concurrent.futures
 import hashlib
 import json
-import os
-import re
-import signal
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +11,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from dml.errors import UserError
+from dml import cdk
+from dml.cdk import PROJECT, Progress
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
 
-PROJECT = Path(__file__).parents[2]
-CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
-DEPLOY_OPTIONS = ("--method", "direct", "--concurrency", "4", "--require-approval", "never", "--progress", "events")
+DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"
 STANDING = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
-Progress = Callable[[str], None]
 
 
 def deploy(cloud: Cloud, env: str, *, on_progress: Progress) -> str:
@@ -104,43 +98,12 @@ class Commands:
 
     def run(self, arguments: Sequence[str], folder: Path) -> None:
         """Runs one command and reports the stacks that it is done with; UserError if it fails."""
-        if not CDK.exists():
-            raise UserError(f"The AWS CDK CLI is missing in {CDK.parent}. Set the project up: make setup")
-        log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         environment = self._cloud.environment() | {
-            "CI": "1",
-            "NO_COLOR": "1",
             # 200 MB that jsii unpacks once; its usual place, which HOME does not lead to here.
             "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(Path.home() / ".cache" / "aws" / "jsii" / "package-cache"),
         }
-        command = ["node", str(CDK), *arguments, "--no-notices", "--no-color"]
-        lines = []
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # the CLI starts programs of its own, which are to end with it
-            )
-        except FileNotFoundError:
-            raise UserError("Node is missing, which the AWS CDK CLI needs. Set the project up: make setup") from None
-        with process, log.open("w") as output:
-            try:
-                for line in process.stdout or ():
-                    output.write(line)
-                    lines.append(line.rstrip())
-                    if found := re.match(r"\s*✅\s+([\w-]+)( \(.*\))?$", line):
-                        self._progress(found[1])
-            except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-        if process.returncode:
-            raise UserError(f"cdk {arguments[0]} failed: {error_line(lines)} (log: {log})")
+        log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
+        cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
 
 
 def client(cloud: Cloud, service: str) -> Any:
@@ -169,17 +132,3 @@ def fingerprint_of(assembly: Path) -> str:
     for path in sorted([*assembly.glob("*.template.json"), *assembly.glob("*.assets.json")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def error_line(lines: Sequence[str]) -> str:
-    """What the CLI says went wrong: its last error with the lines that belong to it, else its last word."""
-    said = [line.strip() for line in lines]
-    found = [number for number, line in enumerate(said) if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
-    if not found:
-        return next((line for line in reversed(said) if line), "it printed nothing")
-    message: list[str] = []
-    for line in said[found[-1] :]:
-        if message and (not line or line.startswith("Source Location")):
-            break
-        message.append(line)
-    return " ".join(message).lstrip("‣❌ ")

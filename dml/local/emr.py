@@ -200,6 +200,11 @@ class EmrClusters:
         if status["State"] in (*GONE, "TERMINATING"):
             raise ValueError(status["StateChangeReason"].get("Message", f"The cluster {cluster_id} was terminated."))
 
+    def wait_until_gone(self, cluster_id: str) -> None:
+        """Blocks until a cluster that is terminating has let go of its machines."""
+        while self._emr._clusters[cluster_id]["Status"]["State"] not in GONE:
+            time.sleep(0.05)
+
     def _terminate(self, cluster: dict[str, Any]) -> None:
         if cluster["Status"]["State"] in (*GONE, "TERMINATING"):
             return

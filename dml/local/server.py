@@ -24,6 +24,7 @@ from dml.local.crawler import GlueCrawlers
 from dml.local.emr import EmrClusters
 from dml.local.glue import GlueJobs
 from dml.local.place import ACCESS_KEY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.refusals import Refusals
 from dml.local.running import Running
 from dml.local.states import StateMachines
 
@@ -88,7 +89,7 @@ class Extension:
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
         machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
-        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types):
+        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals()):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

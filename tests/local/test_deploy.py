@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from dml.cdk import error_line
 from dml.errors import UserError
 from dml.local.cloud import Cloud
-from dml.local.deploy import deploy_assembly, error_line
+from dml.local.deploy import deploy_assembly
 from tests.embedded import Clients
 
 

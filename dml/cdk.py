@@ -1,0 +1,88 @@
+"""The AWS CDK CLI that package.json pins, run for the operator with its progress told and its error in one line."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dml.errors import UserError
+
+PROJECT = Path(__file__).parents[1]
+CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+# A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
+ADOPT = "--import-existing-resources"
+Progress = Callable[[str], None]
+
+
+def run(
+    arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path, on_progress: Progress
+) -> None:
+    """Runs one command in a folder and reports the stacks that it is done with; UserError if it fails.
+
+    `environment` says which cloud: its address, credentials and region are the CLI's usual variables.
+    """
+    if not CDK.exists():
+        raise UserError(f"The AWS CDK CLI is missing in {CDK.parent}. Set the project up: make setup")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = ["node", str(CDK), *arguments, "--no-notices", "--no-color"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])  # Node and app.py's Python
+    lines = []
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**environment, "PATH": path, "CI": "1", "NO_COLOR": "1"},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the CLI starts programs of its own, which are to end with it
+        )
+    except FileNotFoundError:
+        raise UserError("Node is missing, which the AWS CDK CLI needs. Set the project up: make setup") from None
+    with process, log.open("w") as output:
+        try:
+            for line in process.stdout or ():
+                output.write(line)
+                lines.append(line.rstrip())
+                if found := re.match(r"\s*✅\s+([\w-]+)( \(.*\))?$", line):
+                    on_progress(found[1])
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise UserError(f"cdk {arguments[0]} failed: {error_line(lines)} (log: {log})")
+
+
+def deploy(env: str, home: Path, on_progress: Progress) -> str:
+    """`cdk deploy --all` with the operator's own credentials; adopts resources of fixed names that a stack once kept.
+
+    Approval of broader rights is not asked for: use it for what has been deployed before. UserError if it fails.
+    """
+    on_progress("synthesising the templates")
+    arguments = ["deploy", "--all", "-c", f"env={env}", "--require-approval", "never", "--progress", "events", ADOPT]
+    done: list[str] = []
+
+    def progress(stack: str) -> None:
+        done.append(stack)
+        on_progress(stack)
+
+    run(arguments, folder=PROJECT, environment=os.environ, log=home / "logs" / "cdk-deploy.log", on_progress=progress)
+    return f"{len(done)} stacks"
+
+
+def error_line(lines: Sequence[str]) -> str:
+    """What the CLI says went wrong: its last error with the lines that belong to it, else its last word."""
+    said = [line.strip() for line in lines]
+    found = [number for number, line in enumerate(said) if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
+    if not found:
+        return next((line for line in reversed(said) if line), "it printed nothing")
+    message: list[str] = []
+    for line in said[found[-1] :]:
+        if message and (not line or line.startswith("Source Location")):
+            break
+        message.append(line)
+    return " ".join(message).lstrip("‣❌ ")
