@@ -68,6 +68,9 @@ BUSY_RETRY = {
 }
 # For ending a cluster only: it can be asked for twice, and one that is left over costs more than waiting does.
 ANY_RETRY = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 3}
+# What went wrong, in a catcher. `end` keeps States.Timeout for itself.
+ERROR = "{% $states.errorOutput.Error = 'States.Timeout' ? 'TimedOut' : $states.errorOutput.Error %}"
+# Why a Task could not call itself back.
 CALLBACK_ERRORS = [
     "Sfn.InvalidTokenException",
     "Sfn.SfnException",
@@ -481,7 +484,7 @@ def clean_up(parts: Parts) -> dict[str, State]:
     stays = {
         "stage": "clean up",
         "first": f"{{% {first} %}}",  # where the run goes on when it is redriven and the cluster has ended
-        "error": "{% $states.errorOutput.Error %}",
+        "error": ERROR,
         "reason": f"{{% {left} %}}",
     }
     lost = f"$failure.stage = 'publish' and {LOST}"
@@ -491,8 +494,7 @@ def clean_up(parts: Parts) -> dict[str, State]:
             "Assign": {
                 "failure": {
                     "stage": "{% $failure.stage %}",
-                    # `end` needs States.Timeout for itself.
-                    "error": f"{{% {lost} ? 'LostRace' : $failure.error = 'States.Timeout' ? 'TimedOut' : $failure.error %}}",
+                    "error": f"{{% {lost} ? 'LostRace' : $failure.error %}}",
                     "reason": f"{{% {lost} ? '{LOST_REASON}' : {REASON} %}}",
                 }
             },
@@ -506,7 +508,13 @@ def clean_up(parts: Parts) -> dict[str, State]:
             TimeoutSeconds=300,
             Retry=[BUSY_RETRY, ANY_RETRY],
             Assign={"transient": False},
-            Catch=[{"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": stays}, "Next": REPORT}],
+            Catch=[
+                {
+                    "ErrorEquals": ["States.ALL"],
+                    "Assign": {"failed": True, "redriven": False, "failure": stays},
+                    "Next": REPORT,
+                }
+            ],
             Next=REPORT,
         ),
     }
@@ -693,7 +701,7 @@ def refuse(stage: str, error: str, reason: str, condition: str = "true") -> Stat
 def caught(stage: str) -> State:
     """The catcher for whatever goes wrong in `stage`. After the clean-up only the run's own failure can tell of it."""
     cause = given("$string($states.errorOutput.Cause)", "Step Functions gave no cause")
-    failure = {"stage": stage, "error": "{% $states.errorOutput.Error %}"}
+    failure = {"stage": stage, "error": ERROR}
     if stage == "notify":
         told = failure | {"reason": f"{{% {cause} %}}"}
         return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": told}, "Next": END}
