@@ -91,9 +91,12 @@ REASON = re.sub(
       $details := $match($cause, /"FailureDetails"\s*:\s*\x7b(.*)/, 1).groups[0];
       $message := $match($details, /"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $step := $match($details, /"Reason"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
+      $state := $match($cause, /"(?:JobRunState|State)"\s*:\s*"([A-Z_]+)"/, 1).groups[0];
+      $why := $match($cause, /"StateChangeReason"\s*:\s*\x7b\s*"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $id := $match($cause, /"(?:JobRunId|StepId|Id)"\s*:\s*"((?:jr_|s-)[0-9A-Za-z]+)"/, 1).groups[0];
       $log := $match($cause, /"LogFile"\s*:\s*"([^"]+)"/, 1).groups[0];
-      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $step;
+      $ended := $exists($state) ? 'it ended as ' & $state & ($exists($why) ? ': ' & $why : '') : $step;
+      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $exists($step) ? $step : $ended;
       $reason := $exists($quoted) ? $replace($replace($quoted, /\x5c[nrt]/, ' '), /\x5c(.)/, '$1') : $cause;
       $substring($reason, 0, 4000)
         & ($exists($id) ? ' [' & $id & ']' : '')

@@ -336,6 +336,14 @@ def test_a_step_without_a_message_should_be_told_by_its_reason() -> None:
     assert reason(cause) == "Unknown Error. [s-1A]"
 
 
+def test_what_was_stopped_without_a_word_should_be_told_by_its_state() -> None:
+    changed = {"State": "CANCELLED", "StateChangeReason": {"Message": "Cancelled by user."}, "Timeline": {}}
+    assert reason(json.dumps({"Step": {"Id": "s-1A", "Status": changed}})) == (
+        "it ended as CANCELLED: Cancelled by user. [s-1A]"
+    )
+    assert reason(json.dumps({"Id": "jr_0f1e", "JobRunState": "STOPPED"})) == "it ended as STOPPED [jr_0f1e]"
+
+
 @pytest.mark.parametrize(
     "cause", ["", "User is not authorized to perform: glue:GetTable", '{"Step":{"Id":"s-', "[]{}()/\\"]
 )
