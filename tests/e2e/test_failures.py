@@ -3,7 +3,7 @@
 Where each failure is tested:
 
 | what fails                          | test |
-|-------------------------------------|-----------------------------------------------------------------------------------|
+|---|---|
 | the crawl                           | here: test_a_failed_crawl_... |
 | the Glue job                        | test_whole_way.py: a missing permission, an empty raw table |
 | the Glue job runs out of time       | here: test_a_glue_job_that_runs_out_of_time_... |
