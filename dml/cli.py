@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
 from dml import certificate, data, dataset, models, report, score, screen, status
+from dml import diff as updates
 from dml.board import Board
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -173,6 +174,21 @@ def show_status(local: LocalOption = False, env: EnvironmentOption = "dev") -> N
 def certificates(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Make a new certificate for TLS between the nodes of clusters; `run` makes one when it is due."""
     typer.echo(certificate.ensure(_platform(local, env), renew=True))
+
+
+@app.command(name="diff")
+def show_diff(local: LocalOption = False, env: EnvironmentOption = "dev", as_json: JsonOption = False) -> None:
+    """Say what deploying this checkout would change, and above all replace, before it does. Changes nothing.
+
+    Exit code 1 if CloudFormation would refuse some of it.
+    """
+    found = updates.diff(_platform(local, env))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        updates.show(out, found)
+    if found.refused:
+        raise typer.Exit(1)
 
 
 @data_app.command()

@@ -20,7 +20,7 @@ The clusters that a failure may not leave are counted after each test.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ from stacks.outputs import Output, crawler_output, database_output, state_machin
 from tests.local.conftest import until
 
 DATASET, SLOW = "penguins", "life_expectancy"
+NOTHING: dict[str, Any] = {"predictions": [], "current": None}
 HANGS = "import time\nwhile True:\n    time.sleep(1)\n"
 WHOLE_RUN = 180.0
 
@@ -47,10 +48,14 @@ class Runs:
         self.platform = Platform("dev", credentials=cloud.environment())
         self.client = self.platform.client
         self.states = self.client("stepfunctions")
-        self._queue = self.client("sqs").create_queue(QueueName="failures")["QueueUrl"]
         self._started = 0
-        arn = "arn:aws:sqs:us-east-1:000000000000:failures"
-        self.client("sns").subscribe(TopicArn=self.platform.output(Output.TOPIC), Protocol="sqs", Endpoint=arn)
+        self._told: list[str] = []
+        topic, arn = self.platform.output(Output.TOPIC), "arn:aws:sqs:us-east-1:000000000000:failures"
+        heard = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}
+        policy = json.dumps({"Statement": [heard | {"Resource": arn}]})
+        made = self.client("sqs").create_queue(QueueName="failures", Attributes={"Policy": policy})
+        self._queue = made["QueueUrl"]
+        self.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
 
     def start(self, dataset: str = DATASET, **given: str) -> str:
         self._started += 1
@@ -85,14 +90,14 @@ class Runs:
         machine = self.platform.output(state_machine_output(dataset))
         return str(self.states.describe_state_machine(stateMachineArn=machine)["roleArn"].rpartition("/")[2])
 
-    def told(self) -> list[str]:
-        """The notifications since somebody last asked."""
-        sqs, found = self.client("sqs"), []
+    def told(self, ended: Mapping[str, Any]) -> list[str]:
+        """The notifications on a run."""
+        sqs = self.client("sqs")
         while messages := sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10).get("Messages"):
             for message in messages:
-                found.append(json.loads(message["Body"])["Message"])
+                self._told.append(json.loads(message["Body"])["Message"])
                 sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
-        return found
+        return [message for message in self._told if f"{ended['name']} " in message]
 
     def clusters(self) -> set[str]:
         """The clusters that cost money."""
@@ -118,9 +123,8 @@ def deployed(cloud: Cloud) -> Runs:
 
 @pytest.fixture
 def runs(deployed: Runs) -> Iterator[Runs]:
-    """The runs; after the test no cluster is alive that was not alive before, and notifications are read."""
+    """The runs; after the test no cluster is alive that was not alive before."""
     before = deployed.clusters()
-    deployed.told()
     yield deployed
     until(lambda: deployed.clusters() <= before, seconds=20)
 
@@ -193,17 +197,16 @@ def test_a_failed_crawl_should_fail_the_run_which_goes_on_when_it_is_redriven(ru
     assert (failed["status"], failed["error"]) == ("FAILED", "CrawlFailed")
     assert failed["cause"].startswith("crawl: the crawl ended as FAILED: ")
     assert "s3:ListBucket" in failed["cause"]
-    (told,) = runs.told()
+    (told,) = runs.told(failed)
     assert told.startswith(f"Run {failed['name']} failed at stage crawl: ")
-    assert runs.published() == {"predictions": [], "current": None}
+    assert runs.published() == NOTHING
 
     ended = runs.redrive(arn)
     assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
     current = runs.published()["current"]
     assert current["run_id"] == ended["name"] == failed["name"]
     assert runs.entered(arn).count("begin: read the input") == 1
-    (told,) = runs.told()
-    assert told.startswith(f"Run {failed['name']} has published its model")
+    assert runs.told(ended)[1].startswith(f"Run {failed['name']} has published its model")
 
 
 @pytest.mark.usefixtures("no_workbench")
@@ -215,7 +218,7 @@ def test_a_cluster_that_does_not_come_up_should_fail_the_run_and_not_be_left(run
     assert (failed["status"], failed["error"]) == ("FAILED", "ClusterFailed")
     assert "did not start: " in failed["cause"]
     assert "bootstrap" in failed["cause"].lower()
-    (told,) = runs.told()
+    (told,) = runs.told(failed)
     assert "failed at stage cluster: " in told
     assert runs.published() == before
 
@@ -228,14 +231,14 @@ def test_a_run_that_cannot_notify_should_fail_but_keep_what_it_made(runs: Runs, 
     assert (failed["status"], failed["error"]) == ("FAILED", "SNS.AuthorizationErrorException"), failed
     assert failed["cause"].startswith("notify: ")
     assert "sns:Publish" in failed["cause"]
-    assert runs.told() == []
+    assert runs.told(failed) == []
     after = runs.published()
     assert after["predictions"] != before["predictions"]
 
     ended = runs.redrive(arn)
     assert ended["status"] == "SUCCEEDED", ended
     assert runs.entered(arn).count("predict: add the step") == 1
-    (told,) = runs.told()
+    (told,) = runs.told(ended)
     assert "has scored the table features" in told
     assert runs.published() == after
 
@@ -247,7 +250,7 @@ def test_a_failed_step_should_fail_the_run_and_end_its_cluster(runs: Runs) -> No
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
     assert failed["cause"].startswith("predict: ")
     assert "nonesuch" in failed["cause"]
-    (told,) = runs.told()
+    (told,) = runs.told(failed)
     assert "failed at stage predict: " in told
     assert runs.published() == before
 
@@ -267,7 +270,7 @@ def test_a_cancelled_step_should_fail_the_run_and_a_redriven_one_take_another_cl
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
     assert failed["cause"].startswith("predict: it ended as CANCELLED: ")
-    assert "failed at stage predict: " in runs.told()[0]
+    assert "failed at stage predict: " in runs.told(failed)[0]
     assert runs.published() == before
     until(lambda: runs.clusters() == clusters)
 
@@ -284,11 +287,13 @@ def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(ru
     until(lambda: "train: add the step" in runs.entered(arn))
     winner = before["current"] | {"run_id": "somebody-elses"}
     bucket, key = runs.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
-    runs.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(winner).encode())
+    s3 = runs.platform.s3
+    noted = s3.head_object(Bucket=bucket, Key=key)["ETag"]
+    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(winner).encode(), IfMatch=noted)
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "LostRace")
     assert "publish: another run published first" in failed["cause"]
-    assert "failed at stage publish: " in runs.told()[0]
+    assert "failed at stage publish: " in runs.told(failed)[0]
     assert runs.published() == before | {"current": winner}
     until(lambda: runs.platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/{failed['name']}/manifest.json"))
 
