@@ -73,12 +73,22 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """What CloudFormation would not do to a stack. `delete_first`: the stack that is in the way, if that helps."""
+
+    stack: str
+    why: str
+    way_out: str
+    delete_first: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """`refused`: sentences on what CloudFormation would not do, each with the way out."""
+    """All that an update would do."""
 
     environment: str
     changes: list[Change]
-    refused: list[str]
+    refused: list[Refusal]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -203,14 +213,14 @@ def _paths(path: str, old: Any, new: Any) -> Iterator[str]:
 
 
 def _replacing(kind: str, differing: list[str]) -> dict[str, Action]:
-    """Of the properties that differ, those that replace the resource, or may do so."""
+    """The properties that replace the resource, or may do so, because something in them differs."""
     found = {}
     for path in differing:
         for fixed, action in _fixed(kind).items():
             if path == fixed or path.startswith(f"{fixed}/") or fixed.startswith(f"{path}/"):
-                found[path] = action
-        within = path.removeprefix("/Instances/").partition("/")[0]
-        if kind == "AWS::EMR::Cluster" and within != path and within not in CLUSTER_INSTANCES_IN_PLACE:
+                found[fixed] = action
+        _, _, within = path.partition("/Instances/")
+        if kind == "AWS::EMR::Cluster" and within and within.split("/")[0] not in CLUSTER_INSTANCES_IN_PLACE:
             found[path] = Action.REPLACE
     return found
 
@@ -282,7 +292,7 @@ def _references(value: Any) -> set[str]:
 
 def exports_in_use(
     old: Mapping[str, Template], new: Mapping[str, Template], after: Mapping[str, set[str]], changes: list[Change]
-) -> Iterator[str]:
+) -> Iterator[Refusal]:
     """An export that another stack imports may neither go nor change, until that stack has let go of it."""
     replaced = {(one.stack, one.resource) for one in changes if one.action is Action.REPLACE}
     for stack, template in old.items():
@@ -297,15 +307,17 @@ def exports_in_use(
                 lets_go = export not in _imports(new.get(user, {}))
                 if lets_go and user in after.get(stack, set()):
                     continue
-                yield (
-                    f"{stack}: its export {export} {'changes' if export in exports else 'goes'} while {user} uses it. "
-                    f"Delete {user} first (cdk destroy {user}), deploy, and {user} is made again."
+                yield Refusal(
+                    stack,
+                    f"its export {export} {'changes' if export in exports else 'goes'} while {user} uses it",
+                    f"delete {user} first (cdk destroy {user}); deploying makes it again",
+                    delete_first=user,
                 )
 
 
 def names_in_use(
     old: Mapping[str, Template], new: Mapping[str, Template], after: Mapping[str, set[str]], changes: list[Change]
-) -> Iterator[str]:
+) -> Iterator[Refusal]:
     """A resource with a name of its own cannot be made while another has that name, in whatever stack."""
     taken = {
         identity: (stack, name, resource)
@@ -324,10 +336,11 @@ def names_in_use(
         stays = resource.get("DeletionPolicy", "").startswith("Retain")
         if gone and not stays and stack in after.get(change.stack, set()):
             continue
-        yield (
-            f"{change.stack}: {change.resource} ({change.type}) cannot be made: its name {identity.partition(' ')[2]} "
-            f"belongs to {name} of {stack}{', which is kept when it is taken out' if gone and stays else ''}. "
-            "Give the new one another name."
+        kept = ", which is kept when it is taken out" if gone and stays else ""
+        yield Refusal(
+            change.stack,
+            f"{change.resource} needs the name {identity.partition(' ')[2]}, which {name} of {stack} has{kept}",
+            "give the new one another name",
         )
 
 
@@ -393,8 +406,9 @@ def show(console: Console, report: Report) -> None:
                 console.print("              the old one is kept", highlight=False)
             if one.means:
                 console.print(f"              {escape(one.means)}", highlight=False)
-    for sentence in report.refused:
-        console.print(f"\n[bold red]refused[/bold red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    for refusal in report.refused:
+        text = escape(f"{refusal.stack}: {refusal.why}. The way out: {refusal.way_out}.")
+        console.print(f"\n[bold red]refused[/bold red] {text}", highlight=False, soft_wrap=True)
 
 
 def _weight(change: Change) -> int:

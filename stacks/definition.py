@@ -110,6 +110,7 @@ LOST = (
     "$contains($failure.error & ' ' & $failure.cause,"
     " /PreconditionFailed|ConditionalRequestConflict|Status Code: 4(12|09)/)"
 )
+LOST_RACE = "LostRace"  # the error's name
 LOST_REASON = (
     "another run published first: its model stays, and this one is kept under its run id; run again to compare them"
 )
@@ -497,7 +498,7 @@ def clean_up(parts: Parts) -> dict[str, State]:
             "Assign": {
                 "failure": {
                     "stage": "{% $failure.stage %}",
-                    "error": f"{{% {lost} ? 'LostRace' : $failure.error %}}",
+                    "error": f"{{% {lost} ? '{LOST_RACE}' : $failure.error %}}",
                     "reason": f"{{% {lost} ? '{LOST_REASON}' : {REASON} %}}",
                 }
             },
@@ -612,7 +613,7 @@ def end(parts: Parts) -> dict[str, State]:
         ),
         RESUME: choice(
             # Its verdict was on a model that is no longer the current one: only another run can compare them.
-            when("$failure.error = 'LostRace'", FAILED),
+            when(f"$failure.error = '{LOST_RACE}'", FAILED),
             when(f"{stage} in ['begin', 'crawl']", "begin: what is to be done?", **again),
             when(f"{stage} = 'prepare'", "prepare: run the Glue job", **again),
             when(f"{stage} in ['clean up', 'notify']", REPORT, **again),
