@@ -8,6 +8,7 @@ cfn-lint carries along.
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -129,8 +130,14 @@ def synthesized(environment: str, folder: Path) -> tuple[dict[str, Template], di
         "-c",
         f"env={environment}",
     ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the app's Python, and Node
     ended = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, text=True, check=False, env=os.environ | {"NO_COLOR": "1"}
+        command,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": path, "NO_COLOR": "1"},
     )
     if ended.returncode:
         raise UserError(f"This checkout does not synthesize: {ended.stderr.strip()}")

@@ -243,8 +243,7 @@ def test_a_run_that_cannot_notify_should_fail_but_keep_what_it_made(runs: Runs, 
     assert runs.published() == after
 
 
-@pytest.mark.usefixtures("no_workbench")
-def test_a_failed_step_should_fail_the_run_and_end_its_cluster(runs: Runs) -> None:
+def test_a_failed_step_should_fail_the_run_with_its_own_reason(runs: Runs) -> None:
     before = runs.published()
     failed = runs.end(runs.start(do="predict", table="nonesuch"))
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
@@ -256,7 +255,7 @@ def test_a_failed_step_should_fail_the_run_and_end_its_cluster(runs: Runs) -> No
 
 
 @pytest.mark.usefixtures("no_workbench")
-def test_a_cancelled_step_should_fail_the_run_and_a_redriven_one_take_another_cluster(runs: Runs) -> None:
+def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another(runs: Runs) -> None:
     before, clusters, emr = runs.published(), runs.clusters(), runs.client("emr")
     arn = runs.start(do="predict")
 
@@ -280,7 +279,6 @@ def test_a_cancelled_step_should_fail_the_run_and_a_redriven_one_take_another_cl
     assert runs.entered(arn).count("cluster: create a transient one") == 2
 
 
-@pytest.mark.usefixtures("no_workbench")
 def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(runs: Runs) -> None:
     before = runs.published()
     arn = runs.start()

@@ -1,12 +1,13 @@
 """From the last release to this checkout, by the real CDK CLI: what was there is there, where readers look for it."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from dml import diff
+from dml import cli, diff
 from dml.diff import Action, Report
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -19,6 +20,7 @@ from tests.local.conftest import until
 from tests.upgrade import previous
 
 DATASET = "penguins"
+ASSETS = "cdk-hnb659fds-assets-000000000000-us-east-1"
 OBJECTS = {
     Output.RAW_BUCKET: {f"{DATASET}/penguins/penguins.csv": b"species,island\nAdelie,Dream\n"},
     Output.LAKE_BUCKET: {f"{DATASET}/features/run-1/part-0.parquet": b"PAR1"},
@@ -54,19 +56,26 @@ def events_of_failure(aws: Clients, stacks: list[str]) -> list[str]:
 
 def deploy_previous(cloud: Cloud, aws: Clients, environment: str) -> None:
     """Creates the last release's stacks, as `cdk deploy` has done it then."""
-    assets = "cdk-hnb659fds-assets-000000000000-us-east-1"
     for key in previous.asset_keys(environment):
-        aws("s3").put_object(Bucket=assets, Key=key, Body=previous.placeholder(key))
-    cloudformation = aws("cloudformation")
+        aws("s3").put_object(Bucket=ASSETS, Key=key, Body=previous.placeholder(key))
     for stack, template in previous.templates(environment).items():
-        aws("s3").put_object(Bucket=assets, Key=f"{stack}.json", Body=json.dumps(template).encode())
-        cloudformation.create_stack(
-            StackName=stack,
-            TemplateURL=f"{cloud.endpoint}/{assets}/{stack}.json",
-            Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
-        )
-        until(lambda stack=stack: not status(aws, stack).endswith("IN_PROGRESS"), seconds=90)  # type: ignore[misc]
-        assert status(aws, stack) == "CREATE_COMPLETE", events_of_failure(aws, [stack])
+        update(cloud, aws, stack, template, first=True)
+
+
+def update(cloud: Cloud, aws: Clients, stack: str, template: Mapping[str, Any], *, first: bool = False) -> None:
+    """Creates or updates a stack; fails with CloudFormation's own events."""
+    aws("s3").put_object(Bucket=ASSETS, Key=f"{stack}.json", Body=json.dumps(template).encode())
+    cloudformation = aws("cloudformation")
+    call, end = (
+        (cloudformation.create_stack, "CREATE_COMPLETE") if first else (cloudformation.update_stack, "UPDATE_COMPLETE")
+    )
+    call(
+        StackName=stack,
+        TemplateURL=f"{cloud.endpoint}/{ASSETS}/{stack}.json",
+        Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
+    )
+    until(lambda: not status(aws, stack).endswith("IN_PROGRESS"), seconds=90)
+    assert status(aws, stack) == end, events_of_failure(aws, [stack])
 
 
 def status(aws: Clients, stack: str) -> str:
@@ -139,7 +148,33 @@ def test_an_upgrade_should_say_what_it_replaces_and_keep_what_users_have(before:
     workbench = platform.client("ssm").get_parameter(Name=platform.output(Output.WORKBENCH_PARAMETER))
     alive = [one["Id"] for one in platform.client("emr").list_clusters(ClusterStates=list(ALIVE))["Clusters"]]
     assert [workbench["Parameter"]["Value"]] == (alive if environment == "dev" else ["none"])
-    after = diff.diff(platform)
+    after = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(before.place.home / "cdk.out"))
     assert (after.changes, after.refused) == ([], [])
-    if environment == "dev":
-        aws("emr").terminate_job_flows(JobFlowIds=alive)
+
+
+def test_the_command_should_say_what_would_change_and_exit_with_1_if_some_of_it_would_be_refused(
+    before: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*options: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dml", "diff", "--local", *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().out
+
+    monkeypatch.setattr(cli, "HOME", before.place.home)
+    assert told() == (0, "dev is what this checkout says: nothing would change.\n")
+    # Somebody else's stack of ours uses what this checkout does not export any more.
+    uses = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": "gone"}}}
+    gone = {"Gone": {"Value": "v", "Export": {"Name": "gone"}}}
+    for stack, part in (("data", {"Outputs": gone}), ("pipeline", {"Resources": {"Uses": uses}})):
+        name = f"dml-dev-{stack}"
+        template = diff.deployed(Platform("dev", credentials=before.environment()))[name]
+        for section, added in part.items():
+            template = {**template, section: {**template[section], **added}}
+        update(before, Clients(before), name, template)
+    code, printed = told("--json")
+    report = json.loads(printed)
+    assert code == 1
+    assert [(one["resource"], one["action"]) for one in report["changes"]] == [("Uses", "delete")]
+    (refused,) = report["refused"]
+    assert refused["why"] == "its export gone goes while dml-dev-pipeline uses it"
