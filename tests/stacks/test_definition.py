@@ -179,6 +179,7 @@ def in_a_parallel_state(states: dict[str, State]) -> None:
     "change",
     [
         without_assign(CREATE, "transient"),
+        without_assign(TERMINATE, "transient"),  # redriven, it would end the workbench
         redirected("cluster: is it up?", "Choices", 1, "Next"),
         redirected("cluster: is it up?", "Choices", 3, "Next"),
         redirected("gate: did the model pass?", "Default"),

@@ -20,17 +20,17 @@ class Step(NamedTuple):
     to: str | None
     now: Now
     failed: bool = False
-    left: bool = False  # it has made a second cluster, and nothing knows of the first any more
+    wrong: bool = False  # it makes a second cluster, and nothing knows of the first any more; or it ends one of others
 
 
 def clusters_left(machine: dict[str, Any]) -> list[str]:
-    """The ways on which a transient cluster is left, each as the names of its states; the shortest of each kind.
+    """The ways that leave a transient cluster, or end one that is not theirs, each as the names of its states.
 
     A state is left by its Next, End, Default, every Choice that is not known to be false, every Catch, and by an error
     that nothing catches. A Catch of createCluster means that there is no cluster: its call has failed.
     """
     start = Now("none", frozenset())
-    return [" -> ".join(way) for step, way in endings(machine, start) if step.left or step.now.cluster == "alive"]
+    return [" -> ".join(way) for step, way in endings(machine, start) if step.wrong or step.now.cluster == "alive"]
 
 
 def endings(machine: dict[str, Any], now: Now) -> list[tuple[Step, tuple[str, ...]]]:
@@ -42,7 +42,7 @@ def endings(machine: dict[str, Any], now: Now) -> list[tuple[Step, tuple[str, ..
             continue
         seen.add((name, at))
         for step in steps(machine["States"][name], at):
-            if step.left or step.to is None:
+            if step.wrong or step.to is None:
                 found.append((step, (*way, name)))
             else:
                 coming.append((step.to, step.now, (*way, name)))
@@ -62,12 +62,12 @@ def steps(state: State, now: Now) -> Iterator[Step]:
             if step.failed:
                 yield from errors(state, step.now)
             else:
-                yield onward(state, step.now, left=step.left)
+                yield onward(state, step.now, wrong=step.wrong)
     elif call.startswith("elasticmapreduce:createCluster"):
-        yield onward(state, now._replace(cluster="alive"), left=now.cluster != "none")
+        yield onward(state, now._replace(cluster="alive"), wrong=now.cluster != "none")
         yield from errors(state, now)
     elif call.startswith("elasticmapreduce:terminateCluster"):
-        yield onward(state, now._replace(cluster="none"))
+        yield onward(state, now._replace(cluster="none"), wrong=now.cluster == "none")
         yield from errors(state, now, told="told" if now.cluster != "none" else "none")
     else:
         yield onward(state, now)
@@ -93,8 +93,8 @@ def errors(state: State, now: Now, told: str = "") -> Iterator[Step]:
         yield Step(None, now, failed=True)
 
 
-def onward(state: State, now: Now, *, left: bool = False) -> Step:
-    return Step(state.get("Next"), after(state, now), left=left)
+def onward(state: State, now: Now, *, wrong: bool = False) -> Step:
+    return Step(state.get("Next"), after(state, now), wrong=wrong)
 
 
 def after(rule: State, now: Now) -> Now:
