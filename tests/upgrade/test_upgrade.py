@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from dml import cli, diff
 from dml.diff import Action, Report
 from dml.errors import UserError
 from dml.local.cloud import Cloud
-from dml.local.deploy import Commands, deploy
+from dml.local.deploy import PROJECT, Commands, deploy_assembly
 from dml.local.emr import ALIVE
 from dml.platform import Platform
 from stacks.outputs import Output, database_output, state_machine_output
@@ -108,17 +109,16 @@ def found(platform: Platform) -> dict[str, Any]:
     }
 
 
-def upgrade(cloud: Cloud, aws: Clients, environment: str, report: Report) -> None:
+def upgrade(cloud: Cloud, aws: Clients, assembly: Path, report: Report) -> None:
     """Deploys this checkout; first takes out of the way what the report says has to be."""
-    for name in dict.fromkeys(refusal.delete_first for refusal in report.refused):
+    in_the_way = list(dict.fromkeys(refusal.delete_first for refusal in report.refused))
+    for name in in_the_way:
         aws("cloudformation").delete_stack(StackName=name)
         aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     try:
-        deploy(cloud, environment, on_progress=lambda _text: None)
+        deploy_assembly(cloud, assembly, on_progress=lambda _text: None)
     except UserError as error:
-        standing = [
-            stack for stack in previous.templates(environment) if stack not in {r.delete_first for r in report.refused}
-        ]
+        standing = [name for name in previous.templates(report.environment) if name not in in_the_way]
         raise AssertionError("\n".join([str(error), *events_of_failure(aws, standing)])) from None
 
 
@@ -131,14 +131,17 @@ def test_an_upgrade_should_say_what_it_replaces_and_keep_what_users_have(before:
     kept = found(platform)
     assert kept["tables"]
 
-    report = diff.diff(platform)
+    assembly = before.place.home / "cdk.out"
+    cdk = Commands(before, lambda _text: None)
+    cdk.run(["synth", "--quiet", "--output", str(assembly), "-c", f"env={environment}"], PROJECT)
+    report = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(assembly))
     data = [one for one in report.changes if one.type in ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::SNS::Topic")]
     assert [one for one in data if one.action not in (Action.ADD, Action.CHANGE)] == []
     # A name that is taken has no way out but another name; what is in the way may be deleted, if it holds no data.
     assert [one for one in report.refused if not one.delete_first] == []
     assert {one.delete_first for one in report.refused} <= {f"dml-{environment}-{s}" for s in ("cluster", "pipeline")}
 
-    upgrade(before, aws, environment, report)
+    upgrade(before, aws, assembly, report)
     platform = Platform(environment, credentials=before.environment())
     assert found(platform) == kept
     for stack in previous.templates(environment):
@@ -148,7 +151,7 @@ def test_an_upgrade_should_say_what_it_replaces_and_keep_what_users_have(before:
     workbench = platform.client("ssm").get_parameter(Name=platform.output(Output.WORKBENCH_PARAMETER))
     alive = [one["Id"] for one in platform.client("emr").list_clusters(ClusterStates=list(ALIVE))["Clusters"]]
     assert [workbench["Parameter"]["Value"]] == (alive if environment == "dev" else ["none"])
-    after = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(before.place.home / "cdk.out"))
+    after = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(assembly))
     assert (after.changes, after.refused) == ([], [])
 
 
