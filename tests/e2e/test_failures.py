@@ -171,7 +171,8 @@ Denied = Callable[[str, str], AbstractContextManager[None]]
 def out_of_time(deployed: Runs) -> str:
     """A run whose Glue job hangs and may take a minute, the least that Glue knows; it hangs while other tests run."""
     glue, s3 = deployed.client("glue"), deployed.platform.s3
-    (job,) = (one for one in glue.get_jobs()["Jobs"] if one["DefaultArguments"].get("--dataset") == SLOW)
+    database = deployed.platform.output(database_output(SLOW))  # of this environment
+    (job,) = (one for one in glue.get_jobs()["Jobs"] if one["DefaultArguments"].get("--database") == database)
     raw = deployed.platform.output(Output.RAW_BUCKET)
     s3.put_object(Bucket=raw, Key=f"{SLOW}/hangs.py", Body=HANGS.encode())
     command = job["Command"] | {"ScriptLocation": f"s3://{raw}/{SLOW}/hangs.py"}
