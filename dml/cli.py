@@ -34,6 +34,7 @@ from dml import (
     status,
     teardown,
 )
+from dml import diff as updates
 from dml.board import Board
 from dml.cost import command as costs
 from dml.cost import show as cost_screen
@@ -315,6 +316,21 @@ def destroy(
         raise UserError(
             f"{failed} resources still stand; the receipt says why. Run the same command again: it goes on."
         )
+
+
+@app.command(name="diff")
+def show_diff(local: LocalOption = False, env: EnvironmentOption = "dev", as_json: JsonOption = False) -> None:
+    """Say what deploying this checkout would change, and above all replace, before it does. Changes nothing.
+
+    Exit code 1 if CloudFormation would refuse some of it.
+    """
+    found = updates.diff(_platform(local, env))
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        updates.show(out, found)
+    if found.refused:
+        raise typer.Exit(1)
 
 
 @data_app.command()

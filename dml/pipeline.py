@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from dml.errors import UserError
 from dml.platform import Platform
+from stacks.definition import LOST_RACE
 from stacks.outputs import state_machine_output
 
 Action = Literal["run", "predict"]
@@ -119,7 +120,7 @@ def _read_history(client: Any, run: Run) -> None:
 
 
 def failure(run: Run, *, logs: Path | None) -> UserError:
-    """The sentence for a run that did not succeed: stage and reason from the Fail state, and where the log lies."""
+    """The sentences for a run that did not succeed: stage and reason, and where the log lies or how the run goes on."""
     if run.state == "ABORTED":
         return UserError(f"The run {run.run_id} was stopped.")
     if run.state == "TIMED_OUT":
@@ -127,7 +128,14 @@ def failure(run: Run, *, logs: Path | None) -> UserError:
         return UserError(f"The run {run.run_id} took longer than its state machine allows, in stage {running}.")
     sentence = f"The run {run.run_id} failed. {run.cause or run.error or 'Step Functions gave no reason.'}"
     log = _log_of(run, logs)
-    return UserError(f"{sentence}\nLog: {log}" if log else sentence)
+    if log:
+        sentence += f"\nLog: {log}"
+    if logs is None and run.error != LOST_RACE:  # on this machine another run costs nothing
+        sentence += (
+            "\nWith the cause out of the way, go on at the stage that failed: "
+            f"aws stepfunctions redrive-execution --execution-arn {run.arn}"
+        )
+    return UserError(sentence)
 
 
 def _log_of(run: Run, logs: Path | None) -> Path | None:

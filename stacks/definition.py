@@ -3,7 +3,9 @@
 A state is named "stage: what it does"; the CLI shows the part before the colon. What later states need travels in
 variables ($run_id, $cluster_id ...), never in inputs. Whatever fails sets $failure and goes the one way out:
 
-    clean up: end the transient cluster, if there is one -> notify: say which stage failed and why -> Fail
+    clean up: end the transient cluster, if there is one -> notify: say which stage failed and why -> end: fail
+
+A failed run can be redriven (RedriveExecution): it goes on at the stage that failed, under the same run id.
 """
 
 import re
@@ -27,6 +29,8 @@ CREATE = "cluster: create a transient one"
 REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
+END = "end: fail, or go on if redriven"
+RESUME = "end: where does it go on?"
 FAILED = "failed"
 
 # What a run tells CloudWatch, for the dashboard and the alarm on quarantined rows.
@@ -54,6 +58,26 @@ BUSY = [
     "Ssm.InternalServerErrorException",
     "Ssm.ThrottlingException",
 ]
+BUSY_RETRY = {
+    "ErrorEquals": BUSY,
+    "IntervalSeconds": 30,
+    "BackoffRate": 2,
+    "MaxAttempts": 5,
+    "MaxDelaySeconds": 300,
+    "JitterStrategy": "FULL",
+}
+# For ending a cluster only: it can be asked for twice, and one that is left over costs more than waiting does.
+ANY_RETRY = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 3}
+# What went wrong, in a catcher. `end` keeps States.Timeout for itself.
+ERROR = "{% $states.errorOutput.Error = 'States.Timeout' ? 'TimedOut' : $states.errorOutput.Error %}"
+# Why a Task could not call itself back.
+CALLBACK_ERRORS = [
+    "Sfn.InvalidTokenException",
+    "Sfn.SfnException",
+    "Sfn.TaskDoesNotExistException",
+    "Sfn.TaskTimedOutException",
+    "Sfn.ValidationException",
+]
 
 # The reason inside $failure.cause: Glue's ErrorMessage, or a step's FailureDetails, or the cause itself; with the ids
 # by which logs are found. Regular expressions, not $parse: a cause may be cut off, and an error here would end the run
@@ -67,20 +91,26 @@ REASON = re.sub(
       $details := $match($cause, /"FailureDetails"\s*:\s*\x7b(.*)/, 1).groups[0];
       $message := $match($details, /"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $step := $match($details, /"Reason"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
+      $state := $match($cause, /"(?:JobRunState|State)"\s*:\s*"([A-Z_]+)"/, 1).groups[0];
+      $why := $match($cause, /"StateChangeReason"\s*:\s*\x7b\s*"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $id := $match($cause, /"(?:JobRunId|StepId|Id)"\s*:\s*"((?:jr_|s-)[0-9A-Za-z]+)"/, 1).groups[0];
       $log := $match($cause, /"LogFile"\s*:\s*"([^"]+)"/, 1).groups[0];
-      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $step;
+      $ended := $exists($state) ? 'it ended as ' & $state & ($exists($why) ? ': ' & $why : '') : $step;
+      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $exists($step) ? $step : $ended;
       $reason := $exists($quoted) ? $replace($replace($quoted, /\x5c[nrt]/, ' '), /\x5c(.)/, '$1') : $cause;
       $substring($reason, 0, 4000)
         & ($exists($id) ? ' [' & $id & ']' : '')
         & ($exists($log) ? ' (log: ' & $log & ')' : '')
     )""",
 )
+# How often this execution has been redriven; Step Functions says so only once it has been.
+REDRIVES = "($exists($states.context.Execution.RedriveCount) ? $states.context.Execution.RedriveCount : 0)"
 # S3 answers 412 when CURRENT.json is no longer what it was, and 409 when another write is under way at this moment.
 LOST = (
     "$contains($failure.error & ' ' & $failure.cause,"
     " /PreconditionFailed|ConditionalRequestConflict|Status Code: 4(12|09)/)"
 )
+LOST_RACE = "LostRace"  # the error's name
 LOST_REASON = (
     "another run published first: its model stays, and this one is kept under its run id; run again to compare them"
 )
@@ -112,10 +142,11 @@ class Parts:
 
 def definition(parts: Parts) -> dict[str, Any]:
     """The whole machine. Input: {"do": "run" | "predict", "revision"?: git's, "table"?: the table to score}."""
-    stages = (begin, crawl, prepare, cluster, train, gate, publish, predict, clean_up, notify)
+    stages = (begin, crawl, prepare, cluster, train, gate, publish, predict, clean_up, notify, end)
     states = {name: state for stage in stages for name, state in stage(parts).items()}
     for name, state in states.items():
-        if state["Type"] == "Task" and not any(catcher["ErrorEquals"] == ["States.ALL"] for catcher in state["Catch"]):
+        caught_already = any(catcher["ErrorEquals"] == ["States.ALL"] for catcher in state.get("Catch", []))
+        if state["Type"] == "Task" and name != END and not caught_already:
             state["Catch"].append(caught(name.partition(":")[0]))
     return {
         "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
@@ -141,9 +172,12 @@ def begin(parts: Parts) -> dict[str, State]:
                 "attempts": 0,
                 "cluster_id": "",
                 "transient": False,
+                "trained": False,
                 "published": False,
                 "reasons": [],
                 "failed": False,
+                "redriven": False,
+                "redrives": 0,
             },
             "Next": "begin: what is to be done?",
         },
@@ -248,7 +282,11 @@ def cluster(parts: Parts) -> dict[str, State]:
     createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever
     goes wrong while it starts, it can be ended.
     """
-    begun = choice(when("$do = 'predict'", "predict: add the step"), otherwise="train: note the current model")
+    begun = choice(
+        when("$do = 'predict' or $published", "predict: add the step"),
+        when("$trained", "gate: read the verdict"),  # a redriven run, which failed after its training
+        otherwise="train: note the current model",
+    )
     asked = {
         "cluster_state": "{% $states.result.Cluster.Status.State %}",
         "cluster_message": f"{{% {given('$states.result.Cluster.Status.StateChangeReason.Message', 'no reason')} %}}",
@@ -355,6 +393,7 @@ def train(parts: Parts) -> dict[str, State]:
                 "--revision": "{% $revision %}",
                 "--region": parts.region,
             },
+            Assign={"trained": True},
             Next="gate: read the verdict",
         ),
     }
@@ -440,20 +479,27 @@ def predict(parts: Parts) -> dict[str, State]:
 
 def clean_up(parts: Parts) -> dict[str, State]:
     """Every way out leads through here. A cluster that cannot be ended is a failure, told with the first one."""
+    first = "$failed ? ($exists($failure.first) ? $failure.first : $failure.stage) : 'clean up'"
     left = (
         "'the transient cluster ' & $cluster_id & ' could not be ended and costs money until it has idled for long: '"
         " & $states.errorOutput.Error"
         " & ($failed ? '. Before that, at stage ' & $failure.stage & ': ' & $failure.reason : '')"
     )
-    stays = {"stage": "clean up", "error": "{% $states.errorOutput.Error %}", "reason": f"{{% {left} %}}"}
+    stays = {
+        "stage": "clean up",
+        "first": f"{{% {first} %}}",  # where the run goes on when it is redriven and the cluster has ended
+        "error": ERROR,
+        "reason": f"{{% {left} %}}",
+    }
+    lost = f"$failure.stage = 'publish' and {LOST}"
     return {
         REASONS: {
             "Type": "Pass",
             "Assign": {
                 "failure": {
                     "stage": "{% $failure.stage %}",
-                    "error": "{% $failure.error %}",
-                    "reason": f"{{% $failure.stage = 'publish' and {LOST} ? '{LOST_REASON}' : {REASON} %}}",
+                    "error": f"{{% {lost} ? '{LOST_RACE}' : $failure.error %}}",
+                    "reason": f"{{% {lost} ? '{LOST_REASON}' : {REASON} %}}",
                 }
             },
             "Next": CLEAN_UP,
@@ -464,7 +510,15 @@ def clean_up(parts: Parts) -> dict[str, State]:
             "elasticmapreduce:terminateCluster",
             Arguments={"ClusterId": "{% $cluster_id %}"},
             TimeoutSeconds=300,
-            Catch=[{"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": stays}, "Next": REPORT}],
+            Retry=[BUSY_RETRY, ANY_RETRY],
+            Assign={"transient": False},
+            Catch=[
+                {
+                    "ErrorEquals": ["States.ALL"],
+                    "Assign": {"failed": True, "redriven": False, "failure": stays},
+                    "Next": REPORT,
+                }
+            ],
             Next=REPORT,
         ),
     }
@@ -490,6 +544,7 @@ def notify(parts: Parts) -> dict[str, State]:
     }
     return {
         REPORT: choice(
+            when("$redriven", RESUME),
             when("$failed", "notify: the failure"),
             when("$do = 'predict'", "notify: the predictions"),
             when("$published", "notify: the new model"),
@@ -517,15 +572,54 @@ def notify(parts: Parts) -> dict[str, State]:
             "a run failed",
             "'Run ' & $run_id & ' failed at stage ' & $failure.stage & ': ' & $failure.reason",
             Catch=[
-                {"ErrorEquals": ["States.ALL"], "Next": FAILED}
+                {"ErrorEquals": ["States.ALL"], "Next": END}
             ],  # nobody is told, but the run still fails for its own reason
-            Next=FAILED,
+            Next=END,
         ),
-        FAILED: {
-            "Type": "Fail",
-            "Error": "{% $failure.error %}",
-            "Cause": "{% $failure.stage & ': ' & $failure.reason %}",
-        },
+    }
+
+
+def end(parts: Parts) -> dict[str, State]:
+    """Fail in such a way that the run can be redriven.
+
+    A redriven execution enters the state again in which it failed, and a Fail state can only fail again. So this is a
+    Task, which waits for a callback and calls itself back: first with the run's failure, which nothing catches; if it
+    is redriven, with an error that is caught and leads back to the stage that failed.
+    """
+    cause = "$failure.stage & ': ' & $failure.reason"
+    again = {"failed": False, "redriven": False, "attempts": 0}
+    stage = "($exists($failure.first) ? $failure.first : $failure.stage)"
+    return {
+        END: task(
+            parts,
+            "aws-sdk:sfn:sendTaskFailure.waitForTaskToken",
+            Arguments={
+                "TaskToken": "{% $states.context.Task.Token %}",
+                "Error": f"{{% {REDRIVES} > $redrives ? 'Redriven' : $failure.error %}}",
+                "Cause": f"{{% {cause} %}}",
+            },
+            TimeoutSeconds=60,
+            Retry=[],  # the error is the run's own
+            Catch=[
+                {
+                    "ErrorEquals": ["Redriven"],
+                    "Assign": {"redriven": True, "redrives": f"{{% {REDRIVES} %}}"},
+                    "Next": CLEAN_UP,
+                },
+                # It could not call itself back. The run fails all the same, only it cannot be redriven.
+                {"ErrorEquals": ["States.Timeout", *CALLBACK_ERRORS], "Next": FAILED},
+            ],
+            End=True,  # never: no callback of success is sent
+        ),
+        RESUME: choice(
+            # Its verdict was on a model that is no longer the current one: only another run can compare them.
+            when(f"$failure.error = '{LOST_RACE}'", FAILED),
+            when(f"{stage} in ['begin', 'crawl']", "begin: what is to be done?", **again),
+            when(f"{stage} = 'prepare'", "prepare: run the Glue job", **again),
+            when(f"{stage} in ['clean up', 'notify']", REPORT, **again),
+            when("true", CLUSTER, cluster_id="", **again),
+        ),
+        FAILED: {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": f"{{% {cause} %}}"},
     }
 
 
@@ -537,16 +631,7 @@ def task(parts: Parts, action: str, *, Catch: list[State] | None = None, **field
     return {
         "Type": "Task",
         "Resource": f"arn:{parts.partition}:states:::{action}",
-        "Retry": [
-            {
-                "ErrorEquals": BUSY,
-                "IntervalSeconds": 30,
-                "BackoffRate": 2,
-                "MaxAttempts": 5,
-                "MaxDelaySeconds": 300,
-                "JitterStrategy": "FULL",
-            }
-        ],
+        "Retry": [BUSY_RETRY],
         "Catch": list(Catch or ()),
         **fields,
     }
@@ -620,10 +705,10 @@ def refuse(stage: str, error: str, reason: str, condition: str = "true") -> Stat
 def caught(stage: str) -> State:
     """The catcher for whatever goes wrong in `stage`. After the clean-up only the run's own failure can tell of it."""
     cause = given("$string($states.errorOutput.Cause)", "Step Functions gave no cause")
-    failure = {"stage": stage, "error": "{% $states.errorOutput.Error %}"}
+    failure = {"stage": stage, "error": ERROR}
     if stage == "notify":
         told = failure | {"reason": f"{{% {cause} %}}"}
-        return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": told}, "Next": FAILED}
+        return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": told}, "Next": END}
     return {
         "ErrorEquals": ["States.ALL"],
         "Assign": {"failed": True, "failure": failure | {"cause": f"{{% {cause} %}}"}},

@@ -123,6 +123,7 @@ class Pipeline(Construct):
                 "ReadCounts": OBJECTS,
                 "SendFigures": NO_RESOURCE,
                 "ReadVerdict": OBJECTS,
+                "Fail": NO_RESOURCE,
             },
         )
         self.machine = sfn.StateMachine(
@@ -252,5 +253,7 @@ def rights(
         ),
         iam.PolicyStatement(sid="Publish", actions=["s3:PutObject"], resources=[f"{models}/{parts.dataset}/{POINTER}"]),
         iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[parts.topic_arn]),
+        # Its own failure, by the token of its own task: the action knows no resource.
+        iam.PolicyStatement(sid="Fail", actions=["states:SendTaskFailure"], resources=["*"]),
         *use_key(data.key, *WRITE),  # of the registry's bucket and of the topic
     ]

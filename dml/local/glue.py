@@ -1,5 +1,6 @@
 """Glue jobs that really run: StartJobRun starts Spark under the job's role, BatchStopJobRun ends it; in the server."""
 
+import copy
 import os
 import threading
 import time
@@ -74,7 +75,8 @@ class GlueJobs:
             "NumberOfWorkers": request.get("NumberOfWorkers") or job.get("NumberOfWorkers"),
         }
         runs.append(run)
-        self._running.start(run_id, lambda handle: self._execute(job, run, handle))
+        as_it_is = copy.deepcopy(job)  # a job that is changed meanwhile changes for later runs only
+        self._running.start(run_id, lambda handle: self._execute(as_it_is, run, handle))
         return self._reply({"JobRunId": run_id})
 
     def batch_stop_job_run(self, request: Mapping[str, Any]) -> Any:

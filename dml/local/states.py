@@ -1,8 +1,9 @@
 """Step Functions in the embedded cloud: a Task's calls go over HTTP under the state machine's role; in the server.
 
 So a permission that the role lacks fails the execution here as it does on AWS. Added to ministack besides: the `.sync`
-integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, and executions that end
-what they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here takes minutes.
+integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, RedriveExecution, and
+executions that end what they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here
+takes minutes.
 """
 
 import contextvars
@@ -27,7 +28,9 @@ from dml.local.place import Place
 log = logging.getLogger("dml.states")
 
 POLL_SECONDS = 0.2
-STOPPED_WITH_SERVER = "States.ServiceRestart"
+REDRIVABLE_DAYS = 14
+UNSUCCESSFUL = ("FAILED", "ABORTED", "TIMED_OUT")
+HANDLED_WITH_EXECUTION = ("Task", "Parallel", "Map")
 # Names in an `aws-sdk:` resource that boto3 calls otherwise, and the prefixes of their error names.
 BOTO_NAMES = {"sfn": "stepfunctions", "cloudwatchlogs": "logs", "eventbridge": "events"}
 ERROR_PREFIXES = {"emr": "Emr"}
@@ -81,9 +84,22 @@ class StateMachines:
             "_fail_execution",
             "_api_name_to_sfn_key",
             "_AWS_SDK_ERROR_PREFIX",
+            "_task_tokens",
+            "_execute_pass",
+            "_execute_task",
+            "_execute_choice",
+            "_execute_wait",
+            "_execute_parallel",
+            "_execute_map",
+            "_fail_state_error",
         ):
             hooks.existing(self._sfn, name)
-        self._run_execution = hooks.replace(self._sfn, "_run_execution", self.run_execution)
+        self._error = hooks.module("core.responses").error_response_json
+        self._reply = hooks.module("core.responses").json_response
+        hooks.replace(self._sfn, "_run_execution", self.run_execution)
+        hooks.replace(self._sfn, "_invoke_with_callback", self.invoke_with_callback)
+        self._describe = hooks.replace(self._sfn, "_describe_execution", self.describe_execution)
+        self._handle = hooks.replace(self._sfn, "handle_request", self.handle_request)
         self._invoke = hooks.replace(self._sfn, "_invoke_resource", self.invoke)
         self._invoke_in_time = hooks.replace(self._sfn, "_invoke_resource_with_timeout", self.invoke_in_time)
         self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
@@ -104,19 +120,130 @@ class StateMachines:
             self._sfn._fail_execution(record, "States.Runtime", str(error))
             return
         token = _execution.set(Execution(record, credentials))
-        timeout = json.loads(machine["definition"]).get("TimeoutSeconds")
+        # What a redrive goes on with: an execution keeps the definition that it began with.
+        position = record.setdefault(
+            "position", {"definition": machine["definition"], "state": None, "input": None, "variables": {}}
+        )
+        definition = json.loads(position["definition"])
+        timeout = definition.get("TimeoutSeconds")
         timer = threading.Timer(timeout or 0, contextvars.copy_context().run, args=(self._time_out, record))
         timer.daemon = True
         if timeout:
             timer.start()
         try:
-            self._run_execution(arn)
+            self._walk(record, machine, definition, position)
         except Stopped:
             log.info("%s was stopped", arn)
+        except self._sfn._ExecutionError as error:
+            self._sfn._fail_execution(record, error.error, error.cause)
+        except Exception as error:
+            log.exception("%s failed unexpectedly", arn)
+            self._sfn._fail_execution(record, "States.Runtime", str(error))
         finally:
             timer.cancel()
             _execution.reset(token)
             trace(self._authoriser, machine, credentials)
+
+    def _walk(
+        self, record: dict[str, Any], machine: dict[str, Any], definition: dict[str, Any], position: dict[str, Any]
+    ) -> None:
+        """From state to state, beginning with the one that `position` names; notes in `position` how far it is."""
+        given = json.loads(record["input"])
+        execution = {"Id": record["executionArn"], "Input": given, "Name": record["name"]}
+        execution |= {"StartTime": record["startDate"], "RoleArn": machine["roleArn"]}
+        if record.get("redriveCount"):
+            execution |= {"RedriveCount": record["redriveCount"], "RedriveTime": record["redriveDate"]}
+        context = {
+            "QueryLanguage": definition.get("QueryLanguage", "JSONPath"),
+            "Execution": execution,
+            "StateMachine": {"Id": record["stateMachineArn"], "Name": machine["name"]},
+            "variables": position["variables"],
+        }
+        name, value = (position["state"], position["input"]) if position["state"] else (definition["StartAt"], given)
+        while name and record["status"] == "RUNNING":
+            position.update(state=name, input=value)
+            state = definition["States"][name]
+            kind = state["Type"]
+            context["State"] = {"Name": name, "EnteredTime": self._sfn.now_iso(), "RetryCount": 0}
+            self._event(record, f"{kind}StateEntered", "stateEntered", name=name, input=json.dumps(value))
+            if kind == "Fail":
+                raise self._sfn._ExecutionError(*self._sfn._fail_state_error(state, value, context))
+            if kind == "Succeed":
+                value, name_after = self._sfn._apply_jsonata_output(state, value, context, default=value), None
+            else:
+                handle = getattr(self._sfn, f"_execute_{kind.lower()}")
+                more = (record, context) if kind in HANDLED_WITH_EXECUTION else (context,)
+                value, name_after = handle(state, value, *more)
+            self._event(record, f"{kind}StateExited", "stateExited", name=name, output=json.dumps(value))
+            name = name_after
+        if record["status"] == "RUNNING":
+            record.update(status="SUCCEEDED", output=json.dumps(value), stopDate=self._sfn.now_iso())
+            self._event(record, "ExecutionSucceeded", "executionSucceeded", output=record["output"])
+            self._sfn._emit_execution_status_event(record)
+
+    def _event(self, record: dict[str, Any], kind: str, details: str, **fields: Any) -> None:
+        self._sfn._add_event(record, kind, {f"{details}EventDetails": fields})
+
+    # --- redriving ---
+
+    async def handle_request(self, method: str, path: str, headers: Any, body: Any, query: Any) -> Any:
+        """Step Functions' API: RedriveExecution is ours, all else ministack's."""
+        if headers.get("x-amz-target", "").endswith(".RedriveExecution"):
+            return self._sfn._finalize_response(self.redrive_execution(json.loads(body)))
+        return await self._handle(method, path, headers, body, query)
+
+    def redrive_execution(self, request: Mapping[str, Any]) -> Any:
+        """RedriveExecution: an execution that did not succeed goes on in the state in which it ended."""
+        arn = request.get("executionArn", "")
+        record = self._sfn._executions.get(arn)
+        if record is None:
+            return self._error("ExecutionDoesNotExist", f"Execution Does Not Exist: '{arn}'", 400)
+        if reason := not_redrivable(record):
+            return self._error("ExecutionNotRedrivable", reason, 400)
+        now = self._sfn.now_iso()
+        count = record.get("redriveCount", 0) + 1
+        record.update(status="RUNNING", stopDate=None, output=None, error=None, cause=None)
+        record.update(redriveCount=count, redriveDate=now)
+        self._event(record, "ExecutionRedriven", "executionRedriven", redriveCount=count)
+        self._sfn._emit_execution_status_event(record)
+        run = contextvars.copy_context().run  # with the request's account and region
+        threading.Thread(target=run, args=(self.run_execution, arn), daemon=True).start()
+        return self._reply({"redriveDate": now})
+
+    def describe_execution(self, request: Mapping[str, Any]) -> Any:
+        """DescribeExecution, with what it tells of redrives."""
+        status, headers, body = self._describe(request)
+        record = self._sfn._executions.get(request.get("executionArn"))
+        if record is None:
+            return status, headers, body
+        reason = not_redrivable(record)
+        told = {
+            "redriveCount": record.get("redriveCount", 0),
+            "redriveStatus": "NOT_REDRIVABLE" if reason else "REDRIVABLE",
+            **({"redriveDate": record["redriveDate"]} if "redriveDate" in record else {}),
+            **({"redriveStatusReason": reason} if reason else {}),
+        }
+        return self._reply(json.loads(body) | told)
+
+    # --- calls of a Task ---
+
+    def invoke_with_callback(self, resource: str, arguments: Any, token: str, state: Mapping[str, Any]) -> Any:
+        """A Task with .waitForTaskToken: its call, then the wait for whoever answers with its token."""
+        answered = threading.Event()
+        waiting: dict[str, Any] = {"event": answered, "result": None, "error": None, "heartbeat": None}
+        self._sfn._task_tokens[token] = waiting
+        deadline = time.monotonic() + state.get("TimeoutSeconds", float("inf"))
+        try:
+            self.invoke(resource.replace(".waitForTaskToken", ""), arguments)
+            while not answered.wait(POLL_SECONDS):
+                self._checkpoint()
+                if time.monotonic() > deadline:
+                    raise self._sfn._ExecutionError("States.Timeout", "Nobody answered the task's token in time.")
+        finally:
+            self._sfn._task_tokens.pop(token, None)
+        if waiting["error"]:
+            raise self._sfn._ExecutionError(waiting["error"]["Error"], waiting["error"]["Cause"])
+        return json.loads(waiting["result"])
 
     def error_matches(self, error_equals: list[str], error: str) -> bool:
         """On AWS neither States.ALL nor States.TaskFailed catches these two (guide, "Handling errors")."""
@@ -322,6 +449,18 @@ class StateMachines:
             details = {"executionTimedOutEventDetails": {"error": "States.Timeout"}}
             self._sfn._add_event(record, "ExecutionTimedOut", details)
             self._sfn._emit_execution_status_event(record)
+
+
+def not_redrivable(record: Mapping[str, Any]) -> str:
+    """Why an execution cannot be redriven (API reference, RedriveExecution); "" if it can."""
+    if record["status"] not in UNSUCCESSFUL:
+        return f"Execution is {record['status']} and cannot be redriven"
+    if "position" not in record:
+        return "Execution was started in an older embedded cloud and cannot be redriven"
+    stopped = datetime.datetime.fromisoformat(record["stopDate"].replace("Z", "+00:00"))
+    if datetime.datetime.now(datetime.UTC) - stopped > datetime.timedelta(days=REDRIVABLE_DAYS):
+        return f"Execution ended more than {REDRIVABLE_DAYS} days ago and cannot be redriven"
+    return ""
 
 
 def sdk_error(prefix: str, error: ClientError, modelled: set[str]) -> tuple[str, str]:

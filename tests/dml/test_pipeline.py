@@ -22,9 +22,15 @@ def test_a_failure_should_give_the_reason_and_the_log_of_the_job(tmp_path: Path)
     assert str(log) in message
 
 
-def test_a_failure_on_aws_should_not_point_at_a_file_here() -> None:
+def test_a_failure_on_aws_should_say_how_the_run_goes_on_and_not_point_at_a_file_here(tmp_path: Path) -> None:
     failed = run(state="FAILED", cause="prepare failed: no such bucket [jr_0a1b2c]")
-    assert "Log:" not in str(pipeline.failure(failed, logs=None))
+    message = str(pipeline.failure(failed, logs=None))
+    assert "Log:" not in message
+    command = f"aws stepfunctions redrive-execution --execution-arn {failed.arn}"
+    assert message.endswith(command)
+    assert command not in str(pipeline.failure(failed, logs=tmp_path))
+    lost = run(state="FAILED", error="LostRace", cause="publish: another run published first")
+    assert command not in str(pipeline.failure(lost, logs=None))
 
 
 def test_a_timed_out_run_should_name_the_stage_that_it_was_in() -> None:

@@ -185,6 +185,7 @@ def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ssm, parameter = platform.client("ssm"), platform.output(Output.WORKBENCH_PARAMETER)
+    before = {cluster["Id"] for cluster in platform.client("emr").list_clusters()["Clusters"]}
     workbench = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
     ssm.put_parameter(Name=parameter, Value="none", Overwrite=True)
     try:
@@ -194,7 +195,7 @@ def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
     assert code == 0, err
     assert json.loads(out)["rows"]["predicted"] > 0
     clusters = platform.client("emr").list_clusters()["Clusters"]
-    transient = [cluster for cluster in clusters if "transient" in cluster["Name"]]
+    transient = [cluster for cluster in clusters if cluster["Id"] not in before]
     assert [cluster["Status"]["State"] for cluster in transient] == ["TERMINATED"]
 
 

@@ -1,5 +1,6 @@
 """What Step Functions does on AWS and bare ministack does not."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,85 @@ def test_a_role_that_states_may_not_wear_should_fail_the_execution(aws: Clients,
     )["stateMachineArn"]
     ended = Machine(aws, arn).run()
     assert "states.amazonaws.com is not authorized to perform: sts:AssumeRole" in ended["cause"]
+
+
+def test_a_redriven_execution_should_go_on_where_it_failed_with_what_it_knew(
+    build: Build, aws: Clients, platform: dict[str, str]
+) -> None:
+    states, key = aws("stepfunctions"), "pointer/mended"
+    begin = {"Type": "Pass", "Assign": {"greeting": "hello"}, "Output": {"from": "begin"}, "Next": "read"}
+    said = "{% $greeting & ' ' & $states.result.Body & ', ' & $string($states.context.Execution.RedriveCount) %}"
+    read = task(S3_GET, Bucket=platform["Data"], Key=key) | {"Output": said, "End": True}
+    machine = build({}, States={"begin": begin, "read": read}, StartAt="begin")
+    failed = machine.run()
+    assert (failed["status"], failed["error"]) == ("FAILED", "S3.NoSuchKeyException")
+    assert (failed["redriveCount"], failed["redriveStatus"]) == (0, "REDRIVABLE")
+    aws("s3").put_object(Bucket=platform["Data"], Key=key, Body=b"world")
+    states.redrive_execution(executionArn=failed["executionArn"])
+    ended = machine.finish(failed["executionArn"])
+    assert (ended["status"], ended.get("error"), json.loads(ended["output"])) == ("SUCCEEDED", None, "hello world, 1")
+    assert ended["redriveDate"] > failed["stopDate"]
+    events = states.get_execution_history(executionArn=failed["executionArn"])["events"]
+    entered = [e["stateEnteredEventDetails"] for e in events if "stateEnteredEventDetails" in e]
+    assert [one["name"] for one in entered] == ["begin", "read", "read"]
+    assert entered[1]["input"] == entered[2]["input"] == '{"from": "begin"}'
+    (redriven,) = (e["executionRedrivenEventDetails"] for e in events if e["type"] == "ExecutionRedriven")
+    assert redriven == {"redriveCount": 1}
+    with pytest.raises(states.exceptions.ExecutionNotRedrivable, match="SUCCEEDED and cannot be redriven"):
+        states.redrive_execution(executionArn=failed["executionArn"])
+    with pytest.raises(states.exceptions.ExecutionDoesNotExist):
+        states.redrive_execution(executionArn=failed["executionArn"] + "x")
+
+
+def test_an_execution_should_be_redriven_with_the_definition_that_it_began_with(build: Build, aws: Clients) -> None:
+    states = aws("stepfunctions")
+    machine = build({"Type": "Wait", "Seconds": 100000})
+    started = machine.start()
+    until(lambda: len(states.get_execution_history(executionArn=started)["events"]) > 1)
+    states.stop_execution(executionArn=started)
+    other = {"QueryLanguage": "JSONata", "StartAt": "first", "States": {"first": {"Type": "Succeed"}}}
+    arn = states.describe_execution(executionArn=started)["stateMachineArn"]
+    states.update_state_machine(stateMachineArn=arn, definition=json.dumps(other))
+    states.redrive_execution(executionArn=started)
+    until(
+        lambda: (
+            [e["type"] for e in states.get_execution_history(executionArn=started)["events"]].count("WaitStateEntered")
+            == 2
+        )
+    )
+    assert states.describe_execution(executionArn=started)["status"] == "RUNNING"
+    states.stop_execution(executionArn=started)
+
+
+def test_a_task_should_wait_for_the_answer_to_its_token(build: Build, aws: Clients, platform: dict[str, str]) -> None:
+    asks = task(
+        "arn:aws:states:::aws-sdk:s3:putObject.waitForTaskToken",
+        Bucket=platform["Data"],
+        Key="pointer/token",
+        Body="{% $states.context.Task.Token %}",
+    )
+    machine = build(asks | {"TimeoutSeconds": 60})
+
+    def token() -> str:
+        return str(aws("s3").get_object(Bucket=platform["Data"], Key="pointer/token")["Body"].read().decode())
+
+    def asked(before: str) -> str:
+        with contextlib.suppress(aws("s3").exceptions.NoSuchKey):
+            return found if (found := token()) != before else ""
+        return ""
+
+    first = machine.start()
+    before = until(lambda: asked(""))
+    aws("stepfunctions").send_task_success(taskToken=before, output='{"is": "well"}')
+    assert json.loads(machine.finish(first)["output"]) == {"is": "well"}
+    second = machine.start()
+    aws("stepfunctions").send_task_failure(taskToken=until(lambda: asked(before)), error="Unwell", cause="a cold")
+    ended = machine.finish(second)
+    assert (ended["error"], ended["cause"]) == ("Unwell", "a cold")
+    with pytest.raises(aws("stepfunctions").exceptions.TaskDoesNotExist):
+        aws("stepfunctions").send_task_success(taskToken=before, output="{}")
+    late = build(asks | {"TimeoutSeconds": 1, "Catch": catching("States.Timeout")}).run()
+    assert json.loads(late["output"])["Error"] == "States.Timeout"
 
 
 def test_errors_should_be_named_as_the_sdk_for_java_names_them() -> None:

@@ -1,0 +1,311 @@
+"""Each way in which a run can fail, on the deployed platform: it ends for its own reason and leaves nothing behind.
+
+Where each failure is tested:
+
+| what fails                          | test |
+|---|---|
+| the crawl                           | here: test_a_failed_crawl_... |
+| the Glue job                        | test_whole_way.py: a missing permission, an empty raw table |
+| the Glue job runs out of time       | here: test_a_glue_job_that_runs_out_of_time_... |
+| the cluster does not come up        | here: test_a_cluster_that_does_not_come_up_... |
+| a step fails                        | here: test_a_failed_step_...; test_whole_way.py: a label with one class |
+| a step is cancelled                 | here: test_a_cancelled_step_... |
+| the gate refuses                    | test_whole_way.py: test_the_gate_should_keep_the_current_model_... |
+| publishing loses a race             | here: test_a_lost_race_...; faults/test_publish.py: five at once |
+| the notification fails              | here: test_a_run_that_cannot_notify_... |
+| a run is stopped, the server dies   | test_whole_way.py: an interrupt; faults/test_killed.py: jobs killed half-way |
+| the machine runs out of time        | local/test_states.py: test_a_machines_timeout_... |
+
+The clusters that a failure may not leave are counted after each test.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from datasets import load_dataset
+from dml import data
+from dml.local.cloud import Cloud
+from dml.local.deploy import deploy
+from dml.local.emr import ALIVE
+from dml.platform import Platform
+from stacks.outputs import Output, crawler_output, database_output, state_machine_output
+from tests.local.conftest import until
+
+DATASET, SLOW = "penguins", "life_expectancy"
+NOTHING: dict[str, Any] = {"predictions": [], "current": None}
+HANGS = "import time\nwhile True:\n    time.sleep(1)\n"
+WHOLE_RUN = 180.0
+
+
+class Runs:
+    """The deployed platform, and runs of its state machines."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.platform = Platform("dev", credentials=cloud.environment())
+        self.client = self.platform.client
+        self.states = self.client("stepfunctions")
+        self._started = 0
+        self._told: list[str] = []
+        topic, arn = self.platform.output(Output.TOPIC), "arn:aws:sqs:us-east-1:000000000000:failures"
+        heard = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}
+        policy = json.dumps({"Statement": [heard | {"Resource": arn}]})
+        made = self.client("sqs").create_queue(QueueName="failures", Attributes={"Policy": policy})
+        self._queue = made["QueueUrl"]
+        self.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+
+    def start(self, dataset: str = DATASET, **given: str) -> str:
+        self._started += 1
+        machine = self.platform.output(state_machine_output(dataset))
+        name = f"failing-{dataset}-{self._started}"
+        arn: str = self.states.start_execution(stateMachineArn=machine, name=name, input=json.dumps(given))[
+            "executionArn"
+        ]
+        return arn
+
+    def end(self, arn: str) -> dict[str, Any]:
+        """The execution as it is told of when it has ended."""
+
+        def ended() -> Any:
+            told = self.states.describe_execution(executionArn=arn)
+            return told if told["status"] != "RUNNING" else None
+
+        found: dict[str, Any] = until(ended, seconds=WHOLE_RUN)
+        return found
+
+    def redrive(self, arn: str) -> dict[str, Any]:
+        self.states.redrive_execution(executionArn=arn)
+        return self.end(arn)
+
+    def entered(self, arn: str) -> list[str]:
+        """The states that an execution has entered, one after the other."""
+        pages = self.states.get_paginator("get_execution_history").paginate(executionArn=arn)
+        events = [event for page in pages for event in page["events"]]
+        return [e["stateEnteredEventDetails"]["name"] for e in events if "stateEnteredEventDetails" in e]
+
+    def role(self, dataset: str = DATASET) -> str:
+        machine = self.platform.output(state_machine_output(dataset))
+        return str(self.states.describe_state_machine(stateMachineArn=machine)["roleArn"].rpartition("/")[2])
+
+    def told(self, ended: Mapping[str, Any]) -> list[str]:
+        """The notifications on a run."""
+        sqs = self.client("sqs")
+        while messages := sqs.receive_message(QueueUrl=self._queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self._told.append(json.loads(message["Body"])["Message"])
+                sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=message["ReceiptHandle"])
+        return [message for message in self._told if f"{ended['name']} " in message]
+
+    def clusters(self) -> set[str]:
+        """The clusters that cost money."""
+        return {one["Id"] for one in self.client("emr").list_clusters(ClusterStates=list(ALIVE))["Clusters"]}
+
+    def published(self) -> dict[str, Any]:
+        """What readers find: the current model and where the predictions are."""
+        tables = self.client("glue").get_tables(DatabaseName=self.platform.output(database_output(DATASET)))[
+            "TableList"
+        ]
+        located = [table["StorageDescriptor"]["Location"] for table in tables if table["Name"] == "predictions"]
+        current = self.platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
+        return {"predictions": located, "current": current}
+
+
+@pytest.fixture(scope="module")
+def deployed(cloud: Cloud) -> Runs:
+    deploy(cloud, "dev", on_progress=lambda _text: None)
+    made = Runs(cloud)
+    data.push(made.platform, load_dataset(DATASET), cache=cloud.place.home / "raw", on_progress=lambda _text: None)
+    return made
+
+
+@pytest.fixture
+def runs(deployed: Runs) -> Iterator[Runs]:
+    """The runs; after the test no cluster is alive that was not alive before."""
+    before = deployed.clusters()
+    yield deployed
+    until(lambda: deployed.clusters() <= before, seconds=20)
+
+
+@pytest.fixture
+def denied(deployed: Runs) -> Callable[[str, str], AbstractContextManager[None]]:
+    """denied(role, action): for a while a role may not do something."""
+
+    @contextmanager
+    def deny(role: str, action: str) -> Iterator[None]:
+        iam = deployed.client("iam")
+        document = {"Statement": [{"Effect": "Deny", "Action": action, "Resource": "*"}]}
+        iam.put_role_policy(RoleName=role, PolicyName="denied", PolicyDocument=json.dumps(document))
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName=role, PolicyName="denied")
+
+    return deny
+
+
+@pytest.fixture
+def no_workbench(deployed: Runs) -> Iterator[None]:
+    with parameter(deployed, deployed.platform.output(Output.WORKBENCH_PARAMETER), "none"):
+        yield
+
+
+@contextmanager
+def parameter(runs: Runs, name: str, value: str) -> Iterator[None]:
+    """An SSM parameter with another value for a while."""
+    ssm = runs.client("ssm")
+    before = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.put_parameter(Name=name, Value=value, Overwrite=True)
+    try:
+        yield
+    finally:
+        ssm.put_parameter(Name=name, Value=before, Overwrite=True)
+
+
+Denied = Callable[[str, str], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="module")
+def out_of_time(deployed: Runs) -> str:
+    """A run whose Glue job hangs and may take a minute, the least that Glue knows; it hangs while other tests run."""
+    glue, s3 = deployed.client("glue"), deployed.platform.s3
+    database = deployed.platform.output(database_output(SLOW))  # of this environment
+    (job,) = (one for one in glue.get_jobs()["Jobs"] if one["DefaultArguments"].get("--database") == database)
+    raw = deployed.platform.output(Output.RAW_BUCKET)
+    s3.put_object(Bucket=raw, Key=f"{SLOW}/hangs.py", Body=HANGS.encode())
+    command = job["Command"] | {"ScriptLocation": f"s3://{raw}/{SLOW}/hangs.py"}
+    changed = {key: job[key] for key in ("Role", "DefaultArguments", "GlueVersion", "WorkerType", "NumberOfWorkers")}
+    glue.update_job(JobName=job["Name"], JobUpdate=changed | {"Command": command, "Timeout": 1})
+    arn = deployed.start(SLOW)
+
+    def restore() -> None:
+        changed["Timeout"] = job["Timeout"]
+        glue.update_job(JobName=job["Name"], JobUpdate=changed | {"Command": job["Command"]})
+
+    until(lambda: glue.get_job_runs(JobName=job["Name"])["JobRuns"])
+    restore()  # the run has read what it needs
+    return arn
+
+
+@pytest.mark.usefixtures("out_of_time")
+def test_a_failed_crawl_should_fail_the_run_which_goes_on_when_it_is_redriven(runs: Runs, denied: Denied) -> None:
+    crawler = runs.client("glue").get_crawler(Name=runs.platform.output(crawler_output(DATASET)))["Crawler"]
+    arn = runs.start()
+    with denied(crawler["Role"].rpartition("/")[2], "s3:ListBucket"):
+        failed = runs.end(arn)
+    assert (failed["status"], failed["error"]) == ("FAILED", "CrawlFailed")
+    assert failed["cause"].startswith("crawl: the crawl ended as FAILED: ")
+    assert "s3:ListBucket" in failed["cause"]
+    (told,) = runs.told(failed)
+    assert told.startswith(f"Run {failed['name']} failed at stage crawl: ")
+    assert runs.published() == NOTHING
+
+    ended = runs.redrive(arn)
+    assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
+    current = runs.published()["current"]
+    assert current["run_id"] == ended["name"] == failed["name"]
+    assert runs.entered(arn).count("begin: read the input") == 1
+    assert runs.told(ended)[1].startswith(f"Run {failed['name']} has published its model")
+
+
+@pytest.mark.usefixtures("no_workbench")
+def test_a_cluster_that_does_not_come_up_should_fail_the_run_and_not_be_left(runs: Runs) -> None:
+    before = runs.published()
+    with parameter(runs, "/dml/dev/cluster/wheels", "s3://nowhere/wheels.zip"):
+        arn = runs.start(do="predict")
+        failed = runs.end(arn)
+    assert (failed["status"], failed["error"]) == ("FAILED", "ClusterFailed")
+    assert "did not start: " in failed["cause"]
+    assert "bootstrap" in failed["cause"].lower()
+    (told,) = runs.told(failed)
+    assert "failed at stage cluster: " in told
+    assert runs.published() == before
+
+
+def test_a_run_that_cannot_notify_should_fail_but_keep_what_it_made(runs: Runs, denied: Denied) -> None:
+    before = runs.published()
+    with denied(runs.role(), "sns:Publish"):
+        arn = runs.start(do="predict")
+        failed = runs.end(arn)
+    assert (failed["status"], failed["error"]) == ("FAILED", "SNS.AuthorizationErrorException"), failed
+    assert failed["cause"].startswith("notify: ")
+    assert "sns:Publish" in failed["cause"]
+    assert runs.told(failed) == []
+    after = runs.published()
+    assert after["predictions"] != before["predictions"]
+
+    ended = runs.redrive(arn)
+    assert ended["status"] == "SUCCEEDED", ended
+    assert runs.entered(arn).count("predict: add the step") == 1
+    (told,) = runs.told(ended)
+    assert "has scored the table features" in told
+    assert runs.published() == after
+
+
+def test_a_failed_step_should_fail_the_run_with_its_own_reason(runs: Runs) -> None:
+    before = runs.published()
+    failed = runs.end(runs.start(do="predict", table="nonesuch"))
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
+    assert failed["cause"].startswith("predict: ")
+    assert "nonesuch" in failed["cause"]
+    (told,) = runs.told(failed)
+    assert "failed at stage predict: " in told
+    assert runs.published() == before
+
+
+@pytest.mark.usefixtures("no_workbench")
+def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another(runs: Runs) -> None:
+    before, clusters, emr = runs.published(), runs.clusters(), runs.client("emr")
+    arn = runs.start(do="predict")
+
+    def running() -> Any:
+        for cluster in runs.clusters() - clusters:
+            for step in emr.list_steps(ClusterId=cluster, StepStates=["RUNNING"])["Steps"]:
+                return {"ClusterId": cluster, "StepIds": [step["Id"]]}
+        return None
+
+    emr.cancel_steps(**until(running))
+    failed = runs.end(arn)
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
+    assert failed["cause"].startswith("predict: it ended as CANCELLED: ")
+    assert "failed at stage predict: " in runs.told(failed)[0]
+    assert runs.published() == before
+    until(lambda: runs.clusters() == clusters)
+
+    ended = runs.redrive(arn)
+    assert ended["status"] == "SUCCEEDED", ended
+    assert runs.published()["predictions"] != before["predictions"]
+    assert runs.entered(arn).count("cluster: create a transient one") == 2
+
+
+def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(runs: Runs) -> None:
+    before = runs.published()
+    arn = runs.start()
+    until(lambda: "train: add the step" in runs.entered(arn))
+    winner = before["current"] | {"run_id": "somebody-elses"}
+    bucket, key = runs.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
+    s3 = runs.platform.s3
+    noted = s3.head_object(Bucket=bucket, Key=key)["ETag"]
+    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(winner).encode(), IfMatch=noted)
+    failed = runs.end(arn)
+    assert (failed["status"], failed["error"]) == ("FAILED", "LostRace")
+    assert "publish: another run published first" in failed["cause"]
+    assert "failed at stage publish: " in runs.told(failed)[0]
+    assert runs.published() == before | {"current": winner}
+    until(lambda: runs.platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/{failed['name']}/manifest.json"))
+
+    trained = runs.entered(arn).count("train: add the step")
+    again = runs.redrive(arn)
+    assert (again["status"], again["error"], again["cause"]) == ("FAILED", "LostRace", failed["cause"])
+    assert runs.entered(arn).count("train: add the step") == trained == 1
+    assert runs.published()["current"] == winner
+
+
+def test_a_glue_job_that_runs_out_of_time_should_fail_the_run(runs: Runs, out_of_time: str) -> None:
+    failed = runs.end(out_of_time)
+    assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
+    assert failed["cause"].startswith("prepare: The job ran longer than its timeout of 1 minutes.")
+    assert "cluster: look up the workbench" not in runs.entered(out_of_time)
+    assert runs.platform.json_object(Output.MODELS_BUCKET, f"{SLOW}/CURRENT.json") is None
