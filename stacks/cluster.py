@@ -26,7 +26,7 @@ from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, ac
 from stacks.network import EMR_TAG, NetworkStack
 from stacks.observability import ObservabilityStack, alarm_on_workbench
 from stacks.outputs import CERTIFICATE, Output
-from stacks.settings import Environment, tags
+from stacks.settings import Environment, tags, workbench_parameter
 
 TRANSIENT_IDLE_SECONDS = 20 * 60  # ends a transient cluster whose run was stopped, and so could not end it
 NO_WORKBENCH = "none"
@@ -52,7 +52,7 @@ class ClusterStack(cdk.Stack):
         # Ids that change travel by parameter, read when a node or a run starts: an export would tie stacks together,
         # a changed argument of the bootstrap action would replace the cluster. Physical names: they are the address.
         self.parameters = f"/dml/{environment.name}"
-        self.workbench_parameter = f"{self.parameters}/workbench"
+        self.workbench_parameter = workbench_parameter(environment)
 
         self.train = code.script(self, "train")
         self.predict = code.script(self, "predict")
@@ -103,10 +103,6 @@ class ClusterStack(cdk.Stack):
             parameter_name=self.workbench_parameter,
             string_value=workbench.ref if workbench else NO_WORKBENCH,
             description=f"Id of the workbench cluster, or {NO_WORKBENCH}",
-        )
-        analysts = analyst_policy(self, environment, parameter)
-        cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
-            Output.ANALYST_POLICY
         )
         cdk.CfnOutput(self, "WorkbenchIdParameter", value=parameter.parameter_name).override_logical_id(
             Output.WORKBENCH_PARAMETER
@@ -308,56 +304,6 @@ class ClusterStack(cdk.Stack):
         )
         accept_in_template(role, {"CKV_AWS_111": "Session Manager's channels: " + NO_RESOURCE})
         return role
-
-
-def analyst_policy(stack: cdk.Stack, environment: Environment, workbench: ssm.StringParameter) -> iam.ManagedPolicy:
-    """What a person needs to open Zeppelin on the workbench, and no more: a tunnel to a port, no shell.
-
-    To be attached to a group or a permission set by whoever keeps people's access (docs/operations.md).
-    """
-    ours = tags(environment).items()
-    documents = f"arn:{stack.partition}:ssm:{stack.region}::document"
-    rights = [
-        iam.PolicyStatement(sid="FindWorkbench", actions=["ssm:GetParameter"], resources=[workbench.parameter_arn]),
-        iam.PolicyStatement(
-            sid="FindPrimaryNode",
-            actions=["elasticmapreduce:DescribeCluster", "elasticmapreduce:ListInstances"],
-            resources=[stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")],
-            conditions={"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in ours}},
-        ),
-        iam.PolicyStatement(
-            sid="OpenTunnel",
-            actions=["ssm:StartSession"],
-            resources=[stack.format_arn(service="ec2", resource="instance", resource_name="*")],
-            conditions={
-                "StringEquals": {f"ssm:resourceTag/{key}": value for key, value in ours},
-                # Without this, naming no document would open a shell, whatever the next statement says.
-                "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"},
-            },
-        ),
-        iam.PolicyStatement(
-            sid="TunnelsOnly", actions=["ssm:StartSession"], resources=[f"{documents}/AWS-StartPortForwardingSession"]
-        ),
-        iam.PolicyStatement(
-            sid="EndOwnSessions",
-            actions=["ssm:TerminateSession", "ssm:ResumeSession"],
-            resources=[stack.format_arn(service="ssm", resource="session", resource_name="${aws:userid}-*")],
-        ),
-    ]
-    policy = iam.ManagedPolicy(
-        stack, "Analyst", description=f"Open Zeppelin on the workbench of {environment.name}", statements=rights
-    )
-    machines = "Machines and clusters have no name beforehand; only those with this environment's tags can be used."
-    accept_wildcards(
-        policy,
-        rights,
-        {
-            "FindPrimaryNode": machines,
-            "OpenTunnel": machines,
-            "EndOwnSessions": "Sessions are named after who opened them.",
-        },
-    )
-    return policy
 
 
 def disk_key(scope: Construct) -> kms.Key:

@@ -1,4 +1,4 @@
-"""Who is told what, made at synth time: one topic, what sends to it, the dashboard, the budget."""
+"""Who is told and shown what, made at synth time: topic, what sends to it, dashboard, budget, the way to Zeppelin."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,13 +18,13 @@ from constructs import Construct
 from datasets import Dataset
 from stacks.data import DataStack, removal
 from stacks.definition import NAMESPACE, QUARANTINED_SHARE, ROWS
-from stacks.findings import AWS_KEYS, accept_in_template
+from stacks.findings import AWS_KEYS, accept_in_template, accept_wildcards
 from stacks.outputs import Output, pascal
-from stacks.settings import Environment, tags
+from stacks.settings import Environment, tags, workbench_parameter
 
 
 class ObservabilityStack(cdk.Stack):
-    """Topic, budget, and the state machines' log groups: what outlives `dml pause`.
+    """Topic, budget, analysts' policy, and the state machines' log groups: what outlives `dml pause`.
 
     Alarms stand in the stack of what they watch: here they would tie stacks in a circle.
     """
@@ -36,6 +36,10 @@ class ObservabilityStack(cdk.Stack):
         self.topic = self._topic(environment, data)
         self._budget(environment)
         self.log_groups = {dataset.name: self._log_group(environment, dataset.name, data) for dataset in datasets}
+        analysts = analyst_policy(self, environment)
+        cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
+            Output.ANALYST_POLICY
+        )
         cdk.CfnOutput(self, "TopicArn", value=self.topic.topic_arn).override_logical_id(Output.TOPIC)
 
     def _topic(self, environment: Environment, data: DataStack) -> sns.Topic:
@@ -122,6 +126,60 @@ RETENTION = {
     180: logs.RetentionDays.SIX_MONTHS,
     365: logs.RetentionDays.ONE_YEAR,
 }
+
+
+def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPolicy:
+    """What a person needs to open Zeppelin on the workbench, and no more: a tunnel to a port, no shell.
+
+    To be attached to a group or a permission set by whoever keeps people's access (docs/operations.md). It stands in a
+    stack that `dml pause` leaves alone: a policy that somebody wears cannot be deleted.
+    """
+    ours = tags(environment).items()
+    workbench = stack.format_arn(
+        service="ssm", resource="parameter", resource_name=workbench_parameter(environment)[1:]
+    )
+    documents = f"arn:{stack.partition}:ssm:{stack.region}::document"
+    rights = [
+        iam.PolicyStatement(sid="FindWorkbench", actions=["ssm:GetParameter"], resources=[workbench]),
+        iam.PolicyStatement(
+            sid="FindPrimaryNode",
+            actions=["elasticmapreduce:DescribeCluster", "elasticmapreduce:ListInstances"],
+            resources=[stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")],
+            conditions={"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in ours}},
+        ),
+        iam.PolicyStatement(
+            sid="OpenTunnel",
+            actions=["ssm:StartSession"],
+            resources=[stack.format_arn(service="ec2", resource="instance", resource_name="*")],
+            conditions={
+                "StringEquals": {f"ssm:resourceTag/{key}": value for key, value in ours},
+                # Without this, naming no document would open a shell, whatever the next statement says.
+                "BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"},
+            },
+        ),
+        iam.PolicyStatement(
+            sid="TunnelsOnly", actions=["ssm:StartSession"], resources=[f"{documents}/AWS-StartPortForwardingSession"]
+        ),
+        iam.PolicyStatement(
+            sid="EndOwnSessions",
+            actions=["ssm:TerminateSession", "ssm:ResumeSession"],
+            resources=[stack.format_arn(service="ssm", resource="session", resource_name="${aws:userid}-*")],
+        ),
+    ]
+    policy = iam.ManagedPolicy(
+        stack, "Analyst", description=f"Open Zeppelin on the workbench of {environment.name}", statements=rights
+    )
+    machines = "Machines and clusters have no name beforehand; only those with this environment's tags can be used."
+    accept_wildcards(
+        policy,
+        rights,
+        {
+            "FindPrimaryNode": machines,
+            "OpenTunnel": machines,
+            "EndOwnSessions": "Sessions are named after who opened them.",
+        },
+    )
+    return policy
 
 
 def alarm_on_lost_runs(scope: Construct, *, dataset: str, state_machine_arn: str, topic: sns.ITopic) -> None:

@@ -152,6 +152,11 @@ def database_name(environment: Environment, dataset: str) -> str:
     return f"{environment.name}_{dataset}"
 
 
+def workbench_parameter(environment: Environment) -> str:
+    """The SSM parameter with the workbench's cluster id: its address, for state machines and people."""
+    return f"/dml/{environment.name}/workbench"
+
+
 def environment_names() -> list[str]:
     """The environments that have a file, sorted."""
     return sorted(path.stem for path in HOME.glob("*.toml"))
