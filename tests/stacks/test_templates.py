@@ -69,6 +69,7 @@ def test_only_calls_that_know_no_resource_should_be_allowed_on_every_resource(de
     assert wide - deliveries == {
         "cloudwatch:PutMetricData",
         "elasticmapreduce:RunJobFlow",
+        "states:SendTaskFailure",
         "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel",
         "ssmmessages:OpenControlChannel",
