@@ -77,6 +77,23 @@ def test_only_calls_that_know_no_resource_should_be_allowed_on_every_resource(de
     }
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_statement_with_a_wildcard_resource_should_be_in_the_table_of_the_docs(
+    synth: Synth, environment: str
+) -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("## Resources named by wildcard")
+    made = synth(environment)
+    analysts = made.only("observability", "AWS::IAM::ManagedPolicy")["PolicyDocument"]["Statement"]
+    wild = {
+        statement.get("Sid", "log delivery and traces")
+        for statement in [*(statement for _, statement in made.statements()), *analysts]
+        if any("*" in plain(resource) for resource in as_list(statement["Resource"]))
+    }
+    assert len(wild) > 15
+    assert [name for name in sorted(wild) if name not in table] == []
+
+
 def test_a_role_should_be_passed_only_to_the_service_that_wears_it(dev: Synthesized) -> None:
     passing = [statement for _, statement in dev.statements() if "iam:PassRole" in as_list(statement["Action"])]
     assert len(passing) == 3
