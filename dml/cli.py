@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from datasets import DatasetError, dataset_names, load_dataset
-from dml import certificate, data, dataset, models, report, score, screen, status
+from dml import certificate, data, dataset, doctor, models, report, score, screen, status
 from dml.board import Board
 from dml.cost import command as costs
 from dml.cost import show as cost_screen
@@ -225,6 +226,27 @@ def cost(
     costs.require_known(estimates)
 
 
+@app.command(name="doctor")
+def examine(
+    env: Annotated[str, typer.Option("--env", help="Which environment: a file of environments/.")] = "dev",
+    offline: Annotated[bool, typer.Option("--offline", help="Look at this machine only; ask no account.")] = False,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what would stop the first deploy: tools, templates, credentials, quotas, names. It only reads.
+
+    Exit code 1 if there is any problem. A question that you may not ask is skipped and says which right it wants.
+    """
+    if offline and local:
+        raise typer.BadParameter("--offline asks no account, --local asks the embedded cloud: choose one")
+    connect = None if offline else partial(_platform, local, env, patient=False)
+    with err.status("") as spinner:
+        found = doctor.examine(env, connect, on_progress=spinner.update)
+    _print(found, doctor.show, as_json=as_json)
+    if doctor.problems(found):
+        raise typer.Exit(1)
+
+
 @data_app.command()
 def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Upload a dataset's raw files; those that have not changed stay as they are."""
@@ -413,12 +435,12 @@ def _stand_up(env: str, board: Board, *, port: int | None = None) -> Platform:
     return Platform(env, credentials=cloud.environment())
 
 
-def _platform(local: bool, env: str) -> Platform:
+def _platform(local: bool, env: str, *, patient: bool = True) -> Platform:
     if not local:
-        return Platform(env)
+        return Platform(env, patient=patient)
     cloud = Cloud(HOME)
     cloud.require()
-    return Platform(env, credentials=cloud.environment())
+    return Platform(env, credentials=cloud.environment(), patient=patient)
 
 
 def _current_tree(dataset: str, local: bool, env: str) -> dict[str, Any]:
