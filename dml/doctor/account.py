@@ -4,7 +4,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,6 +45,7 @@ class Account:
 
     platform: Platform
     _needs: Needs | None
+    now: Callable[[], float] = time.time
     _clients: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,7 +69,7 @@ class Account:
         answer = self.client("sts").get_caller_identity()
         header = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         there = parsedate_to_datetime(header) if header else datetime.now(UTC)
-        return {"Account": answer["Account"], "Arn": answer["Arn"], "skew": time.time() - there.timestamp()}
+        return {"Account": answer["Account"], "Arn": answer["Arn"], "skew": self.now() - there.timestamp()}
 
     @cached_property
     def stacks(self) -> dict[str, str]:
@@ -148,12 +149,12 @@ class Account:
 
 
 @contextmanager
-def reasons(service: str = "AWS") -> Iterator[None]:
+def reasons() -> Iterator[None]:
     """An answer that a check cannot use becomes Skipped, with the missing right or with what the service said."""
     try:
         yield
     except ClientError as error:
-        raise Skipped(refusal(error, service)) from error
+        raise Skipped(refusal(error)) from error
     except (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError) as error:
         raise Skipped(f"not reached: {error}") from error
     except BotoCoreError as error:
@@ -162,13 +163,13 @@ def reasons(service: str = "AWS") -> Iterator[None]:
         raise Skipped(str(error)) from error
 
 
-def refusal(error: ClientError, service: str = "AWS") -> str:
+def refusal(error: ClientError) -> str:
     """What a refused call says, in one line."""
     code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
     if code in DENIED:
         action = re.search(r"perform: ([\w-]+:\w+)", message)
-        return f"you lack {action[1] if action else f'the right to call {error.operation_name}'}"
-    return f"{service} answers {error.operation_name} with {code}: {message}".strip(": ").splitlines()[0][:200]
+        return f"you lack {action[1]}" if action else f"you lack the right to call {error.operation_name}: {message}"
+    return f"{error.operation_name} was answered with {code}: {message}".strip(": ").splitlines()[0][:200]
 
 
 def credentials(account: Account) -> Finding:
@@ -192,7 +193,7 @@ def credentials(account: Account) -> Finding:
         return problem(
             f"AWS cannot be reached: {error}", "Mend network, proxy or region (aws configure list), or --offline"
         )
-    return ok(f"account {who['Account']} as {who['Arn'].partition(':')[2].rsplit(':', 1)[-1]}")
+    return ok(f"account {who['Account']} as {who['Arn'].rsplit(':', 1)[-1]}")
 
 
 def region(account: Account) -> Finding:

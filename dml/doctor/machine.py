@@ -145,7 +145,7 @@ def session_manager(machine: Machine) -> Finding:
     if said is None:
         return warning(
             "no session-manager-plugin: Zeppelin on the workbench cannot be reached",
-            "Install it (System Manager User Guide, "
+            "Install it (Systems Manager User Guide, "
             '"Install the Session Manager plugin for the AWS CLI"), or leave Zeppelin alone',
         )
     return ok(f"session-manager-plugin {said.splitlines()[0]}")

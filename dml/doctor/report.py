@@ -35,21 +35,23 @@ def examine(
 ) -> dict[str, Any]:
     """Make all checks of an environment; `connect` gives the account's endpoint, None leaves the account alone.
 
-    Returns what --json prints: `environment`, `account`, `region`, `counts` by status, and `checks`, each with `where`
-    (machine or account), `check`, `status` (ok, warning, problem, skipped), `found` and `advice`.
+    Returns what --json prints: `environment`, `account`, `region`, `endpoint` (null for AWS's own), `counts` by status,
+    and `checks`, each with `where` (machine or account), `check`, `status` (ok, warning, problem, skipped), `found` and
+    `advice`.
     """
     here = Machine(environment)
     on_progress("looking at this machine, synthesising the templates")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         rows = list(pool.map(lambda check: look("machine", check, here), MACHINE_CHECKS))
-    found: dict[str, Any] = {"environment": environment, "account": None, "region": None}
+    found: dict[str, Any] = {"environment": environment, "endpoint": None, "account": None, "region": None}
     if connect:
         on_progress("asking AWS who you are")
         synthesised = any(row["check"] == "synth" and row["status"] == "ok" for row in rows)
         place, first = _connected(connect, here.needs if synthesised else None)
         rows.append(_row("account", account.CREDENTIALS, first))
         if first.status == "ok" and place:
-            found |= {"account": place.identity["Account"], "region": place.platform.region}
+            where = {"endpoint": place.platform.endpoint, "region": place.platform.region}
+            found |= {"account": place.identity["Account"], **where}
             on_progress(f"asking AWS: {len(ACCOUNT_CHECKS)} checks of account and region")
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 rows += pool.map(lambda check: look("account", check, place), ACCOUNT_CHECKS)
@@ -86,7 +88,9 @@ def show(console: Console, found: dict[str, Any]) -> None:
     told = [f"{number} {_plural(status, number)}" for status, number in found["counts"].items() if number]
     console.print(", ".join(told), highlight=False)
     if not problems(found):
-        console.print(f"Next  npx cdk deploy --all -c env={found['environment']}", highlight=False)
+        given = found["environment"]
+        command = f"dml run --local --env {given}" if found["endpoint"] else f"npx cdk deploy --all -c env={given}"
+        console.print(f"Next  {command}", highlight=False)
 
 
 def _connected(connect: Callable[[], Platform], needs: Needs | None) -> tuple[Account | None, Finding]:
