@@ -130,14 +130,17 @@ def wheels(machine: Machine) -> Finding:
         errors = [line.partition("ERROR: ")[2] for line in said.stderr.splitlines() if "ERROR: " in line]
         return problem(
             f"not all that cluster/requirements.txt locks is in {folder}: {errors[-1] if errors else said.stderr}",
-            f"Fetch the cluster's Python packages again: delete {folder.relative_to(machine.root)}, then make setup",
+            "Fetch the cluster's Python packages again: rm -r .dml/wheels, then make setup",
         )
     return ok(f"all that cluster/requirements.txt locks, for {processor}")
 
 
-def processor_of(_environment: str) -> str:
-    """The processor of the environment's clusters, as wheels are named for it."""
-    return "aarch64"
+def processor_of(environment: str) -> str:
+    """The processor of the environment's clusters, as wheels are named for it. Raises Skipped if it is not known."""
+    try:
+        return {"graviton": "aarch64", "x86": "x86_64"}[load_environment(environment).cluster.processor]
+    except SettingsError:
+        raise Skipped("the settings do not load, see `settings`") from None
 
 
 def session_manager(machine: Machine) -> Finding:
@@ -170,7 +173,7 @@ def synth(machine: Machine) -> Finding:
     try:
         load_environment(machine.environment)
     except SettingsError:
-        raise Skipped("the settings do not load") from None
+        raise Skipped("the settings do not load, see `settings`") from None
     try:
         found = machine.needs
     except SynthError as error:

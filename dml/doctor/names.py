@@ -21,13 +21,13 @@ MENDED = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of resource whose names we fix. `there` asks for one by name; `missing` is the error if it is free."""
+    """A kind of resource whose names we fix. `there` asks for one by name; `missing` are the errors that say it is free."""
 
     resource: str
     title: str
     service: str
-    there: Callable[[Any, Account, str], bool]
-    missing: str
+    there: Callable[[Any, str], bool]
+    missing: tuple[str, ...]
     delete: str  # the command that frees a name
 
 
@@ -66,10 +66,10 @@ def taken(kind: Kind, account: Account) -> Finding:
         if name in account.own:
             continue
         try:
-            if kind.there(client, account, name):
+            if kind.there(client, name):
                 foreign.append(name)
         except ClientError as error:
-            if error.response["Error"]["Code"] != kind.missing:
+            if error.response["Error"]["Code"] not in kind.missing:
                 raise
     if foreign:
         return problem(
@@ -80,24 +80,19 @@ def taken(kind: Kind, account: Account) -> Finding:
     return ok(f"{listed(list(names))}: free or ours")
 
 
-def _answers(operation: str, parameter: str) -> Callable[[Any, Account, str], bool]:
+def _answers(operation: str, parameter: str) -> Callable[[Any, str], bool]:
     """An operation that fails if there is no such name."""
 
-    def there(client: Any, _account: Account, name: str) -> bool:
+    def there(client: Any, name: str) -> bool:
         getattr(client, operation)(**{parameter: name})
         return True
 
     return there
 
 
-def _log_group(client: Any, _account: Account, name: str) -> bool:
+def _log_group(client: Any, name: str) -> bool:
     pages = client.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
     return any(group["logGroupName"] == name for page in pages for group in page["logGroups"])
-
-
-def _budget(client: Any, account: Account, name: str) -> bool:
-    client.describe_budget(AccountId=account.identity["Account"], BudgetName=name)
-    return True
 
 
 KINDS = (
@@ -106,7 +101,7 @@ KINDS = (
         "Glue databases",
         "glue",
         _answers("get_database", "Name"),
-        "EntityNotFoundException",
+        ("EntityNotFoundException",),
         "aws glue delete-database --name {0}",
     ),
     Kind(
@@ -114,7 +109,7 @@ KINDS = (
         "Glue classifiers",
         "glue",
         _answers("get_classifier", "Name"),
-        "EntityNotFoundException",
+        ("EntityNotFoundException",),
         "aws glue delete-classifier --name {0}",
     ),
     Kind(
@@ -122,7 +117,7 @@ KINDS = (
         "Glue security configurations",
         "glue",
         _answers("get_security_configuration", "Name"),
-        "EntityNotFoundException",
+        ("EntityNotFoundException",),
         "aws glue delete-security-configuration --name {0}",
     ),
     Kind(
@@ -130,7 +125,7 @@ KINDS = (
         "log groups",
         "logs",
         _log_group,
-        "ResourceNotFoundException",
+        ("ResourceNotFoundException",),
         "aws logs delete-log-group --log-group-name {0}",
     ),
     Kind(
@@ -138,23 +133,15 @@ KINDS = (
         "SSM parameters",
         "ssm",
         _answers("get_parameter", "Name"),
-        "ParameterNotFound",
+        ("ParameterNotFound",),
         "aws ssm delete-parameter --name {0}",
-    ),
-    Kind(
-        "AWS::IAM::InstanceProfile",
-        "instance profiles",
-        "iam",
-        _answers("get_instance_profile", "InstanceProfileName"),
-        "NoSuchEntity",
-        "aws iam delete-instance-profile --instance-profile-name {0}",
     ),
     Kind(
         "AWS::KMS::Alias",
         "key aliases",
         "kms",
         _answers("describe_key", "KeyId"),
-        "NotFoundException",
+        ("NotFoundException",),
         "aws kms delete-alias --alias-name {0}",
     ),
     Kind(
@@ -162,16 +149,8 @@ KINDS = (
         "dashboards",
         "cloudwatch",
         _answers("get_dashboard", "DashboardName"),
-        "ResourceNotFound",
+        ("ResourceNotFound", "DashboardNotFoundError"),  # by the query protocol, and by the newer ones
         "aws cloudwatch delete-dashboards --dashboard-names {0}",
-    ),
-    Kind(
-        "AWS::Budgets::Budget",
-        "budgets",
-        "budgets",
-        _budget,
-        "NotFoundException",
-        "aws budgets delete-budget --account-id ACCOUNT --budget-name {0}",
     ),
 )
 CHECKS: tuple[Check[Account], ...] = (

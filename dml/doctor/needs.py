@@ -14,12 +14,10 @@ from typing import Any
 DPUS = {"G.025X": 0.25, "Standard": 1, "G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8, "G.12X": 12, "G.16X": 16}
 # Resources whose names the templates may fix, so that they can be taken already: where the name stands.
 NAMES = {
-    "AWS::Budgets::Budget": ("Budget", "BudgetName"),
     "AWS::CloudWatch::Dashboard": ("DashboardName",),
     "AWS::Glue::Classifier": ("CsvClassifier", "Name"),
     "AWS::Glue::Database": ("DatabaseInput", "Name"),
     "AWS::Glue::SecurityConfiguration": ("Name",),
-    "AWS::IAM::InstanceProfile": ("InstanceProfileName",),
     "AWS::KMS::Alias": ("AliasName",),
     "AWS::Logs::LogGroup": ("LogGroupName",),
     "AWS::SSM::Parameter": ("Name",),

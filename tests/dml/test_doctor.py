@@ -205,38 +205,18 @@ EVERY_NAME: dict[
         ("get_parameter", {"Parameter": {"Value": "none"}}),
         ("get_parameter", "ParameterNotFound", ""),
     ),
-    "instance profiles": (
-        "iam",
-        (
-            "get_instance_profile",
-            {
-                "InstanceProfile": {
-                    "Path": "/",
-                    "InstanceProfileName": "dml-dev-name",
-                    "InstanceProfileId": "AIPAEXAMPLEEXAMPLE",
-                    "Arn": "arn:aws:iam::123456789012:instance-profile/dml-dev-name",
-                    "CreateDate": "2026-11-25T00:00:00Z",
-                    "Roles": [],
-                }
-            },
-        ),
-        ("get_instance_profile", "NoSuchEntity", "Instance Profile dml-dev-name cannot be found."),
-    ),
     "key aliases": (
         "kms",
         ("describe_key", {"KeyMetadata": {"KeyId": "1"}}),
         ("describe_key", "NotFoundException", "Alias is not found."),
     ),
     "dashboards": ("cloudwatch", ("get_dashboard", {}), ("get_dashboard", "ResourceNotFound", "does not exist")),
-    "budgets": ("budgets", ("describe_budget", {}), ("describe_budget", "NotFoundException", "Unable to get budget")),
 }
 
 
 def name_examples(answer: int, says: str) -> dict[str, Example]:
     return {
-        f"names of {title}": Example(
-            says, {"cloudformation": NO_STACKS, "sts": [identity()], given[0]: [given[answer]]}
-        )
+        f"names of {title}": Example(says, {"cloudformation": NO_STACKS, given[0]: [given[answer]]})
         for title, given in EVERY_NAME.items()
     }
 
@@ -681,7 +661,7 @@ def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
     assert {cluster.name for cluster in synthesised.clusters} == {"dml-dev-workbench", "dml-dev-transient"}
     for cluster in synthesised.clusters:
         assert cluster.release == "emr-7.13.0"
-        assert cluster.zones == (0,)
+        assert cluster.zones == (0,)  # instance groups live in one zone
         assert (cluster.minimum, cluster.on_demand, cluster.spot) == (2, 4, 0)
     assert synthesised.machines == synthesised.glue_jobs > 1
     assert synthesised.nat_zones == (0,)
