@@ -21,7 +21,7 @@ MENDED = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of resource whose names we fix. `there` asks for one by name; `missing` are the errors that say it is free."""
+    """A kind of resource whose names we fix. `there` asks for one; `missing` are the errors of a free name."""
 
     resource: str
     title: str
