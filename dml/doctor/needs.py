@@ -12,6 +12,7 @@ from typing import Any
 
 # DPUs of a Glue worker by type (Glue API Reference, "Jobs", WorkerType).
 DPUS = {"G.025X": 0.25, "Standard": 1, "G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8, "G.12X": 12, "G.16X": 16}
+BOOTSTRAP = "bootstrapStackVersionSsmParameter"  # in the manifest: where the account keeps its bootstrap version
 # Resources whose names the templates may fix, so that they can be taken already: where the name stands.
 NAMES = {
     "AWS::CloudWatch::Dashboard": ("DashboardName",),
@@ -80,9 +81,7 @@ def read(assembly: Path) -> Needs:
     return Needs(
         stacks=tuple(stacks),
         bootstrap_version=max((one.get("requiresBootstrapStackVersion", 0) for one in stacks.values()), default=0),
-        bootstrap_parameter=next(
-            (one["bootstrapStackVersionSsmParameter"] for one in stacks.values() if one.get(BOOTSTRAP)), ""
-        ),
+        bootstrap_parameter=next((one[BOOTSTRAP] for one in stacks.values() if one.get(BOOTSTRAP)), ""),
         clusters=tuple(dict.fromkeys(clusters)),
         machines=len(definitions),
         glue_jobs=len(jobs),
@@ -93,9 +92,6 @@ def read(assembly: Path) -> Needs:
         names={kind: tuple(fixed_names(of_type(kind), path)) for kind, path in NAMES.items()},
         creates_databases=any("glue:CreateDatabase" in actions for actions in all_actions(resources)),
     )
-
-
-BOOTSTRAP = "bootstrapStackVersionSsmParameter"
 
 
 def zones_of(templates: list[dict[str, Any]]) -> dict[str, int]:
