@@ -24,6 +24,7 @@ from dml import (
     certificate,
     data,
     dataset,
+    doctor,
     inventory,
     models,
     permissions,
@@ -333,6 +334,27 @@ def show_diff(local: LocalOption = False, env: EnvironmentOption = "dev", as_jso
         raise typer.Exit(1)
 
 
+@app.command(name="doctor")
+def examine(
+    env: Annotated[str, typer.Option("--env", help="Which environment: a file of environments/.")] = "dev",
+    offline: Annotated[bool, typer.Option("--offline", help="Look at this machine only; ask no account.")] = False,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what would stop the first deploy: tools, templates, credentials, quotas, names. It only reads.
+
+    Exit code 1 if there is any problem. A question that you may not ask is skipped and says which right it wants.
+    """
+    if offline and local:
+        raise typer.BadParameter("--offline asks no account, --local asks the embedded cloud: choose one")
+    connect = None if offline else partial(_platform, local, env, patient=False)
+    with err.status("") as spinner:
+        found = doctor.examine(env, connect, on_progress=spinner.update)
+    _print(found, doctor.show, as_json=as_json)
+    if doctor.problems(found):
+        raise typer.Exit(1)
+
+
 @data_app.command()
 def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Upload a dataset's raw files; those that have not changed stay as they are."""
@@ -535,12 +557,12 @@ def _stand_up(env: str, board: Board, *, port: int | None = None) -> Platform:
     return Platform(env, credentials=cloud.environment())
 
 
-def _platform(local: bool, env: str) -> Platform:
+def _platform(local: bool, env: str, *, patient: bool = True) -> Platform:
     if not local:
-        return Platform(env)
+        return Platform(env, patient=patient)
     cloud = Cloud(HOME)
     cloud.require()
-    return Platform(env, credentials=cloud.environment())
+    return Platform(env, credentials=cloud.environment(), patient=patient)
 
 
 def _current_tree(dataset: str, local: bool, env: str) -> dict[str, Any]:

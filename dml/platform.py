@@ -1,6 +1,7 @@
 """One deployed environment as the operator's commands see it. The only place outside dml/local that makes clients."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
 
 from dml.errors import UserError
 from stacks.outputs import Output
@@ -45,17 +46,31 @@ class Platform:
     `credentials` empty means boto3's usual chain (environment, profile, single sign-on, instance role).
     """
 
-    def __init__(self, environment: str, *, credentials: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: str, *, credentials: Mapping[str, str] | None = None, patient: bool = True) -> None:
+        """Raises UserError for a profile that there is not. Not `patient`: give an endpoint up after some seconds."""
         self.environment = environment
         given = credentials or {}
         self.endpoint = given.get("AWS_ENDPOINT_URL")
         # A given endpoint is on loopback, which a proxy of the environment must not be asked for; AWS may need it.
         self._config = Config(retries={"mode": "standard", "max_attempts": 5}, proxies={} if self.endpoint else None)
-        self._session = boto3.Session(
-            aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
-            region_name=given.get("AWS_REGION"),
-        )
+        if not patient:
+            quick = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 2})
+            self._config = self._config.merge(quick)
+        try:
+            self._session = boto3.Session(
+                aws_access_key_id=given.get("AWS_ACCESS_KEY_ID"),
+                aws_secret_access_key=given.get("AWS_SECRET_ACCESS_KEY"),
+                # boto3 by itself knows AWS_DEFAULT_REGION only; the CDK and AWS CLIs take this one first.
+                region_name=given.get("AWS_REGION") or os.environ.get("AWS_REGION"),
+            )
+        except ProfileNotFound as error:
+            raise UserError(f"{error}. Choose one that there is (aws configure list-profiles), or unset it.") from None
+
+    @property
+    def region(self) -> str | None:
+        """Where it is; None if nobody said."""
+        name: str | None = self._session.region_name
+        return name
 
     def client(self, service: str) -> Any:
         """A client of `service`; a missing region is the operator's to give."""

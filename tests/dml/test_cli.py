@@ -49,6 +49,13 @@ def test_the_models_of_an_unknown_dataset_should_be_refused_before_anything_is_a
     assert "nyc_flights" in err
 
 
+def test_a_profile_that_there_is_not_should_be_an_error_and_not_a_stack_trace(dml: Run) -> None:
+    code, _, err = dml("status", AWS_PROFILE="nobody")
+    assert code == 1
+    assert "nobody" in err
+    assert "Traceback" not in err
+
+
 def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
     code, _, err = dml("run", "--fast")
     assert code == 2
@@ -65,6 +72,7 @@ def test_wrong_usage_should_exit_with_two(dml: Run) -> None:
         "pause",
         "resume",
         "destroy",
+        "doctor",
         "data push",
         "dataset new",
         "dataset check",

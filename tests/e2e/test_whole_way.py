@@ -232,7 +232,9 @@ def test_a_missing_permission_should_fail_the_run_in_aws_words_and_change_nothin
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (job,) = (
-        job for job in platform.client("glue").get_jobs()["Jobs"] if job["DefaultArguments"]["--dataset"] == DATASET
+        job
+        for job in platform.client("glue").get_jobs()["Jobs"]
+        if job["DefaultArguments"]["--database"] == platform.output(database_output(DATASET))
     )
     before = published(platform)
     with without(platform, role=job["Role"].rpartition("/")[2], action="glue:GetTable"):
