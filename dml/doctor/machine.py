@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from dml.cdk import PROJECT
 from dml.doctor import needs
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
-from dml.local.deploy import PROJECT
 from dml.local.spark import package
 from stacks.settings import SettingsError, load_environment
 
