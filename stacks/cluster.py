@@ -200,6 +200,18 @@ class ClusterStack(cdk.Stack):
                 conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
             ),
         ]
+        if self._environment.cluster.spot_nodes:
+            # EC2 makes its role for spot when an account first asks for a spot machine, by the right of who asks.
+            rights.append(
+                iam.PolicyStatement(
+                    sid="LetEc2UseSpot",
+                    actions=["iam:CreateServiceLinkedRole"],
+                    resources=[
+                        f"arn:{self.partition}:iam::{self.account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+                    ],
+                    conditions={"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
+                )
+            )
         role = iam.Role(
             self,
             "ServiceRole",

@@ -672,6 +672,18 @@ def test_fleets_should_take_several_types_and_spot_for_task_nodes_only(prod: Syn
     }
 
 
+@pytest.mark.parametrize(("environment", "allowed"), [("dev", []), ("prod", ["spot.amazonaws.com"])])
+def test_emr_should_be_let_make_the_role_for_spot_where_spot_is_used(
+    synth: Synth, environment: str, allowed: list[str]
+) -> None:
+    made = [
+        statement["Condition"]["StringEquals"]["iam:AWSServiceName"]
+        for stack, statement in synth(environment).statements()
+        if stack == "cluster" and statement["Action"] == "iam:CreateServiceLinkedRole"
+    ]
+    assert made == allowed
+
+
 def test_the_workbench_should_be_made_as_transient_clusters_are(synth: Synth) -> None:
     other = synth("other")
     made = other.only("cluster", "AWS::EMR::Cluster")
