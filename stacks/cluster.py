@@ -12,7 +12,7 @@ from constructs import Construct, IConstruct
 
 from datasets import Dataset
 from stacks import code
-from stacks.data import WRITE, DataStack, use_key
+from stacks.data import DataStack
 from stacks.emr import (
     ZEPPELIN_USER,
     ClusterDefinition,
@@ -275,8 +275,7 @@ class ClusterStack(cdk.Stack):
                 actions=["glue:GetDatabase", "glue:CreateDatabase"],
                 resources=catalog_arns(self, "default")[:2],
             ),
-            use_disks(key),
-            *use_key(data.key, *WRITE, sid="UseDataKey", service="s3"),
+            use_disks(key),  # a customer key is the buckets' too
             *(self._read_certificate() if self._environment.encryption.in_transit else []),
             # Reaching Zeppelin: Session Manager's agent calls out, so no port is open.
             iam.PolicyStatement(

@@ -48,27 +48,6 @@ def test_a_run_in_prod_should_publish_a_model(told: dict[str, Any], platform: Pl
     assert told["rows"]["predicted"] == told["rows"]["out"] == 344
 
 
-def test_what_a_run_reads_and_writes_should_have_taken_the_customer_key(
-    told: dict[str, Any], cloud: Cloud, aws: Clients
-) -> None:
-    """By each role that data pass through: the crawler, the Glue job, the nodes, the state machine."""
-    (alias,) = (one for one in aws("kms").list_aliases()["Aliases"] if one["AliasName"] == "alias/dml-prod")
-    used: dict[str, set[str]] = {}
-    for call in cloud.calls()["calls"]:
-        if call["action"].startswith("kms:") and str(call["resource"]).endswith(alias["TargetKeyId"]):
-            assert call["decision"] == "Allow", call
-            used.setdefault(call["principal"], set()).add(call["action"])
-    for role, actions in {
-        "PenguinsCrawlerRole": {"kms:Decrypt"},
-        "PenguinsPrepareRole": {"kms:Decrypt", "kms:GenerateDataKey"},
-        "NodeRole": {"kms:Decrypt", "kms:GenerateDataKey"},
-        "pipeline-PenguinsRole": {"kms:Decrypt", "kms:GenerateDataKey"},
-    }.items():
-        found = [seen for principal, seen in used.items() if role in principal]
-        assert found, role
-        assert all(seen >= actions for seen in found), (role, used)
-
-
 def test_the_cluster_should_be_one_of_fleets_that_has_come_and_gone(told: dict[str, Any], aws: Clients) -> None:
     emr = aws("emr")
     found = [emr.describe_cluster(ClusterId=one["Id"])["Cluster"] for one in emr.list_clusters()["Clusters"]]
