@@ -3,48 +3,37 @@
 from collections.abc import Sequence
 
 import aws_cdk as cdk
-from cdk_nag import AwsSolutionsChecks
 
-from datasets import Dataset, DatasetError, dataset_names, load_dataset
-from notebooks.zpln import NoteError
+from datasets import Dataset, dataset_names, load_dataset
 from stacks.cluster import ClusterStack
-from stacks.code import CodeError
 from stacks.data import DataStack
 from stacks.etl import EtlStack
 from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
 from stacks.pipeline import Made, PipelineStack
-from stacks.settings import Environment, SettingsError, load_environment, tags
+from stacks.settings import Environment, load_environment, tags
+from stacks.synth import check, said_plainly
 
 
 def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[cdk.Stack]:
     name = f"dml-{env.name}"
     data = DataStack(app, f"{name}-data", environment=env, datasets=datasets)
-    observability = ObservabilityStack(app, f"{name}-observability", environment=env, datasets=datasets, data=data)
+    observed = ObservabilityStack(app, f"{name}-observability", environment=env, datasets=datasets, data=data)
     network = NetworkStack(app, f"{name}-network", environment=env, data=data)
     etl = EtlStack(app, f"{name}-etl", environment=env, datasets=datasets, data=data)
     cluster = ClusterStack(
-        app,
-        f"{name}-cluster",
-        environment=env,
-        datasets=datasets,
-        network=network,
-        data=data,
-        observability=observability,
+        app, f"{name}-cluster", environment=env, datasets=datasets, network=network, data=data, topic=observed.topic
     )
-    made = Made(data=data, etl=etl, cluster=cluster, observability=observability)
+    made = Made(data=data, etl=etl, cluster=cluster, observability=observed)
     pipeline = PipelineStack(app, f"{name}-pipeline", environment=env, datasets=datasets, made=made)
     for key, value in tags(env).items():
         cdk.Tags.of(app).add(key, value)
-    return [data, observability, network, etl, cluster, pipeline]
+    return [data, observed, network, etl, cluster, pipeline]
 
 
 if __name__ == "__main__":
     app = cdk.App()
-    if app.node.try_get_context("nag"):  # make lint
-        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
-    try:
+    check(app)
+    with said_plainly():
         build(app, load_environment(app.node.try_get_context("env") or "dev"), [*map(load_dataset, dataset_names())])
-    except (SettingsError, DatasetError, CodeError, NoteError) as error:
-        raise SystemExit(str(error)) from None
     app.synth()

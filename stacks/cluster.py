@@ -7,6 +7,7 @@ from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_sns as sns
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
@@ -24,7 +25,7 @@ from stacks.emr import (
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
 from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, accept_in_template, accept_wildcards
 from stacks.network import EMR_TAG, NetworkStack
-from stacks.observability import ObservabilityStack, alarm_on_workbench
+from stacks.observability import alarm_on_workbench
 from stacks.outputs import CERTIFICATE, Output
 from stacks.settings import Environment, tags, workbench_parameter
 
@@ -44,7 +45,7 @@ class ClusterStack(cdk.Stack):
         datasets: Sequence[Dataset],
         network: NetworkStack,
         data: DataStack,
-        observability: ObservabilityStack,
+        topic: sns.ITopic,
     ) -> None:
         super().__init__(scope, id)
         self._data = data
@@ -96,7 +97,7 @@ class ClusterStack(cdk.Stack):
         )
         workbench = self._workbench(profile, *shipped) if environment.workbench.enabled else None
         if workbench:
-            alarm_on_workbench(self, cluster_id=workbench.ref, topic=observability.topic)
+            alarm_on_workbench(self, cluster_id=workbench.ref, topic=topic)
         parameter = ssm.StringParameter(
             self,
             "WorkbenchId",

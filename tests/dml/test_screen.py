@@ -169,6 +169,8 @@ def test_the_board_should_tell_the_headline_of_a_trained_model(tmp_path: Path) -
 class Quiet(Left):
     """An environment whose workbench is down and in which nothing ran."""
 
+    paused: tuple[str, ...] = ()
+
     def output(self, output: str) -> str:
         return output
 

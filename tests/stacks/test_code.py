@@ -94,7 +94,7 @@ def bootstrap_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
         datasets=datasets,
         network=NetworkStack(app, "network", environment=environment, data=data),
         data=data,
-        observability=observability,
+        topic=observability.topic,
     )
     template = app.synth().get_stack_by_name("cluster").template
     resources = template["Resources"].values()

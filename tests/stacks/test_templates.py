@@ -730,6 +730,12 @@ def test_the_s3_endpoint_should_let_nodes_reach_named_buckets_only(synth: Synth,
     (endpoint,) = (endpoint for endpoint in endpoints if endpoint["VpcEndpointType"] == "Gateway")
     reached = set()
     for statement in endpoint["PolicyDocument"]["Statement"]:
+        own = any(
+            f"dml-{environment}-data:" in plain(arn) or ":::cdk-" in plain(arn)
+            for arn in as_list(statement["Resource"])
+        )
+        account = {"StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}}
+        assert statement.get("Condition") == (account if own else None)  # AWS's nodes write to AWS's own as AWS
         assert not [action for action in as_list(statement["Action"]) if "*" in action]
         for arn in map(plain, as_list(statement["Resource"])):
             bucket = arn.removeprefix("arn:aws:s3:::").partition("/")[0]
