@@ -15,6 +15,7 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from dml.platform import PAUSED, STACKS, Platform
 from dml.receipt import Receipts
+from stacks.network import EMR_TAG
 from stacks.outputs import Output, state_machine_output
 from tests.embedded import Clients, free_port
 
@@ -397,14 +398,18 @@ def groups(aws: Clients) -> list[str]:
 def transient_cluster(aws: Clients) -> str:
     """One in prod as a run starts it, which no stack knows."""
     primary, core, service = groups(aws)
-    subnets = aws("ec2").describe_subnets()["Subnets"]
+    tagged = [{"Name": f"tag:{EMR_TAG}", "Values": ["true"]}]
+    subnets = aws("ec2").describe_subnets(Filters=tagged)["Subnets"]
     vpc = aws("ec2").describe_security_groups(GroupIds=[primary])["SecurityGroups"][0]["VpcId"]
     cluster: str = aws("emr").run_job_flow(
         Name="dml-prod-transient",
         ReleaseLabel="emr-7.13.0",
         ServiceRole=made(aws, "cluster", "IAM::Role", "ServiceRole"),
         JobFlowRole=made(aws, "cluster", "IAM::InstanceProfile", "NodeProfile").rpartition("/")[2],
-        Tags=[{"Key": "project", "Value": "dml"}, {"Key": "environment", "Value": "prod"}],
+        Tags=[
+            {"Key": key, "Value": value}
+            for key, value in {"project": "dml", "environment": "prod", EMR_TAG: "true"}.items()
+        ],
         Instances={
             "MasterInstanceType": "m7g.xlarge",
             "InstanceCount": 1,
