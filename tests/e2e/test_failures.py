@@ -192,8 +192,8 @@ def out_of_time(deployed: Runs) -> str:
 @pytest.mark.usefixtures("out_of_time")
 def test_a_failed_crawl_should_fail_the_run_which_goes_on_when_it_is_redriven(runs: Runs, denied: Denied) -> None:
     crawler = runs.client("glue").get_crawler(Name=runs.platform.output(crawler_output(DATASET)))["Crawler"]
-    arn = runs.start()
     with denied(crawler["Role"].rpartition("/")[2], "s3:ListBucket"):
+        arn = runs.start()
         failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "CrawlFailed")
     assert failed["cause"].startswith("crawl: the crawl ended as FAILED: ")
