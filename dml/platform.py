@@ -110,7 +110,7 @@ class Platform:
             found[stack] = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         return found
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, str]:
         """Every output of the environment's stacks, by its name in stacks/outputs.py; paused stacks have none."""
         return {key: value for outputs in self._standing.values() for key, value in outputs.items()}

@@ -203,7 +203,7 @@ def test_a_command_that_is_offered_should_be_for_the_same_registry(registry: Reg
     registry.platform.environment = "prod"
     assert registry.naming("promote RUN") == "dml models promote RUN --dataset nyc_flights --local --env prod"
     registry.platform.environment, registry.platform.endpoint = "dev", None
-    assert registry.command("status") == "dml status"
+    assert registry.platform.command("status") == "dml status"
 
 
 def test_list_of_an_empty_registry_should_say_how_to_train(dml: Run) -> None:
@@ -546,6 +546,7 @@ def machine(aws: Clients, bucket: Bucket) -> Iterator[Machine]:
         {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": f"arn:aws:s3:::{BUCKET}/*"},
         {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{BUCKET}"},
         {"Effect": "Allow", "Action": "sns:Publish", "Resource": topic},
+        {"Effect": "Allow", "Action": ["states:SendTaskFailure", "cloudwatch:PutMetricData"], "Resource": "*"},
     ]
     iam, states = aws("iam"), aws("stepfunctions")
     role = iam.create_role(RoleName="registry", AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))["Role"]
@@ -561,12 +562,13 @@ def machine(aws: Clients, bucket: Bucket) -> Iterator[Machine]:
                 "topic_arn": topic,
                 "partition": "aws",
                 "transient_cluster": {},
+                "figures": ("log_loss", "auc"),
                 "prepare_minutes": 1,
                 "step_minutes": 1,
             }
         )
     )
-    kept = ("train", "gate", "publish", "clean up", "notify", "failed")
+    kept = ("train", "gate", "publish", "clean up", "notify", "end", "failed")
     inner = {name: state for name, state in whole["States"].items() if name.startswith(kept)}
     inner["begin: read the input"] = whole["States"]["begin: read the input"] | {
         "Next": "train: note the current model"
