@@ -1,5 +1,6 @@
-"""The AWS CDK CLI that package.json pins, run for the operator with its progress told and its error in one line."""
+"""The project's CDK app, and the AWS CDK CLI that package.json pins, run for the operator."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,53 @@ PROJECT = Path(__file__).parents[1]
 CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 # A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
 ADOPT = "--import-existing-resources"
+SYNTH_SECONDS = 300
 Progress = Callable[[str], None]
+
+
+class SynthError(UserError):
+    """The app does not synthesise: the message is its last word, `said` all that it printed."""
+
+    def __init__(self, message: str, said: str) -> None:
+        super().__init__(message)
+        self.said = said
+
+
+def synthesize(environment: str, folder: Path, *, project: Path = PROJECT, path: str | None = None) -> None:
+    """Makes an environment's templates in `folder`: the app of a checkout is run as the CDK CLI runs it.
+
+    `path`: where programs are found, Node among them. Raises SynthError with what the app says if it refuses.
+    """
+    configuration = json.loads((project / "cdk.json").read_text(encoding="utf-8"))
+    settings = {
+        "CDK_OUTDIR": str(folder),
+        "CDK_CONTEXT_JSON": json.dumps(configuration["context"] | {"env": environment}),
+        "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+        "PATH": path or with_own_programs(os.environ),
+    }
+    command = [sys.executable, *configuration["app"].split()[1:]]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=project,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=SYNTH_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SynthError(f"no templates of {environment} after {SYNTH_SECONDS} s", "") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise SynthError(lines[-1] if lines else f"{configuration['app']} ended with {done.returncode}", done.stderr)
+
+
+def with_own_programs(environment: Mapping[str, str]) -> str:
+    """A PATH on which this environment's Python and Node come first."""
+    return os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
 
 
 def run(
@@ -28,13 +75,12 @@ def run(
         raise UserError(f"The AWS CDK CLI is missing in {CDK.parent}. Set the project up: make setup")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = ["node", str(CDK), *arguments, "--no-notices", "--no-color"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])  # Node and app.py's Python
     lines = []
     try:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, "PATH": path, "CI": "1", "NO_COLOR": "1"},
+            env={**environment, "PATH": with_own_programs(environment), "CI": "1", "NO_COLOR": "1"},
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

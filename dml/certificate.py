@@ -35,7 +35,7 @@ def ensure(platform: Platform, *, renew: bool = False) -> str | None:
     if until and until > now + dt.timedelta(days=RENEW_DAYS):
         return None
     ends = now + dt.timedelta(days=VALID_DAYS)
-    body = archive(platform.client("s3").meta.region_name, now, ends)
+    body = archive(platform.s3.meta.region_name, now, ends)
     try:
         platform.s3.put_object(Bucket=bucket, Key=CERTIFICATE, Body=body, Metadata={EXPIRES: ends.isoformat()})
     except ClientError as error:

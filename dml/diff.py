@@ -6,9 +6,6 @@ cfn-lint carries along.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -21,11 +18,10 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.markup import escape
 
+from dml import cdk
 from dml.errors import UserError
 from dml.platform import STACKS, Platform
 
-PROJECT = Path(__file__).parents[1]
-CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 REGION = "us-east-1"  # whose schemas are read: they say the same everywhere
 Template = Mapping[str, Any]
 
@@ -119,28 +115,10 @@ def deployed(platform: Platform) -> dict[str, Template]:
 
 def synthesized(environment: str, folder: Path) -> tuple[dict[str, Template], dict[str, set[str]]]:
     """This checkout's templates by stack, and for each stack those that are deployed before it."""
-    command = [
-        "node",
-        str(CDK),
-        "synth",
-        "--quiet",
-        "--no-notices",
-        "--output",
-        str(folder),
-        "-c",
-        f"env={environment}",
-    ]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the app's Python, and Node
-    ended = subprocess.run(
-        command,
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PATH": path, "NO_COLOR": "1"},
-    )
-    if ended.returncode:
-        raise UserError(f"This checkout does not synthesize: {ended.stderr.strip()}")
+    try:
+        cdk.synthesize(environment, folder)
+    except cdk.SynthError as error:
+        raise UserError(f"This checkout does not synthesize: {error.said.strip() or error}") from None
     return read_assembly(folder)
 
 

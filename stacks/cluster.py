@@ -13,7 +13,7 @@ from constructs import Construct, IConstruct
 
 from datasets import Dataset
 from stacks import code
-from stacks.data import DataStack
+from stacks.data import ENCRYPT, DataStack, use_key
 from stacks.emr import (
     ZEPPELIN_USER,
     ClusterDefinition,
@@ -193,7 +193,7 @@ class ClusterStack(cdk.Stack):
                 resources=[self.node_role.role_arn],
                 conditions={"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
             ),
-            use_disks(key),
+            *use_key(key, *ENCRYPT, sid="UseDiskKey"),
             iam.PolicyStatement(
                 sid="LendDiskKey",
                 actions=["kms:CreateGrant"],
@@ -276,7 +276,7 @@ class ClusterStack(cdk.Stack):
                 actions=["glue:GetDatabase", "glue:CreateDatabase"],
                 resources=catalog_arns(self, "default")[:2],
             ),
-            use_disks(key),  # a customer key is the buckets' too
+            *use_key(key, *ENCRYPT, sid="UseDiskKey"),  # a customer key is the buckets' too
             *(self._read_certificate() if self._environment.encryption.in_transit else []),
             # Reaching Zeppelin: Session Manager's agent calls out, so no port is open.
             iam.PolicyStatement(
@@ -327,22 +327,6 @@ def disk_key(scope: Construct) -> kms.Key:
         enable_key_rotation=True,
         removal_policy=cdk.RemovalPolicy.DESTROY,
         pending_window=cdk.Duration.days(7),
-    )
-
-
-def use_disks(key: kms.IKey) -> iam.PolicyStatement:
-    return iam.PolicyStatement(
-        sid="UseDiskKey",
-        actions=[
-            "kms:Encrypt",
-            "kms:Decrypt",
-            "kms:ReEncryptFrom",
-            "kms:ReEncryptTo",
-            "kms:GenerateDataKey",
-            "kms:GenerateDataKeyWithoutPlaintext",
-            "kms:DescribeKey",
-        ],
-        resources=[key.key_arn],
     )
 
 

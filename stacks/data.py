@@ -144,15 +144,7 @@ def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
         iam.PolicyStatement(
             sid="LogGroupsOfThisAccount",
             principals=[iam.ServicePrincipal(f"logs.{stack.region}.{stack.url_suffix}")],
-            actions=[
-                "kms:Encrypt",
-                "kms:Decrypt",
-                "kms:ReEncryptFrom",
-                "kms:ReEncryptTo",
-                "kms:GenerateDataKey",
-                "kms:GenerateDataKeyWithoutPlaintext",
-                "kms:DescribeKey",
-            ],
+            actions=list(ENCRYPT),
             resources=["*"],
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
         )
@@ -195,6 +187,15 @@ def use_key(
     ]
 
 
+ENCRYPT = (  # what a service does with a key that it encrypts disks or log groups with
+    "kms:Encrypt",
+    "kms:Decrypt",
+    "kms:ReEncryptFrom",
+    "kms:ReEncryptTo",
+    "kms:GenerateDataKey",
+    "kms:GenerateDataKeyWithoutPlaintext",
+    "kms:DescribeKey",
+)
 READ, WRITE = ("kms:Decrypt",), ("kms:Decrypt", "kms:GenerateDataKey")  # an upload in parts decrypts its own key
 
 

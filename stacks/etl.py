@@ -54,6 +54,7 @@ class EtlStack(cdk.Stack):
         self._script = code.script(self, "prepare")
         self._library = code.library(self, datasets)
         self._security = encrypt(self, environment, data.key) if data.key else None
+        self._log_reasons = dict.fromkeys(["WriteLogs", "EncryptLogs"] if data.key else ["WriteLogs"], LOG_GROUPS)
         dialects = sorted({dialect for dataset in datasets for dialect in dialects_of(dataset)})
         classifiers = {dialect: csv_classifier(self, environment, dialect) for dialect in dialects}
         self.datasets = {
@@ -73,10 +74,7 @@ class EtlStack(cdk.Stack):
             assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
             inline_policies={"crawl": iam.PolicyDocument(statements=rights)},
         )
-        logs = ["WriteLogs", "EncryptLogs"] if self._security else ["WriteLogs"]
-        accept_wildcards(
-            role, rights, {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **dict.fromkeys(logs, LOG_GROUPS)}
-        )
+        accept_wildcards(role, rights, {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **self._log_reasons})
         crawler = glue.CfnCrawler(
             self,
             f"{pascal(dataset)}Crawler",
@@ -136,7 +134,6 @@ class EtlStack(cdk.Stack):
             assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
             inline_policies={"prepare": iam.PolicyDocument(statements=rights)},
         )
-        logs = ["WriteLogs", "EncryptLogs"] if self._security else ["WriteLogs"]
         accept_wildcards(
             role,
             rights,
@@ -145,7 +142,7 @@ class EtlStack(cdk.Stack):
                 "WriteLake": OBJECTS,
                 "PublishFeatures": TABLES,
                 "SendMetrics": NO_RESOURCE,
-                **dict.fromkeys(logs, LOG_GROUPS),
+                **self._log_reasons,
             },
         )
         settings = self._environment.etl

@@ -137,15 +137,14 @@ def interface_endpoints(scope: Construct, vpc: ec2.Vpc, groups: EmrGroups) -> No
         security_group_egress=[NOWHERE],
     )
     for source in ("primary", "core"):
-        ec2.CfnSecurityGroupIngress(
+        let_in(
             scope,
             f"EndpointsFrom{source.capitalize()}Tcp443",
-            group_id=group.attr_group_id,
-            source_security_group_id=getattr(groups, source),
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            description=f"tcp from {source} to the endpoints",
+            f"tcp from {source} to the endpoints",
+            to=group.attr_group_id,
+            source=getattr(groups, source),
+            protocol="tcp",
+            ports=(443, 443),
         )
     made = ec2.SecurityGroup.from_security_group_id(scope, "Endpoints", group.attr_group_id, mutable=False)
     for name, service in INTERFACES.items():
@@ -195,15 +194,14 @@ def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
     )
 
     def ingress(to: str, source: str, protocol: str, first: int, last: int) -> None:
-        ec2.CfnSecurityGroupIngress(
+        let_in(
             scope,
             f"{to.capitalize()}From{source.capitalize()}{protocol.capitalize()}{last if first == last != -1 else ''}",
-            group_id=getattr(groups, to),
-            source_security_group_id=getattr(groups, source),
-            ip_protocol=protocol,
-            from_port=first,
-            to_port=last,
-            description=f"{protocol} from {source} to {to}",
+            f"{protocol} from {source} to {to}",
+            to=getattr(groups, to),
+            source=getattr(groups, source),
+            protocol=protocol,
+            ports=(first, last),
         )
 
     for to in ("primary", "core"):
@@ -224,3 +222,19 @@ def emr_groups(scope: Construct, vpc_id: str) -> EmrGroups:
         )
     ingress("service", "primary", "tcp", 9443, 9443)
     return groups
+
+
+def let_in(
+    scope: Construct, id: str, description: str, *, to: str, source: str, protocol: str, ports: tuple[int, int]
+) -> None:
+    """A rule by which one security group (its id) lets another one in, as a resource of its own (see emr_groups)."""
+    ec2.CfnSecurityGroupIngress(
+        scope,
+        id,
+        group_id=to,
+        source_security_group_id=source,
+        ip_protocol=protocol,
+        from_port=ports[0],
+        to_port=ports[1],
+        description=description,
+    )

