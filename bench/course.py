@@ -7,6 +7,7 @@ Raw data: what `dml data push census_income` has fetched to .dml/raw.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 
 from datasets import Dataset, load_dataset, raw_files
 from jobs import metrics, prepare, split, train
+from jobs.features import Features
 from jobs.session import spark_session
 from jobs.settings import Settings
 
@@ -35,9 +37,11 @@ def main() -> int:
     spark = spark_session("course", dataset.name)
     spark.sparkContext.setLogLevel("ERROR")
     rows = people(spark, dataset, raw_files(dataset, HOME / ".dml" / "raw")["people"])
-    features = prepare.join(spark, settings, dataset.prepare_sql)
-    keys = settings["keys"]
-    sided = features.withColumn(split.SIDE, train.side_of(settings)).cache()
+    keys, training = settings["keys"], settings["training"]
+    hashed = prepare.join(spark, settings, dataset.prepare_sql).withColumn(
+        split.HASH, split.hashed(keys, training["seed"])
+    )
+    sided = hashed.withColumn(split.SIDE, split.side(training["test_share"], F.col(split.HASH))).cache()
     # The course's columns, of the same rows: `education` is none of our features, being the same as education_num.
     both = sided.join(rows.select("answers", "education").distinct(), "answers")
     five: Settings = {**settings, "features": {"numbers": ["age"], "categories": COURSE[1:]}}
@@ -77,7 +81,9 @@ def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
 
 
 def ours(rows: DataFrame, settings: Settings) -> dict[str, Any]:
-    trained = train.fit_and_score(rows, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        rows.drop(split.SIDE).write.parquet(f"{folder}/features")
+        trained = train.fit_and_score(Features(rows.sparkSession, f"{folder}/features", settings), settings)
     trained.unpersist()
     return {**trained.test, "nodes": len(trained.tree["nodes"])}
 

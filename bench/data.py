@@ -67,7 +67,7 @@ def make(place: Place) -> None:
     raw = raw_files(load_dataset(ours.DATASET), BENCH / "raw")
     features = ours.prepare_features(raw, place.folder / "lake")
     spark, settings = ours.session("bench data"), ours.settings()
-    flights = spark.read.parquet(str(features)).withColumn("side", ours.side_of())
+    flights = spark.read.parquet(str(features)).withColumn("side", ours.side())
     rows = flights.crossJoin(spark.range(SIZES[place.size]).select(F.col("id").cast("int").alias("copy")))
     keys = [*settings["keys"], "copy"]
     files = math.ceil(flights.count() * SIZES[place.size] / ROWS_PER_FILE)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
 
 from datasets import load_dataset
-from jobs import metrics, prepare, train
-from jobs.session import Clock, load_pandas, spark_session
+from jobs import metrics, prepare, split, train
+from jobs.features import Features
+from jobs.session import Clock, spark_session
 from jobs.settings import Settings
 
 DATASET = "nyc_flights"
@@ -31,22 +33,20 @@ def session(job: str) -> SparkSession:
     return spark_session(job, DATASET)
 
 
-def side_of() -> Column:
+def side() -> Column:
     """train or test, by the hash of a flight's key: every copy of a flight is on the same side."""
-    side: Column = train.side_of(settings())
-    return side
+    found: Column = split.side(settings()["training"]["test_share"], F.col(split.HASH))
+    return found
 
 
 def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
     own = settings(depth)
+    own["slices"] = []  # nobody else works them out
     clock = Clock()
-    load_pandas()
     spark = session("train")
     clock.lap("session")
-    names = [*own["keys"], own["label"]["column"], *own["features"]["numbers"], *own["features"]["categories"]]
-    rows = spark.read.parquet(str(features)).select(*dict.fromkeys(names)).withColumn("side", side_of())
-    trained = train.fit_and_score(rows, own, clock)
+    trained = train.fit_and_score(Features(spark, str(features), own), own, clock)
     test = trained.test
     told = {"rows": test["rows"], "positives": trained.labels["test"].counts[1]}
     return told | {"auc": test["auc"], "log_loss": test["log_loss"]}, clock.seconds

@@ -23,6 +23,8 @@ MAX_CLASSES = 100
 SILENCE = 30  # seconds without a byte after which a download has failed
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
+# What the jobs add to the rows of the features table.
+ADDED_COLUMNS = ("side", "split_hash")
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
@@ -185,6 +187,11 @@ class Dataset(_Part):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
         if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
             raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
+        declared = [*features, *self.keys, self.label.column, *([self.time.column] if self.time else [])]
+        if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
+            raise ValueError(
+                f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
+            )
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
         if self.gate.out_of_time and self.time is None:

@@ -189,6 +189,16 @@ def open_csv(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
+class _Lines:
+    """Ends lines as Unix does. Python before 3.13 quotes a carriage return only if it is part of the line's end."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._write = target.write
+
+    def write(self, line: str) -> None:
+        self._write(line[:-2] + "\n")
+
+
 def score_csv(
     scorer: Scorer,
     source: Iterable[str],
@@ -216,7 +226,7 @@ def score_csv(
         leaf, tables = scorer.compile({feature: header.index(feature) for feature in scorer.features}, nulls)
         tails = [tuple(map(str, values)) for values in scorer.values]
         scored = _scored_rows(reader, len(header), kept, leaf, tails, name)
-        writer = csv.writer(target, delimiter=delimiter, lineterminator="\n")
+        writer = csv.writer(_Lines(target), delimiter=delimiter)
         writer.writerow([*(header[i] for i in kept), *scorer.columns])
         rows = 0
         while chunk := list(islice(scored, CHUNK)):

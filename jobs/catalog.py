@@ -7,7 +7,7 @@ metastore, so that they run unchanged wherever the API answers.
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
@@ -15,22 +15,26 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import JobError
+from jobs.features import BROKEN
 
 # How Spark begins when a task cannot read a file, or finds that it has gone since the table was listed.
 UNREADABLE = re.compile(
     r"Encountered error while reading file (\S+?)\.? |FAILED_READ_FILE|"
-    r"Could not read footer|underlying files have been updated"
+    r"Could not read footer|underlying files have been updated|org\.apache\.spark\.input\.PortableDataStream"
 )
+DECODING = re.compile(rf"^\w*Error: {BROKEN} (\S+: .+)$", re.MULTILINE)  # jobs/features.py
+CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table: where its files lie, and in which format."""
+    """What the catalog says of a table: where its files lie, and in which format. `split_seed`: of its hashes."""
 
     database: str
     name: str
     location: str
     format: str
+    split_seed: str = ""
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -47,7 +51,8 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
     storage = table["StorageDescriptor"]
     # The crawler leaves its findings with the table or with the storage, depending on the classifier.
     said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
-    return CatalogTable(database, name, location=storage["Location"], format=said.get("classification", "csv"))
+    format, seed = said.get("classification", "csv"), said.get("split_seed", "")
+    return CatalogTable(database, name, location=storage["Location"], format=format, split_seed=seed)
 
 
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
@@ -79,7 +84,7 @@ def reading(table: CatalogTable) -> Iterator[None]:
 def _unreadable(table: CatalogTable, error: Exception) -> str:
     """What Java says innermost, which names the file or the missing permission, without its stack trace."""
     text = str(error)
-    causes = re.findall(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", text, re.MULTILINE)
+    causes = DECODING.findall(text) or CAUSE.findall(text)
     cause = (causes[-1] if causes else text.splitlines()[0]).strip()
     file = UNREADABLE.search(text)
     if file and file[1] and file[1] not in cause:
@@ -90,15 +95,19 @@ def _unreadable(table: CatalogTable, error: Exception) -> str:
     )
 
 
-def publish(glue: Any, database: str, name: str, location: str, columns: List[Tuple[str, str]], run_id: str) -> None:
+def publish(
+    glue: Any, database: str, name: str, location: str, columns: List[Tuple[str, str]], said: Dict[str, str]
+) -> None:
     """Points the catalog table at `location` (Parquet) in one call: readers see the old files or the new, no mix.
+
+    `said`: further parameters of the table, its run_id among them.
 
     Raises JobError if the catalog does not take it; a run that is done again publishes again.
     """
     table = {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
-        "Parameters": {"classification": "parquet", "EXTERNAL": "TRUE", "run_id": run_id},
+        "Parameters": {"classification": "parquet", "EXTERNAL": "TRUE", **said},
         "StorageDescriptor": {
             "Columns": [{"Name": column, "Type": kind} for column, kind in columns],
             "Location": location,

@@ -20,10 +20,11 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Se
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark import RDD
+from pyspark import RDD, StorageLevel
 
 Array = NDArray[Any]
 
+KEPT = StorageLevel.MEMORY_AND_DISK
 # What the counts of one pass may weigh on one executor; a level with more nodes than fit is done in turns.
 PASS_BYTES = 256 * 1024**2
 # A node of fewer rows is always one task's: a Spark job for each of its levels would cost more than its rows.

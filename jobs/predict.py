@@ -111,7 +111,8 @@ def predict(
             "seconds": clock.seconds,
         }
         storage.write_json(s3, report_uri, report)
-    catalog.publish(glue, database, "predictions", report["location"], list(report["columns"].items()), run_id)
+    columns = list(report["columns"].items())
+    catalog.publish(glue, database, "predictions", report["location"], columns, {"run_id": run_id})
     print(f"predicted {report['rows']:,} rows with the model of run {report['model_run']}", flush=True)
     return report
 
@@ -132,7 +133,7 @@ def score(rows: DataFrame, model: registry.Registered, settings: Settings, name:
         )
     size_batches(rows.sparkSession, len(needed))
     training = settings["training"]
-    side = split.side(settings["keys"], training["test_share"], training["seed"])
+    side = split.side(training["test_share"], split.hashed(settings["keys"], training["seed"]))
     scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings["keys"]], side.alias(split.SIDE)])
     return scored.select(*settings["keys"], *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
 

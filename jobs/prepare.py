@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
-from jobs import catalog, raw, storage
+from jobs import catalog, raw, split, storage
 from jobs.errors import JobError
 from jobs.session import Clock, spark_session
 from jobs.settings import Settings, file_of, load, prepare_sql
@@ -68,7 +68,8 @@ def prepare(
     if report is None:
         report = _build(spark, glue, settings, sql, database, home, run_id, clock or Clock())
         storage.write_json(s3, report_uri, report)
-    catalog.publish(glue, database, "features", report["location"], list(report["columns"].items()), run_id)
+    columns, seed = list(report["columns"].items()), str(settings["training"]["seed"])
+    catalog.publish(glue, database, "features", report["location"], columns, {"run_id": run_id, "split_seed": seed})
     print(f"published {database}.features: {report['rows_out']:,} rows", flush=True)
     return report
 
@@ -82,7 +83,9 @@ def _build(
         print(f"read {name}: {tables[name]['rows']:,} rows, {tables[name]['quarantined']:,} quarantined", flush=True)
     clock.lap("read")
 
-    rows = join(spark, settings, sql)
+    rows = join(spark, settings, sql).withColumn(
+        split.HASH, split.hashed(settings["keys"], settings["training"]["seed"])
+    )
     location = f"{home}/features/{run_id}/"
     main_rows = tables[settings["main"]]["rows"] - tables[settings["main"]]["quarantined"]
     seen = write_known(rows, settings, location, main_rows)

@@ -20,6 +20,8 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.csv.parser.columnPruning.enabled", "false")
         # Python workers of SQL and of RDDs are the same ones only if their environments are, and this is in it.
         .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
+        # Files are not put together to partitions by Spark, whose measure is bytes, but by jobs/features.py.
+        .config("spark.files.openCostInBytes", "1")
         .getOrCreate()
     )
 

@@ -1,28 +1,42 @@
 """Which side of the 80/20 split a row is on: by a hash of its key, so it never changes sides.
 
 Not `randomSplit`, whose result depends on partitioning: a candidate and the current model must be compared on the same
-rows. md5 over text is the same in every Spark version, in SQL and in plain Python.
+rows. md5 over text is the same in every Spark version, in SQL and in plain Python. prepare.py leaves its first 16 hex
+digits with each row of the features table, as the column `split_hash`, so that nobody needs to work it out again.
 """
 
-from typing import Sequence
+from typing import Any, Sequence
 
+from numpy.typing import NDArray
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-SIDE, TRAIN, TEST = "side", "train", "test"
+SIDE, TRAIN, TEST, HASH = "side", "train", "test", "split_hash"
+HALF = 32  # bits: the upper half of the hash decides the side, the lower half the validation part of the training side
 
 
-def side(keys: Sequence[str], test_share: float, seed: int) -> Column:
-    """'train' or 'test': the first 8 hex digits of md5(seed, key values as text) against the share of 2**32."""
-    return _by_digits(keys, 1, test_share, seed)
-
-
-def validation(keys: Sequence[str], share: float, seed: int) -> Column:
-    """Of the training side again 'train', or 'test' for the part that chooses settings: by the next 8 hex digits."""
-    return _by_digits(keys, 9, share, seed)
-
-
-def _by_digits(keys: Sequence[str], first: int, share: float, seed: int) -> Column:
+def hashed(keys: Sequence[str], seed: int) -> Column:
+    """The first 16 hex digits of md5(seed, key values as text), as a number of 64 bits with a sign (bigint)."""
     text = F.concat_ws("|", F.lit(str(seed)), *[F.coalesce(F.col(key).cast("string"), F.lit("")) for key in keys])
-    limit = format(int(share * 2**32), "08x")
-    return F.when(F.substring(F.md5(text), first, 8) < limit, TEST).otherwise(TRAIN)
+    return F.conv(F.substring(F.md5(text), 1, 16), 16, -10).cast("bigint")
+
+
+def side(test_share: float, row: Column) -> Column:
+    """'train' or 'test'. `row`: its hash."""
+    return F.when(F.shiftrightunsigned(row, HALF) < _limit(test_share), TEST).otherwise(TRAIN)
+
+
+def is_test(hashes: NDArray[Any], test_share: float) -> NDArray[Any]:
+    """Whether rows are on the side `test`, by their hashes (int64)."""
+    found: NDArray[Any] = hashes.view("uint64") >> HALF < _limit(test_share)
+    return found
+
+
+def is_validation(hashes: NDArray[Any], share: float) -> NDArray[Any]:
+    """Whether rows, if on the training side, are of the part that chooses settings."""
+    found: NDArray[Any] = hashes.view("uint64") & (2**HALF - 1) < _limit(share)
+    return found
+
+
+def _limit(share: float) -> int:
+    return int(share * 2**HALF)

@@ -4,10 +4,11 @@ import argparse
 import datetime as dt
 import platform
 import sys
-from typing import Any, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 import boto3
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -28,8 +29,10 @@ from jobs import (
     tune,
 )
 from jobs.errors import JobError
+from jobs.features import Features, as_arrow, as_numpy, columns_of
 from jobs.session import Clock, load_pandas, spark_session
 from jobs.settings import Settings, file_of, load
+from jobs.survey import Mark, Survey
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 
@@ -131,24 +134,23 @@ def train(
     way_out = "run the pipeline, whose prepare stage publishes it."
     table = catalog.find_table(glue, database, "features", way_out)
     with catalog.reading(table):
-        sided = read_features(spark, table, settings).withColumn(split.SIDE, side_of(settings))
+        features = read_features(spark, table, settings)
         current = registry.current_model(s3, models, settings["name"])
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
-        profile = profiling.profile(sided, settings, reference=before)
+        profile = profiling.profile(features.rows, settings, reference=before)
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
         clock.lap("profile")
-        survey = encoding.Survey(sided, settings, {**marks(settings), **later_than_cut(settings)})
+        survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
         clock.lap("read")
-        trained = fit_and_score(sided, settings, clock, survey)
+        trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
-        later = out_of_time(sided, settings, trained.tree["settings"], survey)
-        survey.unpersist()
+        later = out_of_time(features, settings, trained.tree["settings"], survey)
         clock.lap("out_of_time")
 
-        beside = current_on(sided, s3, current, settings, trained)
+        beside = current_on(features, s3, current, settings, trained)
         prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
         verdict = gate.judge(
             settings,
@@ -191,69 +193,70 @@ def train(
     print(f"{gate.NAMES[main]} {report['test'][main]:.4f}; gate {said}", flush=True)
 
 
-def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Settings) -> DataFrame:
-    """The columns that training needs. Raises JobError naming those that the table lacks."""
-    rows = catalog.read_parquet(spark, table)
-    time_column = [settings["time"]["column"]] if settings["time"] else []
-    features = [*settings["features"]["numbers"], *settings["features"]["categories"]]
-    needed = list(dict.fromkeys([*settings["keys"], *time_column, settings["label"]["column"], *features]))
-    if lacking := [name for name in needed if name not in rows.columns]:
+def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Settings) -> Features:
+    """The features table. Raises JobError if it has not what the settings declare, or was split by another seed."""
+    rows, seed = catalog.read_parquet(spark, table), settings["training"]["seed"]
+    anew = "run the pipeline, whose prepare stage makes the table anew."
+    if lacking := [name for name in [*columns_of(settings), split.HASH] if name not in rows.columns]:
+        raise JobError(f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} asks for: {anew}")
+    if table.split_seed != str(seed):
         raise JobError(
-            f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} declares: run the pipeline, "
-            "whose prepare stage makes the table anew."
+            f"{table} was split with seed {table.split_seed}; training.seed of {file_of(settings)} is {seed}: {anew}"
         )
-    return rows.select(*needed)
+    return Features(spark, table.location, settings, rows)
 
 
-def side_of(settings: Settings) -> Any:
-    """The side of the split that a row of this dataset is on."""
-    return split.side(settings["keys"], settings["training"]["test_share"], settings["training"]["seed"])
-
-
-def marks(settings: Settings) -> Dict[str, Column]:
-    """How `encoding.Survey` tells apart what training uses for what. Columns in: `side` and keys."""
-    told = {TEST: F.col(split.SIDE) == split.TEST}
+def marks(settings: Settings) -> Dict[str, Mark]:
+    """How `Survey` tells apart what training uses for what."""
+    told = {TEST: _by_hash(split.is_test, settings["training"]["test_share"])}
     if settings["tune"]:
-        share, seed = settings["tune"]["validation_share"], settings["training"]["seed"]
-        told[HELD] = split.validation(settings["keys"], share, seed) == split.TEST
+        told[HELD] = _by_hash(split.is_validation, settings["tune"]["validation_share"])
     return told
 
 
-def later_than_cut(settings: Settings) -> Dict[str, Column]:
+def _by_hash(holds: Callable[[Any, float], Any], share: float) -> Mark:
+    return Mark(split.HASH, lambda column: holds(as_numpy(column), share))
+
+
+def later_than_cut(settings: Settings) -> Dict[str, Mark]:
     """The mark of the rows that the out-of-time check is tested on, if the dataset names a time column."""
     if settings["time"] is None:
         return {}
-    before = F.col(settings["time"]["column"]) < F.lit(settings["time"]["cut"]).cast("date")
-    return {LATER: ~F.coalesce(before, F.lit(False))}
+    cut = int(dt.datetime.fromisoformat(f"{settings['time']['cut']}T00:00:00+00:00").timestamp()) * 10**6
+
+    def holds(column: pa.Array) -> grow.Array:
+        microseconds = column.cast(pa.timestamp("us")).cast(pa.int64())
+        return as_numpy(microseconds.fill_null(as_arrow([cut], np.int64)[0])) >= cut
+
+    return {LATER: Mark(settings["time"]["column"], holds)}
 
 
 def fit_and_score(
-    rows: DataFrame, settings: Settings, clock: Optional[Clock] = None, survey: Optional[encoding.Survey] = None
+    features: Features, settings: Settings, clock: Optional[Clock] = None, survey: Optional[Survey] = None
 ) -> Trained:
     """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
 
-    Columns in: `side`, keys, label, slices and features. Depth and leaf size come from [training], or by [tune] from a
-    part of the training side. `survey`: of these rows with `marks`, if there is one already. Raises JobError if a side
-    has no rows, or one label only.
+    Columns in: `split_hash`, keys, label, slices and features. Depth and leaf size come from [training], or by [tune]
+    from a part of the training side. `survey`: of these rows with `marks`, if there is one already. Raises JobError if
+    a side has no rows, or one label only.
     """
     clock = clock or Clock()
-    own = survey or encoding.Survey(rows, settings, marks(settings))
+    own = survey or Survey(features, settings, marks(settings))
     clock.lap("read")
-    test = rows.where(F.col(split.SIDE) == split.TEST)
-    trained = _fit_and_score(own, own.parts(test=False), own.parts(test=True), test, settings, clock)
-    if survey is None:
-        own.unpersist()
-    return trained
+    test = F.col(split.SIDE) == split.TEST
+    return _fit_and_score(features, own, own.parts(test=False), own.parts(test=True), test, settings, clock)
 
 
 def _fit_and_score(
-    survey: encoding.Survey,
+    features: Features,
+    survey: Survey,
     train: Sequence[int],
     test: Sequence[int],
-    test_rows: DataFrame,
+    tested: Column,
     settings: Settings,
     clock: Clock,
 ) -> Trained:
+    """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows."""
     classes, training = survey.classes, settings["training"]
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in ((split.TRAIN, "training"), (split.TEST, "test")):
@@ -267,7 +270,7 @@ def _fit_and_score(
         training = {**training, **tuning["chosen"]}
         clock.lap("tune")
     learned = survey.learn(train)
-    blocks = survey.code(train, learned).persist(encoding.KEPT)
+    blocks = survey.code(train, learned).persist(grow.KEPT)
     nodes = grow.grow(blocks, learned.bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
     totals = grow.node_totals(blocks, nodes, classes)
     clock.lap("fit")
@@ -287,7 +290,7 @@ def _fit_and_score(
     scored = None
     if not classes or settings["slices"]:
         kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
-        scored = tree.score(test_rows, told, [F.col(name) for name in kept]).persist()
+        scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
     if classes:
         counts = grow.leaf_counts(survey.code(test, learned), nodes, classes)
         found = metrics.of_leaves(told["nodes"], counts)
@@ -303,26 +306,22 @@ def _found(scored: DataFrame, settings: Settings, centre: float) -> Any:
 
 
 def out_of_time(
-    rows: DataFrame, settings: Settings, training: Dict[str, Any], survey: Optional[encoding.Survey] = None
+    features: Features, settings: Settings, training: Dict[str, Any], survey: Optional[Survey] = None
 ) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
     None if the dataset names no time column. `training`: the settings that the model itself was trained with. `survey`:
     of these rows with `later_than_cut`, if there is one already.
     """
-    later = later_than_cut(settings)
     if settings["time"] is None:
         return None
-    own = survey or encoding.Survey(rows, settings, later)
+    own = survey or Survey(features, settings, later_than_cut(settings))
     as_trained: Settings = {**settings, "training": training, "tune": None, "slices": []}  # type: ignore[typeddict-item]
-    trained = _fit_and_score(
-        own, own.parts(later=False), own.parts(later=True), rows.where(later[LATER]), as_trained, Clock()
-    )
-    trained.unpersist()
-    if survey is None:
-        own.unpersist()
     when = F.col(settings["time"]["column"])
-    months = rows.groupBy(later[LATER]).agg(
+    later = ~F.coalesce(when < F.lit(settings["time"]["cut"]).cast("date"), F.lit(False))
+    trained = _fit_and_score(features, own, own.parts(later=False), own.parts(later=True), later, as_trained, Clock())
+    trained.unpersist()
+    months = features.rows.groupBy(later).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
     )
     spans = dict(row[:] for row in months.collect())
@@ -331,15 +330,15 @@ def out_of_time(
 
 
 def current_on(
-    rows: DataFrame, s3: Any, current: Optional[registry.Registered], settings: Settings, candidate: Trained
+    features: Features, s3: Any, current: Optional[registry.Registered], settings: Settings, candidate: Trained
 ) -> Optional[gate.Current]:
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
     if current is None:
         return None
     scores = None
     same = current.task == settings["task"] and current.tree.get("classes", []) == settings["label"]["classes"]
-    if same and set(current.names) <= set(rows.columns):
-        test = rows.where(F.col(split.SIDE) == split.TEST)
+    if same and set(current.names) <= set(features.rows.columns):
+        test = features.rows.where(F.col(split.SIDE) == split.TEST)
         kept = [F.col(name) for name in dict.fromkeys([*settings["keys"], settings["label"]["column"]])]
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}

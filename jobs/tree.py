@@ -10,7 +10,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.encoding import MISSING, Feature, Learned, as_arrow, feature_columns, matrix
+from jobs.encoding import MISSING, Feature, Learned, feature_columns, matrix
+from jobs.features import as_arrow
 from jobs.grow import Array, Node, smoothed
 
 Told = Dict[str, Any]

@@ -8,23 +8,23 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
-from jobs import encoding, grow, metrics
+from jobs import encoding, grow, metrics, survey
 
 
-def choose(survey: encoding.Survey, fit_on: Sequence[int], held_out: Sequence[int]) -> Dict[str, Any]:
+def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int]) -> Dict[str, Any]:
     """`chosen`: depth and min_leaf; `metric`, `rows` {fitted, validated}, and `tried`: the metric of each combination.
 
-    `fit_on`, `held_out`: the parts of the survey to learn from and to choose by. Of equal figures the shallower tree
+    `fit_on`, `held_out`: the parts of `rows` to learn from and to choose by. Of equal figures the shallower tree
     with the larger leaves is chosen. Raises JobError if one of them has one label only.
     """
-    settings, classes = survey.settings, survey.classes
+    settings, classes = rows.settings, rows.classes
     tuning = settings["tune"]
     assert tuning is not None  # noqa: S101  # whoever has no [tune] does not come here
-    fitted, held = survey.labels(fit_on), survey.labels(held_out)
+    fitted, held = rows.labels(fit_on), rows.labels(held_out)
     encoding.require_variety(fitted, settings, "the part of the training side to learn from")
     encoding.require_variety(held, settings, "the validation part of the training side")
-    learned = survey.learn(fit_on)
-    blocks, validation = (survey.code(parts, learned).persist(encoding.KEPT) for parts in (fit_on, held_out))
+    learned = rows.learn(fit_on)
+    blocks, validation = (rows.code(parts, learned).persist(grow.KEPT) for parts in (fit_on, held_out))
     tried: List[Dict[str, Any]] = []
     for min_leaf in sorted(set(tuning["min_leaves"])):
         nodes = grow.grow(blocks, learned.bins, classes, depth=max(tuning["depths"]), min_leaf=min_leaf)

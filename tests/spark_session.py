@@ -37,11 +37,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator
     home = tmp_path_factory.mktemp("spark")
     builder = SparkSession.builder.master("local[2]")
     settings = {
+        "spark.files.openCostInBytes": "1",  # as jobs/session.py has it, but before the context is there
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.memory": "1g",
         "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
         "spark.sql.warehouse.dir": str(home / "warehouse"),
         "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} -XX:+UseParallelGC",
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",

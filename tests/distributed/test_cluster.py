@@ -17,8 +17,8 @@ from tests.embedded import Clients
 from tests.shipped import Shipped, many_points
 
 ROWS = 260_000  # prepare.py makes a second file of them, so that both executors have something to do
-# A column of doubles, a fiftieth of what the jobs read, would not fit: a job that fetches rows to the driver fails.
-DRIVER_LIMIT = "512k"
+# A column of doubles, 2 MB, would not fit: a job that fetches rows to the driver fails.
+DRIVER_LIMIT = "1536k"
 IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
 FIT = re.compile(r"RandomForest\.scala|grow\.py")  # where a stage was called from that grows a tree
 

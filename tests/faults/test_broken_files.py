@@ -46,7 +46,8 @@ def told(shipped: Shipped, aws: Clients) -> dict[str, list[str]]:
         if body is not None:
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"{prefix}part-0.parquet", Body=body)
         location = {"Location": f"s3://{shipped.lake}/{prefix}", "Columns": []}
-        table = {"Name": "features", "Parameters": {"classification": "parquet"}, "StorageDescriptor": location}
+        table = {"Name": "features", "Parameters": {"classification": "parquet", "split_seed": "0"}}
+        table["StorageDescriptor"] = location
         shipped.glue.create_table(DatabaseName=database, TableInput=table)
         arguments = ["--dataset", "points", "--database", database, "--run-id", case, "--region", REGION]
         arguments += ["--models", f"s3://{shipped.models}/", "--lake", f"s3://{shipped.lake}/", "--table", "features"]

@@ -105,6 +105,7 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ("tolerance = 0.01", "tolerance = 0.01\nout_of_time = true", "gate.out_of_time: it needs the section [time]"),
         ('task = "binary"', 'task = "binary"\nslices = ["sex"]', "slices: sex is no feature, key or time column"),
         ('keys = ["id"]', 'keys = ["side"]', "keys: side is a column that predictions add"),
+        ('numbers = ["x"]', 'numbers = ["split_hash"]', "split_hash: the jobs add a column of that name"),
         ('title = "Points"', "title = ", "is not valid TOML"),
         ('title = "Points"', 'name = "dots"\ntitle = "Points"', "name: leave it out, a dataset is named by its folder"),
     ],

@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
-from jobs import encoding
+from jobs import encoding, survey
 from jobs.errors import JobError
+from jobs.features import as_numpy
 from jobs.settings import Settings
+from jobs.survey import Mark, Survey
 from tests.jobs import points
+from tests.jobs.conftest import Written
 
 LATE = [  # x, colour, late: 3 of 8 are late
     (1.0, "red", 1),
@@ -27,19 +29,21 @@ LATE = [  # x, colour, late: 3 of 8 are late
 
 
 def learn(
-    spark: SparkSession, rows: list[tuple[Any, ...]], settings: Settings, kind: str = "int", partitions: int = 2
+    spark: SparkSession,
+    written: Written,
+    rows: list[tuple[Any, ...]],
+    settings: Settings,
+    kind: str = "int",
+    partitions: int = 2,
 ) -> encoding.Learned:
     numbered = [(i, *row) for i, row in enumerate(rows)]
     frame = spark.createDataFrame(numbered, f"id int, x double, colour string, late {kind}").repartition(partitions)
-    survey = encoding.Survey(frame, settings, {})
-    try:
-        return survey.learn(survey.parts())
-    finally:
-        survey.unpersist()
+    own = Survey(written(frame, settings), settings, {})
+    return own.learn(own.parts())
 
 
-def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession) -> None:
-    number, colour = learn(spark, LATE, points.settings("smoothing = 10.0", "smoothing = 4.0")).features
+def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession, written: Written) -> None:
+    number, colour = learn(spark, written, LATE, points.settings("smoothing = 10.0", "smoothing = 4.0")).features
     prior = 3 / 8
     assert number == {"name": "x", "kind": "number", "missing": encoding.MISSING, "missing_rows": 2}
     assert colour["encoding"] == {
@@ -52,9 +56,9 @@ def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession) ->
     assert colour["prior"] == colour["unseen"] == prior
 
 
-def test_a_regressions_encodings_should_be_smoothed_means_too(spark: SparkSession) -> None:
+def test_a_regressions_encodings_should_be_smoothed_means_too(spark: SparkSession, written: Written) -> None:
     rows = [(x, colour, 10.0 * late + (x or 0)) for x, colour, late in LATE[:6]]
-    _, colour = learn(spark, rows, points.regression("smoothing = 10.0", "smoothing = 4.0"), "double").features
+    _, colour = learn(spark, written, rows, points.regression("smoothing = 10.0", "smoothing = 4.0"), "double").features
     mean = (11 + 12 + 3 + 4 + 5 + 16) / 6
     assert colour["prior"] == pytest.approx(mean)
     assert colour["encoding"]["red"] == pytest.approx((11 + 12 + 3 + 4 * mean) / (3 + 4))
@@ -63,6 +67,7 @@ def test_a_regressions_encodings_should_be_smoothed_means_too(spark: SparkSessio
 
 def test_a_multiclass_encoding_should_order_categories_along_the_direction_in_which_they_differ_most(
     spark: SparkSession,
+    written: Written,
 ) -> None:
     # No colour has to do with `mid`; between `low` and `high` they go red, green, blue.
     shares = {"red": (8, 2, 0), "green": (4, 2, 4), "blue": (0, 2, 8)}
@@ -72,20 +77,24 @@ def test_a_multiclass_encoding_should_order_categories_along_the_direction_in_wh
         for name, count in zip(("low", "mid", "high"), counts, strict=True)
         for _ in range(count)
     ]
-    _, colour = learn(spark, rows, points.multiclass("smoothing = 10.0", "smoothing = 0.001"), "string").features
+    _, colour = learn(
+        spark, written, rows, points.multiclass("smoothing = 10.0", "smoothing = 0.001"), "string"
+    ).features
     red, green, blue = (colour["encoding"][name] for name in ("red", "green", "blue"))
     assert abs(red - blue) == pytest.approx(0.8 * np.sqrt(2), rel=1e-3)
     assert green == pytest.approx((red + blue) / 2, abs=1e-3)
     assert min(red, blue) < colour["unseen"] < max(red, blue)
 
 
-def test_a_category_that_was_never_missing_should_give_the_prior_when_it_is(spark: SparkSession) -> None:
-    _, colour = learn(spark, LATE[:5], points.settings()).features
+def test_a_category_that_was_never_missing_should_give_the_prior_when_it_is(
+    spark: SparkSession, written: Written
+) -> None:
+    _, colour = learn(spark, written, LATE[:5], points.settings()).features
     assert colour["missing"] == colour["prior"] == 2 / 5
 
 
-def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: SparkSession) -> None:
-    features = learn(spark, LATE, points.settings()).features
+def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: SparkSession, written: Written) -> None:
+    features = learn(spark, written, LATE, points.settings()).features
     batch = pa.RecordBatch.from_pydict(
         {"x": [7.5, None, float("nan"), float("inf"), -float("inf")], "colour": ["red", "violet", None, "", "red "]}
     )
@@ -94,26 +103,26 @@ def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: Spark
     assert colour.tolist() == [features[1]["encoding"]["red"], 3 / 8, features[1]["missing"], 3 / 8, 3 / 8]
 
 
-def test_what_is_learned_should_not_depend_on_partitions(spark: SparkSession) -> None:
+def test_what_is_learned_should_not_depend_on_partitions(spark: SparkSession, written: Written) -> None:
     for settings, kind, label in (
         (points.settings(), "int", lambda i: i % 3 // 2),
         (points.multiclass(), "string", lambda i: ("low", "mid", "high")[i % 7 % 3]),
         (points.regression(), "double", lambda i: 0.1 * (i % 17) + 1e-7 * i),
     ):
         rows = [(float(i % 50) / 7, f"c{i % 11}" if i % 5 else None, label(i)) for i in range(2000)]
-        one, other = (learn(spark, rows, settings, kind, partitions) for partitions in (1, 7))
+        one, other = (learn(spark, written, rows, settings, kind, partitions) for partitions in (1, 7))
         assert one.features == other.features
         assert [t.tolist() for t in one.thresholds] == [t.tolist() for t in other.thresholds]
 
 
 def test_the_sample_should_be_the_same_rows_whatever_the_partitions(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "SAMPLE_ROWS", 1000)
+    monkeypatch.setattr(survey, "SAMPLE_ROWS", 1000)
     rows = [(float(i * i % 99_991), "red", i % 2) for i in range(10_000)]
     settings = points.settings()
     settings["training"]["bins"] = 50
-    one, other = (learn(spark, rows, settings, partitions=partitions).thresholds[0] for partitions in (1, 7))
+    one, other = (learn(spark, written, rows, settings, partitions=partitions).thresholds[0] for partitions in (1, 7))
     assert one.tolist() == other.tolist()
     whole = np.quantile([row[0] for row in rows], np.arange(1, 50) / 50)
     assert len(one) == 49
@@ -122,48 +131,49 @@ def test_the_sample_should_be_the_same_rows_whatever_the_partitions(
 
 
 def test_a_partition_with_few_rows_should_be_sampled_no_more_than_others(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The large partition keeps every other row at most, so the few rows of the other one must not all count either.
-    monkeypatch.setattr(encoding, "SAMPLE_ROWS", 1000)
+    monkeypatch.setattr(survey, "SAMPLE_ROWS", 1000)
     rows = spark.range(1500).selectExpr("id", "double(id % 7) AS x", "'red' AS colour", "int(id % 2) AS late")
     few = spark.range(1500, 1600).selectExpr("id", "double(id) AS x", "'red' AS colour", "int(id % 2) AS late")
     apart, together = rows.coalesce(1).union(few.coalesce(1)), rows.union(few).repartition(1)
     found = []
     for frame in (apart, together):
-        survey = encoding.Survey(frame, points.settings(), {})
-        found.append(survey.learn(survey.parts()).thresholds[0].tolist())
-        survey.unpersist()
+        own = Survey(written(frame, points.settings()), points.settings(), {})
+        found.append(own.learn(own.parts()).thresholds[0].tolist())
     assert apart.rdd.getNumPartitions() == 2
     assert found[0] == found[1]
 
 
-def test_a_part_should_be_learned_from_alone_and_parts_add_up(spark: SparkSession) -> None:
+def test_a_part_should_be_learned_from_alone_and_parts_add_up(spark: SparkSession, written: Written) -> None:
     rows = [(i, float(i), f"c{i % 5}", int(i % 7 > 3)) for i in range(300)]
     frame = spark.createDataFrame(rows, "id int, x double, colour string, late int")
-    settings, marks = points.settings(), {"odd": F.col("id") % 2 == 1, "high": F.col("id") > 200}
-    survey = encoding.Survey(frame, settings, marks)
-    assert survey.parts(odd=True) == [1, 3]
-    assert survey.parts(odd=False, high=True) == [2]
+    settings = points.settings()
+    marks = {
+        "odd": Mark("id", lambda column: as_numpy(column) % 2 == 1),
+        "high": Mark("id", lambda column: as_numpy(column) > 200),
+    }
+    own = Survey(written(frame, settings), settings, marks)
+    assert own.parts(odd=True) == [1, 3]
+    assert own.parts(odd=False, high=True) == [2]
     for parts, where in (
-        (survey.parts(), "true"),
-        (survey.parts(odd=True), "id % 2 = 1"),
+        (own.parts(), "true"),
+        (own.parts(odd=True), "id % 2 = 1"),
         ([2], "id % 2 = 0 AND id > 200"),
     ):
-        alone = encoding.Survey(frame.where(where), settings, {})
-        assert survey.labels(parts) == alone.labels([0])
-        one, other = survey.learn(parts), alone.learn([0])
+        alone = Survey(written(frame.where(where), settings), settings, {})
+        assert own.labels(parts) == alone.labels([0])
+        one, other = own.learn(parts), alone.learn([0])
         assert one.features == other.features
         assert [t.tolist() for t in one.thresholds] == [t.tolist() for t in other.thresholds]
-        coded = np.concatenate([block.codes for block in survey.code(parts, one).collect()], axis=1)
+        coded = np.concatenate([block.codes for block in own.code(parts, one).collect()], axis=1)
         expected = np.concatenate([block.codes for block in alone.code([0], other).collect()], axis=1)
         assert sorted(map(tuple, coded.T)) == sorted(map(tuple, expected.T))
-        alone.unpersist()
-    survey.unpersist()
 
 
-def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession) -> None:
-    learned = learn(spark, LATE, points.settings())
+def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession, written: Written) -> None:
+    learned = learn(spark, written, LATE, points.settings())
     assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
     values = sorted({*learned.features[1]["encoding"].values(), learned.features[1]["missing"]})
     assert learned.thresholds[1].tolist() == [pytest.approx((a + b) / 2) for a, b in itertools.pairwise(values)]
@@ -171,16 +181,16 @@ def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: S
 
 def test_many_values_should_be_cut_into_bins_of_about_equal_rows() -> None:
     values = np.arange(1000.0)
-    cuts = encoding._thresholds(values, np.ones(1000), bins=4)
+    cuts = encoding.thresholds(values, np.ones(1000), bins=4)
     assert cuts.tolist() == [249.5, 499.5, 749.5]
     heavy = np.where(values == 500, 10_000, 1)
-    assert len(encoding._thresholds(values, heavy, bins=4)) == 2  # on either side of the one that weighs most
+    assert len(encoding.thresholds(values, heavy, bins=4)) == 2  # on either side of the one that weighs most
 
 
 def test_neighbouring_numbers_should_be_told_apart() -> None:
     low = 1.0
     high = float(np.nextafter(low, 2))
-    (cut,) = encoding._thresholds(np.array([low, high]), np.ones(2), bins=4)
+    (cut,) = encoding.thresholds(np.array([low, high]), np.ones(2), bins=4)
     assert low <= cut < high
 
 
@@ -201,8 +211,8 @@ def test_a_constant_regression_label_and_an_empty_side_should_be_refused() -> No
 
 
 def test_a_category_with_too_many_values_should_be_refused_by_name(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoding, "MAX_CATEGORIES", 2)
+    monkeypatch.setattr(survey, "MAX_CATEGORIES", 2)
     with pytest.raises(JobError, match=r"datasets/points/dataset.toml: features.categories: colour has more than 2"):
-        learn(spark, LATE, points.settings())
+        learn(spark, written, LATE, points.settings())

@@ -13,7 +13,9 @@ from pyspark.sql import functions as F
 
 from jobs import encoding, grow, tree
 from jobs.settings import Settings
+from jobs.survey import Survey
 from tests.jobs import points
+from tests.jobs.conftest import Written
 
 CASES = {
     "binary": (points.settings, "int", lambda i: int(i % 7 < 3 or i % 10 > 6)),
@@ -28,6 +30,7 @@ CASES = {
 
 def grown(
     spark: SparkSession,
+    written: Written,
     rows: list[tuple[Any, ...]],
     depth: int,
     settings: Settings | None = None,
@@ -40,19 +43,20 @@ def grown(
         [(i, *row) for i, row in enumerate(rows)], f"id int, x double, colour string, late {kind}"
     )
     classes = encoding.classes_of(settings)
-    survey = encoding.Survey(frame, settings, {})
+    survey = Survey(written(frame, settings), settings, {})
     learned = survey.learn(survey.parts())
     blocks = survey.code(survey.parts(), learned)
     nodes = grow.grow(blocks, learned.bins, classes, depth=depth, min_leaf=1)
     totals = grow.node_totals(blocks, nodes, classes)
-    survey.unpersist()
     told = {"task": settings["task"], "classes": settings["label"]["classes"], "features": learned.features}
     return {**told, "nodes": tree.describe(nodes, learned, classes, totals, smoothing)}, totals, frame
 
 
-def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(spark: SparkSession) -> None:
+def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(
+    spark: SparkSession, written: Written
+) -> None:
     rows = [(1.0, "red", 0), (2.0, "red", 0), (3.0, "red", 0), (4.0, "red", 1), (5.0, "red", 1)]
-    root, left, right = grown(spark, rows, depth=1)[0]["nodes"]
+    root, left, right = grown(spark, written, rows, depth=1)[0]["nodes"]
     assert (root["condition"], root["otherwise"]) == ("x <= 3.5", "x > 3.5")
     assert (root["feature"], root["threshold"], root["depth"], root["rows"]) == ("x", 3.5, 0, 5)
     assert root["probability"] == 2 / 5
@@ -62,56 +66,58 @@ def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(spar
     assert "feature" not in left
 
 
-def test_a_regression_should_tell_means_and_variances(spark: SparkSession) -> None:
+def test_a_regression_should_tell_means_and_variances(spark: SparkSession, written: Written) -> None:
     rows = [(1.0, "red", 1.5), (2.0, "red", 2.5), (3.0, "red", 10.0)]
-    root, left, right = grown(spark, rows, 1, points.regression(), "double")[0]["nodes"]
+    root, left, right = grown(spark, written, rows, 1, points.regression(), "double")[0]["nodes"]
     assert (root["condition"], left["value"], right["value"]) == ("x <= 2.5", pytest.approx(2.0), pytest.approx(10.0))
     assert root["value"] == pytest.approx(14 / 3)
     assert root["impurity"] == pytest.approx(np.var([1.5, 2.5, 10.0]))
     assert root["gain"] == pytest.approx(np.var([1.5, 2.5, 10.0]) - 2 / 3 * 0.25)
 
 
-def test_several_classes_should_each_have_their_share(spark: SparkSession) -> None:
+def test_several_classes_should_each_have_their_share(spark: SparkSession, written: Written) -> None:
     rows = [(1.0, "red", "low"), (1.0, "red", "low"), (1.0, "red", "mid"), (2.0, "red", "high")]
-    root, left, right = grown(spark, rows, 1, points.multiclass(), "string")[0]["nodes"]
+    root, left, right = grown(spark, written, rows, 1, points.multiclass(), "string")[0]["nodes"]
     assert root["probabilities"] == [0.5, 0.25, 0.25]
     assert left["probabilities"] == [pytest.approx(2 / 3), pytest.approx(1 / 3), 0]
     assert right["probabilities"] == [0, 0, 1]
 
 
-def test_a_leaf_should_be_as_sure_as_its_rows_allow(spark: SparkSession) -> None:
+def test_a_leaf_should_be_as_sure_as_its_rows_allow(spark: SparkSession, written: Written) -> None:
     rows = [(1.0, "red", 0), (1.0, "red", 0), (1.0, "red", 0), (2.0, "red", 1), (3.0, "red", 0)]
-    root, left, right, low, high = grown(spark, rows, depth=2, smoothing=2.0)[0]["nodes"]
+    root, left, right, low, high = grown(spark, written, rows, depth=2, smoothing=2.0)[0]["nodes"]
     assert root["probability"] == 1 / 5
     assert left["probability"] == pytest.approx((0 + 2 * 1 / 5) / (3 + 2))
     assert right["probability"] == pytest.approx((1 + 2 * 1 / 5) / (2 + 2))
     assert low["probability"] == pytest.approx((1 + 2 * right["probability"]) / (1 + 2))
     assert high["probability"] == pytest.approx((0 + 2 * right["probability"]) / (1 + 2))
     assert [node["rows"] for node in (root, left, right)] == [5, 3, 2]
-    values = grown(spark, [(1.0, "red", 2.0), (2.0, "red", 8.0)], 1, points.regression(), "double", smoothing=1.0)
+    values = grown(
+        spark, written, [(1.0, "red", 2.0), (2.0, "red", 8.0)], 1, points.regression(), "double", smoothing=1.0
+    )
     assert [node["value"] for node in values[0]["nodes"]] == pytest.approx([5.0, (2 + 5) / 2, (8 + 5) / 2])
 
 
-def test_a_threshold_on_an_encoding_should_be_told_as_sets_of_categories(spark: SparkSession) -> None:
+def test_a_threshold_on_an_encoding_should_be_told_as_sets_of_categories(spark: SparkSession, written: Written) -> None:
     late = {"red": 1, "green": 0, "blue": 0, None: 1}
     rows = [(1.0, colour, label) for colour, label in late.items() for _ in range(4)]
-    root, *_ = grown(spark, rows, depth=1)[0]["nodes"]
+    root, *_ = grown(spark, written, rows, depth=1)[0]["nodes"]
     assert root["condition"] == "colour in blue, green"
     assert root["otherwise"] == "colour in red or missing"
     assert root["categories"] == ["blue", "green"]
 
 
-def test_a_branch_should_name_only_categories_that_get_there(spark: SparkSession) -> None:
+def test_a_branch_should_name_only_categories_that_get_there(spark: SparkSession, written: Written) -> None:
     share = {"a": 0, "b": 1, "c": 3, "d": 4}  # late of 4
     rows = [(1.0, colour, int(i < late)) for colour, late in share.items() for i in range(4)]
-    nodes = [node for node in grown(spark, rows, depth=2)[0]["nodes"] if "condition" in node]
+    nodes = [node for node in grown(spark, written, rows, depth=2)[0]["nodes"] if "condition" in node]
     assert [node["condition"] for node in nodes] == ["colour in a, b", "colour in a", "colour in c"]
     assert [node["otherwise"] for node in nodes] == ["colour in c, d", "colour in b", "colour in d"]
 
 
-def test_missing_numbers_should_go_left_and_be_named(spark: SparkSession) -> None:
+def test_missing_numbers_should_go_left_and_be_named(spark: SparkSession, written: Written) -> None:
     rows = [(None, "red", 1), (None, "red", 1), (1.0, "red", 0), (2.0, "red", 0), (9.0, "red", 1), (9.0, "red", 1)]
-    nodes = grown(spark, rows, depth=2)[0]["nodes"]
+    nodes = grown(spark, written, rows, depth=2)[0]["nodes"]
     told = {(node["condition"], node["otherwise"]) for node in nodes if "condition" in node}
     assert told <= {("x is missing", "x is known"), ("x <= 5.5", "x > 5.5"), ("x <= 5.5 or missing", "x > 5.5")}
     assert ("x is missing", "x is known") in told
@@ -136,14 +142,14 @@ def test_importances_should_be_shares_of_the_gains_by_rows() -> None:
 
 @pytest.mark.parametrize("task", CASES)
 def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
-    spark: SparkSession, tmp_path: Path, task: str
+    spark: SparkSession, written: Written, tmp_path: Path, task: str
 ) -> None:
     make, kind, label = CASES[task]
     settings = make()
     rows = [
         (None if i % 13 == 0 else float(i % 10), (None, "red", "green", "blue")[i % 4], label(i)) for i in range(300)
     ]
-    told, totals, frame = grown(spark, rows, 6, settings, kind, smoothing=4.0)
+    told, totals, frame = grown(spark, written, rows, 6, settings, kind, smoothing=4.0)
     assert len(told["nodes"]) > 15
     tree.save_as_mllib(spark, told, totals, encoding.classes_of(settings), tmp_path.as_uri())
     loader = DecisionTreeClassificationModel if task == "multiclass" else DecisionTreeRegressionModel

@@ -6,9 +6,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding, split, train, tune
+from jobs import split, train, tune
 from jobs.settings import Settings
+from jobs.survey import Survey
 from tests.jobs import points
+from tests.jobs.conftest import Written
 
 
 def asked(settings: Settings, depths: list[int], min_leaves: list[int]) -> Settings:
@@ -23,11 +25,9 @@ def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
     )
 
 
-def chosen(frame: DataFrame, settings: Settings) -> dict[str, Any]:
-    survey = encoding.Survey(frame.withColumn(split.SIDE, F.lit(split.TRAIN)), settings, train.marks(settings))
-    told = tune.choose(survey, survey.parts(held=False), survey.parts(held=True))
-    survey.unpersist()
-    return told
+def chosen(frame: DataFrame, settings: Settings, written: Written) -> dict[str, Any]:
+    survey = Survey(written(frame, settings), settings, train.marks(settings))
+    return tune.choose(survey, survey.parts(held=False), survey.parts(held=True))
 
 
 CASES = {
@@ -41,35 +41,38 @@ CASES = {
 
 
 @pytest.mark.parametrize("task", CASES)
-def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(spark: SparkSession, task: str) -> None:
+def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(
+    spark: SparkSession, written: Written, task: str
+) -> None:
     make, label = CASES[task]
     frame, settings = rows(spark, label), asked(make(), [1, 2, 5], [3, 40])
-    told = chosen(frame, settings)
+    told = chosen(frame, settings, written)
     assert len(told["tried"]) == 6
     assert told["rows"]["fitted"] + told["rows"]["validated"] == 1500
-    sided = frame.withColumn(split.SIDE, split.validation(["id"], 0.3, settings["training"]["seed"]))
+    held = F.xxhash64("id").bitwiseAND(2**32 - 1) < int(0.3 * 2**32)  # the hash that a frame without sides is given
+    sided = frame.withColumn(split.SIDE, F.when(held, split.TEST).otherwise(split.TRAIN))
     for one in told["tried"]:
         alone = make()
         alone["training"] = {**alone["training"], "depth": one["depth"], "min_leaf": one["min_leaf"]}
-        trained = train.fit_and_score(sided, alone)
+        trained = train.fit_and_score(written(sided, alone), alone)
         trained.unpersist()
         assert one[told["metric"]] == pytest.approx(trained.test[told["metric"]], rel=1e-6)
 
 
-def test_noise_should_be_answered_with_a_shallow_tree_of_large_leaves(spark: SparkSession) -> None:
+def test_noise_should_be_answered_with_a_shallow_tree_of_large_leaves(spark: SparkSession, written: Written) -> None:
     make, label = CASES["binary"]
-    told = chosen(rows(spark, label), asked(make(), [1, 5], [1, 100]))
+    told = chosen(rows(spark, label), asked(make(), [1, 5], [1, 100]), written)
     assert told["chosen"] == {"depth": 1, "min_leaf": 100}
 
 
-def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: SparkSession) -> None:
+def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: SparkSession, written: Written) -> None:
     make, label = CASES["binary"]
     settings = asked(make(), [1, 3], [10])
-    frame = rows(spark, label).withColumn(split.SIDE, split.side(["id"], 0.2, 0))
+    frame = rows(spark, label).withColumn(split.SIDE, split.side(0.2, split.hashed(["id"], 0)))
     flipped = frame.withColumn(
         "late", F.when(F.col(split.SIDE) == split.TEST, 1 - F.col("late")).otherwise(F.col("late"))
     )
-    one, other = (train.fit_and_score(sided, settings) for sided in (frame, flipped))
+    one, other = (train.fit_and_score(written(sided, settings), settings) for sided in (frame, flipped))
     assert one.tuning is not None
     assert one.tuning == other.tuning
     assert one.tree["nodes"] == other.tree["nodes"]

@@ -104,6 +104,7 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
         ("late", "int"),
         ("x", "double"),
         ("colour", "string"),
+        ("split_hash", "bigint"),
     ]
 
     platform.train("r1")
@@ -360,6 +361,13 @@ def test_training_should_name_a_column_that_the_features_lack(platform: Platform
     wider = points.settings('numbers = ["x"]', 'numbers = ["x", "size"]')
     with pytest.raises(JobError, match=r"jobs_points.features .* has no column size, which datasets/points/dataset"):
         platform.train("r1", wider)
+
+
+def test_training_should_refuse_features_that_were_split_by_another_seed(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    with pytest.raises(JobError, match=r"was split with seed 0; training.seed of .*dataset.toml is 7: run the pipel"):
+        platform.train("r1", points.settings("smoothing = 10.0", "smoothing = 10.0\nseed = 7"))
 
 
 def test_training_without_features_should_name_the_way_out(platform: Platform) -> None:

@@ -1,0 +1,121 @@
+"""The features table as training reads it: as rows of Spark, or column by column.
+
+Spark's own reader hands each value of each row to Python by itself; of a table of twenty columns that takes ten times
+as long as decoding its files. So Spark brings the files as they are, through whatever file system and permissions it
+has, and pyarrow decodes them in the workers: a batch of columns at a time, of which nothing ever reaches the JVM.
+"""
+
+from functools import cached_property
+from math import ceil
+from typing import Any, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyspark import RDD
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs import split
+from jobs.session import CELLS_AT_ONCE, size_batches
+from jobs.settings import Settings
+
+Array = NDArray[Any]
+
+# A partition is a number of files, which prepare.py makes equally large: two partitions a core, more of many files.
+PARTITIONS_PER_CORE, FILES_PER_PARTITION = 2, 8
+ONE_FILE_EACH = 10**6  # asked for that many partitions, Spark puts no two files together; see jobs/session.py
+# What a worker says of a file that it cannot decode; jobs/catalog.py looks for it.
+BROKEN = "Encountered error while reading file"
+
+
+class Features:
+    """A table that prepare.py has written. Nothing is read before it is asked for."""
+
+    def __init__(
+        self, spark: SparkSession, location: str, settings: Settings, table: Optional[DataFrame] = None
+    ) -> None:
+        """`table`: all columns of the files at `location`, if they are opened already."""
+        self.spark, self.location, self.settings, self._table = spark, location, settings, table
+
+    @cached_property
+    def rows(self) -> DataFrame:
+        """What the settings declare, and `side`: of the split, by the row's hash."""
+        table = self._table or self.spark.read.parquet(self.location)
+        side = split.side(self.settings["training"]["test_share"], F.col(split.HASH))
+        columns = columns_of(self.settings)
+        size_batches(self.spark, len(columns))
+        return table.select(*columns, side.alias(split.SIDE))
+
+    @cached_property
+    def _files(self) -> "RDD[Tuple[str, bytes]]":
+        context = self.spark.sparkContext
+        single = context.binaryFiles(self.location, ONE_FILE_EACH)
+        files = single.getNumPartitions()
+        wanted = max(PARTITIONS_PER_CORE * context.defaultParallelism, ceil(files / FILES_PER_PARTITION))
+        return single.coalesce(wanted) if wanted < files else single
+
+    def batches(self, columns: Sequence[str]) -> "RDD[pa.RecordBatch]":
+        """The rows as batches of these columns, text as dictionaries. They exist in the workers only: not to be kept.
+
+        Fails with BROKEN for a file that is no Parquet or has not all columns.
+        """
+        rows = max(1_000, min(100_000, CELLS_AT_ONCE // max(len(columns), 1)))
+        return self._files.mapPartitions(_Decoder(columns, self.settings["features"]["categories"], rows))
+
+
+def columns_of(settings: Settings) -> List[str]:
+    """What training needs of the table, beside the rows' hashes."""
+    time_column = [settings["time"]["column"]] if settings["time"] else []
+    features = [*settings["features"]["numbers"], *settings["features"]["categories"]]
+    return list(dict.fromkeys([*settings["keys"], *time_column, settings["label"]["column"], *features]))
+
+
+class _Decoder:
+    """Files to batches of columns, on the executors."""
+
+    def __init__(self, columns: Sequence[str], categories: Sequence[str], rows: int) -> None:
+        self.columns, self.categories, self.rows = list(dict.fromkeys(columns)), list(categories), rows
+
+    def __call__(self, files: Iterable[Tuple[str, bytes]]) -> Iterator[pa.RecordBatch]:
+        for name, content in files:
+            try:
+                yield from self._batches(content)
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{BROKEN} {name}: {str(error).splitlines()[0]}") from error
+
+    def _batches(self, content: bytes) -> Iterator[pa.RecordBatch]:
+        file = pq.ParquetFile(
+            pa.BufferReader(content), read_dictionary=self.categories, coerce_int96_timestamp_unit="us"
+        )
+        if lacking := [column for column in self.columns if column not in file.schema_arrow.names]:
+            raise OSError(f"it has no column {', '.join(lacking)}")
+        yield from file.iter_batches(self.rows, columns=self.columns, use_threads=False)
+
+
+# `pa.array`, `pa.scalar` and `to_numpy` import pandas, to ask whether they deal with pandas: half a second a worker.
+
+
+def as_numpy(column: pa.Array) -> Array:
+    """A column of numbers, none of them NULL."""
+    return np.from_dlpack(column) if len(column) else np.empty(0, dtype=column.type.to_pandas_dtype())
+
+
+def as_arrow(values: Any, kind: Any) -> pa.Array:
+    found = np.ascontiguousarray(values, dtype=kind)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(found.dtype), len(found), [None, pa.py_buffer(found)])
+
+
+def as_double(column: pa.Array) -> pa.Array:
+    """Numbers and booleans as Spark's `cast("double")` has them."""
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())  # by itself pyarrow rounds a decimal twice
+    return column if pa.types.is_float64(column.type) else column.cast(pa.float64(), safe=False)
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Text, integers and booleans as Spark's `cast("string")` has them, as a dictionary."""
+    if pa.types.is_dictionary(column.type):
+        return column
+    return (column if pa.types.is_string(column.type) else column.cast(pa.string())).dictionary_encode()
