@@ -15,8 +15,9 @@ variance, with `min_leaf` rows or more on both sides; of equal ones the first fe
 import heapq
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, log2
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ Array = NDArray[Any]
 KEPT = StorageLevel.MEMORY_AND_DISK
 # What the counts of one pass may weigh on one executor; a level with more nodes than fit is done in turns.
 PASS_BYTES = 256 * 1024**2
+# What the counts of all tasks may weigh together to be added up on the driver, which spares a shuffle.
+DRIVER_BYTES = 32 * 1024**2
 # A node of fewer rows is always one task's: a Spark job for each of its levels would cost more than its rows.
 ONE_TASK_ROWS = 50_000
 ROW_BYTES = 48  # of a row in a task that grows a node by itself, apart from its bin numbers: places and indices
@@ -123,9 +126,13 @@ class Rules:
         mixed = not self.classes or np.count_nonzero(node.counts) > 1
         return node.depth < self.depth and large and bool(mixed)
 
+    def bytes_of(self, nodes: int) -> int:
+        """What the counts of so many nodes weigh."""
+        return nodes * sum(self.bins) * (self.classes or 2) * 8
+
     def in_turns(self, ids: Sequence[int]) -> List[Sequence[int]]:
         """As many nodes at once as their counts fit the memory of a pass."""
-        size = max(1, PASS_BYTES // (sum(self.bins) * (self.classes or 2) * 8))
+        size = max(1, PASS_BYTES // self.bytes_of(1))
         return [ids[start : start + size] for start in range(0, len(ids), size)]
 
     def split(self, nodes: List[Node], ids: Sequence[int], best: Sequence["Split"]) -> List[int]:
@@ -145,9 +152,10 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     """The nodes, root first, level by level, each at the index that is its id.
 
     `bins`: how many each feature has. `classes`: how many the label has, 0 for a regression. A node of many rows is
-    split by all tasks together: a pass over the rows and a shuffle of counts for each level. A node whose rows one task
-    can hold is grown by that task, all the way down: its rows are brought there once, and all such nodes are one pass
-    (as in PLANET: Panda et al. 2009, PVLDB 2(2)). Which way a node went does not show in the tree.
+    split by all tasks together: for each level a pass over the rows, whose counts are added up by the driver, or in a
+    shuffle if they are many. A node whose rows one task can hold is grown by that task, all the way down: its rows are
+    brought there once, and all such nodes are one pass (as in PLANET: Panda et al. 2009, PVLDB 2(2)). Which way a node
+    went does not show in the tree.
     """
     nodes = [Node(0, 0, blocks.map(lambda block: _totals(block.label, classes)).reduce(np.add))]
     if sum(size > 1 for size in bins) == 0:
@@ -160,12 +168,19 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     one_task = min(fit, max(ONE_TASK_ROWS, rows_of(nodes[0].counts, classes) // tasks))
     tree, waiting = uuid.uuid4().hex, [0]
     dealt: List[int] = []
+    above: Optional[Above] = None
     while waiting:
         able = [i for i in waiting if rules.may_split(nodes[i])]
         dealt += [i for i in able if rows_of(nodes[i].counts, classes) <= one_task]
         route, waiting = Route.of(nodes), []
-        for some in rules.in_turns([i for i in able if rows_of(nodes[i].counts, classes) > one_task]):
-            waiting += rules.split(nodes, some, _best_splits(blocks, tree, route, some, rules))
+        turns = rules.in_turns([i for i in able if rows_of(nodes[i].counts, classes) > one_task])
+        for some in turns:
+            if rules.bytes_of(len(some)) * blocks.getNumPartitions() > DRIVER_BYTES:
+                best, above = _best_splits(blocks, tree, route, rules, some), None
+            else:
+                here = _counts(nodes, some, above, partial(_added_up, blocks, tree, route, rules), rules)
+                best, above = _of_counts(here, rules), Above(here, some) if len(turns) == 1 else None
+            waiting += rules.split(nodes, some, best)
     for roots, below in _grown_apart(blocks, tree, nodes, dealt, tasks, fit, rules) if dealt else []:
         _graft(nodes, roots, below)
     return _level_by_level(nodes)
@@ -251,13 +266,13 @@ def _leaves(tree: str, key: Tuple[int, int], block: Block, route: Route) -> Arra
     return at
 
 
-def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, wanted: Sequence[int], rules: Rules) -> List[Split]:
-    """The best split of each wanted node, by all tasks together."""
+def _partial_counts(
+    blocks: "RDD[Block]", tree: str, route: Route, rules: Rules, wanted: Sequence[int]
+) -> "RDD[Tuple[int, Array]]":
+    """Of each partition, and feature by feature, its share in the counts of the wanted nodes."""
     slot = _slots(len(route.feature), wanted)
-    shared = blocks.context.broadcast((route, slot))
 
     def count(partition: int, part: Iterable[Block]) -> Iterable[Tuple[int, Array]]:
-        route, slot = shared.value
         totals: Dict[int, Array] = {}
         for i, block in enumerate(part):
             at = slot[_leaves(tree, (partition, i), block, route)]
@@ -268,12 +283,74 @@ def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, wanted: Sequence
                     totals[feature] = counted
         return totals.items()
 
+    return blocks.mapPartitionsWithIndex(count)
+
+
+def _added_up(blocks: "RDD[Block]", tree: str, route: Route, rules: Rules, wanted: Sequence[int]) -> Dict[int, Array]:
+    """The counts of the wanted nodes by feature, added up here."""
+    totals: Dict[int, Array] = {}
+    for feature, counted in _partial_counts(blocks, tree, route, rules, wanted).collect():
+        totals[feature] = totals[feature] + counted if feature in totals else counted
+    return totals
+
+
+def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, rules: Rules, wanted: Sequence[int]) -> List[Split]:
+    """The best split of each wanted node, by all tasks together; the counts stay with them."""
+
     def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
         return item[0], _choose(item[1], rules.classes, rules.min_leaf)
 
-    found = dict(blocks.mapPartitionsWithIndex(count).reduceByKey(np.add).map(best).collect())
-    shared.unpersist()
-    return _of_features(found)
+    counts = _partial_counts(blocks, tree, route, rules, wanted)
+    return _of_features(dict(counts.reduceByKey(np.add).map(best).collect()))
+
+
+class Above(NamedTuple):
+    """The counts of the nodes `ids`, by feature: node x class x bin; of a regression node x (rows, sum) x bin."""
+
+    counts: Dict[int, Array]
+    ids: Sequence[int]
+
+
+def _counts(
+    nodes: Sequence[Node],
+    wanted: Sequence[int],
+    above: Optional[Above],
+    count: Callable[[List[int]], Dict[int, Array]],
+    rules: Rules,
+) -> Dict[int, Array]:
+    """The counts of the wanted nodes by feature, of which `count` does as few rows as possible.
+
+    Of two siblings only the smaller one is counted if their parent's counts are known: the other one is what is left.
+    """
+    sibling: Dict[int, Tuple[int, int]] = {}  # of a child: the other one, and its parent's place
+    for place, i in enumerate(above.ids if above else []):
+        left, right = nodes[i].left, nodes[i].right
+        sibling.update({left: (right, place), right: (left, place)})
+    rows = {i: rows_of(nodes[i].counts, rules.classes) for i in [*wanted, *sibling]}
+    asked: Dict[int, int] = {}  # what is counted, and its place
+    left_over: List[Tuple[int, int, int]] = []  # the places of a node, of its sibling's counts, and of its parent
+    for place, i in enumerate(wanted):
+        other, parent = sibling.get(i, (-1, -1))
+        if other >= 0 and (rows[other], other) < (rows[i], i):
+            left_over.append((place, asked.setdefault(other, len(asked)), parent))
+        else:
+            asked.setdefault(i, len(asked))
+    counted = count(list(asked))
+    straight = [(place, asked[i]) for place, i in enumerate(wanted) if i in asked]
+    found: Dict[int, Array] = {}
+    for feature, own in counted.items():
+        whole = np.empty((len(wanted), *own.shape[1:]), dtype=own.dtype)
+        for place, source in straight:
+            whole[place] = own[source]
+        if above:
+            for place, smaller, parent in left_over:
+                np.subtract(above.counts[feature][parent], own[smaller], out=whole[place])
+        found[feature] = whole
+    return found
+
+
+def _of_counts(counts: Dict[int, Array], rules: Rules) -> List[Split]:
+    return _of_features({feature: _choose(own, rules.classes, rules.min_leaf) for feature, own in counts.items()})
 
 
 def _slots(nodes: int, wanted: Sequence[int]) -> Array:
@@ -350,17 +427,24 @@ def _grow_here(roots: Sequence[Node], block: Block, at: Array, rules: Rules) -> 
     """The roots and after them what grows below, ids counted from 0. `at`: the place of each row's root in `roots`."""
     nodes = [root._replace(id=i) for i, root in enumerate(roots)]
     waiting = list(range(len(roots)))
+    above: Optional[Above] = None
     while able := [i for i in waiting if rules.may_split(nodes[i])]:
-        kept = np.flatnonzero(_slots(len(nodes), able)[at] < len(able))
+        alive = waiting if above else able  # a child that is done may yet be counted in place of its sibling
+        kept = np.flatnonzero(_slots(len(nodes), alive)[at] < len(alive))
         if len(kept) < 0.8 * len(at):
             block, at = Block(block.codes[:, kept], block.label[kept]), at[kept]
-        waiting = []
-        for some in rules.in_turns(able):
-            counted = _histograms(block, _slots(len(nodes), some)[at], len(some), rules.bins, rules.classes)
-            found = {feature: _choose(counts, rules.classes, rules.min_leaf) for feature, counts in counted}
-            waiting += rules.split(nodes, some, _of_features(found))
+        waiting, turns = [], rules.in_turns(able)
+        for some in turns:
+            here = _counts(nodes, some, above, partial(_counted_here, block, at, len(nodes), rules), rules)
+            waiting += rules.split(nodes, some, _of_counts(here, rules))
+        known = len(turns) == 1 and rules.bytes_of(len(able)) <= PASS_BYTES // 4
+        above = Above(here, able) if known else None
         at = Route.of(nodes).down(block.codes, at)
     return nodes
+
+
+def _counted_here(block: Block, at: Array, nodes: int, rules: Rules, wanted: Sequence[int]) -> Dict[int, Array]:
+    return dict(_histograms(block, _slots(nodes, wanted)[at], len(wanted), rules.bins, rules.classes))
 
 
 def _graft(nodes: List[Node], roots: Sequence[int], below: Sequence[Node]) -> None:
@@ -389,17 +473,20 @@ def _histograms(block: Block, at: Array, slots: int, bins: Sequence[int], classe
     """For each feature: slot x class x bin, the rows; of a regression slot x (rows, sum) x bin. `at`: rows' slots."""
     kept = np.flatnonzero(at < slots)
     codes, label = block.codes, block.label
-    if len(kept) < 0.9 * len(at):  # else rows of finished nodes are counted too, in a slot that is thrown away
-        at, codes, label = at[kept], codes[:, kept], label[kept]
+    if len(kept) < 0.9 * len(at):  # else rows of other nodes are counted too, in a slot that is thrown away
+        at, codes, label = at[kept], codes.take(kept, axis=1), label[kept]
     cell = at.astype(np.int64) * classes + label if classes else at.astype(np.int64)
     wide = classes or 1
-    first: Dict[int, Array] = {}  # of a row's own bins, by their number
-    for feature, size in enumerate(bins):
+    # Arrays as long as the block are used again: to get the memory of a new one costs more than to fill it.
+    first, index, of_size = np.empty_like(cell), np.empty_like(cell), 0
+    for feature, size in sorted(enumerate(bins), key=lambda item: item[1]):
         if size < 2:
             continue
-        if size not in first:
-            first = {size: cell * size}
-        index, length = first[size] + codes[feature], slots * wide * size
+        if size != of_size:
+            np.multiply(cell, size, out=first)
+            of_size = size
+        np.add(first, codes[feature], out=index)
+        length = slots * wide * size
         rows = np.bincount(index, minlength=length + wide * size)[:length].reshape(slots, wide, size)
         if classes:
             yield feature, rows

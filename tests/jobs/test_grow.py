@@ -80,17 +80,22 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
 ) -> None:
     codes, label = rows(3000, classes, seed=1)
     reversed_blocks = spread(spark, codes[:, ::-1], label[::-1], 9, 4)
-    levels, apart = [], []
-    together, alone = grow._best_splits, grow._grown_apart
+    levels, shuffled, apart = [], [], []
+    added_up, together, alone = grow._added_up, grow._best_splits, grow._grown_apart
+
+    def on_driver(*given: Any) -> Any:
+        levels.append(given[-1])
+        return added_up(*given)
 
     def best_splits(*given: Any) -> Any:
-        levels.append(given)
+        shuffled.append(given)
         return together(*given)
 
     def grown_apart(*given: Any) -> Any:
         apart.append(given[3])
         return alone(*given)
 
+    monkeypatch.setattr(grow, "_added_up", on_driver)
     monkeypatch.setattr(grow, "_best_splits", best_splits)
     monkeypatch.setattr(grow, "_grown_apart", grown_apart)
     once = grow.grow(spread(spark, codes, label, 1, 1), BINS, classes, depth=7, min_leaf=5)
@@ -99,6 +104,7 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
     monkeypatch.setattr(grow, "ONE_TASK_ROWS", 0)  # a task's share, a quarter
     mixed = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
     assert levels
+    assert all(len(asked) < 2**level for level, asked in enumerate(levels[1:], start=1))  # a sibling of two
     assert len(apart[1]) > 3
     assert [str(node) for node in once] == [str(node) for node in mixed]
 
@@ -106,8 +112,14 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
     monkeypatch.setattr(grow, "PASS_BYTES", 3 * sum(BINS) * 2 * 8)  # three nodes at a time, seventeen rows in a task
     by_all = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
     assert len(levels) > 7
+    assert not shuffled
     assert len(once) > 50
     assert [str(node) for node in once] == [str(node) for node in by_all]
+
+    monkeypatch.setattr(grow, "DRIVER_BYTES", 0)
+    by_shuffle = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    assert len(shuffled) > 7
+    assert [str(node) for node in once] == [str(node) for node in by_shuffle]
 
 
 def test_siblings_that_predict_the_same_class_should_both_stay(spark: SparkSession) -> None:
