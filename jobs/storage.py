@@ -4,7 +4,7 @@ import json
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlparse
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from jobs.errors import JobError
 
@@ -23,6 +23,8 @@ def read_json(s3: Any, uri: str) -> Optional[Json]:
         body = _read(s3, bucket, key)
     except s3.exceptions.NoSuchKey:
         return None
+    except ReadTimeoutError as error:
+        raise JobError(f"{uri} cannot be read: {_silent(s3)}") from error
     except (ClientError, BotoCoreError) as error:
         raise JobError(f"{uri} cannot be read, and S3 says why; run again when that is mended: {error}") from error
     try:
@@ -44,6 +46,8 @@ def write_text(s3: Any, uri: str, text: str, kind: str = "text/plain; charset=ut
     bucket, key = _bucket_and_key(uri)
     try:
         s3.put_object(Bucket=bucket, Key=key, Body=text.encode("utf-8"), ContentType=kind)
+    except ReadTimeoutError as error:
+        raise JobError(f"{uri} cannot be written, or was and nobody knows: {_silent(s3)}") from error
     except (ClientError, BotoCoreError) as error:
         raise JobError(f"{uri} cannot be written, and S3 says why; run again when that is mended: {error}") from error
 
@@ -53,11 +57,18 @@ def _read(s3: Any, bucket: str, key: str) -> bytes:
         answer = s3.get_object(Bucket=bucket, Key=key)["Body"]
         try:
             body: bytes = answer.read()
-        except BotoCoreError:  # it broke off
+        except BotoCoreError:  # it broke off, or went silent
             continue
         return body
     whole: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     return whole
+
+
+def _silent(s3: Any) -> str:
+    """What a time-out means; boto3's own words for one in the middle of an answer name no address."""
+    return (
+        f"S3 was silent for {s3.meta.config.read_timeout:g} s each time that it was asked. Run again when it answers."
+    )
 
 
 def _bucket_and_key(uri: str) -> Tuple[str, str]:

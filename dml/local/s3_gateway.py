@@ -9,6 +9,7 @@ finished files, and a job that fails half-way leaves none.
 Protocol: https://hadoop.apache.org/docs/r3.3.4/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
+import argparse
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,15 +29,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
-from dml.local.spark import end_session
+from dml.local.spark import BROKE_OFF, S3_SECONDS, end_session
 
 API = "/webhdfs/v1/"
 CHUNK = 256 * 1024
 # A client never says how far it will read, so an object is fetched in windows that grow for as long as it goes on.
 FIRST_WINDOW, LARGEST_WINDOW = 1024 * 1024, 16 * 1024 * 1024
-READS = 3  # of one window, if the connection breaks off
+READS = 3  # of one window, if the connection breaks off or goes silent
+ATTEMPTS = 3  # of one request
 LARGEST_SINGLE_COPY = 5 * 1024**3  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BLOCK = 32 * 1024 * 1024  # S3A's default; Hadoop cuts a text file into splits of this size
@@ -424,6 +426,9 @@ def failure(error: Exception, location: Location) -> Failure:
         return Failure(403, "org.apache.hadoop.fs.FileAlreadyExistsException", str(error))
     if isinstance(error, Refusal):
         return Failure(400, "java.io.IOException", str(error))
+    if isinstance(error, ReadTimeoutError):  # its own words name no address if S3 stalled in the middle of an answer
+        silent = f"S3 did not answer for {location} in time, though asked again and again; run again when it does."
+        return Failure(500, "java.io.IOException", silent)
     return Failure(500, "java.io.IOException", f"S3 access to {location} failed: {error}")
 
 
@@ -489,7 +494,8 @@ class Conversation(BaseHTTPRequestHandler):
         except ConnectionError:  # the client has all it wants, or is gone
             self.close_connection = True
         except (ClientError, BotoCoreError, OSError) as error:
-            self._refuse(failure(error, location))
+            # A rename that fails is told by where it goes: where it comes from mostly is on this machine's disk only.
+            self._refuse(failure(error, self._destination() if "destination" in self.parameters else location))
 
     def _answer(self, method: str, operation: str, location: Location) -> None:
         files = self.server.files
@@ -521,8 +527,7 @@ class Conversation(BaseHTTPRequestHandler):
                 files.make_directory(location)
                 self._json({"boolean": True})
             case "PUT", "RENAME":
-                bucket, _, key = self.parameters["destination"].strip("/").partition("/")
-                self._json({"boolean": files.rename(location, Location(bucket, key))})
+                self._json({"boolean": files.rename(location, self._destination())})
             case "DELETE", "DELETE":
                 self._json({"boolean": files.delete(location, self.parameters.get("recursive") == "true")})
             case "PUT", "SETREPLICATION":
@@ -534,6 +539,10 @@ class Conversation(BaseHTTPRequestHandler):
                 self._send(200)
             case _:
                 raise Refusal(f"S3 has no {operation or method}: objects are written whole, and read or replaced.")
+
+    def _destination(self) -> Location:
+        bucket, _, key = self.parameters["destination"].strip("/").partition("/")
+        return Location(bucket, key)
 
     def _redirect(self) -> None:
         """The client sends and fetches data in a second step only, at the address that the first step gives it."""
@@ -552,8 +561,8 @@ class Conversation(BaseHTTPRequestHandler):
         except (
             ClientError,
             BotoCoreError,
-        ) as error:  # the status is sent: only a short answer can tell the client
-            self.log_error("%s", failure(error, location).message)
+        ) as error:  # the status is sent: only a short answer can tell the client, and only the log can say why
+            sys.stderr.write(f"{BROKE_OFF}{failure(error, location).message}\n")
         self.close_connection = True
 
     def _body(self) -> Iterator[bytes]:
@@ -615,16 +624,21 @@ class Conversation(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Prints {"port": n} once it listens, then serves until standard input ends, which is when the parent has ended.
 
     A line on standard input is the process id of the Spark that it serves. A parent that is killed cannot stop that
     Spark any more: this process then does.
     """
+    parser = argparse.ArgumentParser(prog="s3_gateway", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--seconds", type=float, default=S3_SECONDS, help="of silence before S3 is asked again")
+    seconds = parser.parse_args(argv).seconds
     config = Config(
         s3={"addressing_style": "path"},
         max_pool_connections=64,
-        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=seconds,  # which is how long S3 may leave off taking a body, too
+        read_timeout=seconds,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -638,4 +652,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -62,6 +62,10 @@ TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
 DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own default
+BROKE_OFF = "S3 gateway: "  # how the gateway logs what ended an answer half-way, which its client cannot be told
+SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoop's client tells that
+REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -88,14 +92,17 @@ class SparkProcess:
         work: Path,
         log: Path,
         s3a: Path | None = None,
+        s3_seconds: float = S3_SECONDS,
     ) -> None:
         """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
 
         `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
+        `s3_seconds`: how long S3 may be silent before our gateway asks again.
         """
         self._arguments = arguments
         self._buckets = buckets
         self._s3a = s3a
+        self._s3_seconds = s3_seconds
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
@@ -170,7 +177,7 @@ class SparkProcess:
             if self._stopped:
                 return None
             self._gateway = subprocess.Popen(
-                [sys.executable, "-m", "dml.local.s3_gateway"],
+                [sys.executable, "-m", "dml.local.s3_gateway", "--seconds", str(self._s3_seconds)],
                 env=self._environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
                 cwd=self._work,
                 stdin=subprocess.PIPE,
@@ -313,6 +320,7 @@ def as_options(settings: Mapping[str, str]) -> list[str]:
 
 def failure_reason(output: str) -> str:
     """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
+    output = REMOTE.sub(r"\1", output)
     start = output.rfind(TRACEBACK)
     if start >= 0:
         reason = python_reason(output[start:])
@@ -326,6 +334,9 @@ def failure_reason(output: str) -> str:
     else:
         own = [line for line in output.splitlines() if line.strip() and not re.match(r"\d\d/\d\d/\d\d ", line)]
         reason = "\n".join(own[-5:])
+    if broken := re.findall(rf"^{BROKE_OFF}(.+)$", output, re.MULTILINE):
+        # What Hadoop's client says instead names nothing but the gateway's port.
+        reason = SHORT.sub(lambda _: broken[-1].rstrip("."), reason)
     if unknown := re.search(r"Could not initialize target File System for URI : s3[an]?://([^/]+)/", reason):
         reason = f"The bucket {unknown[1]} does not exist, or did not when the job started."
     return reason[:REASON_LIMIT]

@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 ALWAYS = 10**6
 SLOW_SECONDS = 1.5
+HELD_SECONDS = 30.0  # longer than any limit that a test sets, and an end for a client that has none
 BUSY = "<Error><Code>{code}</Code><Message>{message}</Message></Error>"
 ANSWERS = {
     503: BUSY.format(code="SlowDown", message="Please reduce your request rate."),
@@ -23,12 +25,13 @@ class Fault:
     """What happens to the first `times` requests of this method whose path (with query) holds `path`.
 
     A number is the status of the answer; "cut" is the true answer without its second half; "slow" is the true answer,
-    late; a function is called when the request has been carried out, before the answer goes back.
+    late; "held" and "stuck" are the true answer, of which nothing or only the first half comes until the client hangs
+    up; a function is called when the request has been carried out, before the answer goes back.
     """
 
     method: str
     path: str
-    what: Literal[500, 503, "cut", "slow"] | Callable[[], None]
+    what: Literal[500, 503, "cut", "slow", "held", "stuck"] | Callable[[], None]
     times: int = ALWAYS
     seen: int = 0
 
@@ -43,6 +46,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Passage)
         self.origin = urlsplit(endpoint)
         self.faults: list[Fault] = []
+        self.held_seconds = HELD_SECONDS
         self._lock = threading.Lock()
 
     @property
@@ -78,7 +82,9 @@ class Passage(BaseHTTPRequestHandler):
         status, headers, answer = self._ask(body)
         if callable(what):
             what()
-        self._answer(status, answer, headers, cut=what == "cut")
+        if what == "held" and self._hung_up():
+            return
+        self._answer(status, answer, headers, what)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
@@ -92,7 +98,7 @@ class Passage(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]], *, cut: bool = False) -> None:
+    def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]], what: object = None) -> None:
         own = {"content-length", "transfer-encoding", "connection", "date", "server"}
         length = {name.lower(): value for name, value in headers}.get("content-length", str(len(body)))
         self.send_response(status)
@@ -102,9 +108,19 @@ class Passage(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            half = len(body) // 2 if what in ("cut", "stuck") else len(body)
+            self.wfile.write(body[:half])
+            self.wfile.flush()
+            if what == "stuck" and not self._hung_up():
+                self.wfile.write(body[half:])
         self.wfile.flush()
-        self.close_connection = self.close_connection or cut
+        self.close_connection = self.close_connection or what == "cut"
+
+    def _hung_up(self) -> bool:
+        """Waits until the client is gone, which it is as soon as it gives up on an answer; False if it is patient."""
+        gone, _, _ = select.select([self.connection], [], [], self.server.held_seconds)
+        self.close_connection = self.close_connection or bool(gone)
+        return bool(gone)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: pytest shows what failed."""

@@ -7,6 +7,7 @@ from typing import Any
 import boto3
 import botocore.auth
 import pytest
+from botocore.config import Config
 
 from dml.local.place import REGION
 from jobs import storage
@@ -35,10 +36,10 @@ def connect(aws: Clients, proxy: Proxy, keys: dict[str, str], monkeypatch: pytes
     for name, value in (keys | {"AWS_ENDPOINT_URL": proxy.endpoint}).items():
         monkeypatch.setenv(name, value)
 
-    def connect(attempts: int | None = None) -> Any:
+    def connect(attempts: int | None = None, seconds: float = 60) -> Any:
         if attempts:
             monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(attempts))
-        return boto3.client("s3", region_name=REGION)
+        return boto3.client("s3", region_name=REGION, config=Config(read_timeout=seconds))
 
     yield connect
     aws("s3").delete_object(Bucket=BUCKET, Key="points/CURRENT.json")
@@ -80,6 +81,40 @@ def test_a_write_that_s3_does_not_take_should_name_the_file_and_leave_the_old_on
     with pytest.raises(JobError, match=rf"^{URI} cannot be written, and S3 says why; run again .*InternalError"):
         storage.write_json(connect(attempts=2), URI, POINTER | {"run_id": "r2"})
     assert storage.read_json(connect(attempts=2), URI) == POINTER
+
+
+@pytest.mark.parametrize("what", ["held", "stuck"])
+def test_a_stall_should_not_be_noticed_by_who_reads(connect: Connect, proxy: Proxy, what: Any) -> None:
+    proxy.faults = [Fault("GET", "CURRENT", what, 2)]
+    assert storage.read_json(connect(seconds=0.5), URI) == POINTER
+    assert proxy.faults[0].seen == 2
+
+
+def test_a_stall_should_not_be_noticed_by_who_writes(connect: Connect, proxy: Proxy) -> None:
+    proxy.faults = [Fault("PUT", "CURRENT", "held", 2)]
+    storage.write_json(connect(seconds=0.5), URI, POINTER | {"run_id": "r2"})
+    assert proxy.faults[0].seen == 2
+    assert storage.read_json(connect(), URI) == POINTER | {"run_id": "r2"}
+
+
+@pytest.mark.parametrize("what", ["held", "stuck"])
+def test_a_read_that_s3_never_answers_should_name_the_file_and_how_long_it_took(
+    connect: Connect, proxy: Proxy, what: Any
+) -> None:
+    proxy.faults = [Fault("GET", "CURRENT", what)]
+    silent = r"S3 was silent for 0\.5 s each time that it was asked\. Run again when it answers\.$"
+    with pytest.raises(JobError, match=rf"^{URI} cannot be read: {silent}"):
+        storage.read_json(connect(attempts=2, seconds=0.5), URI)
+
+
+def test_a_write_that_s3_never_answers_should_say_that_it_may_be_done_and_leave_a_whole_file(
+    connect: Connect, proxy: Proxy
+) -> None:
+    proxy.faults = [Fault("PUT", "CURRENT", "held")]
+    new = POINTER | {"run_id": "r2"}
+    with pytest.raises(JobError, match=rf"^{URI} cannot be written, or was .*: S3 was silent for 0\.5 s .* Run again"):
+        storage.write_json(connect(attempts=2, seconds=0.5), URI, new)
+    assert storage.read_json(connect(), URI) in (POINTER, new)
 
 
 @pytest.mark.parametrize("body", [b'{"run_id": "r1", "mod', b"", b"\xff\xfe\x00"])

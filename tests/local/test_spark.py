@@ -327,6 +327,25 @@ Caused by: java.io.IOException: S3 PutObject on s3://b/k failed: SlowDown: Reduc
     assert failure_reason(output) == "IOException: S3 PutObject on s3://b/k failed: SlowDown: Reduce your rate"
 
 
+def test_an_answer_that_broke_off_should_be_explained_by_the_gateway() -> None:
+    short = "localhost:38509: Premature EOF: pos=1 < filelength=4"
+    output = f"""S3 gateway: S3 did not answer for s3://b/k in time; run again when it does.
+Traceback (most recent call last):
+  File "job.py", line 3, in <module>
+jobs.errors.JobError: The files of d.t cannot be read: {short}. Run the pipeline again.
+"""
+    told = "The files of d.t cannot be read: S3 did not answer for s3://b/k in time; run again when it does."
+    assert failure_reason(output) == f"{told} Run the pipeline again."
+    assert short in failure_reason(output.partition("\n")[2])
+
+
+def test_the_gateways_own_words_should_not_be_wrapped_in_those_of_its_client() -> None:
+    said = "org.apache.hadoop.ipc.RemoteException(java.io.IOException): S3 did not answer"
+    java = f"Traceback (most recent call last):\n  File x\npy4j.protocol.Py4JJavaError: Error.\n: {said}\n\tat x.y\n"
+    assert failure_reason(java) == "IOException: S3 did not answer"
+    assert failure_reason(f'Exception in thread "main" {said}\n\tat x.y\n') == "java.io.IOException: S3 did not answer"
+
+
 def test_the_reason_without_python_should_be_javas() -> None:
     output = 'Exception in thread "main" java.io.FileNotFoundException: s3://code/job.py does not exist.\n\tat x.y\n'
     assert failure_reason(output) == "java.io.FileNotFoundException: s3://code/job.py does not exist."
