@@ -62,6 +62,7 @@ def make(place: Place) -> None:
 
     from bench import ours
     from datasets import load_dataset, raw_files
+    from jobs import split
 
     shutil.rmtree(place.folder, ignore_errors=True)
     raw = raw_files(load_dataset(ours.DATASET), BENCH / "raw")
@@ -69,6 +70,10 @@ def make(place: Place) -> None:
     spark, settings = ours.session("bench data"), ours.settings()
     flights = spark.read.parquet(str(features)).withColumn("side", ours.side())
     rows = flights.crossJoin(spark.range(SIZES[place.size]).select(F.col("id").cast("int").alias("copy")))
+    # A copy's hash differs in the half that has nothing to do with the side: by it rows are drawn for the sample.
+    half = 2**split.HALF - 1
+    other = F.xxhash64(split.HASH, "copy").bitwiseAND(half).bitwiseOR(F.col(split.HASH).bitwiseAND(~half))
+    rows = rows.withColumn(split.HASH, F.when(F.col("copy") == 0, F.col(split.HASH)).otherwise(other))
     keys = [*settings["keys"], "copy"]
     files = math.ceil(flights.count() * SIZES[place.size] / ROWS_PER_FILE)
     rows.repartition(files, *keys).sortWithinPartitions(*keys).write.parquet(str(place.features))

@@ -21,7 +21,7 @@ from jobs.encoding import (
     values_of,
 )
 from jobs.errors import JobError
-from jobs.features import Array, Features, as_double, as_numpy
+from jobs.features import Array, Features, as_arrow, as_double, as_numpy
 from jobs.grow import Block, FixedPoint
 from jobs.settings import Settings, file_of
 
@@ -332,11 +332,13 @@ class _Coding:
             yield _joined(waiting)
 
     def _coded(self, batch: pa.RecordBatch) -> Block:
-        kept = np.flatnonzero(self.wanted[self.apart.part(batch)])
-        codes = np.empty((len(self.features), len(kept)), dtype=self.dtype)
+        wanted = self.wanted[self.apart.part(batch)]
+        if not wanted.all():
+            batch = batch.take(as_arrow(np.flatnonzero(wanted), np.int64))
+        codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
         for i, values in enumerate(matrix(batch, self.features)):
-            codes[i] = np.searchsorted(self.thresholds[i], values[kept], side="left")
-        label = self.apart.label(batch)[kept]
+            codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
+        label = self.apart.label(batch)
         return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
 
 
