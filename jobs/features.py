@@ -42,7 +42,7 @@ class Features:
     @cached_property
     def rows(self) -> DataFrame:
         """What the settings declare, and `side`: of the split, by the row's hash."""
-        table = self._table or self.spark.read.parquet(self.location)
+        table = self.spark.read.parquet(self.location) if self._table is None else self._table
         side = split.side(self.settings["training"]["test_share"], F.col(split.HASH))
         columns = columns_of(self.settings)
         size_batches(self.spark, len(columns))

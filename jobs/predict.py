@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> None:
     settings = load(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
     spark = spark_session("predict", args.dataset)
+    clock.count_java(spark)
     clock.lap("session")
     try:
         predict(

@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
     settings, sql = load(args.dataset), prepare_sql(args.dataset)
     glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
     spark = spark_session("prepare", args.dataset)
+    clock.count_java(spark)
     clock.lap("session")
     try:
         prepare(spark, glue, s3, settings, sql, database=args.database, lake=args.lake, run_id=args.run_id, clock=clock)

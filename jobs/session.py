@@ -41,11 +41,19 @@ def size_batches(spark: SparkSession, columns: int) -> None:
 
 
 class Clock:
-    """Seconds of each phase of a job since its script began, and their `total`, for the job's report."""
+    """Seconds of each phase of a job since Spark was started, and their `total`, for the job's report."""
 
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
         self.seconds: Dict[str, float] = {}
+
+    def count_java(self, spark: SparkSession) -> None:
+        """Begins when Java did: under spark-submit that is before the script, by what it takes to start Spark."""
+        bean = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()  # type: ignore[union-attr]
+        before = bean.getUptime() / 1000 - (time.monotonic() - self._started)
+        if before > 0:
+            self.seconds["java"] = round(before, 3)
+            self._started -= before
 
     def lap(self, phase: str) -> None:
         now = time.monotonic()

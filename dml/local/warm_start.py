@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE, package
 
-# What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, rows kept between two
-# passes. Whatever is missing is loaded as ever.
+# What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, files as they are, what
+# is kept between two passes. Whatever is missing is loaded as ever.
 WARM_UP = """
 import sys
 import pyarrow as pa
@@ -34,12 +34,13 @@ joined = spark.sql("select t.*, n from t join (select k, count(*) n from t group
 joined.write.parquet(root + "/p")
 table = spark.read.parquet(root + "/p")
 digits = F.md5(F.concat_ws("|", F.lit("0"), F.coalesce(F.col("id").cast("string"), F.lit(""))))
-sided = table.withColumn("side", F.when(F.substring(digits, 1, 8) < "33333333", "test").otherwise("train"))
+hashed = table.withColumn("hash", F.conv(F.substring(digits, 1, 16), 16, -10).cast("bigint"))
+sided = hashed.withColumn("side", F.when(F.shiftrightunsigned("hash", 32) < 858993459, "test").otherwise("train"))
 mark = (F.col("side") == "test").cast("int").alias("mark")
 marked = sided.select(mark, F.xxhash64("id").alias("hash"), *table.columns)
-kept = marked.mapInArrow(counted, "k string, n long, found binary").persist()
-kept.where("k IS NOT NULL").groupBy("k").agg(F.sum("n")).limit(10).collect()
-blocks = kept.where("k IS NULL").select("found").rdd.map(lambda row: (len(row[0]), 1)).persist()
+marked.mapInArrow(counted, "k string, n long, found binary").groupBy("k").agg(F.sum("n")).limit(10).collect()
+files = spark.sparkContext.binaryFiles(root + "/p", 10**6)
+blocks = files.coalesce(2).map(lambda file: (len(file[1]), 1)).persist()
 blocks.reduceByKey(lambda a, b: a + b).collect()
 blocks.partitionBy(2).map(len).collect()
 sided.groupBy("side").agg(F.count("*"), F.min("x"), F.max("x"), F.avg("x"), F.stddev_pop("x")).collect()
