@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dml.local.spark import JAVA_ARCHIVE, SPARK_ARCHIVE, package
 
-# What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, files as they are, what
-# is kept between two passes. Whatever is missing is loaded as ever.
+# What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, files as they are,
+# what is kept between two passes. Whatever is missing is loaded as ever.
 WARM_UP = """
 import sys
 import pyarrow as pa
