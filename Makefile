@@ -38,6 +38,7 @@ ROWS ?= 337k,3.37m,10m
 REPETITIONS ?= 3
 
 bench: setup $(BENCH)/.installed  ## training here against MLlib, scikit-learn, XGBoost and LightGBM: docs/benchmarks.md
+	@$(BIN)/python -m bench.folds
 	@$(BIN)/python -m bench --rows $(ROWS) --repetitions $(REPETITIONS) $(if $(FRESH),--fresh) $(if $(PIPELINE),--pipeline "$(PIPELINE)")
 
 $(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed

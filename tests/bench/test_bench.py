@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as harness
-from bench import ours, report
+from bench import folds, ours, report
 from bench.measure import measure
 from bench.metrics import evaluate
 
@@ -202,6 +202,25 @@ def test_the_page_should_show_medians_ranges_failures_and_what_was_not_met() -> 
     assert "- LightGBM, codes, repetition 1, failed: ended by SIGKILL / at once" in page
     assert "| 2.50 times | **not met** |" in page
     assert "revision now, on 2 cores of CPU" in page
+
+
+def test_folds_should_show_means_and_differences_with_two_standard_errors() -> None:
+    own, other = [[0.50, 0.70], [0.48, 0.72], [0.52, 0.68]], [[0.51, 0.70], [0.49, 0.71], [0.53, 0.69]]
+    results = fixed_results() | {"folds": {"ours": {"5": own}, "xgboost_native": {"5": other}}}
+    page = report.page(results, "now")
+    assert "| **this project** | 0.5000 |  | 0.7000 |  |" in page
+    error = 2 * 0.01 / math.sqrt(3)  # the differences are 0, 0.01 and -0.01
+    assert (
+        f"| XGBoost, its own categories | 0.5100 | -0.0100 \u00b1 0.0000 | 0.7000 | +0.0000 \u00b1 {error:.4f} |"
+    ) in page
+
+
+def test_folds_should_be_of_equal_size_on_either_side_of_the_split() -> None:
+    random = np.random.default_rng(0)
+    hashes = random.integers(-(2**63), 2**63 - 1, 50_000)
+    for side in (hashes.view(np.uint64) < np.uint64(2**62), hashes.view(np.uint64) >= np.uint64(2**62)):
+        shares = np.bincount(folds.fold_of(hashes[side]), minlength=5) / side.sum()
+        assert shares == pytest.approx([0.2] * 5, abs=0.02)
 
 
 def test_prepared_rows_that_differ_should_be_told_with_the_column() -> None:

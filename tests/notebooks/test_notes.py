@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from datasets import load_dataset
+from jobs import split
 from notebooks.zpln import NoteError, build_note, build_notes
 from stacks.code import write_library
 from tests.notebooks.zeppelin import Output, Runner
@@ -60,7 +61,8 @@ def features(spark: SparkSession) -> None:
         ).createOrReplaceTempView(name)
     spark.sql(f"CREATE DATABASE IF NOT EXISTS {PARAMETERS['database']}")
     rows = spark.sql(settings.prepare_sql).where(f"{settings.label.column} IS NOT NULL")
-    rows.write.mode("overwrite").saveAsTable(f"{PARAMETERS['database']}.features")
+    hashed = split.hashed(list(settings.keys), settings.training.seed)
+    rows.withColumn(split.HASH, hashed).write.mode("overwrite").saveAsTable(f"{PARAMETERS['database']}.features")
 
 
 @pytest.fixture(scope="module")
