@@ -1,25 +1,27 @@
 """What the data looked like that a model learned from: profile.json, and the leak alarm that is raised from it.
 
-Bins come from the quantiles of a fixed sample (by hash of the key, at most SAMPLE_ROWS rows; a smaller table is its own
-sample); then one pass counts rows and label sums by bin and by category and adds up the moments, all exactly. What
-comes to the driver grows with the number of features, never with the number of rows. The module is not called
+Categories, labels and a fixed sample of the numbers are what `jobs/survey.py` has found; bins come from the quantiles
+of that sample; then one pass counts rows and label sums by bin and adds up the moments, all exactly. What comes to the
+driver grows with the number of features and categories, never with the number of rows. The module is not called
 `profile`: a script's own folder comes first on Python's path, and pyspark imports the standard library's `profile`.
 
 A number's bins are closed on the right: bin b holds what is above edge b - 1 and not above edge b. The first is open
 below and the last above, and the sample's least value is an edge, so that each value of a flag has a bin of its own.
 """
 
+import datetime as dt
 import math
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import pyarrow as pa  # pyarrow ships no types
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
 
 from jobs import split
+from jobs.encoding import MISSING
+from jobs.features import Features, as_arrow, as_double, as_numpy
 from jobs.settings import Settings
+from jobs.survey import REDUCERS, Apart, Survey
 
 Profile = Dict[str, Any]
 Cell = Dict[str, Any]
@@ -28,14 +30,14 @@ Floats = NDArray[np.float64]
 SHOWN = (5, 25, 50, 75, 95)
 # Every 2.5 %, which holds the quantiles shown and the deciles, and the tails, where a rare class may hide.
 QUANTILES = (0.001, 0.01, *[i / 40 for i in range(1, 40)], 0.99, 0.999)
-SAMPLE_ROWS, SAMPLE_CELLS = 20_000, 5_000_000  # the second bounds what a very wide table sends to the driver
 TOP_VALUES, NAMED_VALUES = 50, 1_000  # categories with figures of their own, and further ones whose name is kept
 
 MIN_ROWS = 5  # training rows that a bin needs before the leak alarm believes its label
 SUSPICIOUS_SHARE = 0.99  # of the rows of a multiclass task whose class a single feature tells
 
 # Bins of what is no number or no category of its own; bins of numbers and of known categories are counted from 0.
-_NULL, _NAN, _INFINITE, _OTHERS, _NEW, _MOMENTS = -1, -2, -3, -4, -5, -6
+_NULL, _NAN, _INFINITE, _OTHERS, _NEW = -1, -2, -3, -4, -5
+NO_NUMBER = (_NULL, _NAN, _INFINITE)
 
 
 class _Column(NamedTuple):
@@ -43,47 +45,53 @@ class _Column(NamedTuple):
 
     name: str
     kind: str
-    value: Column
     old: Optional[Cell]
 
 
-def profile(rows: DataFrame, settings: Settings, reference: Optional[Profile] = None) -> Profile:
+def profile(features: Features, survey: Survey, settings: Settings, reference: Optional[Profile] = None) -> Profile:
     """profile.json: rows, time span, label, and of each declared feature what is missing, its spread and its bins.
 
-    Columns in: the features; label, time and `side` if there are any. Figures of features are over all rows; what has
-    to do with the label (`train` rows and `label` sums of a bin, the label itself) is over rows on the side `train`
-    only, or over all without `side`. `label` sums are positives (binary), counts by class (multiclass) or the sum of
-    the label (regression).
+    `survey`: of these features, with the mark `test` at least. Figures of features are over all rows; what has to do
+    with the label (`train` rows and `label` sums of a bin, the label itself) is over rows on the side `train` only.
+    `label` sums are positives (binary), counts by class (multiclass) or the sum of the label (regression).
 
     With a `reference`, an older profile, rows are also counted over its bins and values (`reference` of a feature, and
     of a regression label): two profiles have bins of their own, and `drift` compares them by these counts.
     """
-    table = rows.select("*", *_label_columns(rows, settings))
     columns = _columns(settings, reference)
-    totals = _totals(table, settings)
-    samples = _samples(table, columns, totals["rows"], settings)
+    every, train = survey.parts(), survey.parts(test=False)
+    samples = {
+        i: np.sort(values[values > MISSING])
+        for i, values in zip(_numbers(columns), survey.sample(every).values)  # noqa: B905  # not in Python 3.9
+    }
+    if settings["task"] == "regression":
+        samples[len(columns) - 1] = np.sort(survey.sample(train).values[-1])
     edges = {i: _quantiles(sample, [0.0, *QUANTILES, 1.0]) for i, sample in samples.items()}
-    counted = _counted(table, columns, edges, settings)
+    counted, moments, span = _counted(features, columns, edges, settings)
 
     nothing = _figures([0.0] * (2 + max(len(settings["label"]["classes"]), 1)), settings)
     told: List[Cell] = []
     for i, column in enumerate(columns):
-        cells = counted.get(i, [])
-        number = column.kind == "number"
-        figures = _number(samples[i], edges[i], cells, nothing) if number else _category(cells, nothing)
+        if column.kind == "number":
+            cells = _cells(counted.get(i), settings)
+            figures = _number(samples[i], edges[i], cells, moments[i], nothing)
+            of_old = _cells(counted.get(len(columns) + i), settings)
+        else:
+            values_seen = _values(survey, column.name, train, settings)
+            figures, of_old = _category(_pooled(values_seen), nothing), _of_known(values_seen, column.old)
         of_column = {"name": column.name, "kind": column.kind, **figures}
         if column.old is not None:
-            of_column["reference"] = _against(column.old, counted.get(len(columns) + i, []))
+            of_column["reference"] = _against(column.old, of_old)
         told.append(of_column)
     label = settings["label"]["column"]
-    whole = {"rows": totals["rows"], "train": totals["train"]}
+    totals = {"rows": survey.labels(every).rows, "train": survey.labels(train).rows}
     return {
         "format": 1,
         "dataset": settings["name"],
         "task": settings["task"],
-        **whole,
-        "time": totals["time"],
-        "label": None if label not in rows.columns else _label(told, totals, settings),
+        **totals,
+        "time": span,
+        "label": _label(told, survey.labels(train).counts, totals["train"], settings),
         "features": [of_column for of_column in told if of_column["name"] != label],
     }
 
@@ -109,75 +117,22 @@ def bins_of(feature: Cell) -> List[Cell]:
     return [*cells, feature["missing"]]
 
 
-def _label_columns(rows: DataFrame, settings: Settings) -> List[Column]:
-    """`_y`, the label as a number (a class by its place), and `_train`, whether the row counts for the label."""
-    label = settings["label"]["column"]
-    if label not in rows.columns:
-        return [F.lit(None).cast("double").alias("_y"), F.lit(False).alias("_train")]
-    y = F.col(label).cast("double")
-    if settings["task"] == "multiclass":
-        text = F.col(label).cast("string")
-        places = [F.when(text == name, float(i)) for i, name in enumerate(settings["label"]["classes"])]
-        y = F.coalesce(*places)
-    of_train = F.col(split.SIDE) == split.TRAIN if split.SIDE in rows.columns else F.lit(True)
-    return [y.alias("_y"), (of_train & F.coalesce(_finite(y).isNotNull(), F.lit(False))).alias("_train")]
-
-
 def _columns(settings: Settings, reference: Optional[Profile]) -> List[_Column]:
+    """Numbers first, as `survey.sample` has them, and the label of a regression last."""
     old = {feature["name"]: feature for feature in reference["features"]} if reference else {}
     names = [(name, "number") for name in settings["features"]["numbers"]]
     names += [(name, "category") for name in settings["features"]["categories"]]
     columns = []
     for name, kind in names:
         was = old.get(name)
-        value = F.col(name).cast("double" if kind == "number" else "string")
-        columns.append(_Column(name, kind, value, was if was and was["kind"] == kind else None))
+        columns.append(_Column(name, kind, was if was and was["kind"] == kind else None))
     if settings["task"] == "regression":
-        was = reference["label"] if reference else None
-        columns.append(_Column(settings["label"]["column"], "number", F.when(F.col("_train"), F.col("_y")), was))
+        columns.append(_Column(settings["label"]["column"], "number", reference["label"] if reference else None))
     return columns
 
 
-def _finite(x: Column) -> Column:
-    """The number, or NULL where it is NULL, NaN or infinite."""
-    return F.when(~F.isnan(x) & (F.abs(x) != F.lit(math.inf)), x)
-
-
-def _totals(table: DataFrame, settings: Settings) -> Cell:
-    when = settings["time"]["column"] if settings["time"] else ""
-    span = [F.min(when).cast("string"), F.max(when).cast("string")] if when in table.columns else []
-    row = table.agg(F.count("*"), F.count(F.when(F.col("_train"), 1)), *span).head()
-    rows, train, *ends = row or (0, 0)
-    time = {"column": when, "min": ends[0], "max": ends[1]} if ends else None
-    return {"rows": rows, "train": train, "time": time}
-
-
-def _samples(table: DataFrame, columns: Sequence[_Column], rows: int, settings: Settings) -> Dict[int, Floats]:
-    """Finite values of each number by its place in `columns`, of the same rows whenever the table is the same."""
-    numbers = [i for i, column in enumerate(columns) if column.kind == "number"]
-    if not numbers:
-        return {}
-    wanted = min(SAMPLE_ROWS, SAMPLE_CELLS // len(numbers))
-    if rows > wanted:
-        table = table.where(F.pmod(F.xxhash64(*settings["keys"]), F.lit(rows)) < wanted)
-    values = table.select(*[columns[i].value.alias(f"_{i}") for i in numbers])
-    packed = values.mapInArrow(_packed, "batch binary").collect()
-    batches = [pa.ipc.open_stream(row["batch"]).read_all() for row in packed]
-    found = {}
-    for place, i in enumerate(numbers):
-        parts = [batch.column(place).to_numpy() for batch in batches]
-        whole = np.concatenate(parts) if parts else np.empty(0)
-        found[i] = np.sort(whole[np.isfinite(whole)])
-    return found
-
-
-def _packed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Each batch as one binary value: sent to the driver by column, whatever Spark's own settings of Arrow are."""
-    for batch in batches:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as stream:
-            stream.write_batch(batch)
-        yield pa.RecordBatch.from_arrays([pa.array([sink.getvalue().to_pybytes()], pa.binary())], ["batch"])
+def _numbers(columns: Sequence[_Column]) -> Iterator[int]:
+    return (i for i, column in enumerate(columns) if column.kind == "number")
 
 
 def _quantiles(values: Floats, at: Sequence[float]) -> List[float]:
@@ -188,152 +143,182 @@ def _quantiles(values: Floats, at: Sequence[float]) -> List[float]:
     return found
 
 
-class _Plan(NamedTuple):
-    """What a worker needs to count a batch of columns; ids of columns, with `of_old` added for the reference's bins."""
+class _Moments(NamedTuple):
+    """Of finite values: the least, the greatest, and sums as of `_Counting._moments`."""
 
-    edges: Dict[int, Floats]
-    old_deciles: Dict[int, Floats]
-    old_values: Dict[int, Tuple[Dict[str, int], int]]  # known values with their bins, and the bin of all others
-    of_old: int
-    task: str
-    classes: int
+    low: float
+    high: float
+    sums: Floats
 
-    def cells(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Columns in: train, y, then the profiled ones in order.
 
-        Columns out: id, bin, value, s0 (rows), s1 (training rows), s2... (label sums); and for each number a row of
-        bin _MOMENTS, with low, high, and what `_moments` adds up in place of the sums.
-        """
+class _Counting:
+    """What a worker counts of its numbers, by their place; for the reference's bins `of_old` is added to it."""
+
+    def __init__(
+        self, columns: Sequence[_Column], edges: Dict[int, List[float]], test_share: float, settings: Settings
+    ) -> None:
+        self.edges = {i: np.array(own, dtype=np.float64) for i, own in edges.items()}
+        self.old = {
+            i: np.array(columns[i].old["deciles"], dtype=np.float64)  # type: ignore[index]
+            for i in edges
+            if columns[i].old is not None
+        }
+        self.names, self.of_old, self.test_share = [column.name for column in columns], len(columns), test_share
+        self.apart, self.classes = Apart(settings, []), len(settings["label"]["classes"])
+        self.regression = settings["task"] == "regression"
+        self.time = settings["time"]["column"] if settings["time"] else None
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Any, Any]]:
+        counted: Dict[Any, Any] = {}
+
+        def add(key: Any, value: Any) -> None:
+            counted[key] = _added(counted[key], value) if key in counted else value
+
         for batch in batches:
-            if batch.num_rows:
-                yield self._cells_of(batch)
-
-    def _cells_of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        train = batch.column(0).to_numpy(zero_copy_only=False).astype(bool)
-        y = batch.column(1).to_numpy(zero_copy_only=False)[train]
-        pieces: List[Tuple[int, NDArray[Any], List[Optional[str]], Floats]] = []
-        ends: Dict[int, Tuple[float, float]] = {}  # by place in `pieces`
-
-        def add(of: int, bins: Sequence[int], values: Sequence[Optional[str]], codes: NDArray[np.int64]) -> None:
-            sums = self._sums(codes, len(bins), train, y)
-            kept = [int(j) for j in np.flatnonzero(sums[:, 0])]
-            pieces.append((of, np.asarray(bins)[kept], [values[j] for j in kept], sums[kept]))
-
-        for i in range(batch.num_columns - 2):
-            column = batch.column(i + 2)
-            if i in self.edges:
-                null = column.is_null().to_numpy(zero_copy_only=False)
-                x = column.to_numpy(zero_copy_only=False)
-                for of, edges in ((i, self.edges[i]), (self.of_old + i, self.old_deciles.get(i))):
-                    if edges is not None:
-                        codes = np.searchsorted(edges, x, side="left")
-                        size = len(edges) + 1
-                        codes[np.isinf(x)], codes[np.isnan(x)], codes[null] = size + 2, size + 1, size
-                        bins = [*range(size), _NULL, _NAN, _INFINITE]
-                        add(of, bins, [None] * len(bins), codes)
+            if not batch.num_rows:
+                continue
+            train = ~split.is_test(as_numpy(batch.column(split.HASH)), self.test_share)
+            y = self.apart.label(batch).astype(np.float64)
+            if self.time:
+                add("time", _ends(batch.column(self.time)))
+            for i, edges in self.edges.items():
+                column = as_double(batch.column(self.names[i]))
+                x = as_numpy(column.fill_null(as_arrow([np.nan], np.float64)[0]))
+                null = ~as_numpy(column.is_valid().cast(pa.uint8())).astype(bool)
+                if self.regression and i == self.of_old - 1:  # the label, of training rows only
+                    x, null = np.where(train, x, np.nan), ~train
+                add(i, self._by_bin(x, null, edges, train, y))
+                if i in self.old:
+                    add(self.of_old + i, self._by_bin(x, null, self.old[i], train, y))
                 finite = np.isfinite(x)
                 if finite.any():
-                    ends[len(pieces)] = (float(x[finite].min()), float(x[finite].max()))
-                    pieces.append((i, np.array([_MOMENTS]), [None], self._moments(i, x, finite, train, y)))
-                continue
-            encoded = column.dictionary_encode()
-            names = encoded.dictionary.to_pylist()
-            codes = encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-            add(i, [*[0] * len(names), _NULL], [*names, None], codes)
-            if i in self.old_values:
-                known, other = self.old_values[i]
-                bins = [*[known.get(name, other) for name in names], _NULL]
-                add(self.of_old + i, bins, [None] * len(bins), codes)
+                    add(("moments", i), self._moments(i, x, finite, train, y))
+        yield from counted.items()
 
-        sums = np.concatenate([piece[3] for piece in pieces])
-        low_high = [ends.get(j, (None, None)) for j, piece in enumerate(pieces) for _ in piece[2]]
-        arrays = [
-            pa.array(np.concatenate([np.full(len(piece[1]), piece[0]) for piece in pieces]), pa.int32()),
-            pa.array(np.concatenate([piece[1] for piece in pieces]), pa.int32()),
-            pa.array([value for piece in pieces for value in piece[2]], pa.string()),
-            *[pa.array([pair[k] for pair in low_high], pa.float64()) for k in (0, 1)],
-            *[pa.array(np.ascontiguousarray(sums[:, k])) for k in range(sums.shape[1])],
-        ]
-        return pa.RecordBatch.from_arrays(arrays, ["id", "bin", "value", "low", "high", *self.sums])
-
-    def _sums(self, codes: NDArray[np.int64], size: int, train: NDArray[np.bool_], y: Floats) -> Floats:
-        sums, own = np.zeros((size, len(self.sums))), codes[train]
+    def _by_bin(self, x: Floats, null: NDArray[np.bool_], edges: Floats, train: NDArray[np.bool_], y: Floats) -> Floats:
+        """Bin x (rows, training rows, label sums); the last three bins are NO_NUMBER."""
+        size = len(edges) + 1 + len(NO_NUMBER)
+        codes = np.searchsorted(edges, x, side="left")
+        codes[np.isinf(x)], codes[np.isnan(x)], codes[null] = size - 1, size - 2, size - 3
+        sums, own, of_train = np.zeros((size, 2 + max(self.classes, 1))), codes[train], y[train]
         sums[:, 0] = np.bincount(codes, minlength=size)
         sums[:, 1] = np.bincount(own, minlength=size)
         if self.classes:
-            labels = np.bincount(own * self.classes + y.astype(np.int64), minlength=size * self.classes)
-            sums[:, 2 : 2 + self.classes] = labels.reshape(size, self.classes)
+            labels = np.bincount(own * self.classes + of_train.astype(np.int64), minlength=size * self.classes)
+            sums[:, 2:] = labels.reshape(size, self.classes)
         else:
-            sums[:, 2] = np.bincount(own, weights=y, minlength=size)
+            sums[:, 2] = np.bincount(own, weights=of_train, minlength=size)
         return sums
 
-    def _moments(self, of: int, x: Floats, finite: NDArray[np.bool_], train: NDArray[np.bool_], y: Floats) -> Floats:
-        """One row: n, sum and sum of squares; for a regression also n, x, y, xx, yy and xy added up over training rows.
+    def _moments(self, of: int, x: Floats, finite: NDArray[np.bool_], train: NDArray[np.bool_], y: Floats) -> _Moments:
+        """n, sum and sum of squares; for a regression also n, x, y, xx, yy and xy added up over training rows.
 
         All are about a middle edge, which keeps the digits of a large number with a small spread.
         """
-        sums = np.zeros((1, len(self.sums)))
+        sums = np.zeros(9 if self.regression else 3)
         with np.errstate(over="ignore", invalid="ignore"):
             near = x[finite] - _centre(self.edges[of])
-            sums[0, :3] = len(near), near.sum(), (near**2).sum()
-            if self.task == "regression":
-                both = finite[train]
-                a, b = near[train[finite]], y[both] - _centre(self.edges[self.of_old - 1])  # the label is the last
-                sums[0, 3:9] = len(a), a.sum(), b.sum(), (a**2).sum(), (b**2).sum(), (a * b).sum()
-        return sums
+            sums[:3] = len(near), near.sum(), (near**2).sum()
+            if self.regression:
+                both = finite & train
+                a, b = x[both] - _centre(self.edges[of]), y[both] - _centre(self.edges[self.of_old - 1])
+                sums[3:] = len(a), a.sum(), b.sum(), (a**2).sum(), (b**2).sum(), (a * b).sum()
+        return _Moments(float(x[finite].min()), float(x[finite].max()), sums)
 
-    @property
-    def sums(self) -> List[str]:
-        return [f"s{k}" for k in range(9 if self.task == "regression" else 2 + max(self.classes, 1))]
+
+def _ends(column: pa.Array) -> Tuple[int, int, bool]:
+    """The earliest and the latest of a column of times, in microseconds, and whether they are days."""
+    since = as_numpy(column.drop_null().cast(pa.timestamp("us")).cast(pa.int64()))
+    far = np.iinfo(np.int64)
+    ends = (int(since.min()), int(since.max())) if len(since) else (int(far.max), int(far.min))
+    return (*ends, pa.types.is_date32(column.type))
+
+
+def _added(one: Any, other: Any) -> Any:
+    if isinstance(one, _Moments):
+        return _Moments(min(one.low, other.low), max(one.high, other.high), one.sums + other.sums)
+    if isinstance(one, tuple):
+        return min(one[0], other[0]), max(one[1], other[1]), one[2]
+    return one + other
 
 
 def _counted(
-    table: DataFrame, columns: Sequence[_Column], edges: Dict[int, List[float]], settings: Settings
-) -> Dict[int, List[Cell]]:
-    """Rows, training rows and label sums by bin and by category, of each column by its place in `columns`.
+    features: Features, columns: Sequence[_Column], edges: Dict[int, List[float]], settings: Settings
+) -> Tuple[Dict[int, Floats], Dict[int, Cell], Optional[Cell]]:
+    """Of each number by its place in `columns`, and with their number added for the reference's bins: what is counted
+    by bin; its moments; and the time span."""
+    counting = _Counting(columns, edges, settings["training"]["test_share"], settings)
+    time_column = [settings["time"]["column"]] if settings["time"] else []
+    names = [split.HASH, settings["label"]["column"], *time_column, *[columns[i].name for i in edges]]
+    cells = features.batches(names).mapPartitions(counting)
+    found = dict(cells.reduceByKey(_added, max(1, min(REDUCERS, cells.getNumPartitions()))).collect())
+    span = None
+    if settings["time"]:
+        low, high, days = found.pop("time", (1, 0, True))
+        told = [_time(x, days) if low <= high else None for x in (low, high)]
+        span = {"column": settings["time"]["column"], "min": told[0], "max": told[1]}
+    moments: Dict[int, Cell] = {i: {} for i in edges}
+    for i in edges:
+        if ("moments", i) in found:
+            of = found.pop(("moments", i))
+            moments[i] = {"min": of.low, "max": of.high, **_spread(of.sums.tolist(), edges[i])}
+    return found, moments, span
 
-    Of a category the most frequent values stay apart and the others are pooled, before anything leaves Spark.
-    """
-    old = {i: column.old for i, column in enumerate(columns) if column.old is not None}
-    plan = _Plan(
-        {i: np.array(e) for i, e in edges.items()},
-        {i: np.array(feature["deciles"], dtype=np.float64) for i, feature in old.items() if i in edges},
-        {i: _known(feature) for i, feature in old.items() if i not in edges},
-        len(columns),
-        settings["task"],
-        len(settings["label"]["classes"]),
-    )
-    schema = f"id int, bin int, value string, low double, high double, {', '.join(f'{s} double' for s in plan.sums)}"
-    wanted = table.select("_train", "_y", *[column.value.alias(f"_{i}") for i, column in enumerate(columns)])
-    sums = [F.min("low").alias("low"), F.max("high").alias("high")]
-    sums += [F.sum(name).alias(name) for name in plan.sums]
-    cells = wanted.mapInArrow(plan.cells, schema).groupBy("id", "bin", "value").agg(*sums)
-    rank = F.row_number().over(Window.partitionBy("id").orderBy(F.isnull("value"), F.desc("s0"), "value"))
-    ranked = cells.withColumn("rank", F.when(F.isnotnull("value"), rank))
-    pooled = F.coalesce(F.col("rank") > TOP_VALUES, F.lit(False))
-    grouped = ranked.groupBy(
-        "id",
-        F.when(pooled, _OTHERS).otherwise(F.col("bin")).alias("bin"),
-        F.when(~pooled, F.col("value")).alias("value"),
-    ).agg(
-        *sums,
-        F.count("value").alias("values"),
-        F.collect_list(F.when(pooled & (F.col("rank") <= TOP_VALUES + NAMED_VALUES), F.col("value"))).alias("names"),
-    )
-    counted: Dict[int, List[Cell]] = {}
-    for row in grouped.collect():
-        cell = {"bin": row["bin"], "value": row["value"], "values": row["values"], "names": sorted(row["names"])}
-        added = [row[name] for name in plan.sums]
-        if row["bin"] == _MOMENTS:
-            cell["moments"] = {"min": row["low"], "max": row["high"], **_spread(added, edges[row["id"]])}
+
+def _time(microseconds: int, days: bool) -> str:
+    """As Spark's `cast("string")` has it."""
+    when = dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=microseconds)
+    if days:
+        return when.date().isoformat()
+    text = when.isoformat(sep=" ")
+    return text.rstrip("0") if "." in text else text
+
+
+def _cells(sums: Optional[Floats], settings: Settings) -> List[Cell]:
+    """What `_Counting._by_bin` has counted, as cells; empty ones are left out."""
+    if sums is None:
+        return []
+    bins = [*range(len(sums) - len(NO_NUMBER)), *NO_NUMBER]
+    return [{"bin": b, **_figures(row, settings)} for b, row in zip(bins, sums.tolist()) if row[0]]  # noqa: B905
+
+
+def _values(survey: Survey, name: str, train: Sequence[int], settings: Settings) -> List[Cell]:
+    """A cell for each value of a category, the most frequent first and None last."""
+    told = []
+    for value, by_part in survey.values(name).items():
+        own = by_part[list(train)].sum(axis=0)
+        if survey.point is None:
+            rows, of_train, labels = by_part.sum(), own.sum(), own if survey.classes > 2 else own[1:]
         else:
-            cell.update(_figures(added[: 2 + max(plan.classes, 1)], settings))
-        counted.setdefault(row["id"], []).append(cell)
-    return counted
+            rows, of_train, labels = by_part[:, 0].sum(), own[0], [survey.point.sum(own[0], own[1])]
+        told.append({"value": value, **_figures([rows, of_train, *labels], settings)})
+    return sorted(told, key=lambda cell: (cell["value"] is None, -cell["rows"], cell["value"] or ""))
+
+
+def _pooled(values: Sequence[Cell]) -> List[Cell]:
+    """The most frequent values apart, and what the others come to."""
+    named = [cell for cell in values if cell["value"] is not None]
+    others = named[TOP_VALUES:]
+    cells = named[:TOP_VALUES]
+    if others:
+        names = sorted(cell["value"] for cell in others[:NAMED_VALUES])
+        cells.append({"bin": _OTHERS, "value": None, "values": len(others), "names": names, **_pool(others)})
+    return [*cells, *[{**cell, "bin": _NULL} for cell in values if cell["value"] is None]]
+
+
+def _of_known(values: Sequence[Cell], old: Optional[Cell]) -> List[Cell]:
+    """The same rows over a reference's values."""
+    if old is None:
+        return []
+    known, other = _known(old)
+    return [
+        {"bin": _NULL if cell["value"] is None else known.get(cell["value"], other), "rows": cell["rows"]}
+        for cell in values
+    ]
 
 
 def _spread(added: Sequence[float], edges: Sequence[float]) -> Cell:
-    """Mean, standard deviation and correlation with the label out of what `_Plan` added up; NaN if not defined."""
+    """Mean, standard deviation and correlation with the label out of what `_Counting` added up; NaN if not defined."""
     n, x, xx, *of_train = added
     told = {"mean": _centre(edges) + x / n, "std": _root(xx - x * x / n) / math.sqrt(max(n - 1, 1))}
     if len(of_train) == 6 and of_train[0]:
@@ -379,12 +364,11 @@ def _pool(cells: Sequence[Cell]) -> Cell:
     return {"rows": sum(cell["rows"] for cell in cells), "train": sum(cell["train"] for cell in cells), "label": whole}
 
 
-def _number(sample: Floats, edges: Sequence[float], cells: Sequence[Cell], nothing: Cell) -> Cell:
+def _number(sample: Floats, edges: Sequence[float], cells: Sequence[Cell], moments: Cell, nothing: Cell) -> Cell:
     of_bin = {cell["bin"]: cell for cell in cells}
-    moments = of_bin.pop(_MOMENTS, {"moments": {}})["moments"]
     ends = [moments.get("min"), *edges, moments.get("max")]
     return {
-        "missing": _pool([of_bin.get(b, nothing) for b in (_NULL, _NAN, _INFINITE)]),
+        "missing": _pool([of_bin.get(b, nothing) for b in NO_NUMBER]),
         "null": of_bin.get(_NULL, nothing)["rows"],
         "nan": of_bin.get(_NAN, nothing)["rows"],
         "infinite": of_bin.get(_INFINITE, nothing)["rows"],
@@ -417,7 +401,7 @@ def _against(old: Cell, cells: Sequence[Cell]) -> Cell:
     """Rows of this table over the reference's deciles (the outer bins are open), or over its values."""
     rows: Dict[int, int] = {}
     for cell in cells:
-        of = _NULL if cell["bin"] in (_NAN, _INFINITE) else cell["bin"]
+        of = _NULL if cell["bin"] in NO_NUMBER else cell["bin"]
         rows[of] = rows.get(of, 0) + cell["rows"]
     if old["kind"] == "number":
         counted = [rows.get(b, 0) for b in range(len(old["deciles"]) + 1)]
@@ -431,17 +415,16 @@ def _against(old: Cell, cells: Sequence[Cell]) -> Cell:
     }
 
 
-def _label(told: Sequence[Cell], totals: Cell, settings: Settings) -> Cell:
-    column, train = settings["label"]["column"], totals["train"]
+def _label(told: Sequence[Cell], counts: Sequence[int], train: int, settings: Settings) -> Cell:
+    column = settings["label"]["column"]
     if settings["task"] == "regression":
         own = dict(told[-1])
         for of_feature in ("missing", "null", "nan", "infinite", "correlation"):
             own.pop(of_feature, None)
         return {"column": column, "rows": train, **own}
-    labels = _pool(bins_of(told[0]))["label"]
     if settings["task"] == "multiclass":
-        return {"column": column, "rows": train, "classes": settings["label"]["classes"], "counts": labels}
-    return {"column": column, "rows": train, "positives": labels, "rate": labels / train if train else None}
+        return {"column": column, "rows": train, "classes": settings["label"]["classes"], "counts": list(counts)}
+    return {"column": column, "rows": train, "positives": counts[1], "rate": counts[1] / train if train else None}
 
 
 def _leak(feature: Cell, told: Profile, settings: Settings) -> Optional[Cell]:

@@ -1,5 +1,6 @@
 """What training needs to know of the features before it can grow a tree, found in one reading of the table."""
 
+from copy import copy
 from operator import add
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -55,7 +56,7 @@ class Survey:
         """Columns in: `split_hash`, label and features, and those of `marks`. Reads; raises JobError if a category has
         too many values."""
         self.settings, self.classes, self._marks = settings, classes_of(settings), list(marks)
-        self._features, self._apart = features, _Apart(settings, list(marks.values()))
+        self._features, self._apart = features, Apart(settings, list(marks.values()))
         self._parts = 2 ** len(marks)
         self._numbers, self._categories = settings["features"]["numbers"], settings["features"]["categories"]
         self._labels: Dict[int, Labels] = {}
@@ -65,7 +66,6 @@ class Survey:
             if every := list(self._labels.values()):
                 low, high = min(label.low for label in every), max(label.high for label in every)
                 self.point = FixedPoint.for_labels(low, high, sum(label.rows for label in every))
-        self._sample_rows = max(1000, min(SAMPLE_ROWS, SAMPLE_CELLS // max(len(self._numbers), 1)))
         self._read()
 
     def _label_moments(self) -> Dict[int, Labels]:
@@ -77,7 +77,7 @@ class Survey:
 
     def _read(self) -> None:
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
-        reading = _Reading(self._apart, self._numbers, self._categories, self.classes, self.point, self._sample_rows)
+        reading = _Reading(self._apart, self._numbers, self._categories, self.classes, self.point, self._sample())
         cells = self._features.batches(names).mapPartitions(reading)
         reducers = max(1, min(REDUCERS, cells.getNumPartitions()))
         found = cells.reduceByKey(add, reducers).mapPartitions(_bounded).collect()
@@ -85,7 +85,7 @@ class Survey:
         self._every = np.zeros((self._parts, wide), dtype=np.int64)
         self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
         self._values: List[Dict[Optional[str], Array]] = [{} for _ in self._categories]
-        self._samples: Dict[int, _Sample] = {}
+        self._samples: Dict[int, Sample] = {}
         for (kind, value), counted in found:
             if kind == SAMPLE:
                 self._samples[value] = counted
@@ -117,14 +117,28 @@ class Survey:
         """The label in these parts together; `require_variety` says whether that is enough."""
         return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
 
+    def sample(self, parts: Sequence[int]) -> "Sample":
+        """Numbers of some rows of these parts: of each number feature, then the label of a regression."""
+        found = self._sample()
+        for part in parts:
+            if part in self._samples:
+                found += self._samples[part]
+        return found
+
+    def _sample(self) -> "Sample":
+        columns = len(self._numbers) + (self.point is not None)
+        return Sample(columns, max(1000, min(SAMPLE_ROWS, SAMPLE_CELLS // max(columns, 1))))
+
+    def values(self, category: str) -> Dict[Optional[str], Array]:
+        """Of each value of a category, None among them: part x rows of each class; of a regression rows and the sum of
+        the rounded labels."""
+        return self._values[self._categories.index(category)]
+
     def learn(self, parts: Sequence[int]) -> Learned:
         """Encodings and split candidates of the declared features, numbers first, from the rows of these parts only."""
         own = list(parts)
         smoothing, bins = self.settings["training"]["smoothing"], self.settings["training"]["bins"]
-        label, sample = self.labels(own), _Sample(len(self._numbers), self._sample_rows)
-        for part in own:
-            if part in self._samples:
-                sample += self._samples[part]
+        label, sample = self.labels(own), self.sample(own)
         features: List[Feature] = []
         between: List[Array] = []
         for i, name in enumerate(self._numbers):
@@ -180,7 +194,7 @@ def _bounded(cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
             yield key, counted
 
 
-class _Apart:
+class Apart:
     """The label of rows, and the part that they are in, on the executors."""
 
     def __init__(self, settings: Settings, marks: Sequence[Mark]) -> None:
@@ -225,29 +239,31 @@ class _Reading:
 
     def __init__(
         self,
-        apart: _Apart,
+        apart: Apart,
         numbers: Sequence[str],
         categories: Sequence[str],
         classes: int,
         point: Optional[FixedPoint],
-        sample_rows: int,
+        sample: "Sample",
     ) -> None:
+        """`sample`: an empty one."""
         self.apart, self.numbers, self.categories = apart, numbers, categories
-        self.classes, self.point, self.sample_rows = classes, point, sample_rows
+        self.classes, self.point, self.sample = classes, point, sample
         self.parts = 2 ** len(apart.marks)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Key, Any]]:
         every = np.zeros((self.parts, self.classes or 2), dtype=np.int64)
         missing = np.zeros((len(self.numbers), self.parts), dtype=np.int64)
         values: List[Dict[Optional[str], Array]] = [{} for _ in self.categories]
-        samples: Dict[int, _Sample] = {}
+        samples: Dict[int, Sample] = {}
         for batch in batches:
             label, part = self.apart.label(batch), self.apart.part(batch)
-            if self.point:
-                label = self.point.round(label).astype(np.int64)
             numbers = [numbers_of(batch.column(name)) for name in self.numbers]
             for i, column in enumerate(numbers):
                 missing[i] += np.bincount(part[column == MISSING], minlength=self.parts)
+            if self.point:
+                numbers.append(label)
+                label = self.point.round(label).astype(np.int64)
             every += self._added(part, label, self.parts)
             for name, seen in zip(self.categories, values):  # noqa: B905  # not in Python 3.9
                 # Too many already: `Survey` will refuse the column, and a key would fill the executor's memory.
@@ -259,8 +275,7 @@ class _Reading:
                             seen[value] = seen[value] + found if value in seen else found
             hashes = as_numpy(batch.column(split.HASH))
             for own in np.unique(part).tolist():
-                sample = samples.setdefault(own, _Sample(len(numbers), self.sample_rows))
-                sample.take(hashes, part == own, numbers)
+                samples.setdefault(own, copy(self.sample)).take(hashes, part == own, numbers)
         yield (EVERY_ROW, None), every
         yield from (((i, None), counts) for i, counts in enumerate(missing))
         for i, seen in enumerate(values, start=len(self.numbers)):
@@ -276,7 +291,7 @@ class _Reading:
         return np.stack(sums, axis=1).astype(np.int64)
 
 
-class _Sample:
+class Sample:
     """Numbers of some rows, column by column: always the same rows, in whatever partitions they were met.
 
     A row's rank is the number of zero bits that end its hash: half of the rows have rank 0, a quarter rank 1. A sample
@@ -295,8 +310,8 @@ class _Sample:
             ranks = np.where(last > 0, np.log2(np.maximum(last, 1)), MAX_RANK).astype(np.uint8)
             self._put(ranks, np.stack([column[chosen] for column in columns]))
 
-    def __add__(self, other: "_Sample") -> "_Sample":
-        both = _Sample(len(self.values), self.most)
+    def __add__(self, other: "Sample") -> "Sample":
+        both = Sample(len(self.values), self.most)
         both.lowest = max(self.lowest, other.lowest)
         for sample in (self, other):
             high = sample.ranks >= both.lowest
@@ -315,7 +330,7 @@ class _Sample:
 class _Coding:
     """Batches of columns to blocks of bin numbers, on the executors."""
 
-    def __init__(self, apart: _Apart, parts: Sequence[int], learned: Learned, classes: int) -> None:
+    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int) -> None:
         self.apart, self.classes = apart, classes
         self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
         self.features, self.thresholds, self.point = learned

@@ -138,13 +138,13 @@ def train(
         features = read_features(spark, table, settings)
         current = registry.current_model(s3, models, settings["name"])
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
-        profile = profiling.profile(features.rows, settings, reference=before)
+        survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
+        clock.lap("read")
+        profile = profiling.profile(features, survey, settings, reference=before)
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
         clock.lap("profile")
-        survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
-        clock.lap("read")
         trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)

@@ -5,21 +5,24 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from jobs import drift, profiling
 from jobs.errors import JobError
 from tests.jobs import points
-from tests.jobs.test_profiling import feature, of_task
+from tests.jobs.conftest import Written
+from tests.jobs.test_profiling import feature, of_task, profiled
 
 
 def table(spark: SparkSession, x: list[float | None], colour: list[str | None], late: Any = 0) -> DataFrame:
     rows = [(i, value, colour[i % len(colour)], late) for i, value in enumerate(x)]
-    return spark.createDataFrame(rows, f"id long, x double, colour string, late {'int' if late == 0 else 'double'}")
+    frame = spark.createDataFrame(rows, f"id long, x double, colour string, late {'int' if late == 0 else 'double'}")
+    return frame.withColumn("side", F.lit("train"))
 
 
-def moved(spark: SparkSession, old: DataFrame, new: DataFrame) -> dict[str, Any]:
-    before = profiling.profile(old, points.settings())
-    return drift.drift(before, profiling.profile(new, points.settings(), before))
+def moved(written: Written, old: DataFrame, new: DataFrame) -> dict[str, Any]:
+    before = profiled(written, old, points.settings())
+    return drift.drift(before, profiled(written, new, points.settings(), before))
 
 
 def test_the_index_should_be_the_sum_over_bins_with_half_a_row_added() -> None:
@@ -35,17 +38,17 @@ def test_chance_should_be_the_99_percent_point_of_chi_squared() -> None:
     assert chance == pytest.approx(21.666 * (1 / 1000 + 1 / 1000), rel=2e-3)  # 9 degrees of freedom
 
 
-def test_the_same_rows_should_be_stable_and_have_no_index(spark: SparkSession) -> None:
+def test_the_same_rows_should_be_stable_and_have_no_index(spark: SparkSession, written: Written) -> None:
     rows = table(spark, [float(i) for i in range(1000)], ["red", "blue", None])
-    told = moved(spark, rows, rows)
+    told = moved(written, rows, rows)
     assert [of["psi"] for of in told["features"]] == [0, 0]
     assert (told["verdict"], told["verdicts"]) == ("stable", {"stable": 3, "moderate": 0, "large": 0})
     assert told["added"] == told["gone"] == []
 
 
-def test_a_shifted_number_should_be_counted_over_the_old_deciles(spark: SparkSession) -> None:
+def test_a_shifted_number_should_be_counted_over_the_old_deciles(spark: SparkSession, written: Written) -> None:
     told = moved(
-        spark,
+        written,
         table(spark, [float(i) for i in range(1000)], ["red"]),
         table(spark, [float(i + 500) for i in range(1000)], ["red"]),
     )
@@ -59,41 +62,41 @@ def test_a_shifted_number_should_be_counted_over_the_old_deciles(spark: SparkSes
     assert feature(told, "colour")["verdict"] == "stable"
 
 
-def test_categories_that_come_and_go_should_be_named(spark: SparkSession) -> None:
+def test_categories_that_come_and_go_should_be_named(spark: SparkSession, written: Written) -> None:
     x: list[float | None] = [1.0] * 900
-    told = moved(spark, table(spark, x, ["red", "blue", "green"]), table(spark, x, ["red", "blue", "pink"]))
+    told = moved(written, table(spark, x, ["red", "blue", "green"]), table(spark, x, ["red", "blue", "pink"]))
     colour = feature(told, "colour")
     assert colour["categories"] == {"gone": ["green"], "new": ["pink"], "new_rows": 300}
     assert colour["psi"] == pytest.approx(drift.psi([300, 300, 300, 0], [300, 300, 0, 300])[0])
 
 
 def test_a_new_value_should_not_be_told_from_a_rare_one_if_the_old_profile_names_not_all(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profiling, "TOP_VALUES", 1)
     x: list[float | None] = [1.0] * 900
     old, new = table(spark, x, ["red", "red", "blue"]), table(spark, x, ["red", "red", "pink"])
-    assert feature(moved(spark, old, new), "colour")["categories"] == {"gone": [], "new": ["pink"], "new_rows": 300}
+    assert feature(moved(written, old, new), "colour")["categories"] == {"gone": [], "new": ["pink"], "new_rows": 300}
     monkeypatch.setattr(profiling, "NAMED_VALUES", 0)
-    assert feature(moved(spark, old, new), "colour")["categories"] == {"gone": [], "new": None, "new_rows": None}
+    assert feature(moved(written, old, new), "colour")["categories"] == {"gone": [], "new": None, "new_rows": None}
 
 
-def test_missing_values_should_count_as_a_bin_and_be_told(spark: SparkSession) -> None:
+def test_missing_values_should_count_as_a_bin_and_be_told(spark: SparkSession, written: Written) -> None:
     colours: list[str | None] = ["red"]
-    told = moved(spark, table(spark, [1.0, 2.0] * 500, colours), table(spark, [1.0, None] * 500, colours))
+    told = moved(written, table(spark, [1.0, 2.0] * 500, colours), table(spark, [1.0, None] * 500, colours))
     x = feature(told, "x")
     assert x["missing"] == {"old": 0, "new": 0.5, "change": 0.5}
     assert x["verdict"] == "large"
 
 
-def test_few_rows_should_not_be_called_drift(spark: SparkSession) -> None:
+def test_few_rows_should_not_be_called_drift(spark: SparkSession, written: Written) -> None:
     old = table(spark, [float(i) for i in range(1000)], ["red"])
-    x = feature(moved(spark, old, table(spark, [100.0, 300.0, 500.0, 520.0, 990.0], ["red"])), "x")
+    x = feature(moved(written, old, table(spark, [100.0, 300.0, 500.0, 520.0, 990.0], ["red"])), "x")
     assert drift.LARGE < x["psi"] < x["chance"]
     assert x["verdict"] == "stable"
 
 
-def test_a_label_should_be_compared_in_each_task(spark: SparkSession) -> None:
+def test_a_label_should_be_compared_in_each_task(spark: SparkSession, written: Written) -> None:
     schema = "id long, x double, colour string, late"
     for task, label, kind, values in [
         ("binary", "", "int", (0, 1)),
@@ -102,25 +105,29 @@ def test_a_label_should_be_compared_in_each_task(spark: SparkSession) -> None:
     ]:
         settings = of_task(task, label)
         old, new = (
-            spark.createDataFrame([(i, 1.0, "red", values[i % every == 0]) for i in range(600)], f"{schema} {kind}")
+            spark.createDataFrame(
+                [(i, 1.0, "red", values[i % every == 0], "train") for i in range(600)], f"{schema} {kind}, side string"
+            )
             for every in (2, 6)
         )
-        before = profiling.profile(old, settings)
-        told = drift.drift(before, profiling.profile(new, settings, before))
+        before = profiled(written, old, settings)
+        told = drift.drift(before, profiled(written, new, settings, before))
         assert told["label"]["psi"] == pytest.approx(drift.psi([300, 300], [100, 500])[0], rel=1e-6), task
         assert told["label"]["verdict"] == told["verdict"] == "large"
 
 
-def test_features_of_one_profile_only_should_be_named(spark: SparkSession) -> None:
+def test_features_of_one_profile_only_should_be_named(spark: SparkSession, written: Written) -> None:
     rows = table(spark, [1.0, 2.0], ["1", "2"])
-    before = profiling.profile(rows, points.settings())
+    before = profiled(written, rows, points.settings())
     other = points.settings()
     other["features"] = {"numbers": ["colour"], "categories": []}
-    told = drift.drift(before, profiling.profile(rows, other, before))
+    told = drift.drift(before, profiled(written, rows, other, before))
     assert (told["added"], told["gone"], told["features"]) == (["colour"], ["x", "colour"], [])
 
 
-def test_a_profile_that_was_not_counted_over_the_old_bins_should_be_refused(spark: SparkSession) -> None:
-    told = profiling.profile(table(spark, [1.0, 2.0], ["red"]), points.settings())
+def test_a_profile_that_was_not_counted_over_the_old_bins_should_be_refused(
+    spark: SparkSession, written: Written
+) -> None:
+    told = profiled(written, table(spark, [1.0, 2.0], ["red"]), points.settings())
     with pytest.raises(JobError, match="x was not counted over the old profile's bins: make it with profile"):
         drift.drift(told, told)
