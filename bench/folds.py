@@ -52,8 +52,8 @@ def ours() -> dict[str, list[Any]]:
         for fold in range(FOLDS):
             held = Mark(split.HASH, lambda column, fold=fold: fold_of(as_numpy(column)) == fold)  # type: ignore[misc]
             survey = Survey(features, settings, {**train.marks(settings), "fold": held})
-            parts = (survey.parts(test=False, fold=wanted) for wanted in (False, True))
-            trained = train._fit_and_score(features, survey, *parts, F.lit(False), settings, Clock())
+            learn, tested = (survey.parts(test=False, fold=wanted) for wanted in (False, True))
+            trained = train._fit_and_score(features, survey, learn, tested, F.lit(False), settings, Clock())
             found.setdefault(str(depth), []).append([trained.test["log_loss"], trained.test["auc"]])
     spark.stop()
     return found

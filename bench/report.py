@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.data import HOME
+
 TITLES = {
     "mllib": "MLlib as tutorials write it",
     "mllib_our_java": "the same, Java told as ours",
@@ -152,7 +154,8 @@ def _learners(measured: Measured) -> Iterator[str]:
 
 def _failures(title: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     failed = [entry for entry in entries if entry["state"] == "failed"]
-    return [f"- {title}, repetition {entry['repetition']}, failed: {_line(entry['reason'])}" for entry in failed]
+    reasons = [_line(entry["reason"].replace(f"{HOME}/", "")) for entry in failed]
+    return [f"- {title}, repetition {e['repetition']}, failed: {why}" for e, why in zip(failed, reasons, strict=True)]
 
 
 def _cores(measured: Measured) -> Iterator[str]:
@@ -179,8 +182,8 @@ def _folds(folds: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Is it luck? Five folds of the training side"
     yield (
         "One test side is one draw. Here each learner learns from four fifths of the training side of the 327,346 rows "
-        "and is tested on the other fifth, five times. The difference is ours less the learner's, fold by fold, with two "
-        "standard errors of its mean: what lies within them is luck."
+        "and is tested on the other fifth, five times. The difference is ours less the learner's, fold by fold, with "
+        "two standard errors of its mean: what lies within them is luck."
     )
     for depth in folds["ours"]:
         rows = []

@@ -13,6 +13,7 @@ import pytest
 
 from bench import __main__ as harness
 from bench import folds, ours, report
+from bench.data import HOME
 from bench.measure import measure
 from bench.metrics import evaluate
 
@@ -150,7 +151,12 @@ def fixed_results() -> dict[str, Any]:
             ]
     again = entry("ours", "337k", 5, 30, fit=4, auc=0.750, loss=0.48)
     measurements.append({**again, "repetition": 2})
-    failed = {**again, "contender": "lightgbm_codes", "state": "failed", "reason": "ended by SIGKILL | at\nonce"}
+    failed = {
+        **again,
+        "contender": "lightgbm_codes",
+        "state": "failed",
+        "reason": f"ended by SIGKILL | at\nonce in {HOME}/x",
+    }
     measurements.append(failed)
     measurements.append({**again, "revision": "before", "end_to_end": 1})
     rows = {"337k": {"rows": 300_000}, "3.37m": {"rows": 3_000_000}}
@@ -199,7 +205,7 @@ def test_the_page_should_show_medians_ranges_failures_and_what_was_not_met() -> 
     page = report.page(fixed_results(), "now")
     assert "| **this project** | 4.00 (4.00..4.00) | 25.0 (20.0..30.0) | 3.00 (3.00..3.00) |" in page
     assert "| LightGBM, codes | - | - | - | - | - |" in page
-    assert "- LightGBM, codes, repetition 1, failed: ended by SIGKILL / at once" in page
+    assert "- LightGBM, codes, repetition 1, failed: ended by SIGKILL / at once in x" in page
     assert "| 2.50 times | **not met** |" in page
     assert "revision now, on 2 cores of CPU" in page
 

@@ -16,15 +16,15 @@ Run = Callable[..., tuple[int, str, str]]
 TABLE = prices.load()
 BENCHMARKS, COSTS = (Path(__file__).parents[2] / "docs" / name for name in ("benchmarks.md", "costs.md"))
 # What docs/costs.md says of the model's errors.
-END_TO_END_ERROR = 0.05
-FIT_SECONDS_ERROR = 0.4
+END_TO_END_ERROR = 0.07
+FIT_SECONDS_ERROR = 0.2
 
 
 def measured() -> Iterator[tuple[int, int, int, float, float]]:
     """Rows, depth, cores, seconds of fit and of end to end, as docs/benchmarks.md has them."""
     text = BENCHMARKS.read_text(encoding="utf-8")
     for rows, depth, table in re.findall(r"## ([\d,]+) rows, depth (\d+)\n(.*?)(?=\n## )", text, re.DOTALL):
-        found = re.search(r"\*\*this project\*\* \| ([\d.]+) \([^)]*\) \| ([\d.]+)", table)
+        found = re.search(r"\*\*this project\*\* \| ([\d.]+)(?: \([^)]*\))? \| ([\d.]+)", table)
         assert found
         yield int(rows.replace(",", "")), int(depth), 2, float(found[1]), float(found[2])
     one_core = text.partition("## From one core to all of them, depth 12")[2].partition("\n## ")[0]
@@ -81,8 +81,8 @@ def test_a_small_task_should_get_one_node_and_no_spot() -> None:
 
 
 def test_rows_that_fill_memory_should_get_nodes_for_that_whatever_the_time() -> None:
-    found = sizing.size(1e9, TABLE, within=600)
-    assert found.pick.cached_gib == pytest.approx(1e9 * 63 / 2**30)
+    found = sizing.size(1e10, TABLE, within=6000)
+    assert found.pick.cached_gib == pytest.approx(1e10 * sizing.CACHED_BYTES / 2**30)
     room = found.pick.instance.gib * sizing.CACHE_SHARE
     assert (found.pick.workers - 1) * room < found.pick.cached_gib <= found.pick.workers * room
 
