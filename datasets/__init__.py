@@ -24,7 +24,7 @@ SILENCE = 30  # seconds without a byte after which a download has failed
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 # What the jobs add to the rows of the features table.
-ADDED_COLUMNS = ("side", "split_hash")
+ADDED_COLUMNS = ("split_hash", "split_side")
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
 
 # Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.

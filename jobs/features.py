@@ -41,12 +41,12 @@ class Features:
 
     @cached_property
     def rows(self) -> DataFrame:
-        """What the settings declare, and `side`: of the split, by the row's hash."""
+        """What the settings declare, and `split_side`: train or test, by the row's hash."""
         table = self.spark.read.parquet(self.location) if self._table is None else self._table
         side = split.side(self.settings["training"]["test_share"], F.col(split.HASH))
         columns = columns_of(self.settings)
         size_batches(self.spark, len(columns))
-        return table.select(*columns, side.alias(split.SIDE))
+        return table.select(*columns, side.alias(split.ROW_SIDE))
 
     @cached_property
     def _files(self) -> "RDD[Tuple[str, bytes]]":

@@ -244,7 +244,7 @@ def fit_and_score(
     clock = clock or Clock()
     own = survey or Survey(features, settings, marks(settings))
     clock.lap("read")
-    test = F.col(split.SIDE) == split.TEST
+    test = F.col(split.ROW_SIDE) == split.TEST
     return _fit_and_score(features, own, own.parts(test=False), own.parts(test=True), test, settings, clock)
 
 
@@ -339,7 +339,7 @@ def current_on(
     scores = None
     same = current.task == settings["task"] and current.tree.get("classes", []) == settings["label"]["classes"]
     if same and set(current.names) <= set(features.rows.columns):
-        test = features.rows.where(F.col(split.SIDE) == split.TEST)
+        test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
         kept = [F.col(name) for name in dict.fromkeys([*settings["keys"], settings["label"]["column"]])]
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}

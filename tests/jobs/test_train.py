@@ -1,12 +1,14 @@
 """Training: nothing that is learned comes from the rows that it is tested on."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import encoding, metrics, train, tree
+from jobs.features import Features
 from jobs.settings import Settings
 from tests.jobs import points
 from tests.jobs.conftest import Written
@@ -85,3 +87,15 @@ def test_a_dataset_without_a_time_column_should_have_no_out_of_time_check(
 ) -> None:
     timeless = points.settings('[time]\ncolumn = "day"\ncut = 2024-01-03\n', "")
     assert train.out_of_time(written(sided(spark, 1), timeless), timeless, dict(timeless["training"])) is None
+
+
+def test_a_column_called_side_should_be_a_feature_like_any_other(spark: SparkSession, tmp_path: Path) -> None:
+    settings = points.settings("min_leaf = 5", "min_leaf = 1")
+    settings["features"], settings["slices"] = {"numbers": [], "categories": ["side"]}, ["side"]
+    settings["time"] = None
+    rows = spark.range(400).selectExpr("id", "IF(id % 3 = 0, 'left', 'right') AS side", "int(id % 3 = 0) AS late")
+    rows.withColumn("split_hash", F.xxhash64("id")).write.parquet(str(tmp_path / "features"))
+    trained = train.fit_and_score(Features(spark, str(tmp_path / "features"), settings), settings)
+    assert trained.test["accuracy"] == 1.0
+    assert trained.scored is not None
+    assert trained.scored.count() == trained.rows["test"]
