@@ -18,8 +18,8 @@ from dml.cost.prices import Instance, Prices
 from dml.errors import UserError
 
 # From docs/benchmarks.md of 2026-11-27, revision 4d4b9d9: nyc_flights with 16 numbers and 3 categories, 2 cores of AMD
-# EPYC. Fitted to its eighteen figures: fit and end to end at 327,346, 3,273,460 and 9,820,380 rows, at depth 5 and 12 on two
-# cores and at depth 12 on one. End to end is fit and all else: interpreter, JVM, session, reading, metrics.
+# EPYC. Fitted to its eighteen figures: fit and end to end at 327,346, 3,273,460 and 9,820,380 rows, at depth 5 and 12
+# on two cores and at depth 12 on one. End to end is fit and all else: interpreter, JVM, session, reading, metrics.
 START = 2.5  # seconds that don't depend on rows
 READ = 0.42e-6  # core-seconds a row of reading, counting and scoring: 2,400,000 rows a core-second
 READ_EFFICIENCY = 0.62  # of two cores: Java reads files while Python decodes them, so that one core is not one

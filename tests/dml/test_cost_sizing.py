@@ -123,7 +123,7 @@ def test_dml_cost_should_size_on_paper_and_say_how_far_it_is_from_what_was_measu
     pick = sizing.size(1e9, TABLE).pick
     assert code == 0
     assert f"{pick.workers} core {pick.instance.name}" in printed
-    assert "305 times" in printed and f"{TABLE.checked}" in printed
+    assert "102 times" in printed and f"{TABLE.checked}" in printed
     code, printed, _ = dml("cost", "--rows", "1e9", "--json")
     assert json.loads(printed)["pick"]["core_nodes"] == pick.workers
 
