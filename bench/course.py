@@ -44,6 +44,7 @@ def main() -> int:
     sided = hashed.withColumn(split.SIDE, split.side(training["test_share"], F.col(split.HASH))).cache()
     # The course's columns, of the same rows: `education` is none of our features, being the same as education_num.
     both = sided.join(rows.select("answers", "education").distinct(), "answers")
+    settings["slices"] = []
     five: Settings = {**settings, "features": {"numbers": ["age"], "categories": COURSE[1:]}}
     told = {
         "always the more frequent answer": baseline(sided, settings),
