@@ -23,7 +23,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
-from jobs.features import Array, as_arrow, as_double, as_numpy, as_text
+from jobs.features import Array, as_arrow, as_doubles, as_numpy, as_text
 from jobs.grow import FixedPoint
 from jobs.settings import Settings
 
@@ -112,7 +112,7 @@ def feature_columns(features: Sequence[Feature]) -> List[Column]:
 
 def numbers_of(column: pa.Array) -> Array:
     """A column's numbers as doubles, MISSING where there is none."""
-    values = as_numpy(as_double(column).fill_null(as_arrow([np.nan], np.float64)[0]))
+    values = as_doubles(column)
     return np.where(np.isfinite(values), values, MISSING)
 
 

@@ -107,11 +107,13 @@ def as_arrow(values: Any, kind: Any) -> pa.Array:
     return pa.Array.from_buffers(pa.from_numpy_dtype(found.dtype), len(found), [None, pa.py_buffer(found)])
 
 
-def as_double(column: pa.Array) -> pa.Array:
-    """Numbers and booleans as Spark's `cast("double")` has them."""
+def as_doubles(column: pa.Array) -> Array:
+    """Numbers and booleans as Spark's `cast("double")` has them, NaN for NULL."""
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.string())  # by itself pyarrow rounds a decimal twice
-    return column if pa.types.is_float64(column.type) else column.cast(pa.float64(), safe=False)
+    if not pa.types.is_float64(column.type):
+        column = column.cast(pa.float64(), safe=False)
+    return as_numpy(column.fill_null(as_arrow([np.nan], np.float64)[0]))
 
 
 def as_text(column: pa.Array) -> pa.Array:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from jobs import split
 from jobs.encoding import MISSING
-from jobs.features import Features, as_arrow, as_double, as_numpy
+from jobs.features import Features, as_doubles, as_numpy
 from jobs.settings import Settings
-from jobs.survey import REDUCERS, Apart, Survey
+from jobs.survey import Apart, Survey, reduced
 
 Profile = Dict[str, Any]
 Cell = Dict[str, Any]
@@ -154,16 +154,15 @@ class _Moments(NamedTuple):
 class _Counting:
     """What a worker counts of its numbers, by their place; for the reference's bins `of_old` is added to it."""
 
-    def __init__(
-        self, columns: Sequence[_Column], edges: Dict[int, List[float]], test_share: float, settings: Settings
-    ) -> None:
+    def __init__(self, columns: Sequence[_Column], edges: Dict[int, List[float]], settings: Settings) -> None:
         self.edges = {i: np.array(own, dtype=np.float64) for i, own in edges.items()}
         self.old = {
             i: np.array(columns[i].old["deciles"], dtype=np.float64)  # type: ignore[index]
             for i in edges
             if columns[i].old is not None
         }
-        self.names, self.of_old, self.test_share = [column.name for column in columns], len(columns), test_share
+        self.names, self.of_old = [column.name for column in columns], len(columns)
+        self.test_share = settings["training"]["test_share"]
         self.apart, self.classes = Apart(settings, []), len(settings["label"]["classes"])
         self.regression = settings["task"] == "regression"
         self.time = settings["time"]["column"] if settings["time"] else None
@@ -182,8 +181,8 @@ class _Counting:
             if self.time:
                 add("time", _ends(batch.column(self.time)))
             for i, edges in self.edges.items():
-                column = as_double(batch.column(self.names[i]))
-                x = as_numpy(column.fill_null(as_arrow([np.nan], np.float64)[0]))
+                column = batch.column(self.names[i])
+                x = as_doubles(column)
                 null = ~as_numpy(column.is_valid().cast(pa.uint8())).astype(bool)
                 if self.regression and i == self.of_old - 1:  # the label, of training rows only
                     x, null = np.where(train, x, np.nan), ~train
@@ -247,11 +246,11 @@ def _counted(
 ) -> Tuple[Dict[int, Floats], Dict[int, Cell], Optional[Cell]]:
     """Of each number by its place in `columns`, and with their number added for the reference's bins: what is counted
     by bin; its moments; and the time span."""
-    counting = _Counting(columns, edges, settings["training"]["test_share"], settings)
+    counting = _Counting(columns, edges, settings)
     time_column = [settings["time"]["column"]] if settings["time"] else []
     names = [split.HASH, settings["label"]["column"], *time_column, *[columns[i].name for i in edges]]
     cells = features.batches(names).mapPartitions(counting)
-    found = dict(cells.reduceByKey(_added, max(1, min(REDUCERS, cells.getNumPartitions()))).collect())
+    found = dict(reduced(cells, _added).collect())
     span = None
     if settings["time"]:
         low, high, days = found.pop("time", (1, 0, True))

@@ -22,7 +22,7 @@ from jobs.encoding import (
     values_of,
 )
 from jobs.errors import JobError
-from jobs.features import Array, Features, as_arrow, as_double, as_numpy
+from jobs.features import Array, Features, as_arrow, as_doubles, as_numpy
 from jobs.grow import Block, FixedPoint
 from jobs.settings import Settings, file_of
 
@@ -79,8 +79,7 @@ class Survey:
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
         reading = _Reading(self._apart, self._numbers, self._categories, self.classes, self.point, self._sample())
         cells = self._features.batches(names).mapPartitions(reading)
-        reducers = max(1, min(REDUCERS, cells.getNumPartitions()))
-        found = cells.reduceByKey(add, reducers).mapPartitions(_bounded).collect()
+        found = reduced(cells, add).mapPartitions(_bounded).collect()
         wide = self.classes or 2
         self._every = np.zeros((self._parts, wide), dtype=np.int64)
         self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
@@ -169,6 +168,11 @@ class Survey:
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
 
 
+def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
+    """What the workers have found, put together by key in so few places that the driver can have it all."""
+    return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
+
+
 def _counted(counts: List[int]) -> Labels:
     return Labels(sum(counts), counts, 0, len(counts) - 1, 0.0, 0.0)
 
@@ -209,7 +213,7 @@ class Apart:
         """A class by its number, or a regression's value."""
         column = batch.column(self.label_name)
         if self.task == "regression":
-            return as_numpy(as_double(column))
+            return as_doubles(column)
         if self.task == "binary":
             return as_numpy(column.cast(pa.int64()))
         names, index = values_of(column)

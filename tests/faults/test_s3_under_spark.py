@@ -12,6 +12,13 @@ from tests.shipped import Shipped, role
 LIMIT = 2  # seconds that S3 may be silent here; otherwise it is a minute
 
 
+def assert_all_met_and_the_rows_whole(shipped: Shipped, proxy: Proxy, run_id: str) -> None:
+    assert [(fault.path, fault.seen) for fault in proxy.faults] == [(fault.path, fault.times) for fault in proxy.faults]
+    whole, found = (shipped.rows(f"s3://{shipped.lake}/points/features/{run}/", "id") for run in ("r1", run_id))
+    assert found.equals(whole)
+    assert shipped.location("features").endswith(f"/{run_id}/")
+
+
 def test_short_faults_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy: Proxy) -> None:
     proxy.faults = [
         Fault("GET", r"raw/points/points\.csv", 500, 1),
@@ -23,10 +30,7 @@ def test_short_faults_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy
         Fault("POST", r"^/$", 503, 1),  # the catalog
     ]
     shipped.run("prepare", "shaky", endpoint=proxy.endpoint)
-    assert [(fault.path, fault.seen) for fault in proxy.faults] == [(fault.path, fault.times) for fault in proxy.faults]
-    whole, shaky = (shipped.rows(f"s3://{shipped.lake}/points/features/{run}/", "id") for run in ("r1", "shaky"))
-    assert shaky.equals(whole)
-    assert shipped.location("features").endswith("/shaky/")
+    assert_all_met_and_the_rows_whole(shipped, proxy, "shaky")
 
 
 @pytest.mark.parametrize(
@@ -62,10 +66,7 @@ def test_stalls_should_cost_a_job_nothing_but_time(shipped: Shipped, proxy: Prox
         Fault("PUT", r"points/features/stalls/_SUCCESS", "held", 1),
     ]
     shipped.run("prepare", "stalls", endpoint=proxy.endpoint, s3_seconds=LIMIT)
-    assert [(fault.path, fault.seen) for fault in proxy.faults] == [(fault.path, fault.times) for fault in proxy.faults]
-    whole, stalls = (shipped.rows(f"s3://{shipped.lake}/points/features/{run}/", "id") for run in ("r1", "stalls"))
-    assert stalls.equals(whole)
-    assert shipped.location("features").endswith("/stalls/")
+    assert_all_met_and_the_rows_whole(shipped, proxy, "stalls")
 
 
 @pytest.mark.parametrize(
