@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -301,16 +302,15 @@ class EmrClusters:
                     self._end(cluster, "TERMINATED", "ALL_STEPS_COMPLETED", "Steps completed")
                 else:
                     _change(cluster, "WAITING")
-                self._running.forget(
-                    cluster["Id"], handle
-                )  # under the lock: a step added from now on starts a new thread
+                # Under the lock: a step added from now on starts a new thread.
+                self._running.forget(cluster["Id"], handle)
                 return False
             step = pending[0]
             _change(cluster, "RUNNING")
             step["Status"]["State"] = "RUNNING"
             step["Status"]["Timeline"]["StartDateTime"] = time.time()
-        self._run_step(cluster, step, credentials, handle)
-        failed = step["Status"]["State"] == "FAILED"
+            own = self._running.adopt(step["Id"])  # under the lock: what is seen to run can be cancelled
+        failed = self._run_step(cluster, step, credentials, handle, own)
         with self._lock:
             if failed and step["ActionOnFailure"] in TERMINATING_ACTIONS and not handle.cause:
                 self._give_up(cluster, "STEP_FAILURE", f"Shut down as step failed: {step['Name']}", handle)
@@ -322,15 +322,37 @@ class EmrClusters:
         return True
 
     def _run_step(
-        self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle
-    ) -> None:
+        self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle, own: Handle
+    ) -> bool:
+        """Blocks until the step has ended, which its own handle or its cluster's can bring about; if it failed."""
         output = self._place.logs / "emr" / cluster["Id"] / f"{step['Id']}.log"
+        try:
+            failure = self._submit(cluster, step, credentials, output, (handle, own))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is this step's failure, and is told as such
+            failure = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._running.forget(step["Id"], own)
+            if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
+                _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
+            elif failure := own.cause or failure:
+                _end_step(step, "FAILED", failure, str(output) if output.exists() else "")
+            else:
+                _end_step(step, "COMPLETED", "", "")
+        return bool(step["Status"]["State"] == "FAILED")
+
+    def _submit(
+        self,
+        cluster: Mapping[str, Any],
+        step: Mapping[str, Any],
+        credentials: Mapping[str, str],
+        output: Path,
+        handles: Sequence[Handle],
+    ) -> str:
+        """Runs a step's spark-submit; why it failed, or nothing."""
         arguments = step["Config"]["Args"]
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
-            reason = f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
-            _end_step(step, "FAILED", reason, "")
-            return
+            return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
         process = SparkProcess(
             arguments=arguments[1:],
             credentials=credentials,
@@ -341,21 +363,14 @@ class EmrClusters:
             log=output,
             s3a=self._place.s3a,
         )
-        own = self._running.adopt(step["Id"])
-        own.attach(process)
-        handle.attach(process)
+        for handle in handles:
+            handle.attach(process)
         try:
-            outcome = process.run()
+            return process.run().reason
         finally:
-            self._running.forget(step["Id"], own)
-            handle.attach(None)
+            for handle in handles:
+                handle.attach(None)
             NodeLogs(self._place, cluster, credentials).push(output, f"steps/{step['Id']}/stderr")
-        if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
-            _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
-        elif own.cause or outcome.exit_code:
-            _end_step(step, "FAILED", own.cause or outcome.reason, str(output))
-        else:
-            _end_step(step, "COMPLETED", "", "")
 
     def _persist_security_configurations(self) -> None:
         state = hooks.existing(self._emr, "get_state")

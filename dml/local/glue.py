@@ -25,6 +25,7 @@ class GlueJobs:
     def __init__(self, place: Place, running: Running) -> None:
         self._place = place
         self._running = running
+        self._lock = threading.Lock()  # held while a run's state changes
         self._glue = hooks.module("services.glue")
         self._error = hooks.module("core.responses").error_response_json
         self._reply = hooks.module("core.responses").json_response
@@ -91,7 +92,9 @@ class GlueJobs:
                 code = "JobRunNotInTerminableStateException" if run_id in known else "JobRunNotFoundException"
                 errors.append(ids | {"ErrorDetail": {"ErrorCode": code, "ErrorMessage": f"{run_id} does not run"}})
                 continue
-            known[run_id]["JobRunState"] = "STOPPING"
+            with self._lock:
+                if known[run_id]["JobRunState"] in ACTIVE:  # else it has ended just now
+                    known[run_id]["JobRunState"] = "STOPPING"
             # Ending Spark takes a moment and this thread serves everybody.
             threading.Thread(target=handle.stop, args=("STOPPED",), daemon=True).start()
             stopped.append(ids)
@@ -107,7 +110,8 @@ class GlueJobs:
             state, message = "FAILED", f"{type(error).__name__}: {error}"
         finally:
             timer.cancel()
-        _end(run, state, message)
+        with self._lock:
+            _end(run, state, message)
 
     def _spark(self, job: Mapping[str, Any], run: dict[str, Any], handle: Handle) -> tuple[str, str]:
         try:
@@ -129,8 +133,9 @@ class GlueJobs:
             s3a=self._place.s3a,
         )
         handle.attach(process)
-        if not handle.cause:
-            run["JobRunState"] = "RUNNING"
+        with self._lock:
+            if run["JobRunState"] == "STARTING":
+                run["JobRunState"] = "RUNNING"
         outcome = process.run()
         self._tell(job, run, credentials, output)
         if handle.cause == "TIMEOUT":

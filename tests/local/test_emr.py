@@ -13,6 +13,8 @@ from tests.local.conftest import until
 
 # A step that fails without Spark: only spark-submit runs here.
 BROKEN = {"Jar": "command-runner.jar", "Args": ["hive-script"]}
+# One that starts Spark; what it is to run does not exist.
+SPARK = {"Jar": "command-runner.jar", "Args": ["spark-submit", "s3://nowhere/nothing.py"]}
 
 
 @pytest.fixture
@@ -68,6 +70,19 @@ def test_action_on_failure_should_decide_what_becomes_of_the_rest(aws: Clients, 
     assert states(aws, waiting) == states(aws, ended) == {"first": "FAILED", "second": "CANCELLED"}
     with pytest.raises(ClientError, match="shutting down, terminated, or finished may not be modified"):
         aws("emr").add_job_flow_steps(JobFlowId=ended, Steps=[step("late")])
+
+
+def test_a_step_should_be_cancelled_from_the_moment_that_it_runs(aws: Clients, start: Any) -> None:
+    emr = aws("emr")
+    names = [f"step {number}" for number in range(8)]
+    cluster = start(Steps=[{"Name": name, "ActionOnFailure": "CONTINUE", "HadoopJarStep": SPARK} for name in names])
+    for name in names:
+        while not (running := emr.list_steps(ClusterId=cluster, StepStates=["RUNNING"])["Steps"]):
+            pass  # without a pause: what is tested is the first few milliseconds of a step
+        (told,) = emr.cancel_steps(ClusterId=cluster, StepIds=[running[0]["Id"]])["CancelStepsInfoList"]
+        assert (running[0]["Name"], told["Status"]) == (name, "SUBMITTED"), told
+    until(lambda: state(aws, cluster) == "WAITING")
+    assert states(aws, cluster) == dict.fromkeys(names, "CANCELLED")
 
 
 def test_a_protected_cluster_should_not_be_terminated(aws: Clients, start: Any) -> None:
