@@ -97,5 +97,5 @@ def test_a_pointer_should_be_published_once_and_the_second_time_be_refused_as_on
 
 
 def _programs_in(folder: Path) -> list[str]:
-    found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return [line for line in found.splitlines() if str(folder) in line]
