@@ -121,12 +121,25 @@ def publish(
         "PartitionKeys": [],
     }
     try:
-        try:
-            glue.update_table(DatabaseName=database, TableInput=table)
-        except glue.exceptions.EntityNotFoundException:
-            glue.create_table(DatabaseName=database, TableInput=table)
+        _put_table(glue, DatabaseName=database, TableInput=table)
     except (ClientError, BotoCoreError) as error:
         raise JobError(
             f"The catalog does not take {database}.{name}, whose files lie whole in {location}: {error}. "
             "When that is mended, run again."
         ) from error
+
+
+def _put_table(glue: Any, **table: Any) -> None:
+    """Replaces the catalog's entry, or makes it.
+
+    It may be made in between: by somebody else, or by a first try of our own whose answer was lost.
+    """
+    try:
+        glue.update_table(**table)
+        return
+    except glue.exceptions.EntityNotFoundException:
+        pass
+    try:
+        glue.create_table(**table)
+    except glue.exceptions.AlreadyExistsException:
+        glue.update_table(**table)

@@ -417,16 +417,21 @@ def gate(parts: Parts) -> dict[str, State]:
 
 
 def publish(parts: Parts) -> dict[str, State]:
-    """Move CURRENT.json to this run, unless another run has moved it since training began."""
+    """Move CURRENT.json to this run, unless another run has moved it since training began.
+
+    An answer of S3 can be lost when it has done the write; the next try then finds CURRENT.json moved, by this run
+    itself. So whenever the write seems to have failed, who won is read.
+    """
     place = {"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json", "ContentType": "application/json"}
     folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
     body = (
         f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id,"
         f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics, 'previous': $previous}}) %}}"
     )
-    moved: State = {
+    move: State = {
         "TimeoutSeconds": 60,
         "Assign": {"published": True},
+        "Catch": [caught("publish") | {"Next": "publish: read whose model is current"}],
         "Next": "publish: send the figures",
     }
     return {
@@ -446,10 +451,22 @@ def publish(parts: Parts) -> dict[str, State]:
             when("$current = ''", "publish: the first model"), otherwise="publish: replace the current model"
         ),
         "publish: the first model": task(
-            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfNoneMatch": "*"}, **moved
+            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfNoneMatch": "*"}, **move
         ),
         "publish: replace the current model": task(
-            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfMatch": "{% $current %}"}, **moved
+            parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfMatch": "{% $current %}"}, **move
+        ),
+        "publish: read whose model is current": task(
+            parts,
+            "aws-sdk:s3:getObject",
+            Arguments={"Bucket": parts.models_bucket, "Key": place["Key"]},
+            TimeoutSeconds=60,
+            Assign={"winner": "{% $parse($states.result.Body).run_id %}"},
+            Catch=[{"ErrorEquals": ["States.ALL"], "Next": REASONS}],  # the run fails for what the write said
+            Next="publish: is it this run's?",
+        ),
+        "publish: is it this run's?": choice(
+            when("$winner = $run_id", "publish: send the figures", failed=False, published=True), otherwise=REASONS
         ),
         "publish: send the figures": send_figures(
             parts, {name: f"$metrics.{name}" for name in parts.figures}, Next="predict: add the step"

@@ -12,6 +12,7 @@ Where each failure is tested:
 | a step is cancelled                 | here: test_a_cancelled_step_... |
 | the gate refuses                    | test_whole_way.py: test_the_gate_should_keep_the_current_model_... |
 | publishing loses a race             | here: test_a_lost_race_...; faults/test_publish.py: five at once |
+| the answer to publishing is lost    | here: test_a_publish_whose_answer_was_lost_... |
 | the notification fails              | here: test_a_run_that_cannot_notify_... |
 | a run is stopped, the server dies   | test_whole_way.py: an interrupt; faults/test_killed.py: jobs killed half-way |
 | the machine runs out of time        | local/test_states.py: test_a_machines_timeout_... |
@@ -111,6 +112,14 @@ class Runs:
         located = [table["StorageDescriptor"]["Location"] for table in tables if table["Name"] == "predictions"]
         current = self.platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
         return {"predictions": located, "current": current}
+
+    def move_pointer(self, run_id: str) -> dict[str, Any]:
+        """Makes the current model somebody's, and returns what CURRENT.json says now."""
+        moved: dict[str, Any] = self.published()["current"] | {"run_id": run_id}
+        bucket, key = self.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
+        noted = self.platform.s3.head_object(Bucket=bucket, Key=key)["ETag"]
+        self.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(moved).encode(), IfMatch=noted)
+        return moved
 
 
 @pytest.fixture(scope="module")
@@ -280,15 +289,25 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
     assert runs.entered(arn).count("cluster: create a transient one") == 2
 
 
+def test_a_publish_whose_answer_was_lost_should_count(runs: Runs) -> None:
+    before = runs.published()
+    arn = runs.start()
+    until(lambda: "train: add the step" in runs.entered(arn))
+    own = runs.move_pointer(arn.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
+    ended = runs.end(arn)
+    assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
+    assert "publish: read whose model is current" in runs.entered(arn)
+    assert "has published its model and predictions" in runs.told(ended)[0]
+    after = runs.published()
+    assert after["current"] == own
+    assert after["predictions"] != before["predictions"]
+
+
 def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(runs: Runs) -> None:
     before = runs.published()
     arn = runs.start()
     until(lambda: "train: add the step" in runs.entered(arn))
-    winner = before["current"] | {"run_id": "somebody-elses"}
-    bucket, key = runs.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
-    s3 = runs.platform.s3
-    noted = s3.head_object(Bucket=bucket, Key=key)["ETag"]
-    s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(winner).encode(), IfMatch=noted)
+    winner = runs.move_pointer("somebody-elses")
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "LostRace")
     assert "publish: another run published first" in failed["cause"]
