@@ -98,6 +98,7 @@ class GlueCrawlers:
             )
         crawler["CrawlElapsedTime"] = round((time.time() - started) * 1000)
         crawler["LastCrawl"] = _last_crawl(crawler["Name"], started, status, message)
+        self._running.forget(f"crawler/{crawler['Name']}", handle)  # whoever sees READY may start it again at once
         crawler["State"] = "READY"  # last: whoever waits for it reads LastCrawl next
 
 

@@ -234,6 +234,9 @@ class EmrClusters:
             code = "BOOTSTRAP_FAILURE" if isinstance(error, BootstrapError) else "VALIDATION_ERROR"
             self._give_up(cluster, code, str(error), handle)
             return
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody shall wait for this cluster
+            self._give_up(cluster, "INTERNAL_ERROR", f"{type(error).__name__}: {error}", handle)
+            return
         while self._next_step(cluster, credentials, handle):
             pass
 

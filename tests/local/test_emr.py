@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from dml.local.cloud import Cloud
 from tests.embedded import Clients
-from tests.local.conftest import until
+from tests.local.conftest import CODE_BUCKET, until
 
 # A step that fails without Spark: only spark-submit runs here.
 BROKEN = {"Jar": "command-runner.jar", "Args": ["hive-script"]}
@@ -83,6 +83,19 @@ def test_a_step_should_be_cancelled_from_the_moment_that_it_runs(aws: Clients, s
         assert (running[0]["Name"], told["Status"]) == (name, "SUBMITTED"), told
     until(lambda: state(aws, cluster) == "WAITING")
     assert states(aws, cluster) == dict.fromkeys(names, "CANCELLED")
+
+
+def test_a_cluster_that_cannot_be_started_for_whatever_reason_should_say_so_and_be_gone(
+    aws: Clients, start: Any
+) -> None:
+    script = {"Path": f"s3://{CODE_BUCKET}/bootstrap.sh", "Args": [f"s3://{CODE_BUCKET}/settings.json"]}
+    actions = [{"Name": "node", "ScriptBootstrapAction": script}]
+    cluster = start(LogUri="s3:///nobody", BootstrapActions=actions, Steps=[step("first")])
+    until(lambda: state(aws, cluster) == "TERMINATED_WITH_ERRORS")
+    reason = aws("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["StateChangeReason"]
+    assert reason["Code"] == "INTERNAL_ERROR"
+    assert "Invalid bucket name" in reason["Message"]
+    assert states(aws, cluster) == {"first": "CANCELLED"}
 
 
 def test_a_protected_cluster_should_not_be_terminated(aws: Clients, start: Any) -> None:
