@@ -81,7 +81,6 @@ class StateMachines:
             "_state_machines",
             "_executions",
             "_ExecutionError",
-            "_fail_execution",
             "_api_name_to_sfn_key",
             "_AWS_SDK_ERROR_PREFIX",
             "_task_tokens",
@@ -104,6 +103,7 @@ class StateMachines:
         self._invoke_in_time = hooks.replace(self._sfn, "_invoke_resource_with_timeout", self.invoke_in_time)
         self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
         self._sleep = hooks.replace(self._sfn, "_scaled_sleep", self.sleep)
+        self._fail = hooks.replace(self._sfn, "_fail_execution", self.fail_execution)
         hooks.existing(self._sfn, "_SFN_WAIT_SCALE")
         check_machines(self._authoriser)
 
@@ -183,6 +183,11 @@ class StateMachines:
 
     def _event(self, record: dict[str, Any], kind: str, details: str, **fields: Any) -> None:
         self._sfn._add_event(record, kind, {f"{details}EventDetails": fields})
+
+    def fail_execution(self, record: dict[str, Any], error: str, cause: str) -> None:
+        """Ends an execution as FAILED; ministack says so first and why only then, which who polls can see."""
+        record.update(error=error, cause=cause, stopDate=self._sfn.now_iso())
+        self._fail(record, error, cause)
 
     # --- redriving ---
 
