@@ -275,7 +275,8 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
                 return {"ClusterId": cluster, "StepIds": [step["Id"]]}
         return None
 
-    emr.cancel_steps(**until(running))
+    (told,) = emr.cancel_steps(**until(running))["CancelStepsInfoList"]
+    assert told["Status"] == "SUBMITTED", told
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
     assert failed["cause"].startswith("predict: it ended as CANCELLED: ")
