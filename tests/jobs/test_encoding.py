@@ -187,6 +187,17 @@ def test_a_regressions_label_should_be_told_as_of_all_rows_at_once(spark: SparkS
         assert label.std == pytest.approx(np.std(values))
 
 
+def test_labels_of_very_different_size_in_two_parts_should_add_up(spark: SparkSession, written: Written) -> None:
+    # Counted in steps as fine as either part alone would want them, the other one's labels would overflow.
+    late = "double(id % 4 + IF(id % 2 = 0, 0, 1e12)) AS late"
+    frame = spark.range(400).selectExpr("id", "1.0D AS x", "IF(id % 4 < 2, 'low', 'high') AS colour", late)
+    settings = points.regression()
+    marks = {"odd": Mark("id", lambda column: as_numpy(column) % 2 == 1)}
+    own = Survey(written(frame, settings), settings, marks)
+    for parts, mean in ((own.parts(), 5e11 + 1.5), (own.parts(odd=True), 1e12 + 2), (own.parts(odd=False), 1)):
+        assert own.learn(parts).features[1]["prior"] == pytest.approx(mean, abs=0.1)
+
+
 def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession, written: Written) -> None:
     learned = learn(spark, written, LATE, points.settings())
     assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
