@@ -69,8 +69,9 @@ def prepare(
     if report is None:
         report = _build(spark, glue, settings, sql, database, home, run_id, clock or Clock())
         storage.write_json(s3, report_uri, report)
-    columns, seed = list(report["columns"].items()), str(settings["training"]["seed"])
-    catalog.publish(glue, database, "features", report["location"], columns, {"run_id": run_id, "split_seed": seed})
+    # The seed of the rows that are there: the settings may have got another one since.
+    columns, said = list(report["columns"].items()), {"run_id": run_id, "split_seed": report.get("split_seed", "")}
+    catalog.publish(glue, database, "features", report["location"], columns, said)
     print(f"published {database}.features: {report['rows_out']:,} rows", flush=True)
     return report
 
@@ -109,6 +110,7 @@ def _build(
         "left_out": left_out,
         "location": location,
         "columns": dict(rows.dtypes),
+        "split_seed": str(settings["training"]["seed"]),
         "seconds": clock.seconds,
     }
 

@@ -127,7 +127,8 @@ def _columns(settings: Settings, reference: Optional[Profile]) -> List[_Column]:
         was = old.get(name)
         columns.append(_Column(name, kind, was if was and was["kind"] == kind else None))
     if settings["task"] == "regression":
-        columns.append(_Column(settings["label"]["column"], "number", reference["label"] if reference else None))
+        known = reference["label"] if reference and reference["task"] == "regression" else None
+        columns.append(_Column(settings["label"]["column"], "number", known))
     return columns
 
 

@@ -201,9 +201,8 @@ def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Se
     if lacking := [name for name in [*columns_of(settings), split.HASH] if name not in rows.columns]:
         raise JobError(f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} asks for: {anew}")
     if table.split_seed != str(seed):
-        raise JobError(
-            f"{table} was split with seed {table.split_seed}; training.seed of {file_of(settings)} is {seed}: {anew}"
-        )
+        by = f"seed {table.split_seed}" if table.split_seed else "an unknown seed"
+        raise JobError(f"{table} was split with {by}; training.seed of {file_of(settings)} is {seed}: {anew}")
     return Features(spark, table.location, settings, rows)
 
 

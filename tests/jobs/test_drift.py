@@ -89,6 +89,16 @@ def test_missing_values_should_count_as_a_bin_and_be_told(spark: SparkSession, w
     assert x["verdict"] == "large"
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), -float("inf")])
+def test_whatever_is_no_number_should_count_as_missing(
+    spark: SparkSession, written: Written, nothing: float | None
+) -> None:
+    told = moved(written, table(spark, [1.0, 2.0] * 500, ["red"]), table(spark, [1.0, nothing] * 500, ["red"]))
+    x = feature(told, "x")
+    assert x["missing"] == {"old": 0, "new": 0.5, "change": 0.5}
+    assert x["psi"] == pytest.approx(drift.psi([500, 500, 0], [500, 0, 500])[0])
+
+
 def test_few_rows_should_not_be_called_drift(spark: SparkSession, written: Written) -> None:
     old = table(spark, [float(i) for i in range(1000)], ["red"])
     x = feature(moved(written, old, table(spark, [100.0, 300.0, 500.0, 520.0, 990.0], ["red"])), "x")
@@ -114,6 +124,22 @@ def test_a_label_should_be_compared_in_each_task(spark: SparkSession, written: W
         told = drift.drift(before, profiled(written, new, settings, before))
         assert told["label"]["psi"] == pytest.approx(drift.psi([300, 300], [100, 500])[0], rel=1e-6), task
         assert told["label"]["verdict"] == told["verdict"] == "large"
+
+
+def test_a_label_of_another_task_should_not_be_compared(spark: SparkSession, written: Written) -> None:
+    schema = "id long, x double, colour string, late"
+    tasks = [(of_task("binary", ""), "int", 1), (of_task("regression", ""), "double", 2.5)]
+    profiles = {}
+    for settings, kind, most in tasks:
+        frame = spark.createDataFrame(
+            [(i, i % 9.0, "red", most * (i % 2), "train") for i in range(100)], f"{schema} {kind}, side string"
+        )
+        profiles[settings["task"]] = frame, settings, profiled(written, frame, settings)
+    for old, new in (("binary", "regression"), ("regression", "binary")):
+        before, (frame, settings, _) = profiles[old][2], profiles[new]
+        told = drift.drift(before, profiled(written, frame, settings, before))
+        assert told["label"] is None
+        assert [of["psi"] for of in told["features"]] == [0, 0]
 
 
 def test_features_of_one_profile_only_should_be_named(spark: SparkSession, written: Written) -> None:

@@ -172,11 +172,48 @@ def test_a_part_should_be_learned_from_alone_and_parts_add_up(spark: SparkSessio
         assert sorted(map(tuple, coded.T)) == sorted(map(tuple, expected.T))
 
 
+def test_a_regressions_label_should_be_told_as_of_all_rows_at_once(spark: SparkSession, written: Written) -> None:
+    # Files of 80 and 20 rows whose means lie far apart: neither a mean of means nor a mean of variances would do.
+    made = ["id", "1.0D AS x", "'red' AS colour", "double(IF(id < 80, id % 7, 1000 + id)) AS late"]
+    large, small = (spark.range(*ends).coalesce(1).selectExpr(*made) for ends in ((0, 80), (80, 100)))
+    settings = points.regression()
+    odd = {"odd": Mark("id", lambda column: as_numpy(column) % 2 == 1)}
+    own = Survey(written(large.union(small), settings), settings, odd)
+    every = [i % 7 if i < 80 else 1000.0 + i for i in range(100)]
+    for parts, values in ((own.parts(), every), (own.parts(odd=True), every[1::2])):
+        label = own.labels(parts)
+        assert (label.rows, label.low, label.high) == (len(values), min(values), max(values))
+        assert label.mean == pytest.approx(np.mean(values))
+        assert label.std == pytest.approx(np.std(values))
+
+
+def test_labels_of_very_different_size_in_two_parts_should_add_up(spark: SparkSession, written: Written) -> None:
+    # Counted in steps as fine as either part alone would want them, the other one's labels would overflow.
+    late = "double(id % 4 + IF(id % 2 = 0, 0, 1e12)) AS late"
+    frame = spark.range(400).selectExpr("id", "1.0D AS x", "IF(id % 4 < 2, 'low', 'high') AS colour", late)
+    settings = points.regression()
+    marks = {"odd": Mark("id", lambda column: as_numpy(column) % 2 == 1)}
+    own = Survey(written(frame, settings), settings, marks)
+    for parts, mean in ((own.parts(), 5e11 + 1.5), (own.parts(odd=True), 1e12 + 2), (own.parts(odd=False), 1)):
+        assert own.learn(parts).features[1]["prior"] == pytest.approx(mean, abs=0.1)
+
+
 def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession, written: Written) -> None:
     learned = learn(spark, written, LATE, points.settings())
     assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
     values = sorted({*learned.features[1]["encoding"].values(), learned.features[1]["missing"]})
     assert learned.thresholds[1].tolist() == [pytest.approx((a + b) / 2) for a, b in itertools.pairwise(values)]
+
+
+def test_a_number_that_may_be_missing_should_have_no_more_bins_than_are_asked_for(
+    spark: SparkSession, written: Written
+) -> None:
+    settings = points.settings()
+    settings["training"]["bins"] = 10
+    known = [(float(i), "red", i % 2) for i in range(500)]
+    for rows in (known, [*known, (None, "red", 1)]):
+        learned = learn(spark, written, rows, settings)
+        assert learned.bins[0] == 10
 
 
 def test_many_values_should_be_cut_into_bins_of_about_equal_rows() -> None:
@@ -216,3 +253,13 @@ def test_a_category_with_too_many_values_should_be_refused_by_name(
     monkeypatch.setattr(survey, "MAX_CATEGORIES", 2)
     with pytest.raises(JobError, match=r"datasets/points/dataset.toml: features.categories: colour has more than 2"):
         learn(spark, written, LATE, points.settings())
+
+
+def test_a_key_should_be_refused_as_a_category_even_if_one_task_has_all_its_values(
+    spark: SparkSession, written: Written
+) -> None:
+    # A batch is 100,000 rows: when the first one is counted, there are just as many values as may be.
+    frame = spark.range(100_100).selectExpr("id", "1.0D AS x", "string(id) AS colour", "int(id % 2) AS late")
+    settings = points.settings()
+    with pytest.raises(JobError, match=r"colour has more than 100,000 values, which makes it a key"):
+        Survey(written(frame.coalesce(1), settings), settings, {})

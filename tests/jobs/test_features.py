@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding
+from jobs import encoding, features
 from jobs.features import BROKEN
 from jobs.settings import Settings
 from tests.jobs import points
@@ -74,6 +74,16 @@ def test_files_should_be_dealt_out_to_partitions_evenly(
     rows = batches.mapPartitions(lambda own: [sum(batch.num_rows for batch in own)]).collect()
     assert sum(rows) == 800
     assert max(rows) < 1.3 * min(rows)
+
+
+def test_many_files_should_make_more_partitions_rather_than_larger_ones(
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "FILES_PER_PARTITION", 2)
+    frame = spark.range(160).selectExpr("id", "double(id) AS x", "'red' AS colour", "int(id % 2) AS late")
+    batches = written(frame.repartition(16), points.settings()).batches(["id"])
+    assert batches.getNumPartitions() == 8
+    assert batches.map(lambda batch: batch.num_rows).sum() == 160
 
 
 def test_a_file_that_cannot_be_decoded_should_be_named(spark: SparkSession, written: Written) -> None:

@@ -80,12 +80,14 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
 ) -> None:
     codes, label = rows(3000, classes, seed=1)
     reversed_blocks = spread(spark, codes[:, ::-1], label[::-1], 9, 4)
-    levels, shuffled, apart = [], [], []
+    levels, counted, shuffled, apart = [], [], [], []
     added_up, together, alone = grow._added_up, grow._best_splits, grow._grown_apart
 
     def on_driver(*given: Any) -> Any:
         levels.append(given[-1])
-        return added_up(*given)
+        found = added_up(*given)
+        counted.append(sum(grow.rows_of(own.sum(axis=1), classes) for own in found[0]))
+        return found
 
     def best_splits(*given: Any) -> Any:
         shuffled.append(given)
@@ -105,6 +107,7 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
     mixed = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
     assert levels
     assert all(len(asked) < 2**level for level, asked in enumerate(levels[1:], start=1))  # a sibling of two
+    assert all(rows <= 1500 for rows in counted[1:])  # the smaller one
     assert len(apart[1]) > 3
     assert [str(node) for node in once] == [str(node) for node in mixed]
 
@@ -122,12 +125,69 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
     assert [str(node) for node in once] == [str(node) for node in by_shuffle]
 
 
+@pytest.mark.parametrize("classes", [2, 0])
+def test_a_task_that_counts_its_nodes_in_turns_should_grow_the_same_trees(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, label = rows(2000, classes, seed=2)
+    rules = grow.Rules(tuple(BINS), classes, depth=6, min_leaf=5, smallest=0.0)
+    at = np.arange(2000) % 3 % 2  # two thirds are below the first root
+    roots = [grow.Node(i, 0, grow._totals(label[at == i], classes)) for i in range(2)]
+    at_once = grow._grow_here(roots, grow.Block(codes, label), at, rules)
+    monkeypatch.setattr(grow, "PASS_BYTES", rules.bytes_of(3))
+    in_turns = grow._grow_here(roots, grow.Block(codes, label), at, rules)
+    assert [str(node) for node in in_turns] == [str(node) for node in at_once]
+    for i in range(2):
+        own = codes[:, at == i], label[at == i]
+        assert nested(at_once, classes, i) == searched(*own, classes, 6, 5)
+
+
+def test_counts_of_many_tasks_should_not_be_gathered_on_the_driver(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Eight tasks' counts are too much together, though a single one's would fit.
+    codes, label = rows(400, 2)
+    monkeypatch.setattr(grow, "ONE_TASK_ROWS", 0)
+    monkeypatch.setattr(grow, "DRIVER_BYTES", 4 * sum(BINS) * 2 * 8)
+    gathered: list[int] = []
+    added_up = grow._added_up
+    monkeypatch.setattr(grow, "_added_up", lambda *given: gathered.append(1) or added_up(*given))
+    grow.grow(spread(spark, codes, label, 8, 8), BINS, 2, depth=1, min_leaf=7)
+    assert not gathered
+    grow.grow(spread(spark, codes, label, 8, 2), BINS, 2, depth=1, min_leaf=7)
+    assert gathered
+
+
+@pytest.mark.parametrize("driver_bytes", [grow.DRIVER_BYTES, 0])
+@pytest.mark.parametrize("one_task_rows", [grow.ONE_TASK_ROWS, 0])
+def test_of_equal_features_the_first_should_be_split_on(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, one_task_rows: int, driver_bytes: int
+) -> None:
+    # The same three groups of rows in bins of three features, whose numbers of bins go up and down.
+    monkeypatch.setattr(grow, "ONE_TASK_ROWS", one_task_rows)
+    monkeypatch.setattr(grow, "DRIVER_BYTES", driver_bytes)
+    group = np.arange(600) % 3
+    codes = np.stack([group * 3, group, group * 2]).astype(np.uint8)
+    label = (group > 0).astype(np.uint8)
+    nodes = grow.grow(spread(spark, codes, label, 4, 4), [9, 3, 6], 2, depth=3, min_leaf=1)
+    assert nested(nodes, 2) == (0, 0, 200, 400)
+
+
 def test_siblings_that_predict_the_same_class_should_both_stay(spark: SparkSession) -> None:
     # MLlib's classifier would merge these: both leaves say class 0 (SPARK-3159).
     codes = np.array([[0] * 10 + [1] * 10], dtype=np.uint8)
     label = np.array([0] * 10 + [0] * 7 + [1] * 3, dtype=np.uint8)
     nodes = grow.grow(spread(spark, codes, label, 1, 1), [2], 2, depth=1, min_leaf=1)
     assert [node.counts.tolist() for node in nodes] == [[17, 3], [10, 0], [7, 3]]
+
+
+def test_a_node_that_can_be_halved_to_the_smallest_leaves_should_be(spark: SparkSession) -> None:
+    codes, label = np.array([[0] * 5 + [1] * 5], dtype=np.uint8), np.array([0] * 5 + [1] * 5, dtype=np.uint8)
+    sizes = {
+        min_leaf: len(grow.grow(spread(spark, codes, label, 1, 1), [2], 2, depth=1, min_leaf=min_leaf))
+        for min_leaf in (5, 6)
+    }
+    assert sizes == {5: 3, 6: 1}
 
 
 def test_nothing_to_split_should_give_one_leaf(spark: SparkSession) -> None:

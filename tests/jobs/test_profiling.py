@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -78,6 +79,21 @@ def test_bins_should_count_all_rows_but_labels_of_the_training_side_only(spark: 
     assert told["time"] == {"column": "day", "min": "2024-01-01", "max": "2024-01-06"}
 
 
+def test_a_time_should_be_told_as_days_or_to_the_second_and_may_be_missing(
+    spark: SparkSession, written: Written
+) -> None:
+    days = ["2024-01-03", None, "2024-01-01", "2024-01-02"]
+    rows = [(i, day, float(i), "red", i % 2, "train") for i, day in enumerate(days)]
+    day = table(spark, rows)
+    told = profiled(written, day, points.settings())
+    assert told["time"] == {"column": "day", "min": "2024-01-01", "max": "2024-01-03"}
+    moment = day.withColumn("day", F.col("day").cast("timestamp") + F.expr("INTERVAL 90 MINUTES"))
+    told = profiled(written, moment, points.settings())
+    assert told["time"] == {"column": "day", "min": "2024-01-01 01:30:00", "max": "2024-01-03 01:30:00"}
+    never = day.withColumn("day", F.lit(None).cast("date"))
+    assert profiled(written, never, points.settings())["time"] == {"column": "day", "min": None, "max": None}
+
+
 def test_rare_values_should_be_pooled_and_named(
     spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +119,16 @@ def test_counts_of_classes_and_sums_of_a_number_should_stand_in_the_bins(spark: 
     assert (label["rows"], label["mean"], label["min"], label["max"]) == (4, 30, 10, 50)  # 10, 20, 40, 50
     assert label["std"] == pytest.approx(math.sqrt((400 + 100 + 100 + 400) / 3))
     assert label["quantiles"]["50"] == 20
+
+
+def test_a_correlation_should_be_that_of_the_training_rows_whatever_the_size_of_the_label(
+    spark: SparkSession, written: Written
+) -> None:
+    rows = [(i, "2024-01-01", float(i), "red", 1e9 + i % 10, "train") for i in range(200)]
+    rows += [(i, "2024-01-01", float(i), "red", -1e9 * i, "test") for i in range(200, 260)]
+    x = feature(profiled(written, table(spark, rows, "double"), of_task("regression", "")), "x")
+    train = np.arange(200)
+    assert x["correlation"] == pytest.approx(np.corrcoef(train, train % 10)[0, 1])
 
 
 def test_a_large_number_with_a_small_spread_should_keep_its_digits(spark: SparkSession, written: Written) -> None:

@@ -7,9 +7,10 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding, metrics, train, tree
+from jobs import encoding, metrics, profiling, train, tree
 from jobs.features import Features
 from jobs.settings import Settings
+from jobs.survey import Survey
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -30,6 +31,15 @@ def test_nothing_should_be_learned_from_the_test_side(spark: SparkSession, writt
     assert one.test["confusion"] != other.test["confusion"]
 
 
+def test_a_category_of_the_test_side_alone_should_not_be_known(spark: SparkSession, written: Written) -> None:
+    frame = sided(spark, 1).withColumn(
+        "colour", F.expr("IF(side = 'test' AND id > 6, IF(id > 8, 'violet', NULL), colour)")
+    )
+    colour = train.fit_and_score(written(frame, points.settings()), points.settings()).tree["features"][1]
+    assert set(colour["encoding"]) == {"red", "green"}
+    assert (colour["missing"], colour["missing_rows"]) == (colour["prior"], 0)
+
+
 @pytest.mark.parametrize("make", [points.settings, points.multiclass])
 def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
     spark: SparkSession, written: Written, make: Callable[[], Settings]
@@ -40,7 +50,7 @@ def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
     rows = spark.range(900).selectExpr(
         "IF(id % 3 = 0, 'test', 'train') AS side",
         "id",
-        "double(id % 50) AS x",
+        "id % 50 + IF(id % 3 = 0, 0.5D, 0) AS x",  # test rows lie half-way between training rows, on the thresholds
         "concat('c', id % 9) AS colour",
         f"{label} AS late",
     )
@@ -49,6 +59,20 @@ def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
     scored = metrics.outcomes(test, settings["task"], encoding.label_column(settings), ["id"], 0)
     assert metrics.evaluate(scored) == trained.test
     assert trained.test["rows"] == 300
+
+
+def test_the_share_that_is_asked_for_should_be_held_out_everywhere(spark: SparkSession, written: Written) -> None:
+    settings = points.regression("depth = 3", "depth = 3\ntest_share = 0.4")
+    rows = spark.range(1000).selectExpr("id", "double(id % 50) AS x", "'red' AS colour", "double(id % 50) AS late")
+    features = written(rows, settings)
+    trained = train.fit_and_score(features, settings)
+    assert trained.rows["train"] + trained.rows["test"] == 1000
+    assert trained.rows["test"] == pytest.approx(400, abs=62)  # four standard deviations
+    assert trained.scored is not None
+    assert trained.scored.count() == trained.rows["test"]
+    told = profiling.profile(features, Survey(features, settings, train.marks(settings)), settings)
+    x = told["features"][0]
+    assert sum(cell["train"] for cell in x["histogram"]) == told["train"] == trained.rows["train"]
 
 
 def test_the_baseline_should_guess_the_training_sides_base_rate(spark: SparkSession, written: Written) -> None:
@@ -80,6 +104,40 @@ def test_the_out_of_time_check_should_learn_before_the_cut_and_test_from_it_on(
     assert (told["trained_on"], told["tested_on"]) == ("2023-11 to 2024-01", "2024-01 to 2024-02")
     assert (told["trained_rows"], told["rows"]) == (16, 16)
     assert told["baseline"]["log_loss"] == pytest.approx(metrics.evaluate(metrics.constant(4 / 16, 16, 8))["log_loss"])
+
+
+def test_rows_without_a_time_should_be_tested_on_but_never_learned_from_out_of_time(
+    spark: SparkSession, written: Written
+) -> None:
+    settings = points.regression("min_leaf = 5", "min_leaf = 2")
+    rows = spark.range(90).selectExpr(
+        "id",
+        "element_at(array(DATE'2024-01-01', DATE'2024-01-05', NULL), int(id % 3) + 1) AS day",
+        "double(id % 10) AS x",
+        "'red' AS colour",
+        "double(id % 10) AS late",
+    )
+    told = train.out_of_time(written(rows, settings), settings, dict(settings["training"]))
+    assert told is not None
+    assert (told["trained_rows"], told["rows"]) == (30, 60)
+
+
+def test_the_out_of_time_check_should_train_as_the_model_was_and_not_tune_again(
+    spark: SparkSession, written: Written
+) -> None:
+    rows = spark.range(400).selectExpr(
+        "id",
+        "date_add(DATE'2024-01-01', int(id DIV 100)) AS day",
+        "double(id % 20) AS x",
+        "'red' AS colour",
+        "int(id % 20 > 9 OR id % 7 = 0) AS late",
+    )
+    settings = points.settings()
+    features, training = written(rows, settings), {**settings["training"], "depth": 2}
+    plain = train.out_of_time(features, settings, training)
+    settings["tune"] = {"depths": [1], "min_leaves": [100], "validation_share": 0.3}
+    survey = Survey(features, settings, {**train.marks(settings), **train.later_than_cut(settings)})
+    assert train.out_of_time(features, settings, training, survey) == plain
 
 
 def test_a_dataset_without_a_time_column_should_have_no_out_of_time_check(

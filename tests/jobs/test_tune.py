@@ -76,5 +76,7 @@ def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: 
     assert one.tuning is not None
     assert one.tuning == other.tuning
     assert one.tree["nodes"] == other.tree["nodes"]
+    share = one.tuning["rows"]["validated"] / one.rows["train"]
+    assert share == pytest.approx(settings["tune"]["validation_share"], abs=0.06)  # four standard deviations
     assert one.tree["settings"]["depth"] == one.tuning["chosen"]["depth"]
     assert max(node["depth"] for node in one.tree["nodes"]) <= one.tuning["chosen"]["depth"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from jobs import predict, prepare, train
+from jobs import predict, prepare, split, train
 from jobs.errors import JobError
 from jobs.settings import Settings
 from tests.embedded import Clients
@@ -190,6 +191,18 @@ def test_a_regression_should_go_the_whole_way_and_be_measured_against_the_curren
     assert "the task was regression and is binary" in refused["reasons"][0]
 
 
+def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    platform.train("r1")
+    platform.publish("r1")
+    settings = points.regression()
+    platform.prepare("r2", settings, sql="SELECT id, day, x, colour, delay + x AS late FROM points")
+    platform.train("r2", settings)
+    assert "the task was binary and is regression" in platform.model("r2", "gate.json")["reasons"][0]
+    assert platform.model("r2", "drift.json")["label"] is None
+
+
 def test_a_label_that_is_none_of_the_classes_should_be_told(platform: Platform) -> None:
     platform.upload(points.lines())
     with pytest.raises(JobError, match=r"label .late. is not one of label.classes \(low, mid, high\)"):
@@ -227,6 +240,27 @@ def test_the_same_run_again_should_change_nothing(platform: Platform, spark: Spa
     platform.train("r1")
     assert platform.model("r1", "metrics.json")["seconds"] == created
     assert sorted(spark.read.parquet(platform.location("features")).inputFiles()) == files
+
+
+def test_all_jobs_should_put_a_row_on_the_same_side_whatever_the_seed(platform: Platform, spark: SparkSession) -> None:
+    settings = points.settings("smoothing = 10.0", "smoothing = 10.0\nseed = 7")
+    platform.upload(points.lines())
+    platform.prepare("r1", settings)
+    platform.train("r1", settings)
+    platform.publish("r1")
+    platform.predict("p1", settings=settings)
+    features, predictions = (spark.read.parquet(platform.location(name)) for name in ("features", "predictions"))
+    told = {
+        name: dict(features.select("id", split.side(0.2, row)).collect())
+        for name, row in {
+            "prepared": F.col(split.HASH),
+            "asked for": split.hashed(["id"], 7),
+            "default": split.hashed(["id"], 0),
+        }.items()
+    }
+    assert told["prepared"] == told["asked for"] == dict(predictions.select("id", "side").collect())
+    assert told["prepared"] != told["default"]
+    assert platform.model("r1", "metrics.json")["rows"]["test"] == list(told["prepared"].values()).count("test")
 
 
 def test_prepare_should_name_a_table_that_is_not_in_the_catalog(platform: Platform) -> None:
@@ -368,6 +402,31 @@ def test_training_should_refuse_features_that_were_split_by_another_seed(platfor
     platform.prepare("r1")
     with pytest.raises(JobError, match=r"was split with seed 0; training.seed of .*dataset.toml is 7: run the pipel"):
         platform.train("r1", points.settings("smoothing = 10.0", "smoothing = 10.0\nseed = 7"))
+
+
+def test_training_should_refuse_features_whose_split_is_not_known(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines())
+    whole = platform.prepare("r1")["location"]
+    unhashed = f"{LAKE}points/unhashed/"
+    spark.read.parquet(whole).drop("split_hash").write.parquet(unhashed)
+    for location, told in (
+        (unhashed, r"has no column split_hash, which .*: run the pipeline, whose prepare stage makes the table anew"),
+        (whole, r"was split with an unknown seed; training.seed of .*dataset.toml is 0: run the pipeline"),
+    ):
+        table = {"Name": "features", "Parameters": {"classification": "parquet"}}
+        table["StorageDescriptor"] = {"Location": location, "Columns": []}  # type: ignore[assignment]
+        platform.glue.update_table(DatabaseName=DATABASE, TableInput=table)
+        with pytest.raises(JobError, match=told):
+            platform.train("r1")
+
+
+def test_prepare_done_again_should_publish_the_seed_that_the_rows_were_split_by(platform: Platform) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    seeded = points.settings("smoothing = 10.0", "smoothing = 10.0\nseed = 7")
+    platform.prepare("r1", seeded)  # prepare.json is there: the features stay as they are
+    with pytest.raises(JobError, match=r"was split with seed 0; training.seed of .*dataset.toml is 7: run the pipel"):
+        platform.train("r1", seeded)
 
 
 def test_training_without_features_should_name_the_way_out(platform: Platform) -> None:
