@@ -47,7 +47,7 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     commands[f"dml status{flag}"] = "what stands and what ran"
     widest = max(map(len, commands))
     for command, why in commands.items():
-        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False)
+        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False, soft_wrap=True)
 
 
 def _rows(prepared: dict[str, Any]) -> Text:

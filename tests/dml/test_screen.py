@@ -173,6 +173,16 @@ def test_the_board_should_tell_the_headline_of_a_trained_model(tmp_path: Path) -
     assert "800 rows, tested on 200: RMSE 38.13, 21 leaves" in console.file.getvalue()
 
 
+def test_the_board_should_tell_what_a_refused_run_left_out_in_its_order(tmp_path: Path) -> None:
+    ran = Run("run-1", "arn", {name: Stage(name) for name in ("train", *"abcdefgh")}, state="SUCCEEDED")
+    ran.stages["train"].started = ran.stages["train"].ended = datetime.now(UTC)
+    console = Console(file=io.StringIO(), force_terminal=False, width=160)
+    run._show(Left({}, tmp_path), "nyc_flights", ran, Board(console, list(ran.stages)))
+    assert isinstance(console.file, io.StringIO)
+    skipped = [line.split()[1] for line in console.file.getvalue().splitlines() if line.startswith("-")]
+    assert skipped == list("abcdefgh")
+
+
 class Quiet(Left):
     """An environment whose workbench is down and in which nothing ran."""
 
