@@ -63,7 +63,7 @@ class Column:
     tokens: tuple[str, ...]  # the cells, as they are in the file, that count as missing
     unfit: int = 0  # cells that are not of this type
     example: str = ""  # one of them
-    day_first: bool = False
+    day_form: str = ""  # of dates with day or month first: what to_date needs
 
     @property
     def nulls(self) -> int:
@@ -101,7 +101,7 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     tokens = database.execute(
         f"SELECT cell FROM cells WHERE cell IS NOT NULL AND NOT ({_is_known(missing)}) ORDER BY 1"
     ).fetchall()
-    example, day_first = "", False
+    example, day_form = "", ""
     if unfit:
         pattern = literal(PATTERNS[form or kind])
         example = _one(
@@ -109,10 +109,15 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
             f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT regexp_full_match(v, {pattern})",
         )[0]
     elif kind == "string" and known:
-        day_first = _one(
+        dates, month_first, sign = _one(
             database,
-            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})) FROM cells WHERE {_is_known(missing)}",
-        )[0]
+            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})), "
+            r"bool_or(TRY_CAST(regexp_extract(v, '^\d+.(\d+)', 1) AS INT) > 12), "
+            r"any_value(regexp_extract(v, '^\d+(.)', 1)) "
+            f"FROM cells WHERE {_is_known(missing)}",
+        )
+        if dates:
+            day_form = sign.join(("M", "d", "yyyy") if month_first else ("d", "M", "yyyy"))
     return Column(
         name,
         kind,
@@ -124,7 +129,7 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
         tokens=tuple(sorted({token if file.quotes else token.strip() for (token,) in tokens})),
         unfit=unfit,
         example=example,
-        day_first=bool(day_first),
+        day_form=day_form,
     )
 
 

@@ -377,10 +377,11 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
     if whole and guesses.ID_NAME.search(column.name) and column.name.endswith("id"):
         use = "category"  # its order means nothing
     if use == "category":
-        if column.day_first:
+        if column.day_form:
             return (
                 "left out",
-                f"a date with day or month first: to_date({column.name}, 'd/M/yyyy') or so in prepare.sql makes one",
+                f"a date with day or month first: to_date({column.name}, '{column.day_form}') or so in prepare.sql "
+                "makes one",
             )
         if unique_values:
             return ("key", "") if only_key else ("left out", "another text in every row")

@@ -254,6 +254,17 @@ def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> 
     assert "-- day,  -- with the section [time]" in sql()
 
 
+@pytest.mark.parametrize(
+    ("first", "form"), [("{d}.{m}.2024", "d.M.yyyy"), ("{m}/{d}/2024", "M/d/yyyy"), ("{d}-{m}-2024 10:30", "d-M-yyyy")]
+)
+def test_a_date_with_day_or_month_first_should_be_told_how_to_be_read(new: New, first: str, form: str) -> None:
+    def row(i: int, r: random.Random) -> str:
+        return f"r{i},{first.format(d=i % 28 + 1, m=i % 12 + 1)},{r.random()},{r.randint(0, 1)}"
+
+    new("y", {"a.csv": lines("id,day,x,y", row)})
+    assert f"to_date(day, '{form}')" in toml()
+
+
 def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New) -> None:
     text = lines(
         "Säure;Preis;Güte",
