@@ -12,7 +12,7 @@ from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
 from stacks.pipeline import Made, PipelineStack
 from stacks.settings import Environment, load_environment, tags
-from stacks.synth import check, said_plainly
+from stacks.synth import check, check_size, said_plainly
 
 
 def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[cdk.Stack]:
@@ -35,5 +35,6 @@ if __name__ == "__main__":
     app = cdk.App()
     check(app)
     with said_plainly():
-        build(app, load_environment(app.node.try_get_context("env") or "dev"), [*map(load_dataset, dataset_names())])
-    app.synth()
+        datasets = [*map(load_dataset, dataset_names())]
+        build(app, load_environment(app.node.try_get_context("env") or "dev"), datasets)
+    check_size(app.synth(), len(datasets))

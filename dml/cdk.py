@@ -121,8 +121,14 @@ def deploy(env: str, home: Path, on_progress: Progress) -> str:
 
 
 def error_line(lines: Sequence[str]) -> str:
-    """What the CLI says went wrong: its last error with the lines that belong to it, else its last word."""
+    """What the CLI says went wrong: its last error with the lines that belong to it, else its last word.
+
+    Where the app itself has ended, the app's last word.
+    """
     said = [line.strip() for line in lines]
+    spoken = [line for line in said if line]
+    if len(spoken) > 1 and re.search(r"Subprocess exited with error \d+$", spoken[-1]):
+        return spoken[-2]
     found = [number for number, line in enumerate(said) if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
     if not found:
         return next((line for line in reversed(said) if line), "it printed nothing")

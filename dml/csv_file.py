@@ -19,9 +19,12 @@ from typing import Literal
 
 import duckdb
 
-from datasets import PUBLISHED_TABLES
+from datasets import ADDED_COLUMNS, PUBLISHED_TABLES
 from dml.errors import UserError
 
+# What the query of a scaffold and the jobs add to a table.
+HASH_KEYS = ("row_hash", "row_copy")
+TAKEN_COLUMNS = (*HASH_KEYS, *ADDED_COLUMNS)
 BLOCK = 1024 * 1024
 HEAD = 256 * 1024  # characters of a file that are looked at for its header
 # Letters that NFKD does not take apart.
@@ -65,7 +68,7 @@ def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
     if not text.strip():
         raise UserError(f"{path} is empty.")
     delimiter, quote = _sniff(path, encoding)
-    first = next(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, quotechar=quote))
+    first = _first_line(text, delimiter, quote, path)
     if columns and len(columns) != len(first):
         raise UserError(
             f"--columns names {len(columns)} columns, but the first line of {path.name} has {len(first)}: "
@@ -124,14 +127,7 @@ def load_text(
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The cells of a file's first line. Raises UserError for a file that is not text or is empty."""
-    text = _head(path, whole=False)[0]
-    lines = csv.reader(
-        io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=dialect.delimiter, quotechar=dialect.quote
-    )
-    first = next(lines, None)
-    if first is None:
-        raise UserError(f"{path} is empty.")
-    return first
+    return _first_line(_head(path, whole=False)[0], dialect.delimiter, dialect.quote, path)
 
 
 def encoding_of(path: Path) -> str:
@@ -152,6 +148,20 @@ def literal(text: str) -> str:
 def quoted(name: str) -> str:
     """A name in DuckDB's SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def _first_line(text: str, delimiter: str, quote: str, path: Path) -> list[str]:
+    """The cells of the first line of a file that begins with `text`."""
+    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, quotechar=quote)
+    try:
+        first = next(lines, None)
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: the names of its columns cannot be read ({error}): is a quote in its first line never closed?"
+        ) from None
+    if first is None:
+        raise UserError(f"{path} is empty.")
+    return first
 
 
 def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "latin-1"], bool, bool]:
@@ -239,7 +249,7 @@ def _plain_names(headers: Sequence[str], path: Path) -> dict[str, str]:
         seen[text] = header
     names: dict[str, str] = {}
     for position, header in enumerate(headers, 1):
-        name = unique(plain(header) or f"column_{position}", names)
+        name = unique(plain(header) or f"column_{position}", {*names, *TAKEN_COLUMNS})
         names[name] = header
     return names
 

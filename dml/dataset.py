@@ -18,7 +18,7 @@ from rich.table import Table
 import datasets
 from datasets import Dataset, DatasetError
 from dml import guesses, scaffold
-from dml.csv_file import Dialect, encoding_of, header_of, literal, load_text, open_csv, quoted
+from dml.csv_file import HASH_KEYS, Dialect, encoding_of, header_of, literal, load_text, open_csv, quoted
 from dml.errors import UserError
 from dml.scaffold import Draft
 from dml.spark_query import run_queries
@@ -327,7 +327,7 @@ def _label_in(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Chec
             "prepare.sql; if the file is sorted by it, ignore this."
         )
     if dataset.task == "binary":
-        return f"{name}: {counts.get('1', 0) / known:.1%} positive"
+        return f"{name}: {guesses.percent(counts.get('1', 0) / known)} positive"
     shares = ", ".join(f"{value} {count / known:.1%}" for value, count in list(counts.items())[:5])
     return f"{name}: {shares}" + (", …" if len(counts) > 5 else "")
 
@@ -390,7 +390,7 @@ def show(console: Console, found: Draft) -> None:
     console.print(screen)
     console.print()
     label = found.label
-    keys = ", ".join(found.keys) or "row_hash, row_copy"
+    keys = ", ".join(found.keys or HASH_KEYS)
     console.print(f"Predicts  {escape(label.name)} ({escape(label.why)})", highlight=False)
     console.print(f"Key       {keys}", highlight=False)
     for join in found.joins:

@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from datasets import MAX_CLASSES, ColumnType
+from datasets import MAX_CLASSES, PREDICTION_COLUMNS, ColumnType
 from dml.csv_file import CsvFile, literal, quoted
 
 Floats = npt.NDArray[np.float64]
@@ -43,6 +43,9 @@ PATTERNS: dict[str, str] = {
     "thousands": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+(\.\d+)?",
 }
 CODES = r"0\d+|\d{19,}"  # whole numbers whose value is not what they say: 01067 is a postcode
+# 950 and 1.234 in one column: the sign stands between thousands. Of decimals some would have fewer digits behind it.
+GROUPED = r"[+-]?[1-9]\d{{0,2}}(\{sign}\d{{3}})+|[+-]?\d{{1,3}}"
+MIN_GROUPED = 10  # different cells with the sign, for that to be no chance
 DAY_FIRST = r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*"
 
 
@@ -60,7 +63,7 @@ class Column:
     tokens: tuple[str, ...]  # the cells, as they are in the file, that count as missing
     unfit: int = 0  # cells that are not of this type
     example: str = ""  # one of them
-    day_first: bool = False
+    day_form: str = ""  # of dates with day or month first: what to_date needs
 
     @property
     def nulls(self) -> int:
@@ -98,7 +101,7 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     tokens = database.execute(
         f"SELECT cell FROM cells WHERE cell IS NOT NULL AND NOT ({_is_known(missing)}) ORDER BY 1"
     ).fetchall()
-    example, day_first = "", False
+    example, day_form = "", ""
     if unfit:
         pattern = literal(PATTERNS[form or kind])
         example = _one(
@@ -106,10 +109,15 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
             f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT regexp_full_match(v, {pattern})",
         )[0]
     elif kind == "string" and known:
-        day_first = _one(
+        dates, month_first, sign = _one(
             database,
-            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})) FROM cells WHERE {_is_known(missing)}",
-        )[0]
+            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})), "
+            r"bool_or(TRY_CAST(regexp_extract(v, '^\d+.(\d+)', 1) AS INT) > 12), "
+            r"any_value(regexp_extract(v, '^\d+(.)', 1)) "
+            f"FROM cells WHERE {_is_known(missing)}",
+        )
+        if dates:
+            day_form = sign.join(("M", "d", "yyyy") if month_first else ("d", "M", "yyyy"))
     return Column(
         name,
         kind,
@@ -121,7 +129,7 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
         tokens=tuple(sorted({token if file.quotes else token.strip() for (token,) in tokens})),
         unfit=unfit,
         example=example,
-        day_first=bool(day_first),
+        day_form=day_form,
     )
 
 
@@ -156,7 +164,7 @@ def find_key(
         c
         for c in columns
         if c.kind in ("bigint", "string", "date", "timestamp")
-        and not (c.form or c.nulls or c.unfit or c.name == label or c.distinct < 2)
+        and not (c.form or c.nulls or c.unfit or c.name in {label, *PREDICTION_COLUMNS} or c.distinct < 2)
     ]
     usable = sorted(usable, key=lambda c: (rank(c), -c.distinct))[:15]
     codes = {c.name: np.unique(sample[c.name], return_inverse=True)[1].astype(np.int64) for c in usable}
@@ -207,6 +215,11 @@ def target_of(database: duckdb.DuckDBPyConnection, table: str, column: Column) -
     name = quoted(column.name)
     if column.known == 0:
         return "has no value in any row"
+    if column.distinct == 1 and column.nulls:
+        return (
+            f"has the same value in every row that has one, and {column.nulls:,} have none: if a missing value means "
+            "the other one, write that into the file; as it is there is nothing to learn"
+        )
     if column.distinct == 1:
         return "has the same value in every row: there is nothing to learn"
     counts = {
@@ -268,11 +281,21 @@ def leak(values: Floats, label: Floats, task: Task, *, number: bool) -> str:
     return f"right for {right:.1%} of rows" if right >= LEAK_PURITY and 1 - right < 0.05 * (1 - base) else ""
 
 
+def percent(share: float) -> str:
+    """With one decimal; what would look like none at all with two digits."""
+    return f"{share * 100:.2g}%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
 def twins(columns: Sequence[Column], sample: Mapping[str, Floats]) -> dict[str, str]:
     """Columns that say the same as another one, to that one: value for value, or as a straight line."""
     found: dict[str, str] = {}
+    values = {c.name: len(np.unique(v[~np.isnan(v)])) for c in columns for v in (sample[c.name],)}
+    whole = {c.name for c in columns if not np.isnan(sample[c.name]).any()}
     for one, other in itertools.combinations(columns, 2):
         if one.name in found or other.name in found:
+            continue
+        # Of a thousand columns there are half a million pairs: most are told apart by this alone.
+        if one.name in whole and other.name in whole and values[one.name] != values[other.name]:
             continue
         a, b = sample[one.name], sample[other.name]
         without_a, without_b = np.isnan(a), np.isnan(b)
@@ -304,23 +327,38 @@ def _kind(
     database: duckdb.DuckDBPyConnection, missing: Sequence[str], delimiter: str
 ) -> tuple[ColumnType, Literal["", "decimal comma", "thousands"], int, list[str]]:
     """Type, form, how many cells are not of it, and words that stand for a missing value in this column."""
-    names = [name for name in PATTERNS if name != ("thousands" if delimiter == ";" else "decimal comma")]
+    names = list(PATTERNS)  # of those that fit as many cells the first one is taken
+    if delimiter != ";":  # where a comma may stand between thousands, 1,234 has no decimals
+        names.remove("decimal comma")
+        names.append("decimal comma")
     tests = ", ".join(
         f"coalesce(sum(n) FILTER (regexp_full_match(v, {literal(PATTERNS[name])})), 0)::BIGINT" for name in names
     )
     dates = "coalesce(sum(n) FILTER (TRY_CAST(v AS TIMESTAMP) IS NOT NULL), 0)::BIGINT"
     codes = f"coalesce(sum(n) FILTER (regexp_full_match(v, {literal(CODES)})), 0)::BIGINT"
-    found = _one(
-        database, f"SELECT coalesce(sum(n), 0)::BIGINT, {codes}, {dates}, {tests} FROM cells WHERE {_is_known(missing)}"
+    grouped = ", ".join(
+        f"coalesce(bool_and(regexp_full_match(v, {literal(GROUPED.format(sign=sign))})) "
+        f"AND bool_or(NOT contains(v, '{sign}')) "
+        f"AND count(DISTINCT v) FILTER (contains(v, '{sign}')) >= {MIN_GROUPED}, false)"
+        for sign in ".,"
     )
-    total, coded, dated = found[:3]
-    counts = dict(zip(names, found[3:], strict=True))
+    found = _one(
+        database,
+        f"SELECT coalesce(sum(n), 0)::BIGINT, {codes}, {dates}, {grouped}, {tests} "
+        f"FROM cells WHERE {_is_known(missing)}",
+    )
+    total, coded, dated, by_dots, by_commas = found[:5]
+    counts = dict(zip(names, found[5:], strict=True))
     counts["date"], counts["timestamp"] = min(counts["date"], dated), min(counts["timestamp"], dated)
     if total == 0 or coded:
         return "string", "", 0, []
     best = max(names, key=lambda name: (counts[name], -names.index(name)))
     if best == "double" and counts["bigint"] == counts["double"]:
         best = "bigint"
+    if best == "double" and by_dots and delimiter != ",":
+        best = "decimal comma"
+    if best == "decimal comma" and by_commas:
+        best = "thousands"
     extra: list[str] = []
     unfit = int(total - counts[best])
     if unfit:

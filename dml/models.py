@@ -474,6 +474,8 @@ def show_list(console: Console, listed: Document) -> None:
         runs = [run for run in listed["runs"] if run["task"] == task]
         keys = [figure for figure in FIGURES[task] if figure[1] in runs[0]]
         table = _table("run", "created (UTC)")
+        # A pipe has 80 columns: room for the id, which is what the other commands want of this table.
+        table.columns[0].no_wrap, table.padding = True, (0, 1, 0, 0)
         for title in (*(title for title, _ in keys), "train rows", "leaves"):
             table.add_column(title, justify="right")
         table.add_column("gate")

@@ -218,7 +218,7 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
         elif name != begun[-1] or run.state == "SUCCEEDED":
             board.done(title, _found(platform, dataset, run, name), run.stages[name].seconds)
     if run.state == "SUCCEEDED":
-        for name in run.stages.keys() - set(begun):
+        for name in (name for name in run.stages if name not in begun):
             board.skip(_title(name), "the gate kept the current model")
 
 

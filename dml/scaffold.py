@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 
 from dml import guesses
-from dml.csv_file import CsvFile, literal, load_text, looks_like_data, quoted, unique
+from dml.csv_file import HASH_KEYS, CsvFile, literal, load_text, looks_like_data, quoted, unique
 from dml.errors import UserError
 from dml.guesses import Column, Target
 
@@ -300,7 +300,7 @@ def _join(
 ) -> list[Field]:
     """Makes the table `joined` in DuckDB, as prepare.sql will; its columns by their names in the features table."""
     fields = [Field(column.name, main, column, "label" if column is label else "left out") for column in columns[main]]
-    taken = {each.name for each in fields} | {"row_hash", "row_copy"}
+    taken = {each.name for each in fields} | set(HASH_KEYS)
     for join in joins:
         for column in columns[join.table]:
             if column.name not in join.keys:
@@ -318,13 +318,12 @@ def _join(
         )
         tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
     database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
-    counts = ", ".join(f"count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})" for f in fields)
-    (found,) = database.execute(f"SELECT count(*), {counts} FROM joined").fetchall()
-    rows, per_field = found[0], zip(found[1::2], found[2::2], strict=True)
-    return [
-        replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct))
-        for f, (known, distinct) in zip(fields, per_field, strict=True)
-    ]
+    counted = []
+    for f in fields:  # one by one: in a single query the time grows with the square of their number
+        counts = f"count(*), count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})"
+        ((rows, known, distinct),) = database.execute(f"SELECT {counts} FROM joined").fetchall()
+        counted.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
+    return counted
 
 
 def _used(
@@ -378,10 +377,11 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
     if whole and guesses.ID_NAME.search(column.name) and column.name.endswith("id"):
         use = "category"  # its order means nothing
     if use == "category":
-        if column.day_first:
+        if column.day_form:
             return (
                 "left out",
-                f"a date with day or month first: to_date({column.name}, 'd/M/yyyy') or so in prepare.sql makes one",
+                f"a date with day or month first: to_date({column.name}, '{column.day_form}') or so in prepare.sql "
+                "makes one",
             )
         if unique_values:
             return ("key", "") if only_key else ("left out", "another text in every row")
@@ -399,7 +399,7 @@ def _is_sequence(values: guesses.Floats, column: Column) -> bool:
 def _label_is(target: Target) -> str:
     total = sum(target.counts.values())
     if target.task == "binary":
-        return f"binary: 1 is {target.positive!r}, {target.counts[target.positive] / total:.1%} of rows"
+        return f"binary: 1 is {target.positive!r}, {guesses.percent(target.counts[target.positive] / total)} of rows"
     if target.task == "multiclass":
         return f"multiclass: {len(target.classes)} classes"
     mean, deviation = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in (target.mean, target.deviation))
@@ -489,7 +489,7 @@ def dataset_toml(found: Draft) -> str:
     """The settings, with a comment where a human has to decide."""
     target, label, main = found.target, found.label, found.files[found.main]
     title = found.name.replace("_", " ").capitalize()
-    keys = found.keys or ("row_hash", "row_copy")
+    keys = found.keys or HASH_KEYS
     parts = [
         "# Made by `dml dataset new`: what is guessed says so. docs/datasets.md explains every setting.",
         f"title = {_string(title)} # shown in reports: say what the rows are",

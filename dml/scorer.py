@@ -255,7 +255,8 @@ def _check(header: Sequence[str], features: Sequence[str], name: str) -> None:
     if lacking := [feature for feature in features if feature not in header]:
         raise ScoringError(
             f"{name} has no column {', '.join(lacking)}, which the model needs; "
-            f"it has {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}."
+            f"it has {', '.join(header[:30])}{', ...' if len(header) > 30 else ''}. "
+            "A column is called here as in the features that the model was trained on."
         )
     if twice := [feature for feature in features if header.count(feature) > 1]:
         raise ScoringError(

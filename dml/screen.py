@@ -38,14 +38,16 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     console.print("Next")
     flag = " --local" if local else ""
     dataset = result.dataset
-    commands = {
-        f"dml report {dataset}{flag}": "the model as one HTML page",
-        f"dml predict {dataset}{flag}": "score a table with the current model",
-        f"dml status{flag}": "what stands and what ran",
-    }
+    refused = "train" in result.run.stages and not result.published
+    # Without a run's name it is the current model that is meant; after a refusal that is another one, or there is none.
+    named = f" --run {result.run.run_id}" if refused else ""
+    commands = {f"dml report {dataset}{named}{flag}": "the model as one HTML page"}
+    if not refused or result.metrics.get("current"):
+        commands[f"dml predict {dataset}{flag}"] = "score a table with the current model"
+    commands[f"dml status{flag}"] = "what stands and what ran"
     widest = max(map(len, commands))
     for command, why in commands.items():
-        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False)
+        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False, soft_wrap=True)
 
 
 def _rows(prepared: dict[str, Any]) -> Text:

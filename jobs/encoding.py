@@ -31,6 +31,7 @@ Feature = Dict[str, Any]
 
 # So far down that no value of a later table lies below it, as one could if it were the training minimum less one.
 MISSING = -1e300
+FEW_ROWS = 30  # a side of fewer rows may lack a class by chance
 
 
 class Labels(NamedTuple):
@@ -90,6 +91,8 @@ def require_variety(found: Labels, settings: Settings, where: str) -> None:
         raise JobError(f"The label {label} is {found.low:g} in all {found.rows:,} rows on {where}. {look}")
     if sum(count > 0 for count in found.counts) > 1:
         return
+    if found.rows < FEW_ROWS:
+        look = f"Of so few rows it may be chance: give more, or hold out another share (training.test_share). {look}"
     if settings["task"] == "binary":
         told = f"{found.counts[1]:,} of {found.rows:,} rows are positive ({settings['label']['positive']})"
     else:

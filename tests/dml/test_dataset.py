@@ -203,6 +203,17 @@ def test_names_that_the_catalog_cannot_keep_should_be_cleaned_and_remembered(new
     assert "`select`" in sql()
 
 
+def test_names_that_the_platform_adds_should_not_be_taken(new: New) -> None:
+    text = lines("leaf,row_hash,split_side,y", lambda i, r: f"k{i},{r.random()},{i % 7},{r.randint(0, 1)}")
+    assert new("y", {"a.csv": text}).keys == ()
+    assert load_dataset("d").tables["a"].names == {"row_hash_2": "row_hash", "split_side_2": "split_side"}
+
+
+def test_a_rare_label_should_not_be_called_none(new: New) -> None:
+    found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{int(i == 7)}", rows=20_000)})
+    assert found.label.why == "binary: 1 is '1', 0.005% of rows"
+
+
 def test_types_and_null_tokens_should_be_guessed_from_all_cells(new: New) -> None:
     def row(i: int, r: random.Random) -> str:
         number = "?" if i % 9 == 0 else "-" if i % 10 == 0 else f"{r.random():.3f}"
@@ -243,6 +254,17 @@ def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> 
     assert "-- day,  -- with the section [time]" in sql()
 
 
+@pytest.mark.parametrize(
+    ("first", "form"), [("{d}.{m}.2024", "d.M.yyyy"), ("{m}/{d}/2024", "M/d/yyyy"), ("{d}-{m}-2024 10:30", "d-M-yyyy")]
+)
+def test_a_date_with_day_or_month_first_should_be_told_how_to_be_read(new: New, first: str, form: str) -> None:
+    def row(i: int, r: random.Random) -> str:
+        return f"r{i},{first.format(d=i % 28 + 1, m=i % 12 + 1)},{r.random()},{r.randint(0, 1)}"
+
+    new("y", {"a.csv": lines("id,day,x,y", row)})
+    assert f"to_date(day, '{form}')" in toml()
+
+
 def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New) -> None:
     text = lines(
         "Säure;Preis;Güte",
@@ -255,6 +277,25 @@ def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New)
     assert found.label.positive == "gute is übel"
     assert found.features.numbers == ("saure", "preis")
     assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
+
+
+@pytest.mark.parametrize(
+    ("file", "cell", "said"),
+    [
+        ("a.csv", lambda i: f'"{i},5"', "replace(replace(x, '.', ''), ',', '.')"),
+        ("a.tsv", lambda i: f"{i},5", "replace(replace(x, '.', ''), ',', '.')"),
+        ("a.tsv", lambda i: f"{i % 9 + 1},{i + 100}", "replace(x, ',', '')"),
+        # 20 people and 1.020: the dot cannot be a decimal one.
+        ("a.tsv", lambda i: f"{i + 20}" if i % 2 else f"1.{i + 100}", "replace(replace(x, '.', ''), ',', '.')"),
+        ("a.ssv", lambda i: f"{i + 20}" if i % 2 else f"1,{i + 100}", "replace(x, ',', '')"),
+        ("a.tsv", lambda i: f"{i + 20}" if i % 2 else f"1.{i}", "\n    x\n"),
+        ("a.csv", lambda i: f"{i + 20}" if i % 2 else f"1.{i + 100}", "\n    x\n"),
+    ],
+)  # fmt: skip
+def test_numbers_should_be_read_as_they_are_written(new: New, file: str, cell: Callable[[int], str], said: str) -> None:
+    sign = {"csv": ",", "ssv": ";", "tsv": "\t"}[file[-3:]]
+    new("y", {file: lines(f"id{sign}x{sign}y", lambda i, r: f"r{i}{sign}{cell(i)}{sign}{r.randint(0, 1)}", rows=80)})
+    assert said in sql()
 
 
 def test_a_gzipped_file_should_do(new: New) -> None:
@@ -394,7 +435,9 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": FEW}, "y", "has 2 rows: nothing can be learned from fewer than 10"),
         ({"a.csv": CHURN}, "chrun", "no column chrun: a.csv has customer, plan, minutes, churn. Did you mean churn?"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},1")}, "y", "has the same value in every row"),
+        ({"a.csv": lines("x,y", lambda i, r: f"{i},{'1' * (i % 2)}")}, "y", "that has one, and 30 have none: if a"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},NA")}, "y", "has no value in any row"),
+        ({"a.csv": lines(f"x,{'h' * 140_000},y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "columns cannot be read"),
         ({"a.csv": TEXTS}, "y", "has 300 different texts in 300 rows: as classes that is too many"),
         ({"a.csv": lines("x,X,y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "has the column 'X' twice"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a"),

@@ -1,5 +1,6 @@
 """The model registry: what an operator reads about its runs, and that CURRENT.json moves whole or not at all."""
 
+import io
 import json
 import sys
 import threading
@@ -172,6 +173,15 @@ def test_list_should_show_finished_runs_newest_first_and_which_is_current(dml: R
     assert "the autumn timetable" in moves[0]
     assert OLD in moves[1]
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_list_should_show_whole_run_ids_in_80_columns(registry: Registry, bucket: Bucket) -> None:
+    for run_id in (NEW, OLD):
+        bucket.run(run_id)
+        promote(registry, run_id)
+    out = io.StringIO()
+    models.show_list(Console(width=80, file=out), models.listing(registry))
+    assert [row[0] for row in rows(out.getvalue(), starting="run-")] == [NEW, OLD]
 
 
 def test_list_should_find_runs_past_the_first_page_of_keys(registry: Registry, bucket: Bucket) -> None:

@@ -104,6 +104,13 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
     assert "1,000 rows scored, 120 predicted positive" in text
 
 
+@pytest.mark.parametrize("current", [None, {"run_id": "run-0", "log_loss": 0.4}])
+def test_screen_of_a_refused_run_should_offer_what_there_is(tmp_path: Path, current: dict[str, Any] | None) -> None:
+    text = shown(result(BINARY | {"current": current}, {}), tmp_path, "12 AS flight")
+    assert "dml report nyc_flights --run run-1 --local" in text
+    assert ("dml predict" in text) == bool(current)
+
+
 def test_screen_of_a_multiclass_run_should_count_classes_and_leave_arrays_out(tmp_path: Path) -> None:
     told = result(MULTICLASS, predicted(1000, aspen=300, pine=600, fir=40, willow=30, oak=20, yew=7, elm=3))
     row = "12 AS plot, 0.75::DOUBLE AS probability, 'pine' AS prediction, [0.25, 0.75] AS probabilities, 'test' AS side"
@@ -164,6 +171,16 @@ def test_the_board_should_tell_the_headline_of_a_trained_model(tmp_path: Path) -
     run._show(platform, "nyc_flights", ran, Board(console, ["train"]))
     assert isinstance(console.file, io.StringIO)
     assert "800 rows, tested on 200: RMSE 38.13, 21 leaves" in console.file.getvalue()
+
+
+def test_the_board_should_tell_what_a_refused_run_left_out_in_its_order(tmp_path: Path) -> None:
+    ran = Run("run-1", "arn", {name: Stage(name) for name in ("train", *"abcdefgh")}, state="SUCCEEDED")
+    ran.stages["train"].started = ran.stages["train"].ended = datetime.now(UTC)
+    console = Console(file=io.StringIO(), force_terminal=False, width=160)
+    run._show(Left({}, tmp_path), "nyc_flights", ran, Board(console, list(ran.stages)))
+    assert isinstance(console.file, io.StringIO)
+    skipped = [line.split()[1] for line in console.file.getvalue().splitlines() if line.startswith("-")]
+    assert skipped == list("abcdefgh")
 
 
 class Quiet(Left):

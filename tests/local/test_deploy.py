@@ -59,4 +59,6 @@ def test_the_clis_last_error_should_be_told_with_the_lines_that_belong_to_it() -
     ]
     assert error_line(output) == "DeploymentError: updates failed: Rule: no such group"
     assert error_line(["No app found", ""]) == "No app found"
+    app = ["datasets/d/dataset.toml: training.deep is not a setting", "python3 app.py: Subprocess exited with error 1"]
+    assert error_line(app) == app[0]
     assert error_line([]) == "it printed nothing"
