@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dml.errors import UserError
+from dml.words import counted
 
 PROJECT = Path(__file__).parents[1]
 CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
@@ -117,7 +118,7 @@ def deploy(env: str, home: Path, on_progress: Progress) -> str:
         on_progress(stack)
 
     run(arguments, folder=PROJECT, environment=os.environ, log=home / "logs" / "cdk-deploy.log", on_progress=progress)
-    return f"{len(done)} stacks"
+    return counted(len(done), "stack")
 
 
 def error_line(lines: Sequence[str]) -> str:

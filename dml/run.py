@@ -11,6 +11,7 @@ from dml.board import Board
 from dml.errors import UserError
 from dml.pipeline import Action, Run
 from dml.platform import Platform
+from dml.words import counted
 from stacks.outputs import Output, database_output
 
 UNKNOWN, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -229,7 +230,7 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             tables = platform.client("glue").get_tables(DatabaseName=platform.output(database_output(dataset)))
             raw = platform.uri(Output.RAW_BUCKET, "")
             names = [t["Name"] for t in tables["TableList"] if t["StorageDescriptor"]["Location"].startswith(raw)]
-            return f"{len(names)} tables: {', '.join(sorted(names))}"
+            return f"{counted(len(names), 'table')}: {', '.join(sorted(names))}"
         case "prepare":
             found = platform.json_object(Output.LAKE_BUCKET, _run_key(dataset, run.run_id, "prepare.json"))
             if not found:
@@ -253,5 +254,5 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             return f"{dataset}/CURRENT.json → {run.run_id}"
         case "predict":
             found = platform.json_object(Output.LAKE_BUCKET, _run_key(dataset, run.run_id, "predict.json"))
-            return f"{found['rows']:,} rows scored" if found else ""
+            return f"{counted(found['rows'], 'row')} scored" if found else ""
     return ""

@@ -20,6 +20,7 @@ from dml import guesses
 from dml.csv_file import HASH_KEYS, CsvFile, literal, load_text, looks_like_data, quoted, unique
 from dml.errors import UserError
 from dml.guesses import Column, Target
+from dml.words import counted
 
 MIN_ROWS = 10
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
@@ -205,7 +206,7 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         if column.unfit:
             kind = column.kind if not column.form else "number"
             notes.append(
-                f"{name}: {column.name} has {column.unfit:,} cells that are no {kind}, such as {column.example!r}. "
+                f"{name}: {column.name} is no {kind} in {counted(column.unfit, 'cell')}, such as {column.example!r}. "
                 + (
                     "They become NULL."
                     if column.form

@@ -15,6 +15,7 @@ from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.platform import Platform
 from dml.scorer import NULLS, Scorer, ScoringError, open_csv, score_csv
+from dml.words import counted
 from stacks.outputs import Output
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -94,12 +95,13 @@ def score_file(
         raise  # who reads our rows has had enough, as `head` does
     except OSError as error:
         raise UserError(f"Could not score {file}: {error.strerror}: {error.filename or target or 'output'}.") from None
-    what = f"{scored.rows:,} rows scored with the model of run {tree['run_id']} in {time.monotonic() - started:.1f} s"
+    seconds = time.monotonic() - started
+    what = f"{counted(scored.rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
     progress.print(f"{what}: {target}" if target else what, highlight=False, soft_wrap=True, markup=False)
     for column, (rows, example) in scored.unseen.items():
         progress.print(
-            f"{column}: {rows:,} rows have a value that training has not seen (the first is {example!r}); "
-            "they count as an average one.",
+            f"{column}: {counted(rows, 'row')} with a value that training has not seen (the first is {example!r}), "
+            "which counts as an average one.",
             highlight=False,
             soft_wrap=True,
             markup=False,

@@ -27,6 +27,7 @@ from typing import Any, TextIO
 FORMAT = 2
 NULLS = ("", "NA")  # cells of a CSV file that mean missing, unless training has seen that very text as a category
 DELIMITERS = ",;\t|"
+LARGEST_CELL = 16 * 1024**2  # characters; Python's own limit, 131,072, is less than Spark reads
 CHUNK = 20_000  # rows between two reports of progress
 REMEMBERED = 100_000  # texts of a number column whose value is kept: the same text is parsed once
 
@@ -215,6 +216,7 @@ def score_csv(
     there is none of them; then the scorer's own. Raises ScoringError naming line and column.
     """
     lines = iter(source)
+    limit = csv.field_size_limit(LARGEST_CELL)  # it is the whole process's
     try:
         first = next(lines, "")
         delimiter = max(DELIMITERS, key=lambda d: _promise(first, d, scorer.features))
@@ -236,9 +238,11 @@ def score_csv(
     except UnicodeDecodeError as error:
         raise ScoringError(f"{name} is not UTF-8 text ({error.reason}): save or convert it as UTF-8.") from None
     except csv.Error as error:
-        raise ScoringError(f"{name} is not readable as CSV: {error}.") from None
+        raise ScoringError(f"{name} is not readable as CSV: {_said(error)}.") from None
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
     unseen = {n: (t.unseen_rows, t.example) for n, t in tables.items() if isinstance(t, _Categories) and t.unseen_rows}
     return Scored(rows, unseen)
 
@@ -285,11 +289,17 @@ def _scored_rows(
                 )
             yield take(row) + tails[leaf(row)]
     except csv.Error as error:
-        raise ScoringError(f"{name}, line {reader.line_num}: not readable as CSV: {error}.") from None
+        raise ScoringError(f"{name}, line {reader.line_num}: not readable as CSV: {_said(error)}.") from None
     except _BadNumberError as error:
         raise ScoringError(
             f"{name}, line {reader.line_num}: {error}. Mend it, or declare it as a text that means missing."
         ) from None
+
+
+def _said(error: csv.Error) -> str:
+    if "field larger than field limit" not in str(error):
+        return str(error)
+    return f"a cell has more than {LARGEST_CELL:,} characters; is a quote in it never closed?"
 
 
 def main(arguments: Sequence[str]) -> int:

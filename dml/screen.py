@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dml.platform import Platform
 from dml.run import BASELINES, FIGURES, Result, quantity, task_of
+from dml.words import counted
 
 
 def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
@@ -96,7 +97,7 @@ def _importances(metrics: dict[str, Any]) -> Text:
 def _predicted(result: Result, classes: int = 5) -> str:
     """One line about all predictions: how many rows got which class."""
     rows, counts = result.predicted["rows"], result.predicted.get("predicted", {})
-    told = f"{rows:,} rows scored"
+    told = f"{counted(rows, 'row')} scored"
     match task_of(result.metrics):
         case "binary":
             return f"{told}, {counts.get('1', 0):,} predicted positive"

@@ -15,6 +15,7 @@ from dml import cdk
 from dml.cdk import PROJECT, Progress
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
+from dml.words import counted
 
 DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"
@@ -43,7 +44,7 @@ def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> s
     names = stack_names(assembly)
     standing = Standing(cloud)
     if standing.fingerprint(names) == fingerprint:
-        return f"{len(names)} stacks, unchanged"
+        return f"{counted(len(names), 'stack')}, unchanged"
     commands = Commands(cloud, on_progress)
     commands.bootstrap()
     on_progress("deploying")
@@ -51,7 +52,7 @@ def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> s
     commands.run(["deploy", "--all", *paths, *DEPLOY_OPTIONS], cloud.place.cloud)
     standing.remember(names, fingerprint)
     cloud.save()
-    return f"{len(names)} stacks"
+    return counted(len(names), "stack")
 
 
 class Standing:

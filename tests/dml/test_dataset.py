@@ -240,7 +240,7 @@ def test_types_and_null_tokens_should_be_guessed_from_all_cells(new: New) -> Non
 def test_cells_that_do_not_parse_should_be_told(new: New) -> None:
     found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{'3 apples' if i == 50 else i / 7},{i % 2}")})
     assert found.columns["a"][0].kind == "double"
-    assert any("x has 1 cells that are no double, such as '3 apples'" in note for note in found.notes)
+    assert any("x is no double in 1 cell, such as '3 apples'" in note for note in found.notes)
 
 
 def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> None:

@@ -129,7 +129,7 @@ def test_a_file_with_the_predictions_should_hold_what_stdout_would(dml: Run, fol
 
 def test_categories_that_training_has_not_seen_should_be_counted(dml: Run, folder: Path) -> None:
     _, _, err = predict(dml, "flights.csv")
-    assert "carrier: 2 rows have a value that training has not seen (the first is 'ZZ')" in err
+    assert "carrier: 2 rows with a value that training has not seen (the first is 'ZZ')" in err
 
 
 def test_all_columns_should_be_passed_through_as_they_are_when_asked_for(dml: Run, folder: Path) -> None:
@@ -201,13 +201,14 @@ def test_a_text_that_means_missing_should_be_a_category_where_training_has_seen_
         (f"{HEADER},temp\n", "has the column temp more than once"),
         ("", "flights.csv is empty"),
         (f"{HEADER}\n{ROWS[0]}\n".encode("utf-16"), "flights.csv is not UTF-8 text"),
-        (b'temp,carrier,cancelled\n1,"' + b"x" * 140_000, "not readable as CSV"),
-        (b"x" * 140_000, "not readable as CSV"),
+        (b'temp,carrier,cancelled\n1,"' + b"x" * 1100, "line 2: not readable as CSV: a cell has more than 1,000 char"),
+        (b"x" * 1100, "not readable as CSV: a cell has more than 1,000 characters; is a quote in it never closed?"),
     ],
 )
 def test_a_file_that_cannot_be_scored_should_be_told_in_one_sentence_and_leave_no_output(
-    dml: Run, folder: Path, content: str | bytes, said: str
+    dml: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes, said: str
 ) -> None:
+    monkeypatch.setattr(scorer, "LARGEST_CELL", 1000)
     (folder / "flights.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     (folder / "scored.csv").write_text("of yesterday")
     code, out, err = predict(dml, "flights.csv", "-o", "scored.csv")
@@ -216,6 +217,12 @@ def test_a_file_that_cannot_be_scored_should_be_told_in_one_sentence_and_leave_n
     assert len(err.strip().splitlines()) == 1
     assert (folder / "scored.csv").read_text() == "of yesterday"
     assert sorted(path.name for path in folder.iterdir()) == ["flights.csv", "scored.csv", "tree.json"]
+
+
+def test_a_cell_of_a_million_characters_should_be_scored(dml: Run, folder: Path) -> None:
+    long = "x" * 1_000_000
+    (folder / "flights.csv").write_text(f"{HEADER},remark\n{ROWS[0]},{long}\n{ROWS[1]},{long}\n")
+    assert predict(dml, "flights.csv")[:2] == (0, "".join(SCORED.splitlines(keepends=True)[:3]))
 
 
 def test_a_broken_gzip_file_should_be_told_in_one_sentence(dml: Run, folder: Path) -> None:
