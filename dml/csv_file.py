@@ -26,6 +26,7 @@ from dml.errors import UserError
 HASH_KEYS = ("row_hash", "row_copy")
 TAKEN_COLUMNS = (*HASH_KEYS, *ADDED_COLUMNS)
 BLOCK = 1024 * 1024
+LONGEST_LINE = 16 * 1024**2  # bytes; DuckDB's own limit is 2 MB
 HEAD = 256 * 1024  # characters of a file that are looked at for its header
 # Letters that NFKD does not take apart.
 LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
@@ -116,8 +117,8 @@ def load_text(
             database.execute(
                 f"CREATE TABLE {quoted(into)} AS SELECT * FROM read_csv(?, auto_detect=false, columns={{{structure}}}, "
                 "delim=?, quote=?, escape=?, header=?, nullstr='', store_rejects=true, "
-                f"rejects_table='broken', rejects_scan='scanned') {limit}",
-                [str(file), dialect.delimiter, dialect.quote, dialect.quote, dialect.header],
+                f"rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
+                [str(file), dialect.delimiter, dialect.quote, dialect.quote, dialect.header, LONGEST_LINE],
             )
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
@@ -218,10 +219,10 @@ def _as_utf8(path: Path, encoding: str) -> Iterator[Path]:
 
 def _sniff(path: Path, encoding: str) -> tuple[str, str]:
     """Delimiter and quote, as DuckDB's sniffer finds them."""
-    query = "SELECT Delimiter, Quote, SkipRows FROM sniff_csv(?, ignore_errors=true)"
+    query = "SELECT Delimiter, Quote, SkipRows FROM sniff_csv(?, ignore_errors=true, max_line_size=?)"
     try:
         with _as_utf8(path, encoding) as file:
-            found = duckdb.execute(query, [str(file)]).fetchone()
+            found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
     except duckdb.Error as error:
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."

@@ -29,7 +29,9 @@ WEAK = ("-", "--", ".", "None", "none", "unknown", "Unknown", "missing", "Missin
 TYPED_SHARE = 0.98  # of a column's cells that parse, for the others to be mistakes rather than words
 LEAK_AUC, LEAK_PURITY, LEAK_CORRELATION = 0.99, 0.99, 0.999
 CLASSES = 20
-POSITIVE_WORDS = ("1", "true", "yes", "y", "t", "positive")
+# In English, German, French, Spanish, Italian and Portuguese. One word of either kind decides what a label's 1 means.
+POSITIVE_WORDS = ("1", "true", "yes", "y", "t", "positive", "ja", "oui", "si", "sí", "sì", "sim")
+NEGATIVE_WORDS = ("0", "false", "no", "n", "f", "negative", "nein", "non", "não")
 ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|no|number|nr)$|^id_")
 
 # A type's cells, as Spark's try_cast takes them (jobs/raw.py); `v` is the cell without surrounding spaces.
@@ -231,8 +233,14 @@ def target_of(database: duckdb.DuckDBPyConnection, table: str, column: Column) -
     }
     if len(counts) == 2:
         rarer = min(counts, key=lambda value: counts[value])
-        told = [value for value in counts if value.lower().removesuffix(".0") in POSITIVE_WORDS]
-        return Target("binary", positive=told[0] if len(told) == 1 else rarer, counts=counts)
+        words = {value: value.strip().lower().removesuffix(".0") for value in counts}
+        for told in (
+            [value for value, word in words.items() if word in POSITIVE_WORDS],
+            [value for value, word in words.items() if word not in NEGATIVE_WORDS],
+        ):
+            if len(told) == 1:
+                return Target("binary", positive=told[0], counts=counts)
+        return Target("binary", positive=rarer, counts=counts)
     if column.kind in ("date", "timestamp"):
         return f"is a {column.kind}: predict a number, a class or yes/no instead"
     whole = column.kind == "bigint" and column.distinct <= CLASSES and column.known >= 5 * column.distinct

@@ -220,7 +220,7 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
             board.done(title, _found(platform, dataset, run, name), run.stages[name].seconds)
     if run.state == "SUCCEEDED":
         for name in (name for name in run.stages if name not in begun):
-            board.skip(_title(name), "the gate kept the current model")
+            board.skip(_title(name), "the gate refused the model")
 
 
 def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:

@@ -76,6 +76,24 @@ def test_a_label_of_two_values_should_be_binary_with_yes_as_positive(new: New) -
     assert "CAST(churn = 'yes' AS INT) AS churn" in sql()
 
 
+def test_a_cell_of_millions_of_characters_should_be_a_cell_like_others(new: New) -> None:
+    text = lines("x,text,late", lambda i, r: f"{r.random()},{'long ' * (600_000 if i == 7 else 2)},{i % 2}")
+    draft = new("late", {"a.csv": text})
+    assert draft.known == 60
+    assert draft.target.task == "binary"
+
+
+@pytest.mark.parametrize(
+    ("often", "seldom", "positive"),
+    [("ja", "nein", "ja"), ("will buy", "no", "will buy"), ("no", "0", "0"), ("Oui", "Non", "Oui"), ("b", "a", "a")],
+)
+def test_a_word_for_yes_or_else_for_no_should_tell_which_value_is_positive(
+    new: New, often: str, seldom: str, positive: str
+) -> None:
+    new("buys", {"a.csv": lines("x,buys", lambda i, r: f"{r.random()},{often if i % 4 else seldom}")})
+    assert load_dataset("d").label.positive == f"buys is {positive}"
+
+
 def test_without_a_word_for_positive_the_rarer_value_should_be_positive(new: New) -> None:
     new("side", {"a.csv": lines("x,side", lambda i, r: f"{r.random()},{'left' if i % 4 else 'right'}")})
     assert load_dataset("d").label.positive == "side is right"
