@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stacks.definition import Parts, publish
+from stacks.definition import REASONS, Parts, publish
 from tests.distributed.standalone import until
 from tests.embedded import Clients
 from tests.shipped import role
@@ -32,7 +32,8 @@ class Registry:
         states = publish(Parts(**given))  # what publish does not read may be anything
         assigned = {"run_id": "{% $states.context.Execution.Name %}", "current": "{% $states.input.current %}"}
         first = {"Type": "Pass", "Assign": assigned, "Next": "publish: read the metrics"}
-        last = {"predict: add the step": {"Type": "Succeed"}}
+        failed = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
+        last = {"predict: add the step": {"Type": "Succeed"}, REASONS: failed}
         definition = {"QueryLanguage": "JSONata", "StartAt": "begin", "States": {"begin": first, **states, **last}}
         arn = aws("iam").get_role(RoleName="faults-publish")["Role"]["Arn"]
         made = self.states.create_state_machine(name="publish", roleArn=arn, definition=json.dumps(definition))

@@ -33,9 +33,9 @@ def test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words(
     bucket = {"Type": "AWS::S3::Bucket"}
     app = assembly(tmp_path / "app", {"Bucket": bucket})
     progress: list[str] = []
-    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks"
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stack"
     assert progress[-1] == "one"
-    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks, unchanged"
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stack, unchanged"
     rule = {"Type": "AWS::EC2::SecurityGroupIngress", "Properties": {"GroupId": "sg-none", "IpProtocol": "tcp"}}
     assembly(app, {"Bucket": bucket, "Rule": rule})
     with pytest.raises(
@@ -45,7 +45,7 @@ def test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words(
     aws("cloudformation").delete_stack(StackName="by-cli")
     aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="by-cli", WaiterConfig={"Delay": 1})
     assembly(app, {"Bucket": bucket})
-    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stacks", "it was deleted meanwhile"
+    assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stack", "it was deleted meanwhile"
 
 
 def test_the_clis_last_error_should_be_told_with_the_lines_that_belong_to_it() -> None:
