@@ -132,7 +132,7 @@ def error_line(lines: Sequence[str]) -> str:
         return spoken[-2]
     found = [number for number, line in enumerate(said) if re.search(r"\b\w*(Error|Exception)\b|failed|❌", line)]
     if not found:
-        return next((line for line in reversed(said) if line), "it printed nothing")
+        return spoken[-1] if spoken else "it printed nothing"
     message: list[str] = []
     for line in said[found[-1] :]:
         if message and (not line or line.startswith("Source Location")):

@@ -297,13 +297,12 @@ def percent(share: float) -> str:
 def twins(columns: Sequence[Column], sample: Mapping[str, Floats]) -> dict[str, str]:
     """Columns that say the same as another one, to that one: value for value, or as a straight line."""
     found: dict[str, str] = {}
-    values = {c.name: len(np.unique(v[~np.isnan(v)])) for c in columns for v in (sample[c.name],)}
-    whole = {c.name for c in columns if not np.isnan(sample[c.name]).any()}
+    whole = {c.name: len(np.unique(sample[c.name])) for c in columns if not np.isnan(sample[c.name]).any()}
     for one, other in itertools.combinations(columns, 2):
         if one.name in found or other.name in found:
             continue
         # Of a thousand columns there are half a million pairs: most are told apart by this alone.
-        if one.name in whole and other.name in whole and values[one.name] != values[other.name]:
+        if one.name in whole and other.name in whole and whole[one.name] != whole[other.name]:
             continue
         a, b = sample[one.name], sample[other.name]
         without_a, without_b = np.isnan(a), np.isnan(b)

@@ -219,8 +219,9 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
         elif name != begun[-1] or run.state == "SUCCEEDED":
             board.done(title, _found(platform, dataset, run, name), run.stages[name].seconds)
     if run.state == "SUCCEEDED":
-        for name in (name for name in run.stages if name not in begun):
-            board.skip(_title(name), "the gate refused the model")
+        for name in run.stages:
+            if name not in begun:
+                board.skip(_title(name), "the gate refused the model")
 
 
 def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:

@@ -319,12 +319,12 @@ def _join(
         )
         tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
     database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
-    counted = []
+    measured = []
     for f in fields:  # one by one: in a single query the time grows with the square of their number
         counts = f"count(*), count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})"
         ((rows, known, distinct),) = database.execute(f"SELECT {counts} FROM joined").fetchall()
-        counted.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
-    return counted
+        measured.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
+    return measured
 
 
 def _used(
