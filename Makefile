@@ -1,12 +1,13 @@
-# The only commands a newcomer needs. Each sets up what it stands on first: Python 3.11 and make are all a machine must have.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The only commands a newcomer needs. Each sets up what it stands on first: Python 3.11 (or uv) and make are all a machine
+# must have. Written for GNU make 3.81 and the tools of BSD, which is what a Mac has.
 BIN := .venv/bin
 WHEELS := .dml/wheels
 BENCH := .dml/bench/venv
 CHECKOV := .dml/lint/checkov
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHON
 
-.PHONY: run test lint bench setup clean
+.PHONY: run test check lint platforms lock bench setup clean
 .DEFAULT_GOAL := run
 
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
@@ -15,8 +16,14 @@ run: setup  ## the whole way on this machine: deploy to the embedded cloud, trai
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest
 
-lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, mypy, cdk-nag, cfn-lint, checkov
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests that need no cloud and no Spark
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not cloud and not spark and not cdk"
+
+lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, cdk-nag, cfn-lint, checkov
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+	@for platform in linux darwin; do $(BIN)/mypy --platform $$platform || exit 1; done
+	@$(CHECKOV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for env in dev prod; do \
 	  rm -rf .dml/lint/$$env && echo "templates of $$env: cdk-nag" && \
 	  node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
@@ -29,9 +36,18 @@ lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, mypy, cdk-nag, c
 
 $(CHECKOV)/.installed: lint/requirements.txt $(BIN)/.installed
 	@echo "Setting up checkov apart from the project's own packages: it wants another boto3 (once)"
-	@"$(PYTHON)" -m venv --clear $(CHECKOV)
-	@$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@setup/venv.sh $(CHECKOV) $<
 	@touch $@
+
+platforms: $(BIN)/.installed  ## do the lock files resolve on Linux and macOS, x86_64 and arm64? Installs nothing
+	@lint/platforms.sh
+
+LOCKS := requirements cluster/requirements lint/requirements bench/requirements setup/requirements
+
+lock: $(BIN)/.installed  ## the lock files anew from the *.in files; what is locked stays unless it has to change
+	@for lock in $(LOCKS); do \
+	  $(BIN)/uv pip compile $$lock.in --universal --python-version 3.11 --generate-hashes --no-header --quiet -o $$lock.txt || exit 1; \
+	done
 
 # What `make bench` may be told: ROWS=337k (of 337k,3.37m,10m), REPETITIONS=1, FRESH=1, PIPELINE=run.json.
 ROWS ?= 337k,3.37m,10m
@@ -43,20 +59,21 @@ bench: setup $(BENCH)/.installed  ## training here against MLlib, scikit-learn, 
 
 $(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed
 	@echo "Setting up the learners to compare with, apart from the project's own packages (once)"
-	@"$(PYTHON)" -m venv --clear $(BENCH)
-	@$(BENCH)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@setup/venv.sh $(BENCH) $<
 	@touch $@
 
-setup: $(BIN)/.installed node_modules/.installed $(WHEELS)/.installed
+setup: $(BIN)/.installed
+	@$(MAKE) --no-print-directory -j3 node_modules/.installed $(WHEELS)/.installed $(BIN)/.archives
 
-$(BIN)/.installed: requirements.txt pyproject.toml
-	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	  || { echo "dml needs Python 3.11; found: $$("$(PYTHON)" --version 2>&1 || echo none). Install it, or say where it is: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Setting up .venv with Python packages, Java and Node (once, some minutes)"
-	@"$(PYTHON)" -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+$(BIN)/.installed: requirements.txt pyproject.toml setup/requirements.txt setup/venv.sh
+	@echo "Setting up .venv with Python packages, Java and Node (once)"
+	@setup/venv.sh .venv requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m dml.local.warm_start
+	@touch $@
+
+$(BIN)/.archives: $(BIN)/.installed
+	@echo "Making archives of Java's and Spark's classes, by which Spark starts in half the time"
+	@$(BIN)/python -m dml.local.spark.warm_start
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json $(BIN)/.installed

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import aws_cdk as cdk
 
-from datasets import Dataset, dataset_names, load_dataset
+from datasets import dataset_names, load_dataset
+from jobs.tables.settings import Dataset
 from stacks.cluster import ClusterStack
 from stacks.data import DataStack
 from stacks.etl import EtlStack

@@ -21,14 +21,14 @@ from typing import Any
 from bench import contenders, prepare, report
 from bench.data import BENCH, HOME, SIZES, Place, recipe
 from bench.measure import measure, write_json
-from dml.local.spark import JAVA_OPTIONS
+from dml.local.spark.process import JAVA_OPTIONS, cores
 
 RESULTS = BENCH / "results.json"
 DEPTHS = (5, 12)
 OUR_JAVA = ("ours", "ours_one_core", "mllib_our_java")  # what Java is told as `dml run --local` does
 DEEPEST_ONLY = ("ours_one_core", "mllib_our_java")
 PEERS = BENCH / "venv" / "bin" / "python"
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 NEEDED_GB = {"337k": 4, "3.37m": 8, "10m": 16}  # memory that must be free before a size is begun
 # What a measurement depends on. Words of the report may change without everything being measured again.
 MEASURED = (
@@ -37,8 +37,8 @@ MEASURED = (
     *(f"bench/{name}" for name in ("__main__.py", "contenders.py", "data.py", "measure.py", "metrics.py")),
 )
 MEASURED += (
-    "dml/local/warm_start.py",
-    "dml/local/spark.py",
+    "dml/local/spark/warm_start.py",
+    "dml/local/spark/process.py",
     "bench/ours.py",
     "bench/prepare.py",
     "bench/requirements.txt",

@@ -8,6 +8,8 @@ Raw data: what `dml data push census_income` has fetched to .dml/raw.
 
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from datasets import Dataset, load_dataset, raw_files
-from jobs import metrics, prepare, split, train
-from jobs.features import Features
-from jobs.session import spark_session
-from jobs.settings import Settings
+from datasets import load_dataset, prepare_sql, raw_files
+from jobs import prepare, train
+from jobs.judges import metrics
+from jobs.tables import split
+from jobs.tables.features import Features
+from jobs.tables.session import spark_session
+from jobs.tables.settings import Dataset
+from jobs.tables.settings import Features as Declared
 
 HOME = Path(__file__).parents[1]
 COURSE = ["age", "workclass", "education", "marital_status", "occupation"]
@@ -31,21 +36,20 @@ FIGURES = ("accuracy", "auc", "log_loss")
 
 def main() -> int:
     dataset = load_dataset("census_income")
-    settings: Settings = dataset.for_jobs()  # type: ignore[assignment]
     # Small data: two hundred partitions of it, Spark's default, would take minutes.
     SparkSession.builder.master("local[2]").config("spark.sql.shuffle.partitions", "2").getOrCreate()
     spark = spark_session("course", dataset.name)
     spark.sparkContext.setLogLevel("ERROR")
     rows = people(spark, dataset, raw_files(dataset, HOME / ".dml" / "raw")["people"])
-    keys, training = settings["keys"], settings["training"]
-    hashed = prepare.join(spark, settings, dataset.prepare_sql).withColumn(
-        split.HASH, split.hashed(keys, training["seed"])
+    keys, training = dataset.keys, dataset.training
+    hashed = prepare.join(spark, dataset, prepare_sql(dataset.name)).withColumn(
+        split.HASH, split.hashed(keys, training.seed)
     )
-    sided = hashed.withColumn(split.SIDE, split.side(training["test_share"], F.col(split.HASH))).cache()
+    sided = hashed.withColumn(split.SIDE, split.side(training.test_share, F.col(split.HASH))).cache()
     # The course's columns, of the same rows: `education` is none of our features, being the same as education_num.
     both = sided.join(rows.select("answers", "education").distinct(), "answers")
-    settings["slices"] = []
-    five: Settings = {**settings, "features": {"numbers": ["age"], "categories": COURSE[1:]}}
+    settings = replace(dataset, slices=())
+    five = replace(settings, features=Declared(numbers=("age",), categories=tuple(COURSE[1:])))
     told = {
         "always the more frequent answer": baseline(sided, settings),
         "the course's five columns, MLlib's classifier with its defaults": course(both, keys),
@@ -63,10 +67,10 @@ def people(spark: SparkSession, dataset: Dataset, file: Path) -> DataFrame:
     trimmed = {"ignoreLeadingWhiteSpace": True, "ignoreTrailingWhiteSpace": True, "nullValue": "?"}
     rows = spark.read.options(**trimmed).schema(columns).csv(file.as_uri()).where("age IS NOT NULL")  # type: ignore[arg-type]
     rows.createOrReplaceTempView("people")
-    return spark.sql(dataset.prepare_sql.partition("SELECT\n    answers")[0] + "SELECT * FROM hashed")  # noqa: S608
+    return spark.sql(prepare_sql(dataset.name).partition("SELECT\n    answers")[0] + "SELECT * FROM hashed")  # noqa: S608
 
 
-def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
+def course(rows: DataFrame, keys: Sequence[str]) -> dict[str, Any]:
     names = COURSE[1:]
     filled = rows.na.fill("?", names)
     stages: list[Any] = [StringIndexer(inputCol=name, outputCol=f"{name}_index").fit(filled) for name in names]
@@ -81,7 +85,7 @@ def course(rows: DataFrame, keys: list[str]) -> dict[str, Any]:
     return {**metrics.evaluate(found), "nodes": grown.numNodes}
 
 
-def ours(rows: DataFrame, settings: Settings) -> dict[str, Any]:
+def ours(rows: DataFrame, settings: Dataset) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         rows.drop(split.SIDE).write.parquet(f"{folder}/features")
         trained = train.fit_and_score(Features(rows.sparkSession, f"{folder}/features", settings), settings)
@@ -89,7 +93,7 @@ def ours(rows: DataFrame, settings: Settings) -> dict[str, Any]:
     return {**trained.test, "nodes": len(trained.tree["nodes"])}
 
 
-def baseline(rows: DataFrame, settings: Settings) -> dict[str, Any]:
+def baseline(rows: DataFrame, settings: Dataset) -> dict[str, Any]:
     counted = {
         row["side"]: row
         for row in rows.groupBy("side").agg(F.count("*").alias("n"), F.sum("above_50k").alias("k")).collect()

@@ -50,9 +50,9 @@ class Place:
 def recipe() -> str:
     """Changes when the features do: the dataset's settings, its query, and how this file multiplies the rows."""
     from bench import ours
-    from datasets import load_dataset
+    from datasets import prepare_sql
 
-    parts = json.dumps(ours.settings()), load_dataset(ours.DATASET).prepare_sql, Path(__file__).read_text()
+    parts = ours.settings().to_json(), prepare_sql(ours.DATASET), Path(__file__).read_text()
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
@@ -62,7 +62,7 @@ def make(place: Place) -> None:
 
     from bench import ours
     from datasets import load_dataset, raw_files
-    from jobs import split
+    from jobs.tables import split
 
     shutil.rmtree(place.folder, ignore_errors=True)
     raw = raw_files(load_dataset(ours.DATASET), BENCH / "raw")
@@ -74,12 +74,12 @@ def make(place: Place) -> None:
     half = 2**split.HALF - 1
     other = F.xxhash64(split.HASH, "copy").bitwiseAND(half).bitwiseOR(F.col(split.HASH).bitwiseAND(~half))
     rows = rows.withColumn(split.HASH, F.when(F.col("copy") == 0, F.col(split.HASH)).otherwise(other))
-    keys = [*settings["keys"], "copy"]
+    keys = [*settings.keys, "copy"]
     files = math.ceil(flights.count() * SIZES[place.size] / ROWS_PER_FILE)
     rows.repartition(files, *keys).sortWithinPartitions(*keys).write.parquet(str(place.features))
     made = spark.read.parquet(str(place.features))
     made.write.csv(str(place.csv), header=True)
-    label = settings["label"]["column"]
+    label = settings.label.column
     counted = {
         row["side"]: (row["n"], row["k"])
         for row in made.groupBy("side").agg(F.count("*").alias("n"), F.sum(label).alias("k")).collect()
@@ -90,8 +90,8 @@ def make(place: Place) -> None:
         "test_rows": counted["test"][0],
         "test_positives": counted["test"][1],
         "label": label,
-        "numbers": settings["features"]["numbers"],
-        "categories": settings["features"]["categories"],
+        "numbers": settings.features.numbers,
+        "categories": settings.features.categories,
         "raw": {name: str(file) for name, file in raw.items()},
     }
     write_json(place.folder / "data.json", told)

@@ -7,6 +7,7 @@ side. Each fold is a fifth of the 337 k rows' training side; the rest of it is l
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,17 @@ def ours() -> dict[str, list[Any]]:
     from pyspark.sql import functions as F
 
     from bench import ours as own
-    from jobs import split, train
-    from jobs.features import Features, as_numpy
-    from jobs.session import Clock
-    from jobs.survey import Mark, Survey
+    from jobs import train
+    from jobs.learners.survey import Mark, Survey
+    from jobs.tables import split
+    from jobs.tables.arrays import as_numpy
+    from jobs.tables.features import Features
+    from jobs.tables.session import Clock
 
     spark = own.session("folds")
     found: dict[str, list[Any]] = {}
     for depth in DEPTHS:
-        settings = own.settings(depth)
-        settings["slices"] = []
+        settings = replace(own.settings(depth), slices=())
         features = Features(spark, str(PLACE.features), settings)
         for fold in range(FOLDS):
             held = Mark(split.HASH, lambda column, fold=fold: fold_of(as_numpy(column)) == fold)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""How good probabilities are: one function for every contender but ours, which has its own (jobs/metrics.py)."""
+"""How good probabilities are: one function for every contender but ours, which has its own (jobs/judges/metrics.py)."""
 
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,22 +11,24 @@ import numpy as np
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from datasets import load_dataset
-from jobs import metrics, prepare, split, train
-from jobs.features import Features
-from jobs.session import Clock, spark_session
-from jobs.settings import Settings
+from datasets import load_dataset, prepare_sql
+from jobs import prepare, train
+from jobs.job import Job
+from jobs.judges import metrics
+from jobs.tables import split
+from jobs.tables.features import Features
+from jobs.tables.session import Clock, spark_session
+from jobs.tables.settings import Dataset
 
 DATASET = "nyc_flights"
 MIN_LEAF = 50
 
 
-def settings(depth: int | None = None) -> Settings:
+def settings(depth: int | None = None) -> Dataset:
     """The dataset's settings, with the benchmark's leaf size and, if given, depth."""
-    made: Any = load_dataset(DATASET).for_jobs()
-    made["training"] |= {"min_leaf": MIN_LEAF} | ({"depth": depth} if depth else {})
-    found: Settings = made
-    return found
+    own = load_dataset(DATASET)
+    training = replace(own.training, min_leaf=MIN_LEAF, depth=depth or own.training.depth)
+    return replace(own, training=training)
 
 
 def session(job: str) -> SparkSession:
@@ -35,14 +38,13 @@ def session(job: str) -> SparkSession:
 
 def side() -> Column:
     """train or test, by the hash of a flight's key: every copy of a flight is on the same side."""
-    found: Column = split.side(settings()["training"]["test_share"], F.col(split.HASH))
+    found: Column = split.side(settings().training.test_share, F.col(split.HASH))
     return found
 
 
 def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
-    own = settings(depth)
-    own["slices"] = []  # nobody else works them out
+    own = replace(settings(depth), slices=())  # nobody else works them out
     clock = Clock()
     spark = session("train")
     clock.lap("session")
@@ -61,18 +63,9 @@ def own_metrics(label: "np.ndarray[Any, Any]", probability: "np.ndarray[Any, Any
 
 def prepare_features(raw: Mapping[str, Path], lake: Path) -> Path:
     """The whole Glue job on raw CSV files: parse, quarantine, join, write, check. Returns the features' folder."""
-    own = load_dataset(DATASET)
     aws = _Folder({name: _crawled(name, file) for name, file in raw.items()})
-    report = prepare.prepare(
-        session("prepare"),
-        aws,
-        aws,
-        settings(),
-        own.prepare_sql,
-        database="bench",
-        lake=lake.as_uri(),
-        run_id="bench",
-    )
+    job = Job(session("prepare"), aws, aws, settings(), Clock())
+    report = prepare.prepare(job, prepare_sql(DATASET), database="bench", lake=lake.as_uri(), run_id="bench")
     return Path(report["location"].removeprefix("file://"))
 
 

@@ -26,9 +26,9 @@ def duckdb(raw: Mapping[str, Path], out: Path) -> Path:
     import duckdb
 
     from bench.ours import DATASET
-    from datasets import load_dataset
+    from datasets import prepare_sql
 
-    spark_sql = load_dataset(DATASET).prepare_sql
+    spark_sql = prepare_sql(DATASET)
     sql = spark_sql.replace(WEEKDAY, "isodow(make_date(f.year, f.month, f.day)) - 1")
     if sql == spark_sql:
         raise ValueError(f"prepare.sql has no {WEEKDAY} any more: adjust its translation for DuckDB in {__file__}.")

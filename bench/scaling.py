@@ -5,12 +5,12 @@ one executor and with two. Both share this machine's memory bus and one S3 gatew
 bound of what machines of their own give. On less than four cores driver and gateway take from the second executor.
 """
 
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 from dml.local.cloud import Cloud
+from dml.local.spark.process import cores
 from tests.distributed.standalone import Standalone, Submitted
 from tests.embedded import Clients, free_port
 from tests.shipped import Shipped, many_points
@@ -28,7 +28,7 @@ def main(rows: int) -> None:
             shipped = Shipped(cloud, Clients(cloud), Path(folder), "scaling", ("depth = 3", "depth = 10"))
             shipped.upload(list(many_points(rows)))
             shipped.run("prepare", "features", process=Submitted, settings=cluster.settings())
-            print(f"{rows:,} rows; {len(os.sched_getaffinity(0))} cores here; seconds of each phase of train.py")
+            print(f"{rows:,} rows; {cores()} cores here; seconds of each phase of train.py")
             for count in EXECUTORS:
                 settings = cluster.settings() | {"spark.cores.max": str(count)}
                 shipped.run("train", f"on-{count}", process=Submitted, settings=settings)

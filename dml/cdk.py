@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dml.checkout import PROJECT
 from dml.errors import UserError
-from dml.words import counted
+from dml.terminal.words import counted
 
-PROJECT = Path(__file__).parents[1]
 CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 # A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
 ADOPT = "--import-existing-resources"

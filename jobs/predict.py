@@ -2,26 +2,22 @@
 
 import argparse
 import sys
-from typing import Any, List, Optional, Sequence
+from typing import List, Sequence
 
-import boto3
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs import catalog, registry, split, storage
 from jobs.errors import JobError
-from jobs.metrics import THRESHOLD
-from jobs.session import Clock, load_pandas, size_batches, spark_session
-from jobs.settings import Settings, file_of, load
-from jobs.tree import PREDICTION, PROBABILITIES, PROBABILITY
+from jobs.job import Job, arguments_of, begun
+from jobs.models import registry
+from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
+from jobs.tables import catalog, split, storage
+from jobs.tables.session import Clock, load_pandas, size_batches
+from jobs.tables.settings import Dataset
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="predict.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--dataset", required=True, help="the dataset's name")
-    parser.add_argument(
-        "--database", required=True, help="the Glue database with the table to score, where `predictions` is published"
-    )
+    parser = arguments_of("predict", __doc__, database="with the table to score, where `predictions` is published")
     parser.add_argument("--models", required=True, help="s3://BUCKET/ of the model registry")
     parser.add_argument("--lake", required=True, help="s3://BUCKET/ that the predictions are written to")
     parser.add_argument(
@@ -29,8 +25,6 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="the catalog table to score: it has the keys and the features, the label is not needed",
     )
-    parser.add_argument("--run-id", required=True, help="the name of this run, part of every path it writes")
-    parser.add_argument("--region", required=True, help="the AWS region of catalog and buckets")
     return parser
 
 
@@ -38,70 +32,41 @@ def main(argv: Sequence[str]) -> None:
     clock = Clock()
     load_pandas()
     args, _ = build_parser().parse_known_args(argv)
-    settings = load(args.dataset)
-    glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
-    spark = spark_session("predict", args.dataset)
-    clock.count_java(spark)
-    clock.lap("session")
-    try:
-        predict(
-            spark,
-            glue,
-            s3,
-            settings,
-            database=args.database,
-            models=args.models,
-            lake=args.lake,
-            table=args.table,
-            run_id=args.run_id,
-            clock=clock,
-        )
-    finally:
-        spark.stop()
+    with begun("predict", args, clock) as job:
+        predict(job, database=args.database, models=args.models, lake=args.lake, table=args.table, run_id=args.run_id)
 
 
-def predict(
-    spark: SparkSession,
-    glue: Any,
-    s3: Any,
-    settings: Settings,
-    *,
-    database: str,
-    models: str,
-    lake: str,
-    table: str,
-    run_id: str,
-    clock: Optional[Clock] = None,
-) -> storage.Json:
+def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_id: str) -> storage.Json:
     """Writes the predictions under the run id, leaves predict.json, and publishes the table last.
 
     CURRENT.json is read once, so that all rows are scored by one model. A run that has left its predict.json is
     complete: done again, it only publishes again. Raises JobError.
     """
-    home = f"{lake.rstrip('/')}/{settings['name']}"
+    settings = job.settings
+    home = f"{lake.rstrip('/')}/{settings.name}"
     report_uri = f"{home}/runs/{run_id}/predict.json"
-    report, clock = storage.read_json(s3, report_uri), clock or Clock()
+    report, clock = storage.read_json(job.s3, report_uri), job.clock
     if report is None:
-        model = registry.current_model(s3, models, settings["name"])
+        model = registry.current_model(job.s3, models, settings.name)
         if model is None:
             raise JobError(
-                f"{models.rstrip('/')}/{settings['name']}/CURRENT.json does not exist: no model is published yet. "
-                f"Run the pipeline first: dml run {settings['name']}"
+                f"{models.rstrip('/')}/{settings.name}/CURRENT.json does not exist: no model is published yet. "
+                f"Run the pipeline first: dml run {settings.name}"
             )
         way_out = "name a table of this database, or run the pipeline first."
-        source = catalog.find_table(glue, database, table, way_out)
+        source = catalog.find_table(job.glue, database, table, way_out)
         location = f"{home}/predictions/{run_id}/"
         with catalog.reading(source):
-            predictions = score(catalog.read_parquet(spark, source), model, settings, str(source))
+            predictions = score(catalog.read_parquet(job.spark, source), model, settings, str(source))
             predictions.write.mode("overwrite").parquet(location)
-        written = spark.read.parquet(location)
+        written = job.spark.read.parquet(location)
         counts = {}
         if model.task != "regression":
             counts = {str(row[PREDICTION]): row["count"] for row in written.groupBy(PREDICTION).count().collect()}
         rows = sum(counts.values()) if counts else written.count()
         clock.lap("score")
         report = {
-            "dataset": settings["name"],
+            "dataset": settings.name,
             "run_id": run_id,
             "table": table,
             "rows": rows,
@@ -111,14 +76,14 @@ def predict(
             "model_run": model.run_id,
             "seconds": clock.seconds,
         }
-        storage.write_json(s3, report_uri, report)
+        storage.write_json(job.s3, report_uri, report)
     columns = list(report["columns"].items())
-    catalog.publish(glue, database, "predictions", report["location"], columns, {"run_id": run_id})
+    catalog.publish(job.glue, database, "predictions", report["location"], columns, {"run_id": run_id})
     print(f"predicted {report['rows']:,} rows with the model of run {report['model_run']}", flush=True)
     return report
 
 
-def score(rows: DataFrame, model: registry.Registered, settings: Settings, name: str) -> DataFrame:
+def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: str) -> DataFrame:
     """Keys, what the model says, side (of the split, by key) and model_run, a row for each row.
 
     Binary: probability, prediction (1 from 0.5 on). Multiclass: probability, prediction (the first of the most likely
@@ -126,17 +91,17 @@ def score(rows: DataFrame, model: registry.Registered, settings: Settings, name:
 
     Raises JobError naming the columns that are missing.
     """
-    needed = list(dict.fromkeys([*settings["keys"], *model.names]))
+    needed = list(dict.fromkeys([*settings.keys, *model.names]))
     if lacking := [column for column in needed if column not in rows.columns]:
         raise JobError(
             f"Table {name} has no column {', '.join(lacking)}, which the model of run {model.run_id} needs as key or "
-            f"feature ({file_of(settings)}): score a table that was made by this dataset's prepare.sql."
+            f"feature ({settings.file}): score a table that was made by this dataset's prepare.sql."
         )
     size_batches(rows.sparkSession, len(needed))
-    training = settings["training"]
-    side = split.side(training["test_share"], split.hashed(settings["keys"], training["seed"]))
-    scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings["keys"]], side.alias(split.SIDE)])
-    return scored.select(*settings["keys"], *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
+    training = settings.training
+    side = split.side(training.test_share, split.hashed(settings.keys, training.seed))
+    scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings.keys], side.alias(split.SIDE)])
+    return scored.select(*settings.keys, *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
 
 
 def said(model: registry.Registered) -> List[Column]:

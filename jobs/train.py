@@ -4,47 +4,33 @@ import argparse
 import datetime as dt
 import platform
 import sys
+from dataclasses import asdict, replace
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
-import boto3
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import (
-    card,
-    catalog,
-    drift,
-    encoding,
-    gate,
-    grow,
-    metrics,
-    profiling,
-    registry,
-    split,
-    storage,
-    tree,
-    tree_sql,
-    tune,
-)
 from jobs.errors import JobError
-from jobs.features import Features, as_arrow, as_numpy, columns_of
-from jobs.session import Clock, load_pandas, spark_session
-from jobs.settings import Settings, file_of, load
-from jobs.survey import Mark, Survey
+from jobs.job import Job, arguments_of, begun
+from jobs.judges import card, drift, gate, metrics, profiling
+from jobs.learners import encoding, probability_tree, tune
+from jobs.learners.survey import Mark, Survey
+from jobs.models import registry, tasks, tree, tree_sql
+from jobs.tables import catalog, split, storage
+from jobs.tables.arrays import Array, as_arrow, as_numpy
+from jobs.tables.features import Features
+from jobs.tables.session import Clock, load_pandas
+from jobs.tables.settings import Dataset, Training
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--dataset", required=True, help="the dataset's name")
-    parser.add_argument("--database", required=True, help="the Glue database with the table `features`")
+    parser = arguments_of("train", __doc__, database="with the table `features`")
     parser.add_argument("--models", required=True, help="s3://BUCKET/ of the model registry")
-    parser.add_argument("--run-id", required=True, help="the name of this run, part of every path it writes")
     parser.add_argument("--revision", default="", help="the git revision that the run was started from, if known")
-    parser.add_argument("--region", required=True, help="the AWS region of catalog and buckets")
     return parser
 
 
@@ -52,41 +38,25 @@ def main(argv: Sequence[str]) -> None:
     clock = Clock()
     load_pandas()
     args, _ = build_parser().parse_known_args(argv)
-    settings = load(args.dataset)
-    glue, s3 = (boto3.client(service, region_name=args.region) for service in ("glue", "s3"))
-    spark = spark_session("train", args.dataset)
-    clock.count_java(spark)
-    clock.lap("session")
-    try:
-        train(
-            spark,
-            glue,
-            s3,
-            settings,
-            database=args.database,
-            models=args.models,
-            run_id=args.run_id,
-            revision=args.revision,
-            clock=clock,
-        )
-    finally:
-        spark.stop()
+    with begun("train", args, clock) as job:
+        train(job, database=args.database, models=args.models, run_id=args.run_id, revision=args.revision)
 
 
 class Trained(NamedTuple):
     """A tree, and how it does on rows that it has not seen.
 
-    `tree` is as in tree.json, but for the run. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the
-    test rows with what the tree says of them, kept in memory or on disk; only for what needs single rows, which is a
-    regression, and slices.
+    `tree` is as in tree.json, but for the run, `training` what it was grown with. `found`: what came of it
+    (metrics.Tally, Table or Errors). `scored`: the test rows with what the tree says of them, kept in memory or on
+    disk; only for what needs single rows, which is a regression, and slices.
     """
 
     tree: tree.Told
-    totals: grow.Array
+    totals: Array
     labels: Dict[str, encoding.Labels]
     scored: Optional[DataFrame]
     found: Any
     tuning: Optional[Dict[str, Any]]
+    training: Training
 
     @property
     def rows(self) -> Dict[str, int]:
@@ -112,31 +82,21 @@ class Trained(NamedTuple):
         return metrics.evaluate(metrics.baseline(self.found, self.average))
 
 
-def train(
-    spark: SparkSession,
-    glue: Any,
-    s3: Any,
-    settings: Settings,
-    *,
-    database: str,
-    models: str,
-    run_id: str,
-    revision: str,
-    clock: Clock,
-) -> None:
+def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -> None:
     """Writes the candidate under the run id: model, tree.json, metrics.json, gate.json, ..., and manifest.json last.
 
     A run that has left its manifest is complete and is not trained again. Raises JobError.
     """
-    home = f"{models.rstrip('/')}/{settings['name']}/{run_id}"
+    spark, s3, settings, clock = job.spark, job.s3, job.settings, job.clock
+    home = f"{models.rstrip('/')}/{settings.name}/{run_id}"
     if storage.read_json(s3, f"{home}/manifest.json") is not None:
         print(f"run {run_id} is trained already: {home}/", flush=True)
         return
     way_out = "run the pipeline, whose prepare stage publishes it."
-    table = catalog.find_table(glue, database, "features", way_out)
+    table = catalog.find_table(job.glue, database, "features", way_out)
     with catalog.reading(table):
         features = read_features(spark, table, settings)
-        current = registry.current_model(s3, models, settings["name"])
+        current = registry.current_model(s3, models, settings.name)
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
         survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
         clock.lap("read")
@@ -148,7 +108,7 @@ def train(
         trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
-        later = out_of_time(features, settings, trained.tree["settings"], survey)
+        later = out_of_time(features, settings, trained.training, survey)
         clock.lap("out_of_time")
 
         beside = current_on(features, s3, current, settings, trained)
@@ -167,7 +127,7 @@ def train(
         trained.unpersist()
         clock.lap("score")
 
-    tree.save_as_mllib(spark, told, trained.totals, encoding.classes_of(settings), f"{home}/model")
+    tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
     moved = drift.drift(before, profile) if before else None
     clock.lap("save")
     report["seconds"] = clock.seconds
@@ -175,10 +135,10 @@ def train(
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)
-    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings["keys"]))
+    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
     storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
-        "dataset": settings["name"],
+        "dataset": settings.name,
         "run_id": run_id,
         "created": report["created"],
         "files": [
@@ -194,23 +154,23 @@ def train(
     print(f"{gate.NAMES[main]} {report['test'][main]:.4f}; gate {said}", flush=True)
 
 
-def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Settings) -> Features:
+def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Dataset) -> Features:
     """The features table. Raises JobError if it has not what the settings declare, or was split by another seed."""
-    rows, seed = catalog.read_parquet(spark, table), settings["training"]["seed"]
+    rows, seed = catalog.read_parquet(spark, table), settings.training.seed
     anew = "run the pipeline, whose prepare stage makes the table anew."
-    if lacking := [name for name in [*columns_of(settings), split.HASH] if name not in rows.columns]:
-        raise JobError(f"{table} has no column {', '.join(lacking)}, which {file_of(settings)} asks for: {anew}")
+    if lacking := [name for name in [*settings.columns, split.HASH] if name not in rows.columns]:
+        raise JobError(f"{table} has no column {', '.join(lacking)}, which {settings.file} asks for: {anew}")
     if table.split_seed != str(seed):
         by = f"seed {table.split_seed}" if table.split_seed else "an unknown seed"
-        raise JobError(f"{table} was split with {by}; training.seed of {file_of(settings)} is {seed}: {anew}")
+        raise JobError(f"{table} was split with {by}; training.seed of {settings.file} is {seed}: {anew}")
     return Features(spark, table.location, settings, rows)
 
 
-def marks(settings: Settings) -> Dict[str, Mark]:
+def marks(settings: Dataset) -> Dict[str, Mark]:
     """How `Survey` tells apart what training uses for what."""
-    told = {TEST: _by_hash(split.is_test, settings["training"]["test_share"])}
-    if settings["tune"]:
-        told[HELD] = _by_hash(split.is_validation, settings["tune"]["validation_share"])
+    told = {TEST: _by_hash(split.is_test, settings.training.test_share)}
+    if settings.tune:
+        told[HELD] = _by_hash(split.is_validation, settings.tune.validation_share)
     return told
 
 
@@ -218,21 +178,21 @@ def _by_hash(holds: Callable[[Any, float], Any], share: float) -> Mark:
     return Mark(split.HASH, lambda column: holds(as_numpy(column), share))
 
 
-def later_than_cut(settings: Settings) -> Dict[str, Mark]:
+def later_than_cut(settings: Dataset) -> Dict[str, Mark]:
     """The mark of the rows that the out-of-time check is tested on, if the dataset names a time column."""
-    if settings["time"] is None:
+    if settings.time is None:
         return {}
-    cut = int(dt.datetime.fromisoformat(f"{settings['time']['cut']}T00:00:00+00:00").timestamp()) * 10**6
+    cut = int(dt.datetime.fromisoformat(f"{settings.time.cut}T00:00:00+00:00").timestamp()) * 10**6
 
-    def holds(column: pa.Array) -> grow.Array:
+    def holds(column: pa.Array) -> Array:
         microseconds = column.cast(pa.timestamp("us")).cast(pa.int64())
         return as_numpy(microseconds.fill_null(as_arrow([cut], np.int64)[0])) >= cut
 
-    return {LATER: Mark(settings["time"]["column"], holds)}
+    return {LATER: Mark(settings.time.column, holds)}
 
 
 def fit_and_score(
-    features: Features, settings: Settings, clock: Optional[Clock] = None, survey: Optional[Survey] = None
+    features: Features, settings: Dataset, clock: Optional[Clock] = None, survey: Optional[Survey] = None
 ) -> Trained:
     """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
 
@@ -253,72 +213,72 @@ def _fit_and_score(
     train: Sequence[int],
     test: Sequence[int],
     tested: Column,
-    settings: Settings,
+    settings: Dataset,
     clock: Clock,
 ) -> Trained:
     """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows."""
-    classes, training = survey.classes, settings["training"]
+    classes, training = survey.classes, settings.training
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in ((split.TRAIN, "training"), (split.TEST, "test")):
         encoding.require_variety(labels[side], settings, f"the {name} side")
     tuning = None
-    if settings["tune"]:
+    if settings.tune:
         held = survey.parts(held=True)
         tuning = tune.choose(
-            survey, [part for part in train if part not in held], [part for part in train if part in held]
+            survey,
+            [part for part in train if part not in held],
+            [part for part in train if part in held],
+            settings.tune,
         )
-        training = {**training, **tuning["chosen"]}
+        training = replace(training, **tuning["chosen"])
         clock.lap("tune")
-    learned = survey.learn(train)
-    blocks = survey.code(train, learned).persist(grow.KEPT)
-    nodes = grow.grow(blocks, learned.bins, classes, depth=training["depth"], min_leaf=training["min_leaf"])
-    totals = grow.node_totals(blocks, nodes, classes)
-    clock.lap("fit")
-    blocks.unpersist()
+    fitted = probability_tree.fit(survey, train, training)
     told: tree.Told = {
         "format": 2,
-        "dataset": settings["name"],
-        "task": settings["task"],
-        "label": settings["label"]["column"],
-        "positive": settings["label"]["positive"],
-        "classes": settings["label"]["classes"],
-        "unit": settings["label"]["unit"],
-        "settings": training,
-        "features": learned.features,
-        "nodes": tree.describe(nodes, learned, classes, totals, training["smoothing"]),
+        "dataset": settings.name,
+        "task": settings.task,
+        "label": settings.label.column,
+        "positive": settings.label.positive,
+        "classes": list(settings.label.classes),
+        "unit": settings.label.unit,
+        "settings": asdict(training),
+        "features": fitted.learned.features,
+        "nodes": fitted.told,
     }
+    clock.lap("fit")
     scored = None
-    if not classes or settings["slices"]:
-        kept = dict.fromkeys([*settings["keys"], *settings["slices"], settings["label"]["column"]])
+    if not classes or settings.slices:
+        kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
         scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
     if classes:
-        counts = grow.leaf_counts(survey.code(test, learned), nodes, classes)
-        found = metrics.of_leaves(told["nodes"], counts)
+        found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
     else:
         assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
-    return Trained(told, totals, labels, scored, found, tuning)
+    return Trained(told, fitted.totals, labels, scored, found, tuning, training)
 
 
-def _found(scored: DataFrame, settings: Settings, centre: float) -> Any:
-    return metrics.outcomes(scored, settings["task"], encoding.label_column(settings), settings["keys"], centre)
+def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:
+    return metrics.outcomes(
+        scored, settings.task, tasks.label_column(settings.label, settings.task), settings.keys, centre
+    )
 
 
 def out_of_time(
-    features: Features, settings: Settings, training: Dict[str, Any], survey: Optional[Survey] = None
+    features: Features, settings: Dataset, training: Training, survey: Optional[Survey] = None
 ) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
     None if the dataset names no time column. `training`: the settings that the model itself was trained with. `survey`:
     of these rows with `later_than_cut`, if there is one already.
     """
-    if settings["time"] is None:
+    if settings.time is None:
         return None
     own = survey or Survey(features, settings, later_than_cut(settings))
-    as_trained: Settings = {**settings, "training": training, "tune": None, "slices": []}  # type: ignore[typeddict-item]
-    when = F.col(settings["time"]["column"])
-    later = ~F.coalesce(when < F.lit(settings["time"]["cut"]).cast("date"), F.lit(False))
+    as_trained = replace(settings, training=training, tune=None, slices=())
+    when = F.col(settings.time.column)
+    later = ~F.coalesce(when < F.lit(settings.time.cut).cast("date"), F.lit(False))
     trained = _fit_and_score(features, own, own.parts(later=False), own.parts(later=True), later, as_trained, Clock())
     trained.unpersist()
     months = features.rows.groupBy(later).agg(
@@ -330,16 +290,16 @@ def out_of_time(
 
 
 def current_on(
-    features: Features, s3: Any, current: Optional[registry.Registered], settings: Settings, candidate: Trained
+    features: Features, s3: Any, current: Optional[registry.Registered], settings: Dataset, candidate: Trained
 ) -> Optional[gate.Current]:
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
     if current is None:
         return None
     scores = None
-    same = current.task == settings["task"] and current.tree.get("classes", []) == settings["label"]["classes"]
+    same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     if same and set(current.names) <= set(features.rows.columns):
         test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
-        kept = [F.col(name) for name in dict.fromkeys([*settings["keys"], settings["label"]["column"]])]
+        kept = [F.col(name) for name in dict.fromkeys([*settings.keys, settings.label.column])]
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
@@ -356,22 +316,22 @@ def metrics_report(
     trained: Trained,
     later: Optional[Dict[str, Any]],
     current: Optional[gate.Current],
-    settings: Settings,
+    settings: Dataset,
     run_id: str,
     revision: str,
     spark_version: str,
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run, but for its seconds."""
-    task, found, label = settings["task"], trained.found, encoding.label_column(settings)
+    task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
     nodes, train = trained.tree["nodes"], trained.labels[split.TRAIN]
     average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
     told: Dict[str, Any] = {
-        "dataset": settings["name"],
+        "dataset": settings.name,
         "run_id": run_id,
         "revision": revision,
         "created": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         "task": task,
-        "main_metric": metrics.MAIN[task],
+        "main_metric": tasks.MAIN[task],
         "versions": {"spark": spark_version, "python": platform.python_version(), "numpy": np.__version__},
         "rows": trained.rows,
         "label": {side: labels.told(task) for side, labels in trained.labels.items()},
@@ -379,19 +339,17 @@ def metrics_report(
         "baseline": trained.baseline,
         "out_of_time": later,
         "current": {"run_id": current.run_id, **current.metrics} if current and current.metrics else None,
-        "interval": metrics.interval(found, task, settings["training"]["seed"]),
+        "interval": metrics.interval(found, task, settings.training.seed),
         "slices": {}
         if trained.scored is None
-        else metrics.slices(
-            trained.scored, task, label, settings["slices"], average[1] if task == "binary" else average
-        ),
+        else metrics.slices(trained.scored, task, label, settings.slices, average[1] if task == "binary" else average),
         "importances": tree.importances(nodes, trained.tree["features"]),
         "tree": {
             "depth": max(node["depth"] for node in nodes),
             "leaves": sum("feature" not in node for node in nodes),
             "nodes": len(nodes),
         },
-        "threshold": metrics.THRESHOLD,
+        "threshold": tasks.THRESHOLD,
         "settings": trained.tree["settings"],
         "tuning": trained.tuning,
     }

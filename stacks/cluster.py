@@ -11,7 +11,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
-from datasets import Dataset
+from jobs.tables.settings import Dataset
 from stacks import code
 from stacks.data import ENCRYPT, DataStack, use_key
 from stacks.emr import (

@@ -3,7 +3,6 @@
 An asset lies in the CDK's own bucket under the hash of its content; a role is given exactly the objects that it reads.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from datasets import Dataset
+from datasets import prepare_sql
+from jobs.tables.settings import Dataset
 from notebooks.zpln import build_notes
 from stacks.settings import Environment, database_name
 
@@ -43,15 +43,22 @@ def library(scope: Construct, datasets: Sequence[Dataset]) -> assets.Asset:
 
 def write_library(folder: Path, datasets: Sequence[Dataset]) -> None:
     """Lay out the code zip's content in `folder`. Jobs have no TOML and no pydantic: the checking is done here."""
-    shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=lambda _, names: [n for n in names if not n.endswith(".py")])
+    for source in sorted((ROOT / "jobs").rglob("*.py")):
+        shipped = folder / source.relative_to(ROOT)
+        shipped.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, shipped)
     (folder / "datasets").mkdir()
     (folder / "datasets" / "__init__.py").touch()  # makes it a package, which pkgutil can read from inside the zip
     for dataset in datasets:
-        home = folder / "datasets" / dataset.name
-        home.mkdir()
-        settings = json.dumps(dataset.for_jobs(), indent=2)  # in the order of the file: columns may have no other
-        (home / "dataset.json").write_text(settings, encoding="utf-8")
-        (home / "prepare.sql").write_text(dataset.prepare_sql, encoding="utf-8")
+        write_dataset(folder, dataset, prepare_sql(dataset.name))
+
+
+def write_dataset(folder: Path, dataset: Dataset, sql: str) -> None:
+    """Add one dataset to the code zip's content: its settings as plain JSON, and its query."""
+    home = folder / "datasets" / dataset.name
+    home.mkdir()
+    (home / "dataset.json").write_text(dataset.to_json(), encoding="utf-8")
+    (home / "prepare.sql").write_text(sql, encoding="utf-8")
 
 
 def wheels(scope: Construct, processor: str) -> assets.Asset:

@@ -10,7 +10,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from datasets import Dataset
+from jobs.tables.settings import Dataset
 from stacks.findings import SAID_TWICE, accept, accept_in_template, export
 from stacks.outputs import Output, database_output, pascal
 from stacks.settings import Environment, database_name

@@ -11,7 +11,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct, IConstruct
 
-from datasets import Dataset
+from jobs.tables.settings import Dataset
 from stacks import code
 from stacks.data import READ, WRITE, DataStack, use_key
 from stacks.findings import (

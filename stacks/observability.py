@@ -15,7 +15,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from datasets import Dataset
+from jobs.tables.settings import Dataset
 from stacks.data import DataStack, removal
 from stacks.definition import NAMESPACE, QUARANTINED_SHARE, ROWS
 from stacks.findings import AWS_KEYS, accept_in_template, accept_wildcards

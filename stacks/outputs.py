@@ -16,7 +16,9 @@ class Output(StrEnum):
     ANALYST_POLICY = "AnalystPolicyArn"
 
 
-CERTIFICATE = "tls/certificate.zip"  # in the workspace bucket; dml/certificate.py makes it, starting nodes read it
+CERTIFICATE = (
+    "tls/certificate.zip"  # in the workspace bucket; dml/estate/certificate.py makes it, starting nodes read it
+)
 
 
 def state_machine_output(dataset: str) -> str:

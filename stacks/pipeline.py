@@ -11,7 +11,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from datasets import Dataset
+from jobs.tables.settings import Dataset
 from stacks.cluster import ClusterStack
 from stacks.data import POINTER, WRITE, DataStack, use_key
 from stacks.definition import NAMESPACE, Parts, definition

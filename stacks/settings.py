@@ -1,12 +1,14 @@
 """An environment's settings, read from environments/NAME.toml and checked. Used at synth time and by the CLI."""
 
 import re
-import tomllib
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from datasets import toml_file
+from datasets.toml_file import TomlError
 
 HOME = Path(__file__).parent.parent / "environments"
 
@@ -15,7 +17,7 @@ FAMILIES = {"graviton": r"[cmr][678]g\.", "x86": r"[cmr](5a?|6[ai]|7[ai])\."}
 EXAMPLES = {"graviton": ("m7g.xlarge", "m6g.2xlarge", "r7g.xlarge"), "x86": ("m5.xlarge", "m6i.2xlarge", "r7i.xlarge")}
 
 
-class SettingsError(Exception):
+class SettingsError(TomlError):
     """An environment's file is missing or wrong; the message names file, setting, and what it may be."""
 
 
@@ -171,33 +173,14 @@ def load_environment(name: str) -> Environment:
             f"An environment is a file environments/NAME.toml."
         )
     try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"environments/{file.name} is not valid TOML: {error}") from error
-    if "name" in settings:
-        raise SettingsError(f"environments/{file.name}: name: leave it out, an environment is named by its file.")
-    try:
-        return Environment(name=name, **settings)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_sentence(file, problem) for problem in error.errors())) from error
-
-
-def _sentence(file: Path, problem: Any) -> str:
-    """One line for one of pydantic's errors: the file, the setting, what was found and what is allowed."""
-    where = f"environments/{file.name}: {'.'.join(str(part) for part in problem['loc'])}"
-    what = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
-        return f"{where} is missing; see environments/dev.toml for what it means."
-    if problem["type"] == "extra_forbidden":
-        return f"{where} is not a setting; here these are: {', '.join(_allowed(problem['loc']))}."
-    if isinstance(problem["input"], dict):  # the settings don't fit together; the message names them
-        return f"{where}: {what}."
-    return f"{where} is {problem['input']!r}: {what[0].lower()}{what[1:]}."
-
-
-def _allowed(where: tuple[str | int, ...]) -> list[str]:
-    """The settings that may stand beside an unknown one."""
-    part: type[BaseModel] = Environment
-    for step in where[:-1]:
-        part = cast(type[BaseModel], part.model_fields[str(step)].annotation)
-    return [name for name in part.model_fields if name != "name"]
+        explained = "; see environments/dev.toml for what it means"
+        return toml_file.read(
+            Environment,
+            file,
+            shown=f"environments/{file.name}",
+            name=name,
+            named_by="an environment is named by its file",
+            explained=explained,
+        )
+    except TomlError as error:
+        raise SettingsError(str(error)) from error

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
-from datasets import Dataset
 from dml.local.cloud import Cloud
 from dml.local.place import REGION, ROOT
-from dml.local.spark import SparkProcess
+from dml.local.spark.process import SparkProcess
+from jobs.tables.settings import Dataset
 from stacks.code import ROOT as REPOSITORY
-from stacks.code import write_library
+from stacks.code import write_dataset, write_library
 from tests.embedded import Clients
 from tests.jobs import points
 
@@ -50,14 +51,6 @@ def many_points(count: int) -> Iterator[str]:
         yield f"{i},2024-01-0{1 + i * 4 // count},{x:.6f},c{colour},{20 if late else 3}"
 
 
-class Points(Dataset):
-    """The points, which have no folder in datasets/."""
-
-    @property
-    def prepare_sql(self) -> str:
-        return points.SQL
-
-
 class Shipped:
     """Buckets, catalog and code of one dataset `points`, under names that begin with `name`."""
 
@@ -80,7 +73,8 @@ class Shipped:
             toml = toml.replace(old, new)
         library = self.folder / "library"
         library.mkdir()
-        write_library(library, [Points.model_validate(tomllib.loads(toml))])
+        write_library(library, [])
+        write_dataset(library, TypeAdapter(Dataset).validate_python(tomllib.loads(toml)), points.SQL)
         self.s3.upload_file(shutil.make_archive(str(self.folder / "library"), "zip", library), self.code, "library.zip")
         for job in TOLD:
             self.s3.upload_file(str(REPOSITORY / "jobs" / f"{job}.py"), self.code, f"{job}.py")

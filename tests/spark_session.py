@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.session import spark_session
+from jobs.tables.session import spark_session
 
 BUCKETS = ("jobs-lake", "jobs-models")
 
@@ -37,7 +37,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator
     home = tmp_path_factory.mktemp("spark")
     builder = SparkSession.builder.master("local[2]")
     settings = {
-        "spark.files.openCostInBytes": "1",  # as jobs/session.py has it, but before the context is there
+        "spark.files.openCostInBytes": "1",  # as jobs/tables/session.py has it, but before the context is there
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dml import cdk
-from dml.cdk import PROJECT
+from dml.checkout import PROJECT
 from dml.errors import UserError
 
 Template = Mapping[str, Any]

@@ -12,7 +12,7 @@ from dml.cost import clusters
 from dml.cost.assembly import Assembly, Resource
 from dml.cost.prices import Prices, Rate
 from dml.cost.schedules import runs_per_month
-from dml.platform import PAUSED
+from dml.estate.platform import PAUSED
 
 # When a line is paid: each month that the stacks stand, each hour that the workbench is up, for each run of a pipeline,
 # and in a run that starts a cluster of its own.

@@ -24,7 +24,7 @@ from botocore.exceptions import (
 from dml.doctor.findings import Check, Finding, Skipped, listed, ok, problem, warning
 from dml.doctor.needs import Cluster, Needs
 from dml.errors import UserError
-from dml.platform import Platform
+from dml.estate.platform import Platform
 from stacks.settings import load_environment, tags
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationErrorException"}

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dml.cdk import PROJECT, SynthError, synthesize, with_own_programs
+from dml.cdk import SynthError, synthesize, with_own_programs
+from dml.checkout import PROJECT
 from dml.doctor import needs
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
-from dml.local.spark import package
+from dml.local.spark.process import package
 from stacks.settings import SettingsError, load_environment
 
 SETUP = "Set the project up: make setup"

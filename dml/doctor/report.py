@@ -15,7 +15,7 @@ from dml.doctor.findings import Check, Finding, Skipped, problem
 from dml.doctor.machine import Machine
 from dml.doctor.needs import Needs
 from dml.errors import UserError
-from dml.platform import Platform
+from dml.estate.platform import Platform
 
 Where = TypeVar("Where")
 Row = dict[str, str]

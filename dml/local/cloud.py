@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dml import checkout
 from dml.errors import UserError
 from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
 
@@ -109,7 +110,7 @@ class Cloud:
             raise UserError(f"The embedded cloud could not save its state under {self.place.cloud} (log: {self.log}).")
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
-        """`calls`: all that it has decided; `unused`: the statements that have allowed none (dml/local/calls.py)."""
+        """`calls`: all that it has decided; `unused`: statements that have allowed none (dml/local/access/calls.py)."""
         self.require()
         told: dict[str, list[dict[str, Any]]] = json.loads(_ask(self.place.port, "GET", CALLS_PATH, timeout=60.0))
         return told
@@ -150,7 +151,7 @@ class Cloud:
         with self.log.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dml.local.server"],
-                cwd=Path(__file__).parents[2],
+                cwd=checkout.PROJECT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

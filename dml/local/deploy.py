@@ -12,10 +12,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from dml import cdk
-from dml.cdk import PROJECT, Progress
+from dml.cdk import Progress
+from dml.checkout import PROJECT
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
-from dml.words import counted
+from dml.terminal.words import counted
 
 DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"

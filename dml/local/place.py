@@ -48,7 +48,7 @@ class Place:
 
     @property
     def calls(self) -> Path:
-        """Who has called what (dml/local/calls.py)."""
+        """Who has called what (dml/local/access/calls.py)."""
         return self.cloud / "calls.jsonl"
 
     @property

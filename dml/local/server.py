@@ -16,17 +16,18 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from dml.local import hooks, iam
-from dml.local.authorise import Authoriser
-from dml.local.calls import Calls
-from dml.local.cloudformation import ResourceTypes
-from dml.local.crawler import GlueCrawlers
-from dml.local.emr import EmrClusters
-from dml.local.glue import GlueJobs
+from dml.local import hooks
+from dml.local.access import iam
+from dml.local.access.authorise import Authoriser
+from dml.local.access.calls import Calls
 from dml.local.place import ACCESS_KEY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
-from dml.local.refusals import Refusals
 from dml.local.running import Running
-from dml.local.states import StateMachines
+from dml.local.services.cloudformation import ResourceTypes
+from dml.local.services.crawler import GlueCrawlers
+from dml.local.services.emr import EmrClusters
+from dml.local.services.glue import GlueJobs
+from dml.local.services.refusals import Refusals
+from dml.local.services.states import StateMachines
 
 log = logging.getLogger("dml.server")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dml.local.spark import JAVA_OPTIONS, SparkProcess, end_session, package, session_members
+from dml.local.spark.process import JAVA_OPTIONS, SparkProcess, end_session, package, session_members
 from tests.embedded import free_port
 
 WORKERS = 2

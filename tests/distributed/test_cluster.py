@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dml.local.cloud import Cloud
-from dml.local.spark import Outcome
+from dml.local.spark.process import Outcome
 from tests.distributed.standalone import Standalone, Submitted, events, until
 from tests.embedded import Clients
 from tests.shipped import Shipped, many_points

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dml import cli
+from dml import checkout, cli
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -17,7 +17,7 @@ def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["dml", *arguments])
-        monkeypatch.setattr(cli, "HOME", tmp_path)
+        monkeypatch.setattr(checkout, "HOME", tmp_path)
         monkeypatch.setenv("COLUMNS", "200")
         for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name, raising=False)

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from dml.board import Board
+from dml.terminal.board import Board
 
 
 def printed(console: Console) -> str:

@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from dml import certificate
+from dml.estate import certificate
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.platform import Platform
 from stacks.outputs import CERTIFICATE, Output
 from tests.embedded import Clients
 

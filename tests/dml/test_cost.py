@@ -372,7 +372,7 @@ def test_a_folder_without_templates_should_be_refused(tmp_path: Path) -> None:
 
 def test_dml_cost_should_end_with_1_if_a_price_is_missing(dml: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = of(network={"Nat": resource("EC2::NatGateway"), "Ball": resource("Crystal::Ball")})
-    monkeypatch.setattr("dml.cost.command.synthesize", lambda name: strange)
+    monkeypatch.setattr("dml.cost.pricing.synthesize", lambda name: strange)
     code, printed, told = dml("cost", "--env", "dev")
     assert code == 1 and "AWS::Crystal::Ball (network: Ball)" in told
     assert "32.85" in printed and "Not in the price table" in printed

@@ -12,12 +12,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import datasets
-from datasets import Dataset, load_dataset
-from dml import cli, dataset
-from dml.dataset import Checked
+from datasets import load_dataset
+from dml import cli
+from dml.dataset import check as dataset
+from dml.dataset.check import Checked
+from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
-from dml.scaffold import Draft, training
 from jobs.prepare import join
+from jobs.tables.settings import Dataset
 
 New = Callable[..., Draft]
 
@@ -56,7 +58,7 @@ def toml() -> str:
 
 
 def sql() -> str:
-    return load_dataset("d").prepare_sql
+    return datasets.prepare_sql("d")
 
 
 CHURN = lines(
@@ -414,7 +416,7 @@ def test_the_query_should_run_in_spark_and_give_what_is_declared(
     found = new(label, texts, columns=columns)
     settings = load_dataset("d")
     views(spark, settings)
-    rows = join(spark, settings.for_jobs(), settings.prepare_sql).collect()  # type: ignore[arg-type]  # the same keys
+    rows = join(spark, settings, datasets.prepare_sql(settings.name)).collect()
     assert len(rows) == found.rows[found.main]
     assert len({tuple(row[key] for key in settings.keys) for row in rows}) == len(rows)
     assert {row[settings.label.column] for row in rows} == labels
@@ -436,7 +438,7 @@ def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark:
     assert found.tune is not None
     assert found.slices == ("kind",)
     views(spark, found)
-    row = join(spark, found.for_jobs(), found.prepare_sql).head()  # type: ignore[arg-type]  # the same keys
+    row = join(spark, found, datasets.prepare_sql(found.name)).head()
     assert row is not None
     assert row["day_month"] == 1
 

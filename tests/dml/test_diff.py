@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dml.diff import Action, Report, compare, show
+from dml.estate.diff import Action, Report, compare, show
 from tests.upgrade import previous
 
 Stacks = dict[str, dict[str, Any]]

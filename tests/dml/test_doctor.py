@@ -24,9 +24,9 @@ from dml.doctor.findings import Check
 from dml.doctor.machine import Machine
 from dml.doctor.needs import Cluster, Needs
 from dml.doctor.report import ACCOUNT_CHECKS, MACHINE_CHECKS, look
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import PROJECT
-from dml.platform import Platform
 from tests.embedded import Clients, free_port
 
 Run = Callable[..., tuple[int, str, str]]

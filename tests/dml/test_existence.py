@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
-from dml.existence import QUESTIONS, asked, stands, unless_gone
+from dml.estate.existence import QUESTIONS, asked, stands, unless_gone
 
 CLIENTS = boto3.Session(aws_access_key_id="-", aws_secret_access_key="-", region_name="us-east-1")
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dml import cli, models
+from dml import cli
 from dml.errors import UserError
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.models import Registry
-from dml.platform import Platform
+from dml.models import registry as models
+from dml.models.registry import Registry
+from dml.terminal import console
 from stacks.definition import LOST_REASON, Parts, definition
 from stacks.outputs import Output
 from tests.embedded import Clients
@@ -131,9 +133,9 @@ def dml(platform: Platform, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, cap
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["dml", "models", *arguments, "--local"])
-        monkeypatch.setattr(cli, "_platform", lambda _local, _env: platform)
-        monkeypatch.setattr(cli, "out", Console(width=100))
-        monkeypatch.setattr(cli, "err", Console(width=100, stderr=True))
+        monkeypatch.setattr("dml.estate.platform.deployed", lambda _local, _env: platform)
+        monkeypatch.setattr(console, "out", Console(width=100))
+        monkeypatch.setattr(console, "err", Console(width=100, stderr=True))
         with pytest.raises(SystemExit) as ended:
             cli.main()
         printed = capsys.readouterr()

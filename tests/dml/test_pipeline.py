@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dml import pipeline
-from dml.pipeline import Run, Stage
+from dml.runs import pipeline
+from dml.runs.pipeline import Run, Stage
 
 
 def run(**fields: str) -> Run:

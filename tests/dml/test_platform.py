@@ -2,8 +2,8 @@
 
 import pytest
 
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.platform import Platform
 
 
 def test_the_embedded_cloud_should_be_reached_past_a_proxy_of_the_environment(

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from dml import report
 from dml.errors import UserError
-from dml.platform import Platform
-from dml.report import charts
-from dml.report.outcome import outcome
-from dml.report.tree import OUTLINE_NODES, Tree
+from dml.estate.platform import Platform
+from dml.models import report
+from dml.models.report import charts
+from dml.models.report.outcome import outcome
+from dml.models.report.tree import OUTLINE_NODES, Tree
 from stacks.outputs import Output
 
 TITLE = "Flights out of New York, 2013"

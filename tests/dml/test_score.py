@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from dml import cli, scorer
+from dml import cli
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.platform import Platform
+from dml.models import scorer
 from stacks.outputs import Output
 
 Run = Callable[..., tuple[int, str, str]]
@@ -284,7 +285,8 @@ class Deployed(Platform):
 def test_without_a_model_file_the_datasets_current_model_should_score(
     dml: Run, folder: Path, cloud: Cloud, aws: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_platform", lambda local, env: Deployed(env, credentials=cloud.environment()))
+    made = lambda local, env: Deployed(env, credentials=cloud.environment())  # noqa: E731
+    monkeypatch.setattr("dml.estate.platform.deployed", made)
     aws("s3").create_bucket(Bucket="scoring-models")
     code, _, err = dml("predict", "flights.csv")
     assert code == 1

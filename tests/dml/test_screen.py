@@ -9,11 +9,11 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from dml import pipeline, run, screen, status
-from dml.board import Board
-from dml.pipeline import Run, Stage
-from dml.platform import Platform
-from dml.run import Result
+from dml.estate.platform import Platform
+from dml.runs import pipeline, run, screen, status
+from dml.runs.pipeline import Run, Stage
+from dml.runs.run import Result
+from dml.terminal.board import Board
 from stacks.outputs import Output
 
 COMMON: dict[str, Any] = {

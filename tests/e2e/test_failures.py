@@ -28,11 +28,11 @@ from typing import Any
 import pytest
 
 from datasets import load_dataset
-from dml import data
+from dml.estate import data
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
-from dml.local.emr import ALIVE
-from dml.platform import Platform
+from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
 from tests.local.conftest import until
 

@@ -11,8 +11,8 @@ import pytest
 
 from datasets import dataset_names
 from dml import cli
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.platform import Platform
 from stacks.outputs import CERTIFICATE, Output
 from stacks.settings import load_environment
 from tests.e2e.permissions import Roles

@@ -17,9 +17,9 @@ import pytest
 
 from datasets import dataset_names
 from dml import cli
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.place import S3A_VARIABLE
-from dml.platform import Platform
 from tests.e2e.permissions import Calls, Roles
 from tests.embedded import free_port
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import cli, teardown
+from dml import cli
+from dml.estate import teardown
+from dml.estate.platform import PAUSED, STACKS, Platform
+from dml.estate.receipt import Receipts
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
-from dml.platform import PAUSED, STACKS, Platform
-from dml.receipt import Receipts
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, state_machine_output
 from tests.embedded import Clients, free_port

@@ -19,9 +19,10 @@ import pytest
 
 import datasets
 from datasets import dataset_names, load_dataset, raw_files
-from dml import cli, data
+from dml import cli
+from dml.estate import data
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.platform import Platform
 from stacks.outputs import Output, database_output
 from tests.e2e.permissions import Calls, Roles, reasons, since
 

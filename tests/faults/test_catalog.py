@@ -8,7 +8,7 @@ import pytest
 from botocore.config import Config
 
 from dml.local.place import REGION
-from jobs import catalog
+from jobs.tables import catalog
 from tests.embedded import Clients
 from tests.faults.proxy import Fault, Proxy
 from tests.shipped import role

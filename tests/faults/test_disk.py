@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dml.local.cloud import Cloud
-from dml.local.spark import Outcome, disk_full
+from dml.local.spark.process import Outcome, disk_full
 from tests.distributed.standalone import command_line, until
 from tests.embedded import Clients
 from tests.faults.test_killed import working_in

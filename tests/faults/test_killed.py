@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
-from dml.local.spark import KILLED, Outcome
+from dml.local.spark.process import KILLED, Outcome
 from tests.distributed.standalone import command_line
 from tests.faults.proxy import Fault, Proxy
 from tests.shipped import Shipped

@@ -10,8 +10,8 @@ import pytest
 from botocore.config import Config
 
 from dml.local.place import REGION
-from jobs import storage
 from jobs.errors import JobError
+from jobs.tables import storage
 from tests.embedded import Clients
 from tests.faults.proxy import Fault, Proxy
 from tests.shipped import role

@@ -8,11 +8,11 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import split
-from jobs.features import Features
-from jobs.settings import Settings
+from jobs.tables import split
+from jobs.tables.features import Features
+from jobs.tables.settings import Dataset
 
-Written = Callable[[DataFrame, Settings], Features]
+Written = Callable[[DataFrame, Dataset], Features]
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def written(tmp_path: Path) -> Written:
     """
     numbers = count()
 
-    def write(frame: DataFrame, settings: Settings) -> Features:
+    def write(frame: DataFrame, settings: Dataset) -> Features:
         folder = tmp_path / f"features{next(numbers)}"
-        hashed = F.xxhash64(*settings["keys"])
+        hashed = F.xxhash64(*settings.keys)
         if split.SIDE in frame.columns:
             lower = hashed.bitwiseAND(2**split.HALF - 1)
             hashed = F.when(F.col(split.SIDE) == split.TEST, lower).otherwise(F.lit(-(2**split.HALF)) + lower)
-        if settings["time"] and settings["time"]["column"] not in frame.columns:
-            frame = frame.withColumn(settings["time"]["column"], F.lit("2024-01-01").cast("date"))
+        if settings.time and settings.time.column not in frame.columns:
+            frame = frame.withColumn(settings.time.column, F.lit("2024-01-01").cast("date"))
         frame.withColumn(split.HASH, hashed).write.parquet(str(folder))
         return Features(frame.sparkSession, str(folder), settings)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs import card
-from jobs.settings import Settings
+from jobs.judges import card
+from jobs.tables.settings import Dataset
 from tests.jobs.test_profiling import of_task
 
 FEATURES = [
@@ -50,7 +50,7 @@ OWN: dict[str, dict[str, Any]] = {
 LABELS = {"binary": "", "multiclass": 'classes = ["a", "b|c", "d"]', "regression": 'unit = "EUR"'}
 
 
-def settings_of(task: str) -> Settings:
+def settings_of(task: str) -> Dataset:
     return of_task(task, LABELS[task])
 
 

@@ -1,5 +1,6 @@
 """Drift between two profiles, against the index worked out by hand."""
 
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import drift, profiling
 from jobs.errors import JobError
+from jobs.judges import drift, profiling
+from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
 from tests.jobs.test_profiling import feature, of_task, profiled
@@ -134,7 +136,7 @@ def test_a_label_of_another_task_should_not_be_compared(spark: SparkSession, wri
         frame = spark.createDataFrame(
             [(i, i % 9.0, "red", most * (i % 2), "train") for i in range(100)], f"{schema} {kind}, side string"
         )
-        profiles[settings["task"]] = frame, settings, profiled(written, frame, settings)
+        profiles[settings.task] = frame, settings, profiled(written, frame, settings)
     for old, new in (("binary", "regression"), ("regression", "binary")):
         before, (frame, settings, _) = profiles[old][2], profiles[new]
         told = drift.drift(before, profiled(written, frame, settings, before))
@@ -145,8 +147,7 @@ def test_a_label_of_another_task_should_not_be_compared(spark: SparkSession, wri
 def test_features_of_one_profile_only_should_be_named(spark: SparkSession, written: Written) -> None:
     rows = table(spark, [1.0, 2.0], ["1", "2"])
     before = profiled(written, rows, points.settings())
-    other = points.settings()
-    other["features"] = {"numbers": ["colour"], "categories": []}
+    other = replace(points.settings(), features=Declared(numbers=("colour",)))
     told = drift.drift(before, profiled(written, rows, other, before))
     assert (told["added"], told["gone"], told["features"]) == (["colour"], ["x", "colour"], [])
 

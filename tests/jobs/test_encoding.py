@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import encoding, survey
 from jobs.errors import JobError
-from jobs.features import as_numpy
-from jobs.settings import Settings
-from jobs.survey import Mark, Survey
+from jobs.learners import encoding, survey
+from jobs.learners.survey import Mark, Survey
+from jobs.models import inputs
+from jobs.tables.arrays import as_numpy
+from jobs.tables.settings import Dataset
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -32,7 +33,7 @@ def learn(
     spark: SparkSession,
     written: Written,
     rows: list[tuple[Any, ...]],
-    settings: Settings,
+    settings: Dataset,
     kind: str = "int",
     partitions: int = 2,
 ) -> encoding.Learned:
@@ -45,7 +46,7 @@ def learn(
 def test_encodings_should_be_smoothed_means_of_the_label(spark: SparkSession, written: Written) -> None:
     number, colour = learn(spark, written, LATE, points.settings("smoothing = 10.0", "smoothing = 4.0")).features
     prior = 3 / 8
-    assert number == {"name": "x", "kind": "number", "missing": encoding.MISSING, "missing_rows": 2}
+    assert number == {"name": "x", "kind": "number", "missing": inputs.MISSING, "missing_rows": 2}
     assert colour["encoding"] == {
         "blue": pytest.approx((0 + 4 * prior) / (1 + 4)),
         "green": pytest.approx((0 + 4 * prior) / (2 + 4)),
@@ -98,8 +99,8 @@ def test_rows_should_get_the_learned_values_and_the_prior_if_unseen(spark: Spark
     batch = pa.RecordBatch.from_pydict(
         {"x": [7.5, None, float("nan"), float("inf"), -float("inf")], "colour": ["red", "violet", None, "", "red "]}
     )
-    x, colour = encoding.matrix(batch, features)
-    assert x.tolist() == [7.5, *[encoding.MISSING] * 4]
+    x, colour = inputs.matrix(batch, features)
+    assert x.tolist() == [7.5, *[inputs.MISSING] * 4]
     assert colour.tolist() == [features[1]["encoding"]["red"], 3 / 8, features[1]["missing"], 3 / 8, 3 / 8]
 
 
@@ -120,8 +121,7 @@ def test_the_sample_should_be_the_same_rows_whatever_the_partitions(
 ) -> None:
     monkeypatch.setattr(survey, "SAMPLE_ROWS", 1000)
     rows = [(float(i * i % 99_991), "red", i % 2) for i in range(10_000)]
-    settings = points.settings()
-    settings["training"]["bins"] = 50
+    settings = points.settings("smoothing = 10.0", "smoothing = 10.0\nbins = 50")
     one, other = (learn(spark, written, rows, settings, partitions=partitions).thresholds[0] for partitions in (1, 7))
     assert one.tolist() == other.tolist()
     whole = np.quantile([row[0] for row in rows], np.arange(1, 50) / 50)
@@ -200,7 +200,7 @@ def test_labels_of_very_different_size_in_two_parts_should_add_up(spark: SparkSe
 
 def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: SparkSession, written: Written) -> None:
     learned = learn(spark, written, LATE, points.settings())
-    assert learned.thresholds[0].tolist() == [encoding.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert learned.thresholds[0].tolist() == [inputs.MISSING / 2, 1.5, 2.5, 3.5, 4.5, 5.5]
     values = sorted({*learned.features[1]["encoding"].values(), learned.features[1]["missing"]})
     assert learned.thresholds[1].tolist() == [pytest.approx((a + b) / 2) for a, b in itertools.pairwise(values)]
 
@@ -208,8 +208,7 @@ def test_thresholds_should_lie_between_the_values_and_missing_below_all(spark: S
 def test_a_number_that_may_be_missing_should_have_no_more_bins_than_are_asked_for(
     spark: SparkSession, written: Written
 ) -> None:
-    settings = points.settings()
-    settings["training"]["bins"] = 10
+    settings = points.settings("smoothing = 10.0", "smoothing = 10.0\nbins = 10")
     known = [(float(i), "red", i % 2) for i in range(500)]
     for rows in (known, [*known, (None, "red", 1)]):
         learned = learn(spark, written, rows, settings)

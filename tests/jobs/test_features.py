@@ -1,5 +1,6 @@
 """The features as workers decode them: the values that Spark itself reads, whatever the kinds of columns and files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,9 +8,11 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding, features
-from jobs.features import BROKEN
-from jobs.settings import Settings
+from jobs.models import inputs
+from jobs.tables import features
+from jobs.tables.features import BROKEN
+from jobs.tables.settings import Dataset
+from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -30,10 +33,8 @@ CATEGORIES = {
 }
 
 
-def wide() -> Settings:
-    settings = points.settings()
-    settings["features"] = {"numbers": list(NUMBERS), "categories": list(CATEGORIES)}
-    return settings
+def wide() -> Dataset:
+    return replace(points.settings(), features=Declared(numbers=tuple(NUMBERS), categories=tuple(CATEGORIES)))
 
 
 def test_workers_should_see_the_numbers_and_texts_that_spark_sees(spark: SparkSession, written: Written) -> None:
@@ -44,15 +45,15 @@ def test_workers_should_see_the_numbers_and_texts_that_spark_sees(spark: SparkSe
 
     def plain(batches):  # type: ignore[no-untyped-def]
         for batch in batches:
-            numbers = [encoding.numbers_of(batch.column(name)).tolist() for name in NUMBERS]
+            numbers = [inputs.numbers_of(batch.column(name)).tolist() for name in NUMBERS]
             texts = []
             for name in CATEGORIES:
-                values, index = encoding.values_of(batch.column(name))
+                values, index = inputs.values_of(batch.column(name))
                 texts.append([values[place] for place in index])
             yield from zip(batch.column("id").to_pylist(), *numbers, *texts, strict=True)
 
     seen = {row[0]: row[1:] for row in features.batches(["id", *columns]).mapPartitions(plain).collect()}
-    finite = F.lit(encoding.MISSING)
+    finite = F.lit(inputs.MISSING)
     numbers = [F.col(name).cast("double") for name in NUMBERS]
     spark_numbers = [
         F.coalesce(F.when(~F.isnan(x) & (F.abs(x) < float("inf")), x), finite).alias(name)

@@ -1,23 +1,23 @@
 """The gate: when a candidate may replace the current model, and what it says when not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from jobs import gate
-from jobs.settings import Settings
+from jobs.judges import gate
+from jobs.tables.settings import Dataset
 from tests.jobs import points
 
 BASELINE = {"log_loss": 0.55, "auc": 0.5}
 
 
-def rules(**changed: Any) -> Settings:
+def rules(**changed: Any) -> Dataset:
     settings = points.settings()
-    settings["gate"] = {**settings["gate"], "suspicious_auc": 0.9, **changed}  # type: ignore[typeddict-item]
-    return settings
+    return replace(settings, gate=replace(settings.gate, **{"suspicious_auc": 0.9, **changed}))
 
 
-def verdict(log_loss: float, auc: float = 0.7, settings: Settings | None = None, **given: Any) -> dict[str, Any]:
+def verdict(log_loss: float, auc: float = 0.7, settings: Dataset | None = None, **given: Any) -> dict[str, Any]:
     return gate.judge(settings or rules(), {"log_loss": log_loss, "auc": auc}, BASELINE, **given)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import grow
+from jobs.learners import grow
 
 BINS = [6, 4, 1, 9]  # the third feature is constant
 

@@ -1,14 +1,17 @@
 """Features and labels that are hard to learn from: each works, or ends in one sentence that names the way out."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import split, train
+from jobs import train
 from jobs.errors import JobError
-from jobs.settings import Settings
+from jobs.tables import split
+from jobs.tables.settings import Dataset
+from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -18,13 +21,16 @@ def fitted(
     frame: DataFrame,
     numbers: list[str],
     categories: list[str],
-    settings: Settings | None = None,
+    settings: Dataset | None = None,
     **training: Any,
 ) -> train.Trained:
     """A tree on a table with `id` and `late`, one row in five held out."""
     settings = settings or points.settings("min_leaf = 5", "min_leaf = 1")
-    settings["features"] = {"numbers": numbers, "categories": categories}
-    settings["training"] = {**settings["training"], **training}  # type: ignore[typeddict-item]
+    settings = replace(
+        settings,
+        features=Declared(numbers=tuple(numbers), categories=tuple(categories)),
+        training=replace(settings.training, **training),
+    )
     sided = frame.withColumn(split.SIDE, F.when(F.col("id") % 5 == 0, split.TEST).otherwise(split.TRAIN))
     trained = train.fit_and_score(written(sided, settings), settings)
     trained.unpersist()
@@ -118,7 +124,7 @@ def test_integers_and_booleans_may_be_categories(spark: SparkSession, written: W
 
 def test_classes_may_be_numbers(spark: SparkSession, written: Written) -> None:
     settings = points.multiclass('classes = ["low", "mid", "high"]', 'classes = ["1", "2", "30"]')
-    settings["training"]["min_leaf"] = 1
+    settings = replace(settings, training=replace(settings.training, min_leaf=1))
     frame = spark.range(90).selectExpr(
         "id", "double(id % 3) AS x", "element_at(array(1, 2, 30), int(id % 3) + 1) AS late"
     )

@@ -7,8 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import metrics
-from jobs.metrics import Errors, Table, Tally
+from jobs.judges import metrics
+from jobs.judges.metrics import Errors, Table, Tally
 
 # probability, rows, positives: five of ten rows are positive
 HAND = Tally(np.array([0.2, 0.5, 0.8]), np.array([4.0, 2.0, 4.0]), np.array([1.0, 1.0, 3.0]))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import profiling, survey, train
-from jobs.settings import Settings
-from jobs.survey import Survey
+from jobs import train
+from jobs.judges import profiling
+from jobs.learners import survey
+from jobs.learners.survey import Survey
+from jobs.tables.settings import Dataset
+from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -32,13 +36,13 @@ def table(spark: SparkSession, rows: list[Any], label: str = "int") -> DataFrame
 
 
 def profiled(
-    written: Written, frame: DataFrame, settings: Settings, reference: dict[str, Any] | None = None
+    written: Written, frame: DataFrame, settings: Dataset, reference: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     features = written(frame, settings)
     return profiling.profile(features, Survey(features, settings, train.marks(settings)), settings, reference)
 
 
-def of_task(task: str, label: str) -> Settings:
+def of_task(task: str, label: str) -> Dataset:
     settings = points.settings('task = "binary"', f'task = "{task}"') if task == "binary" else None
     return settings or points.settings(
         'task = "binary"\nmain = "points"\nkeys = ["id"]\n[label]\ncolumn = "late"\npositive = "is late"',
@@ -168,8 +172,8 @@ def test_a_profile_should_be_json_whatever_the_numbers(spark: SparkSession, writ
 
 
 def test_a_thousand_features_should_be_profiled(spark: SparkSession, written: Written) -> None:
-    settings = points.settings()
-    settings["features"] = {"numbers": [f"n{i}" for i in range(900)], "categories": [f"c{i}" for i in range(100)]}
+    numbers, categories = tuple(f"n{i}" for i in range(900)), tuple(f"c{i}" for i in range(100))
+    settings = replace(points.settings(), features=Declared(numbers, categories))
     wide = spark.range(20).selectExpr(
         "id",
         "CAST(id % 2 AS INT) AS late",
@@ -182,7 +186,7 @@ def test_a_thousand_features_should_be_profiled(spark: SparkSession, written: Wr
     assert feature(told, "c3")["distinct"] == 4
 
 
-def leaking(spark: SparkSession, written: Written, late: Any, label: str, settings: Settings) -> list[dict[str, Any]]:
+def leaking(spark: SparkSession, written: Written, late: Any, label: str, settings: Dataset) -> list[dict[str, Any]]:
     """The alarms of 2,000 rows whose x is `id` and whose colour tells nothing; `late` makes the label out of the id."""
     rows = [(i, "2024-01-01", float(i), ("red", "blue")[i % 2], late(i), "train") for i in range(2000)]
     return profiling.leaks(profiled(written, table(spark, rows, label), settings), settings)

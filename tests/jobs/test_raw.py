@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+from pydantic import TypeAdapter
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from datasets import Table
-from jobs import raw
-from jobs.catalog import CatalogTable
 from jobs.errors import JobError
+from jobs.tables import raw
+from jobs.tables.catalog import CatalogTable
+from jobs.tables.settings import Table
 
 POINTS = {"columns": {"id": "bigint", "x": "double", "at": "timestamp"}}
 WORDS = {"columns": {"id": "bigint", "word": "string"}}
@@ -25,7 +26,7 @@ def read(spark: SparkSession, folder: Path, files: "str | bytes | dict[str, byte
         files = files.encode()
     for name, content in (files if isinstance(files, dict) else {"file.csv": files}).items():
         (folder / name).write_bytes(content)
-    declared: Any = Table.model_validate(settings).model_dump(mode="json")
+    declared = TypeAdapter(Table).validate_python(settings)
     table = CatalogTable("db", "points", folder.as_uri(), "csv")
     return raw.parse(raw.read_lines(spark, table, declared, "datasets/points/dataset.toml"), declared)
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dml.scorer import Scorer, score_csv
-from jobs import tree as spark_tree
-from jobs import tree_sql
+from dml.models.scorer import Scorer, score_csv
+from jobs.models import tree as spark_tree
+from jobs.models import tree_sql
 
 Tree = dict[str, Any]
 Row = dict[str, Any]

@@ -1,7 +1,6 @@
 """The entry scripts: their arguments, what they read out of the code zip, and how they end when they fail."""
 
 import importlib
-import json
 import subprocess
 import sys
 import zipfile
@@ -11,9 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from datasets import load_dataset
-from jobs import predict, prepare, settings, train
+from datasets import load_dataset, prepare_sql
+from jobs import predict, prepare, train
 from jobs.errors import JobError
+from jobs.tables import settings
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ["--dataset", "d", "--database", "b", "--lake", "s3://l/", "--models", "s3://m/", "--table", "features"]
@@ -33,8 +33,8 @@ def code_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dataset = load_dataset("nyc_flights")
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
         archive.writestr("datasets/__init__.py", "")
-        archive.writestr("datasets/nyc_flights/dataset.json", json.dumps(dataset.for_jobs()))
-        archive.writestr("datasets/nyc_flights/prepare.sql", dataset.prepare_sql)
+        archive.writestr("datasets/nyc_flights/dataset.json", dataset.to_json())
+        archive.writestr("datasets/nyc_flights/prepare.sql", prepare_sql("nyc_flights"))
     monkeypatch.delitem(sys.modules, "datasets")
     monkeypatch.syspath_prepend(str(tmp_path / "code.zip"))
     importlib.invalidate_caches()
@@ -43,7 +43,7 @@ def code_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_settings_should_be_read_out_of_the_code_zip(code_zip: None) -> None:
-    assert settings.load("nyc_flights")["training"]["depth"] == 12
+    assert settings.load("nyc_flights").training.depth == 12
     assert settings.prepare_sql("nyc_flights") == (ROOT / "datasets/nyc_flights/prepare.sql").read_text()
 
 

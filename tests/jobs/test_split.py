@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import split
+from jobs.tables import split
 
 
 def test_the_side_should_be_what_plain_python_computes(spark: SparkSession) -> None:

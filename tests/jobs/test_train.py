@@ -1,16 +1,20 @@
 """Training: nothing that is learned comes from the rows that it is tested on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding, metrics, profiling, train, tree
-from jobs.features import Features
-from jobs.settings import Settings
-from jobs.survey import Survey
+from jobs import train
+from jobs.judges import metrics, profiling
+from jobs.learners.survey import Survey
+from jobs.models import tasks, tree
+from jobs.tables.features import Features
+from jobs.tables.settings import Dataset, Tune
+from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -42,10 +46,10 @@ def test_a_category_of_the_test_side_alone_should_not_be_known(spark: SparkSessi
 
 @pytest.mark.parametrize("make", [points.settings, points.multiclass])
 def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
-    spark: SparkSession, written: Written, make: Callable[[], Settings]
+    spark: SparkSession, written: Written, make: Callable[[], Dataset]
 ) -> None:
     settings, label = make(), "int(id % 7 > 3)"
-    if settings["task"] == "multiclass":
+    if settings.task == "multiclass":
         label = "element_at(array('low', 'mid', 'high'), int(id % 7 % 3) + 1)"
     rows = spark.range(900).selectExpr(
         "IF(id % 3 = 0, 'test', 'train') AS side",
@@ -56,7 +60,7 @@ def test_the_figures_should_be_those_of_the_rows_scored_one_by_one(
     )
     trained = train.fit_and_score(written(rows, settings), settings)
     test = tree.score(rows.where("side = 'test'"), trained.tree, [F.col("id"), F.col("late")])
-    scored = metrics.outcomes(test, settings["task"], encoding.label_column(settings), ["id"], 0)
+    scored = metrics.outcomes(test, settings.task, tasks.label_column(settings.label, settings.task), ["id"], 0)
     assert metrics.evaluate(scored) == trained.test
     assert trained.test["rows"] == 300
 
@@ -99,7 +103,7 @@ def test_the_out_of_time_check_should_learn_before_the_cut_and_test_from_it_on(
     frame = spark.createDataFrame(rows, "id int, day string, x double, colour string, late int").withColumn(
         "day", F.col("day").cast(kind)
     )
-    told = train.out_of_time(written(frame, settings), settings, dict(settings["training"]))
+    told = train.out_of_time(written(frame, settings), settings, settings.training)
     assert told is not None
     assert (told["trained_on"], told["tested_on"]) == ("2023-11 to 2024-01", "2024-01 to 2024-02")
     assert (told["trained_rows"], told["rows"]) == (16, 16)
@@ -117,7 +121,7 @@ def test_rows_without_a_time_should_be_tested_on_but_never_learned_from_out_of_t
         "'red' AS colour",
         "double(id % 10) AS late",
     )
-    told = train.out_of_time(written(rows, settings), settings, dict(settings["training"]))
+    told = train.out_of_time(written(rows, settings), settings, settings.training)
     assert told is not None
     assert (told["trained_rows"], told["rows"]) == (30, 60)
 
@@ -133,9 +137,9 @@ def test_the_out_of_time_check_should_train_as_the_model_was_and_not_tune_again(
         "int(id % 20 > 9 OR id % 7 = 0) AS late",
     )
     settings = points.settings()
-    features, training = written(rows, settings), {**settings["training"], "depth": 2}
+    features, training = written(rows, settings), replace(settings.training, depth=2)
     plain = train.out_of_time(features, settings, training)
-    settings["tune"] = {"depths": [1], "min_leaves": [100], "validation_share": 0.3}
+    settings = replace(settings, tune=Tune(depths=(1,), min_leaves=(100,), validation_share=0.3))
     survey = Survey(features, settings, {**train.marks(settings), **train.later_than_cut(settings)})
     assert train.out_of_time(features, settings, training, survey) == plain
 
@@ -144,13 +148,12 @@ def test_a_dataset_without_a_time_column_should_have_no_out_of_time_check(
     spark: SparkSession, written: Written
 ) -> None:
     timeless = points.settings('[time]\ncolumn = "day"\ncut = 2024-01-03\n', "")
-    assert train.out_of_time(written(sided(spark, 1), timeless), timeless, dict(timeless["training"])) is None
+    assert train.out_of_time(written(sided(spark, 1), timeless), timeless, timeless.training) is None
 
 
 def test_a_column_called_side_should_be_a_feature_like_any_other(spark: SparkSession, tmp_path: Path) -> None:
     settings = points.settings("min_leaf = 5", "min_leaf = 1")
-    settings["features"], settings["slices"] = {"numbers": [], "categories": ["side"]}, ["side"]
-    settings["time"] = None
+    settings = replace(settings, features=Declared(categories=("side",)), slices=("side",), time=None)
     rows = spark.range(400).selectExpr("id", "IF(id % 3 = 0, 'left', 'right') AS side", "int(id % 3 = 0) AS late")
     rows.withColumn("split_hash", F.xxhash64("id")).write.parquet(str(tmp_path / "features"))
     trained = train.fit_and_score(Features(spark, str(tmp_path / "features"), settings), settings)

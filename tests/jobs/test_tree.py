@@ -11,9 +11,10 @@ from pyspark.ml.regression import DecisionTreeRegressionModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import encoding, grow, tree
-from jobs.settings import Settings
-from jobs.survey import Survey
+from jobs.learners import grow, probability_tree
+from jobs.learners.survey import Survey
+from jobs.models import inputs, tree
+from jobs.tables.settings import Dataset
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
@@ -33,7 +34,7 @@ def grown(
     written: Written,
     rows: list[tuple[Any, ...]],
     depth: int,
-    settings: Settings | None = None,
+    settings: Dataset | None = None,
     kind: str = "int",
     smoothing: float = 0.0,
 ) -> tuple[tree.Told, Any, DataFrame]:
@@ -42,14 +43,14 @@ def grown(
     frame = spark.createDataFrame(
         [(i, *row) for i, row in enumerate(rows)], f"id int, x double, colour string, late {kind}"
     )
-    classes = encoding.classes_of(settings)
+    classes = settings.classes
     survey = Survey(written(frame, settings), settings, {})
     learned = survey.learn(survey.parts())
     blocks = survey.code(survey.parts(), learned)
     nodes = grow.grow(blocks, learned.bins, classes, depth=depth, min_leaf=1)
     totals = grow.node_totals(blocks, nodes, classes)
-    told = {"task": settings["task"], "classes": settings["label"]["classes"], "features": learned.features}
-    return {**told, "nodes": tree.describe(nodes, learned, classes, totals, smoothing)}, totals, frame
+    told = {"task": settings.task, "classes": list(settings.label.classes), "features": learned.features}
+    return {**told, "nodes": probability_tree.describe(nodes, learned, classes, totals, smoothing)}, totals, frame
 
 
 def test_a_threshold_on_a_number_should_be_told_with_rows_and_probabilities(
@@ -126,7 +127,9 @@ def test_missing_numbers_should_go_left_and_be_named(spark: SparkSession, writte
 def test_a_long_list_of_categories_should_be_shortened_in_words_only() -> None:
     values = {f"c{i:02}" for i in range(20)}
     feature = {"name": "dest", "missing_rows": 0}
-    assert tree._category_condition(feature, values, False) == "dest in c00, c01, c02, c03, c04, c05, 14 more"
+    assert (
+        probability_tree._category_condition(feature, values, False) == "dest in c00, c01, c02, c03, c04, c05, 14 more"
+    )
 
 
 def test_importances_should_be_shares_of_the_gains_by_rows() -> None:
@@ -151,7 +154,7 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
     ]
     told, totals, frame = grown(spark, written, rows, 6, settings, kind, smoothing=4.0)
     assert len(told["nodes"]) > 15
-    tree.save_as_mllib(spark, told, totals, encoding.classes_of(settings), tmp_path.as_uri())
+    tree.save_as_mllib(spark, told, totals, settings.classes, tmp_path.as_uri())
     loader = DecisionTreeClassificationModel if task == "multiclass" else DecisionTreeRegressionModel
     model = loader.load(tmp_path.as_uri())
     assert model.numNodes == len(told["nodes"])
@@ -169,7 +172,7 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
         x, colour = row["x"], row["colour"]
         category = told["features"][1]
         vector = Vectors.dense(
-            encoding.MISSING if x is None else x,
+            inputs.MISSING if x is None else x,
             category["missing"] if colour is None else category["encoding"].get(colour, category["unseen"]),
         )
         expected = (

@@ -1,21 +1,23 @@
 """Tuning: depth and leaf size are chosen without the test side, and by figures that a fit of each would give."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import split, train, tune
-from jobs.settings import Settings
-from jobs.survey import Survey
+from jobs import train
+from jobs.learners import tune
+from jobs.learners.survey import Survey
+from jobs.tables import split
+from jobs.tables.settings import Dataset, Tune
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
 
-def asked(settings: Settings, depths: list[int], min_leaves: list[int]) -> Settings:
-    settings["tune"] = {"depths": depths, "min_leaves": min_leaves, "validation_share": 0.3}
-    return settings
+def asked(settings: Dataset, depths: list[int], min_leaves: list[int]) -> Dataset:
+    return replace(settings, tune=Tune(tuple(depths), tuple(min_leaves), validation_share=0.3))
 
 
 def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
@@ -25,9 +27,10 @@ def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
     )
 
 
-def chosen(frame: DataFrame, settings: Settings, written: Written) -> dict[str, Any]:
+def chosen(frame: DataFrame, settings: Dataset, written: Written) -> dict[str, Any]:
     survey = Survey(written(frame, settings), settings, train.marks(settings))
-    return tune.choose(survey, survey.parts(held=False), survey.parts(held=True))
+    assert settings.tune
+    return tune.choose(survey, survey.parts(held=False), survey.parts(held=True), settings.tune)
 
 
 CASES = {
@@ -53,7 +56,7 @@ def test_each_depth_should_have_the_figure_that_a_fit_of_that_depth_has(
     sided = frame.withColumn(split.SIDE, F.when(held, split.TEST).otherwise(split.TRAIN))
     for one in told["tried"]:
         alone = make()
-        alone["training"] = {**alone["training"], "depth": one["depth"], "min_leaf": one["min_leaf"]}
+        alone = replace(alone, training=replace(alone.training, depth=one["depth"], min_leaf=one["min_leaf"]))
         trained = train.fit_and_score(written(sided, alone), alone)
         trained.unpersist()
         assert one[told["metric"]] == pytest.approx(trained.test[told["metric"]], rel=1e-6)
@@ -77,6 +80,6 @@ def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: 
     assert one.tuning == other.tuning
     assert one.tree["nodes"] == other.tree["nodes"]
     share = one.tuning["rows"]["validated"] / one.rows["train"]
-    assert share == pytest.approx(settings["tune"]["validation_share"], abs=0.06)  # four standard deviations
+    assert share == pytest.approx(0.3, abs=0.06)  # four standard deviations
     assert one.tree["settings"]["depth"] == one.tuning["chosen"]["depth"]
     assert max(node["depth"] for node in one.tree["nodes"]) <= one.tuning["chosen"]["depth"]

@@ -9,9 +9,12 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import predict, prepare, split, train
+from jobs import predict, prepare, train
 from jobs.errors import JobError
-from jobs.settings import Settings
+from jobs.job import Job
+from jobs.tables import split
+from jobs.tables.session import Clock
+from jobs.tables.settings import Dataset
 from tests.embedded import Clients
 from tests.jobs import points
 from tests.spark_session import BUCKETS
@@ -40,24 +43,23 @@ class Platform:
         }
         self.glue.create_table(DatabaseName=DATABASE, TableInput=table)
 
-    def prepare(self, run_id: str, settings: Settings | None = None, sql: str = points.SQL) -> dict[str, Any]:
-        settings = settings or points.settings()
-        at = {"database": DATABASE, "lake": LAKE, "run_id": run_id}
-        return prepare.prepare(self.spark, self.glue, self.s3, settings, sql, **at)
+    def job(self, settings: Dataset | None) -> Job:
+        return Job(self.spark, self.glue, self.s3, settings or points.settings(), Clock())
 
-    def train(self, run_id: str, settings: Settings | None = None) -> None:
-        at = {"database": DATABASE, "models": MODELS, "run_id": run_id}
-        settings = settings or points.settings()
-        train.train(self.spark, self.glue, self.s3, settings, revision="abc", clock=train.Clock(), **at)
+    def prepare(self, run_id: str, settings: Dataset | None = None, sql: str = points.SQL) -> dict[str, Any]:
+        return prepare.prepare(self.job(settings), sql, database=DATABASE, lake=LAKE, run_id=run_id)
+
+    def train(self, run_id: str, settings: Dataset | None = None) -> None:
+        train.train(self.job(settings), database=DATABASE, models=MODELS, run_id=run_id, revision="abc")
 
     def publish(self, run_id: str) -> None:
         """What the state machine does when the gate has passed."""
         pointer = {"dataset": "points", "run_id": run_id, "model": f"{MODELS}points/{run_id}/", "metrics": {}}
         self.s3.put_object(Bucket="jobs-models", Key="points/CURRENT.json", Body=json.dumps(pointer))
 
-    def predict(self, run_id: str, table: str = "features", settings: Settings | None = None) -> dict[str, Any]:
+    def predict(self, run_id: str, table: str = "features", settings: Dataset | None = None) -> dict[str, Any]:
         at = {"database": DATABASE, "models": MODELS, "lake": LAKE, "table": table, "run_id": run_id}
-        return predict.predict(self.spark, self.glue, self.s3, settings or points.settings(), **at)
+        return predict.predict(self.job(settings), **at)
 
     def model(self, run_id: str, file: str) -> Any:
         return json.loads(self.s3.get_object(Bucket="jobs-models", Key=f"points/{run_id}/{file}")["Body"].read())

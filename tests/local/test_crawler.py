@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dml.local.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
+from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 from tests.embedded import Clients
 from tests.local.conftest import until
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from dml.local.s3_gateway import FileSystem, Gateway
+from dml.local.spark.s3_gateway import FileSystem, Gateway
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
 MIB = 1024 * 1024
@@ -325,7 +325,7 @@ def test_what_s3_cannot_do_should_be_refused(s3: Any, bucket: str, hdfs: WebHdfs
 def test_the_process_should_serve_on_loopback_and_end_with_its_parent(s3: Any, bucket: str, emulator: Emulator) -> None:
     s3.put_object(Bucket=bucket, Key="x", Body=b"12345")
     process = subprocess.Popen(
-        [sys.executable, "-m", "dml.local.s3_gateway"],
+        [sys.executable, "-m", "dml.local.spark.s3_gateway"],
         env={"AWS_ENDPOINT_URL": emulator.endpoint, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION, **ROOT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from dml.local import spark as local_spark
-from dml.local.spark import Outcome, SparkProcess, failure_reason, submit_arguments
+from dml.local.spark import process as local_spark
+from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
 Submit = Callable[..., SparkProcess]

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dml.local import hooks
-from dml.local.states import sdk_error
+from dml.local.services.states import sdk_error
 from tests.embedded import Clients
 from tests.local.conftest import Machine, until
 

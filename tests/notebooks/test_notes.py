@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
-from datasets import load_dataset
-from jobs import split
+from datasets import load_dataset, prepare_sql
+from jobs.tables import split
 from notebooks.zpln import NoteError, build_note, build_notes
 from stacks.code import write_library
 from tests.notebooks.zeppelin import Output, Runner
@@ -60,7 +60,7 @@ def features(spark: SparkSession) -> None:
             *[f"CAST({column} AS {kind}) AS {column}" for column, kind in table.columns.items()]
         ).createOrReplaceTempView(name)
     spark.sql(f"CREATE DATABASE IF NOT EXISTS {PARAMETERS['database']}")
-    rows = spark.sql(settings.prepare_sql).where(f"{settings.label.column} IS NOT NULL")
+    rows = spark.sql(prepare_sql("nyc_flights")).where(f"{settings.label.column} IS NOT NULL")
     hashed = split.hashed(list(settings.keys), settings.training.seed)
     rows.withColumn(split.HASH, hashed).write.mode("overwrite").saveAsTable(f"{PARAMETERS['database']}.features")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
-from datasets import load_dataset
+from datasets import load_dataset, prepare_sql
 from stacks import code
 from stacks.cluster import ClusterStack
 from stacks.data import DataStack
@@ -25,8 +25,8 @@ def test_the_code_zip_should_give_a_job_its_settings_without_the_repository(tmp_
     code.write_library(tmp_path / "library", [dataset])
     archive = shutil.make_archive(str(tmp_path / "library"), "zip", tmp_path / "library")
     script = (
-        "import json, jobs, jobs.settings as s;"
-        "print(json.dumps([jobs.__file__, s.load('nyc_flights'), s.prepare_sql('nyc_flights')]))"
+        "import json, jobs, jobs.tables.settings as s;"
+        "print(json.dumps([jobs.__file__, s.load('nyc_flights').to_json(), s.prepare_sql('nyc_flights')]))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", script],
@@ -38,8 +38,8 @@ def test_the_code_zip_should_give_a_job_its_settings_without_the_repository(tmp_
     )
     where, settings, sql = json.loads(ran.stdout)
     assert where.startswith(archive)
-    assert settings == dataset.for_jobs()
-    assert sql == dataset.prepare_sql
+    assert settings == dataset.to_json()
+    assert sql == prepare_sql("nyc_flights")
 
 
 def test_the_code_zip_should_hold_code_and_checked_settings_only(tmp_path: Path) -> None:

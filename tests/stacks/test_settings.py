@@ -64,7 +64,7 @@ def test_an_unknown_environment_should_be_refused_with_those_that_exist() -> Non
         (
             "keep_data = false",
             "keep_dat = false",
-            r"environments/dev.toml: keep_dat is not a setting; here these are: keep_data",
+            r"environments/dev.toml: keep_dat is not a setting; allowed here: keep_data",
         ),
         ("keep_data = false", "", r"environments/dev.toml: keep_data is missing"),
         (

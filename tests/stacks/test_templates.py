@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from aws_cdk import assertions
 from aws_cdk import aws_s3 as s3
 from cdk_nag import AwsSolutionsChecks
+from pydantic import TypeAdapter
 
 from app import build
-from datasets import Dataset, dataset_names, load_dataset
+from datasets import dataset_names, load_dataset
 from jobs import predict, prepare, train
+from jobs.tables.settings import Dataset
 from stacks.data import DataStack
 from stacks.etl import EtlStack
 from stacks.network import EMR_TAG
@@ -297,11 +300,15 @@ def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() 
         "d": {"delimiter": "\t", "quote": "'"},
         "e": {"delimiter": ";", "encoding": "latin-1"},
     }
-    settings = load_dataset("nyc_flights").model_dump() | {"main": "a"}
+    settings = asdict(load_dataset("nyc_flights")) | {"main": "a"}
     settings["tables"] = {name: {"columns": {"id": "bigint"}, **given} for name, given in tables.items()}
     settings["source"]["files"] = dict.fromkeys(tables, "x.csv")
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app, environment, made = cdk.App(context=context), load_environment("dev"), [Dataset.model_validate(settings)]
+    app, environment, made = (
+        cdk.App(context=context),
+        load_environment("dev"),
+        [TypeAdapter(Dataset).validate_python(settings)],
+    )
     data = DataStack(app, "data", environment=environment, datasets=made)
     stack = EtlStack(app, "etl", environment=environment, datasets=made, data=data)
     template = assertions.Template.from_stack(stack)

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from dml.diff import read_assembly
+from dml.estate.diff import read_assembly
 
 HOME = Path(__file__).parent / "previous"
 SCRIPT = b"#!/bin/bash\nexit 0\n"

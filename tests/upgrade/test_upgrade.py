@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from dml import cli, diff
-from dml.diff import Action, Report
+from dml import checkout, cli
+from dml.checkout import PROJECT
 from dml.errors import UserError
+from dml.estate import diff
+from dml.estate.diff import Action, Report
+from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.local.deploy import PROJECT, Commands, deploy_assembly
-from dml.local.emr import ALIVE
-from dml.platform import Platform
+from dml.local.deploy import Commands, deploy_assembly
+from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, database_output, state_machine_output
 from tests.embedded import Clients, free_port
 from tests.local.conftest import until
@@ -164,7 +166,7 @@ def test_the_command_should_say_what_would_change_and_exit_with_1_if_some_of_it_
             cli.main()
         return int(ended.value.code or 0), capsys.readouterr().out
 
-    monkeypatch.setattr(cli, "HOME", before.place.home)
+    monkeypatch.setattr(checkout, "HOME", before.place.home)
     assert told() == (0, "dev is what this checkout says: nothing would change.\n")
     # Somebody else's stack of ours uses what this checkout does not export any more.
     uses = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": "gone"}}}

@@ -1,0 +1,333 @@
+"""`dml dataset check`: whether settings, files and query of a dataset fit together, on a sample, without a run."""
+
+# ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.markup import escape
+
+import datasets
+from datasets import DatasetError
+from dml.dataset import guesses
+from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, quoted
+from dml.dataset.spark_query import run_queries
+from dml.errors import UserError
+from jobs.tables.settings import Dataset
+
+SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
+KINDS = {
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "string": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+}
+# The cells that Spark's try_cast takes (org.apache.spark.unsafe.types.UTF8String and SparkDateTimeUtils).
+CASTS = guesses.PATTERNS | {
+    "bigint": r"[+-]?\d{1,19}",
+    "double": guesses.PATTERNS["double"] + r"|(?i)nan|[+-]?inf(inity)?",
+    "string": r"(?s).*",
+    "boolean": r"(?i)t|true|y|yes|1|f|false|n|no|0",
+    "date": r"\d{4}-\d{1,2}(-\d{1,2}([ T].*)?)?",
+}
+VALUES = {"string": "{}", "boolean": "lower({}) IN ('t', 'true', 'y', 'yes', '1')"}
+
+
+@dataclass
+class Checked:
+    """What `check` found of one dataset: `findings` have to be mended, `notes` are worth reading."""
+
+    name: str
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    summary: str = ""
+
+
+def check(names: Sequence[str], *, cache: Path, on_progress: Callable[[str], None]) -> list[Checked]:
+    """Looks at settings, files and query of each dataset by a sample; starts nothing but one Spark for the queries."""
+    checked = {name: Checked(name) for name in names}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch).resolve()
+        sampled: dict[str, tuple[Dataset, dict[str, Path]]] = {}
+        for name, found in checked.items():
+            on_progress(f"{name}: files")
+            try:
+                dataset = datasets.load_dataset(name)
+            except DatasetError as error:
+                found.findings += str(error).splitlines()
+                continue
+            tables = _sampled(dataset, found, cache, folder)
+            if tables is not None:
+                sampled[name] = (dataset, tables)
+        if sampled:
+            on_progress(f"prepare.sql of {', '.join(sampled)}, in Spark (it takes some seconds to start)")
+            for name, problem in run_queries(sampled, folder).items():
+                if problem:
+                    checked[name].findings.append(problem)
+                else:
+                    _look_at_rows(sampled[name][0], checked[name], folder / name)
+    return list(checked.values())
+
+
+def _sampled(dataset: Dataset, found: Checked, cache: Path, folder: Path) -> dict[str, Path] | None:
+    """The first rows of each table as Parquet, without those that a run would quarantine; None if files are not there.
+
+    A table that cannot be read is empty, so that Spark can still say whether the query is right.
+    """
+    files = _files(dataset, found, cache)
+    if files is None:
+        return None
+    tables = {}
+    for table, settings in dataset.tables.items():
+        database = duckdb.connect()
+        structure = ", ".join(f"{quoted(name)} {KINDS[kind]}" for name, kind in settings.columns.items())
+        database.execute(f"CREATE TABLE good ({structure})")
+        file = files.get(table)
+        if file is not None:
+            problem = _read(database, dataset, table, file, found)
+            if problem:
+                found.findings.append(problem)
+        tables[table] = folder / f"{dataset.name}-{table}.parquet"
+        database.execute(f"COPY good TO {literal(str(tables[table]))} (FORMAT parquet)")
+    return tables
+
+
+def _files(dataset: Dataset, found: Checked, cache: Path) -> dict[str, Path] | None:
+    source = dataset.source
+    if source.url:
+        absent = [
+            name
+            for table, name in source.files.items()
+            if _checksum(cache / dataset.name / table / Path(name).name) != source.sha256[table].lower()
+        ]
+        if absent:
+            found.notes.append(
+                f"{_toml(dataset)}: source.url: not downloaded yet, so only settings and query are checked; a run "
+                f"would download {', '.join(absent)} from {source.url}."
+            )
+            return {}
+    try:
+        files = datasets.raw_files(dataset, cache)
+    except DatasetError as error:
+        found.findings += str(error).splitlines()
+        return None
+    return files
+
+
+def _checksum(file: Path) -> str:
+    """A file's SHA-256; '' if it is not there."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, found: Checked) -> str:
+    """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
+    below the share of quarantined rows that the gate allows, a note."""
+    settings, toml = dataset.tables[table], _toml(dataset)
+    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header)
+    try:
+        if settings.encoding == "utf-8" and encoding_of(file) != "utf-8":
+            return (
+                f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
+            )
+        header = header_of(file, dialect)
+        if settings.header:
+            where = {name: _position(header, settings.names.get(name, name)) for name in settings.columns}
+            if lacking := [name for name, position in where.items() if position is None]:
+                return (
+                    f"{toml}: tables.{table}.columns: {file.name} has no column {', '.join(lacking)}; its header has "
+                    f"{', '.join(repr(cell) for cell in header)}: mend columns, names, delimiter or header."
+                )
+        elif len(header) != len(settings.columns):
+            return (
+                f"{toml}: tables.{table}.columns: {len(settings.columns)} columns, but lines of {file.name} have "
+                f"{len(header)} fields: without a header, columns are all of them, in order (or mend delimiter)."
+            )
+        fields = [f"field {position}" for position in range(len(header))]
+        sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
+        broken = load_text(database, file, dialect, fields, "given", rows=sample)
+    except UserError as error:
+        return f"{toml}: source.files.{table}: {error}"
+    places = where if settings.header else {name: position for position, name in enumerate(settings.columns)}
+    return _parse(
+        database, dataset, table, file, {n: fields[p] for n, p in places.items() if p is not None}, broken, found
+    )
+
+
+def _parse(
+    database: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    table: str,
+    file: Path,
+    fields: Mapping[str, str],
+    broken: int,
+    found: Checked,
+) -> str:
+    settings, toml = dataset.tables[table], _toml(dataset)
+    nulls = ", ".join(literal(token) for token in settings.nulls)
+    values, misfits = [], {}
+    for name, kind in settings.columns.items():
+        cell = f"trim({quoted(fields[name])})"
+        given = f"CASE WHEN {cell} NOT IN ({nulls}) THEN {cell} END"
+        values.append(f"{VALUES.get(kind, 'TRY_CAST({} AS ' + KINDS[kind] + ')').format(given)} AS {quoted(name)}")
+        misfits[name] = f"({given} IS NOT NULL AND NOT regexp_full_match({given}, {literal(CASTS[kind])}))"
+    tests = ", ".join(f"{test} AS {quoted(name)}" for name, test in misfits.items())
+    database.execute(f"CREATE TABLE misfit AS SELECT {tests} FROM given")
+    ((rows,),) = database.execute("SELECT count(*) FROM given").fetchall()
+    if rows == 0:
+        return f"{toml}: source.files.{table}: {file.name} has no rows."
+    problems = []
+    if broken:
+        problems.append(
+            f"{broken:,} lines have not the header's {len(database.table('given').columns)} fields: mend the file"
+        )
+    for name, kind in settings.columns.items():
+        ((count,),) = database.execute(f"SELECT count(*) FILTER ({quoted(name)}) FROM misfit").fetchall()
+        if count:
+            cells = database.execute(
+                f"SELECT DISTINCT trim({quoted(fields[name])}) FROM given WHERE {misfits[name]} LIMIT 3"
+            ).fetchall()
+            problems.append(
+                f"{count:,} of {rows:,} cells of {name} are no {kind} ({', '.join(repr(cell) for (cell,) in cells)}): "
+                "declare another type, or add them to nulls"
+            )
+    any_misfit = " OR ".join(misfits.values())
+    database.execute(f"INSERT INTO good SELECT {', '.join(values)} FROM given WHERE NOT ({any_misfit})")
+    ((good,),) = database.execute("SELECT count(*) FROM good").fetchall()
+    share = 1 - good / (rows + broken)
+    for problem in problems:
+        line = f"{toml}: tables.{table}: {file.name}: {problem}."
+        if share > dataset.gate.max_quarantined_share:
+            found.findings.append(line)
+        else:
+            found.notes.append(f"{line} A run quarantines these rows ({share:.2%} of the sample).")
+    found.summary += f"{rows:,} rows of {file.name}, " if table == dataset.main else ""
+    return ""
+
+
+def _look_at_rows(dataset: Dataset, found: Checked, rows: Path) -> None:
+    """Keys, label and leaks in what the query has made of the sample."""
+    database, toml = duckdb.connect(), _toml(dataset)
+    sql_file = f"datasets/{dataset.name}/prepare.sql"
+    database.execute(f"CREATE TABLE rows AS SELECT * FROM read_parquet({literal(str(rows / '*.parquet'))})")
+    label = quoted(dataset.label.column)
+    ((total, known),) = database.execute(f"SELECT count(*), count({label}) FROM rows").fetchall()
+    if not found.summary:  # nothing was read
+        return
+    if not known:
+        found.findings.append(
+            f"{sql_file}: gives {total:,} rows, none with a known {dataset.label.column}: look at its joins, "
+            "conditions and label."
+        )
+        return
+    keys = ", ".join(quoted(key) for key in dataset.keys)
+    empty = " OR ".join(f"{quoted(key)} IS NULL" for key in dataset.keys)
+    ((different, keyless),) = database.execute(
+        f"SELECT (SELECT count(*) FROM (SELECT DISTINCT {keys} FROM rows)), count(*) FILTER ({empty}) FROM rows"
+    ).fetchall()
+    if different < total:
+        found.findings.append(
+            f"{toml}: keys: {total - different:,} of {total:,} rows repeat the {', '.join(dataset.keys)} of another: "
+            "add a key column, or look for a join in prepare.sql that adds rows."
+        )
+    if keyless:
+        found.findings.append(
+            f"{toml}: keys: {keyless:,} rows have a NULL in {', '.join(dataset.keys)}: take other keys."
+        )
+    found.summary += _label_in(database, dataset, found, known)
+    if total > known:
+        found.summary += f", {total - known:,} without a label"
+    _leaks_in(database, dataset, found)
+
+
+def _label_in(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Checked, known: int) -> str:
+    """The label's distribution in words."""
+    name, toml = dataset.label.column, _toml(dataset)
+    label = quoted(name)
+    if dataset.task == "regression":
+        ((mean, deviation, low, high),) = database.execute(
+            f"SELECT avg({label}), stddev_pop({label}), min({label}), max({label}) FROM rows"
+        ).fetchall()
+        if low == high:
+            found.findings.append(
+                f"{toml}: label.column: {name} is {low} in every row of the sample: look at prepare.sql."
+            )
+        shown = [f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in map(float, (mean, deviation, low, high))]
+        return f"{name}: mean {shown[0]}, standard deviation {shown[1]}, {shown[2]} to {shown[3]}"
+    counts = dict(
+        database.execute(
+            f"SELECT CAST({label} AS VARCHAR), count(*) FROM rows WHERE {label} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+        ).fetchall()
+    )
+    allowed = {"0", "1"} if dataset.task == "binary" else set(dataset.label.classes)
+    if strange := [value for value in counts if value not in allowed]:
+        key, meant = ("column", "0 or 1") if dataset.task == "binary" else ("classes", "one of the classes")
+        found.findings.append(
+            f"{toml}: label.{key}: {sum(counts[v] for v in strange):,} rows have {name} = "
+            f"{', '.join(repr(v) for v in strange[:5])}, which is not {meant}: mend prepare.sql or the setting."
+        )
+    elif len(counts) == 1:
+        found.findings.append(
+            f"{toml}: label.column: {name} is {next(iter(counts))} in every row of the sample: look at the label in "
+            "prepare.sql; if the file is sorted by it, ignore this."
+        )
+    if dataset.task == "binary":
+        return f"{name}: {guesses.percent(counts.get('1', 0) / known)} positive"
+    shares = ", ".join(f"{value} {count / known:.1%}" for value, count in list(counts.items())[:5])
+    return f"{name}: {shares}" + (", …" if len(counts) > 5 else "")
+
+
+def _leaks_in(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Checked) -> None:
+    features = [*dataset.features.numbers, *dataset.features.categories]
+    sample = guesses.sample_of(database, "rows", [*features, dataset.label.column])
+    for name in features:
+        number = name in dataset.features.numbers
+        if told := guesses.leak(sample[name], sample[dataset.label.column], dataset.task, number=number):
+            found.findings.append(
+                f"{_toml(dataset)}: features: {name} tells the label by itself ({told}): take it out, unless it is "
+                "known before the label is."
+            )
+
+
+def _position(header: Sequence[str], text: str) -> int | None:
+    """Where a column is in a header: as it stands, else in any case, else with all but letters and digits as _."""
+
+    def clean(name: str) -> str:
+        return re.sub(r"[\W_]+", "_", name.casefold()).strip("_")
+
+    cells = [cell.strip() for cell in header]
+    for form in (str, str.casefold, clean):
+        at = [position for position, cell in enumerate(cells) if form(cell) == form(text)]
+        if len(at) == 1:
+            return at[0]
+    return None
+
+
+def _toml(dataset: Dataset) -> str:
+    return f"datasets/{dataset.name}/dataset.toml"
+
+
+def show(console: Console, checked: Sequence[Checked]) -> None:
+    """A line for each dataset, and below it what is to be mended and what is worth reading."""
+    for each in checked:
+        console.print(
+            f"[red]✗[/red] {each.name}: {len(each.findings)} to mend"
+            if each.findings
+            else f"[green]✓[/green] {each.name}: {each.summary or 'settings and query'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for line in each.findings:
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+        for line in each.notes:
+            console.print(f"  note: {escape(line)}", highlight=False, soft_wrap=True)

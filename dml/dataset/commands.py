@@ -1,0 +1,63 @@
+"""`dml dataset`: own data become a dataset, and a dataset is looked at before it is run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="What the platform learns from: folders of datasets/.", no_args_is_help=True)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The dataset's name: lower-case letters, digits and _.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="CSV files of one folder; .gz will do.")],
+    label: Annotated[str, typer.Option(help="The column to predict.")],
+    columns: Annotated[
+        str, typer.Option(help="Names of all columns, with commas, if the file has no header.", show_default=False)
+    ] = "",
+) -> None:
+    """Write a first dataset.toml and prepare.sql for CSV files, guessing types, key, task and features, and say why.
+
+    Each file becomes a table; the one with the label has a row for each example, the others are joined to it.
+    """
+    from dml.dataset import new as own
+    from dml.terminal.console import err
+
+    names = [column.strip() for column in columns.split(",")] if columns else []
+    with err.status("") as spinner:
+        found = own.new(name, files, label, columns=names, on_progress=spinner.update)
+    own.show(err, found)
+    for file in ("dataset.toml", "prepare.sql"):
+        typer.echo(f"datasets/{name}/{file}")
+    err.print(
+        f"\nNext\n  read and mend both files: each guess has its reason\n"
+        f"  dml dataset check {name}    see whether they fit the data\n"
+        f"  dml run {name} --local      train a tree on this machine",
+        highlight=False,
+    )
+
+
+@app.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="A folder of datasets/; without it all of them.")] = None,
+) -> None:
+    """See whether settings, files and query of a dataset fit together, on a sample of rows; runs no pipeline."""
+    from datasets import dataset_names, load_dataset
+    from dml import checkout
+    from dml.dataset import check as own
+    from dml.terminal.console import err, out
+
+    if name is not None and name not in dataset_names():
+        load_dataset(name)  # says which there are
+    with err.status("") as spinner:
+        checked = own.check(
+            [name] if name else dataset_names(),
+            cache=checkout.HOME / "raw",
+            on_progress=spinner.update
+            if err.is_terminal
+            else lambda text: err.print(text, highlight=False, soft_wrap=True),
+        )
+    own.show(out, checked)
+    if any(each.findings for each in checked):
+        raise typer.Exit(1)

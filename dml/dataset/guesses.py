@@ -1,0 +1,475 @@
+"""What `dml dataset` guesses of tables in DuckDB: types, keys, the task, and columns that should not be learned from.
+
+Types, keys and counts come from all rows; what compares columns with each other from a sample of SAMPLE rows.
+"""
+
+# ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from dml.dataset.csv_file import CsvFile, literal, quoted
+from jobs.tables.settings import MAX_CLASSES, PREDICTION_COLUMNS, ColumnType
+
+Floats = npt.NDArray[np.float64]
+Task = Literal["binary", "multiclass", "regression"]
+
+SAMPLE = 20_000
+# Always a missing value; WEAK ones may be values, and count as missing only in a column that is otherwise typed.
+STRONG = ("NA", "N/A", "n/a", "NaN", "nan", "?", "null", "NULL", "Null", "\\N", "#N/A", "<NA>")
+WEAK = ("-", "--", ".", "None", "none", "unknown", "Unknown", "missing", "Missing")
+TYPED_SHARE = 0.98  # of a column's cells that parse, for the others to be mistakes rather than words
+LEAK_AUC, LEAK_PURITY, LEAK_CORRELATION = 0.99, 0.99, 0.999
+CLASSES = 20
+# In English, German, French, Spanish, Italian and Portuguese. One word of either kind decides what a label's 1 means.
+POSITIVE_WORDS = ("1", "true", "yes", "y", "t", "positive", "ja", "oui", "si", "sí", "sì", "sim")
+NEGATIVE_WORDS = ("0", "false", "no", "n", "f", "negative", "nein", "non", "não")
+ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|no|number|nr)$|^id_")
+
+# A type's cells, as Spark's try_cast takes them (jobs/tables/raw.py); `v` is the cell without surrounding spaces.
+PATTERNS: dict[str, str] = {
+    "bigint": r"[+-]?(0|[1-9]\d{0,17})",
+    "double": r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?",
+    "boolean": r"(?i)true|false",
+    "date": r"\d{4}-\d{1,2}-\d{1,2}",
+    "timestamp": r"\d{4}-\d{1,2}-\d{1,2}([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?",
+    "decimal comma": r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?|[+-]?\d+(,\d+)?",
+    "thousands": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+(\.\d+)?",
+}
+CODES = r"0\d+|\d{19,}"  # whole numbers whose value is not what they say: 01067 is a postcode
+# 950 and 1.234 in one column: the sign stands between thousands. Of decimals some would have fewer digits behind it.
+GROUPED = r"[+-]?[1-9]\d{{0,2}}(\{sign}\d{{3}})+|[+-]?\d{{1,3}}"
+MIN_GROUPED = 10  # different cells with the sign, for that to be no chance
+DAY_FIRST = r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a raw table. `form` is how its numbers are written if Spark cannot cast them, else ''."""
+
+    name: str
+    kind: ColumnType
+    form: Literal["", "decimal comma", "thousands"]
+    padded: bool  # text with spaces around it
+    rows: int
+    known: int
+    distinct: int
+    tokens: tuple[str, ...]  # the cells, as they are in the file, that count as missing
+    unfit: int = 0  # cells that are not of this type
+    example: str = ""  # one of them
+    day_form: str = ""  # of dates with day or month first: what to_date needs
+
+    @property
+    def nulls(self) -> int:
+        return self.rows - self.known
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind in ("bigint", "double", "boolean") or bool(self.form)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The label: `positive` is the value that counts as 1, `classes` all values of a multiclass label, as text."""
+
+    task: Task
+    positive: str = ""
+    classes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    mean: float = 0.0
+    deviation: float = 0.0
+
+
+def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, file: CsvFile) -> Column:
+    """A text column's type, from all its cells."""
+    cells = f"SELECT {quoted(name)} AS cell, trim({quoted(name)}) AS v, count(*) AS n FROM {quoted(table)} GROUP BY ALL"
+    database.execute(f"CREATE OR REPLACE TEMP TABLE cells AS {cells}")
+    rows = _one(database, "SELECT coalesce(sum(n), 0)::BIGINT FROM cells")[0]
+    padded = _one(database, "SELECT coalesce(bool_or(cell <> v AND v <> ''), false) FROM cells")[0]
+    missing = ["", *STRONG]
+    kind, form, unfit, extra = _kind(database, missing, file.dialect.delimiter)
+    missing += extra
+    known, distinct = _one(
+        database, f"SELECT coalesce(sum(n), 0)::BIGINT, count(DISTINCT v) FROM cells WHERE {_is_known(missing)}"
+    )
+    tokens = database.execute(
+        f"SELECT cell FROM cells WHERE cell IS NOT NULL AND NOT ({_is_known(missing)}) ORDER BY 1"
+    ).fetchall()
+    example, day_form = "", ""
+    if unfit:
+        pattern = literal(PATTERNS[form or kind])
+        example = _one(
+            database,
+            f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT regexp_full_match(v, {pattern})",
+        )[0]
+    elif kind == "string" and known:
+        dates, month_first, sign = _one(
+            database,
+            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})), "
+            r"bool_or(TRY_CAST(regexp_extract(v, '^\d+.(\d+)', 1) AS INT) > 12), "
+            r"any_value(regexp_extract(v, '^\d+(.)', 1)) "
+            f"FROM cells WHERE {_is_known(missing)}",
+        )
+        if dates:
+            day_form = sign.join(("M", "d", "yyyy") if month_first else ("d", "M", "yyyy"))
+    return Column(
+        name,
+        kind,
+        form,
+        padded=bool(padded) and file.quotes and kind == "string" and not form,
+        rows=int(rows),
+        known=int(known),
+        distinct=int(distinct),
+        tokens=tuple(sorted({token if file.quotes else token.strip() for (token,) in tokens})),
+        unfit=unfit,
+        example=example,
+        day_form=day_form,
+    )
+
+
+def typed(column: Column) -> str:
+    """DuckDB's expression for the column's values, as prepare.sql has them, over the cells as text."""
+    cell = f"trim({quoted(column.name)})"
+    missing = ", ".join(literal(token) for token in ("", *sorted({token.strip() for token in column.tokens} - {""})))
+    if column.form == "decimal comma":
+        cell = f"replace(replace({cell}, '.', ''), ',', '.')"
+    elif column.form == "thousands":
+        cell = f"replace({cell}, ',', '')"
+    kind = "DOUBLE" if column.form else {"string": "VARCHAR", "timestamp": "TIMESTAMP"}.get(column.kind, column.kind)
+    value = cell if kind == "VARCHAR" else f"TRY_CAST({cell} AS {kind})"
+    return f"CASE WHEN trim({quoted(column.name)}) NOT IN ({missing}) THEN {value} END"
+
+
+def find_key(
+    database: duckdb.DuckDBPyConnection, table: str, columns: Sequence[Column], label: str, sample: Mapping[str, Floats]
+) -> tuple[str, ...]:
+    """The smallest set of up to three columns whose values are never NULL and never repeated; () if there is none.
+
+    Of sets of one size those come first that look like an identity: an id by its name, dates, text, then numbers.
+    """
+
+    def rank(column: Column) -> int:
+        if ID_NAME.search(column.name):
+            return 0
+        return {"date": 1, "timestamp": 1, "string": 2}.get(column.kind, 3)
+
+    rows = columns[0].rows
+    usable = [
+        c
+        for c in columns
+        if c.kind in ("bigint", "string", "date", "timestamp")
+        and not (c.form or c.nulls or c.unfit or c.name in {label, *PREDICTION_COLUMNS} or c.distinct < 2)
+    ]
+    usable = sorted(usable, key=lambda c: (rank(c), -c.distinct))[:15]
+    codes = {c.name: np.unique(sample[c.name], return_inverse=True)[1].astype(np.int64) for c in usable}
+    for size in (1, 2, 3):
+        sets = [s for s in itertools.combinations(usable, size) if math.prod(c.distinct for c in s) >= rows]
+        for parts in sorted(sets, key=lambda s: sum(map(rank, s))):
+            names = [part.name for part in parts]
+            if not _repeats([codes[name] for name in names]) and is_unique(database, table, names):
+                return tuple(names)
+    return ()
+
+
+def is_unique(database: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> bool:
+    """Whether no two rows have the same values, and none a NULL, in these columns."""
+    listed = ", ".join(quoted(name) for name in names)
+    known = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in names)
+    query = f"SELECT (SELECT count(*) FROM (SELECT DISTINCT {listed} FROM {quoted(table)} WHERE {known})), count(*) "
+    different, rows = _one(database, f"{query} FROM {quoted(table)}")
+    return bool(different == rows)
+
+
+def sample_of(
+    database: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], *, order: str | None = None
+) -> dict[str, Floats]:
+    """Up to SAMPLE rows, always the same ones, each column as numbers: text by rank of its values, NULL as NaN."""
+    kinds = dict(database.execute(f"SELECT column_name, column_type FROM (DESCRIBE {quoted(table)})").fetchall())
+    chosen = ", ".join(quoted(name) for name in columns)
+    database.execute(
+        f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT {chosen} FROM {quoted(table)} "
+        f"ORDER BY {order or 'hash(rowid)'} LIMIT {SAMPLE}"
+    )
+    values = []
+    for name in columns:
+        column = quoted(name)
+        if kinds[name] == "VARCHAR":
+            value = f"CASE WHEN {column} IS NOT NULL THEN dense_rank() OVER (ORDER BY {column}) END"
+        elif kinds[name].startswith(("DATE", "TIMESTAMP")):
+            value = f"epoch({column})"
+        else:
+            value = column
+        values.append(f"coalesce(CAST({value} AS DOUBLE), CAST('NaN' AS DOUBLE)) AS {column}")
+    found = database.execute(f"SELECT {', '.join(values)} FROM sampled").fetchnumpy()
+    return {name: np.asarray(found[name], dtype=np.float64) for name in columns}
+
+
+def target_of(database: duckdb.DuckDBPyConnection, table: str, column: Column) -> Target | str:
+    """The task that a label of this kind asks for, or why it cannot be learned."""
+    name = quoted(column.name)
+    if column.known == 0:
+        return "has no value in any row"
+    if column.distinct == 1 and column.nulls:
+        return (
+            f"has the same value in every row that has one, and {column.nulls:,} have none: if a missing value means "
+            "the other one, write that into the file; as it is there is nothing to learn"
+        )
+    if column.distinct == 1:
+        return "has the same value in every row: there is nothing to learn"
+    counts = {
+        str(value): int(n)
+        for value, n in database.execute(
+            f"SELECT CAST({name} AS VARCHAR), count(*) FROM {quoted(table)} WHERE {name} IS NOT NULL "
+            f"GROUP BY 1, {name} ORDER BY {name} LIMIT {MAX_CLASSES + 1}"
+        ).fetchall()
+    }
+    if len(counts) == 2:
+        rarer = min(counts, key=lambda value: counts[value])
+        words = {value: value.strip().lower().removesuffix(".0") for value in counts}
+        for told in (
+            [value for value, word in words.items() if word in POSITIVE_WORDS],
+            [value for value, word in words.items() if word not in NEGATIVE_WORDS],
+        ):
+            if len(told) == 1:
+                return Target("binary", positive=told[0], counts=counts)
+        return Target("binary", positive=rarer, counts=counts)
+    if column.kind in ("date", "timestamp"):
+        return f"is a {column.kind}: predict a number, a class or yes/no instead"
+    whole = column.kind == "bigint" and column.distinct <= CLASSES and column.known >= 5 * column.distinct
+    if column.kind == "string" and not column.form:
+        if column.distinct > MAX_CLASSES or column.distinct > column.known / 2:
+            return (
+                f"has {column.distinct:,} different texts in {column.known:,} rows: as classes that is too many "
+                f"(at most {MAX_CLASSES}, with two rows each or more)"
+            )
+        return Target("multiclass", classes=tuple(counts), counts=counts)
+    if whole:
+        return Target("multiclass", classes=tuple(counts), counts=counts)
+    mean, deviation = _one(database, f"SELECT avg({name}), stddev_pop({name}) FROM {quoted(table)}")
+    return Target("regression", mean=float(mean), deviation=float(deviation))
+
+
+def leak(values: Floats, label: Floats, task: Task, *, number: bool) -> str:
+    """How a single column tells the label almost by itself; '' if it does not. Rows without a label are NaN there.
+
+    What a column's values say is learned from every other row and measured on the rest, so that a column with many
+    values is not taken for a leak.
+    """
+    known = ~np.isnan(label)
+    values, label = values[known], label[known]
+    if len(label) < 10 or np.all(label == label[0]):
+        return ""
+    if task == "regression":
+        return _leak_of_number(values, label, number)
+    groups = _groups(values)
+    learn = np.arange(len(label)) % 2 == 0
+    if task == "binary":
+        auc = _auc_of_groups(groups, label, learn)
+        if number:
+            ranked = _auc(np.where(np.isnan(values), -np.inf, values), label)
+            auc = max(auc, ranked, 1 - ranked)
+        return f"AUC {auc:.3f}" if auc > LEAK_AUC else ""
+    _, classes = np.unique(label, return_inverse=True)
+    table = np.zeros((groups.max() + 1, classes.max() + 1))
+    np.add.at(table, (groups[learn], classes[learn]), 1)
+    usual = np.bincount(classes[learn]).argmax()
+    told = np.where(table.sum(axis=1)[groups] > 0, table.argmax(axis=1)[groups], usual)
+    right = float(np.mean(told[~learn] == classes[~learn]))
+    if number:
+        right = max(right, _nearest(values, classes, learn))
+    base = float(np.mean(classes[~learn] == usual))
+    return f"right for {right:.1%} of rows" if right >= LEAK_PURITY and 1 - right < 0.05 * (1 - base) else ""
+
+
+def percent(share: float) -> str:
+    """With one decimal; what would look like none at all with two digits."""
+    return f"{share * 100:.2g}%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
+def twins(columns: Sequence[Column], sample: Mapping[str, Floats]) -> dict[str, str]:
+    """Columns that say the same as another one, to that one: value for value, or as a straight line."""
+    found: dict[str, str] = {}
+    whole = {c.name: len(np.unique(sample[c.name])) for c in columns if not np.isnan(sample[c.name]).any()}
+    for one, other in itertools.combinations(columns, 2):
+        if one.name in found or other.name in found:
+            continue
+        # Of a thousand columns there are half a million pairs: most are told apart by this alone.
+        if one.name in whole and other.name in whole and whole[one.name] != whole[other.name]:
+            continue
+        a, b = sample[one.name], sample[other.name]
+        without_a, without_b = np.isnan(a), np.isnan(b)
+        if abs(without_a.mean() - without_b.mean()) > 0.05 or not (
+            np.all(without_a <= without_b) or np.all(without_b <= without_a)
+        ):
+            continue
+        both = ~(without_a | without_b)
+        if both.sum() < max(10, len(a) / 2) or not _same(a[both], b[both], one.is_number and other.is_number):
+            continue
+        if without_a.sum() != without_b.sum():
+            gone, kept = (one, other) if without_a.sum() > without_b.sum() else (other, one)
+        else:  # a number has an order, which text has not
+            gone, kept = (one, other) if other.is_number and not one.is_number else (other, one)
+        found[gone.name] = kept.name
+    return found
+
+
+def _same(a: Floats, b: Floats, numbers: bool) -> bool:
+    values = len(np.unique(a))
+    if values < 2 or values != len(np.unique(b)):
+        return False
+    if values <= len(a) / 2:
+        return len(np.unique(a + 1j * b)) == values
+    return numbers and abs(_pearson(a, b)) > 0.99999
+
+
+def _kind(
+    database: duckdb.DuckDBPyConnection, missing: Sequence[str], delimiter: str
+) -> tuple[ColumnType, Literal["", "decimal comma", "thousands"], int, list[str]]:
+    """Type, form, how many cells are not of it, and words that stand for a missing value in this column."""
+    names = list(PATTERNS)  # of those that fit as many cells the first one is taken
+    if delimiter != ";":  # where a comma may stand between thousands, 1,234 has no decimals
+        names.remove("decimal comma")
+        names.append("decimal comma")
+    tests = ", ".join(
+        f"coalesce(sum(n) FILTER (regexp_full_match(v, {literal(PATTERNS[name])})), 0)::BIGINT" for name in names
+    )
+    dates = "coalesce(sum(n) FILTER (TRY_CAST(v AS TIMESTAMP) IS NOT NULL), 0)::BIGINT"
+    codes = f"coalesce(sum(n) FILTER (regexp_full_match(v, {literal(CODES)})), 0)::BIGINT"
+    grouped = ", ".join(
+        f"coalesce(bool_and(regexp_full_match(v, {literal(GROUPED.format(sign=sign))})) "
+        f"AND bool_or(NOT contains(v, '{sign}')) "
+        f"AND count(DISTINCT v) FILTER (contains(v, '{sign}')) >= {MIN_GROUPED}, false)"
+        for sign in ".,"
+    )
+    found = _one(
+        database,
+        f"SELECT coalesce(sum(n), 0)::BIGINT, {codes}, {dates}, {grouped}, {tests} "
+        f"FROM cells WHERE {_is_known(missing)}",
+    )
+    total, coded, dated, by_dots, by_commas = found[:5]
+    counts = dict(zip(names, found[5:], strict=True))
+    counts["date"], counts["timestamp"] = min(counts["date"], dated), min(counts["timestamp"], dated)
+    if total == 0 or coded:
+        return "string", "", 0, []
+    best = max(names, key=lambda name: (counts[name], -names.index(name)))
+    if best == "double" and counts["bigint"] == counts["double"]:
+        best = "bigint"
+    if best == "double" and by_dots and delimiter != ",":
+        best = "decimal comma"
+    if best == "decimal comma" and by_commas:
+        best = "thousands"
+    extra: list[str] = []
+    unfit = int(total - counts[best])
+    if unfit:
+        strange = database.execute(
+            f"SELECT v, sum(n)::BIGINT FROM cells WHERE {_is_known(missing)} "
+            f"AND NOT regexp_full_match(v, {literal(PATTERNS[best])}) GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
+        ).fetchall()
+        words = [word for word, _ in strange]
+        weak = {word: count for word, count in strange if word in WEAK}
+        values = _one(database, f"SELECT count(DISTINCT v) FROM cells WHERE {_is_known(missing)}")[0] - len(words)
+        lone_word = len(words) == 1 and counts[best] >= total / 2 and values >= 4 and not re.search(r"\d", words[0])
+        if counts[best] and counts[best] >= TYPED_SHARE * (total - sum(weak.values())):
+            extra, unfit = list(weak), unfit - sum(weak.values())
+        elif lone_word:
+            extra, unfit = words, 0
+        elif counts[best] < TYPED_SHARE * total:
+            return "string", "", 0, []
+    if best in ("decimal comma", "thousands"):
+        return "string", best, unfit, extra  # type: ignore[return-value]  # just compared
+    return best, "", unfit, extra  # type: ignore[return-value]  # a name of PATTERNS that is a type
+
+
+def _is_known(missing: Sequence[str]) -> str:
+    return f"v NOT IN ({', '.join(literal(token) for token in missing)})"
+
+
+def _one(database: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    (row,) = database.execute(query).fetchall()
+    return tuple(row)
+
+
+def _repeats(columns: Sequence[npt.NDArray[np.int64]]) -> bool:
+    """Whether two rows of the sample have the same values, given as codes below SAMPLE (three fit into 64 bits)."""
+    together = columns[0]
+    for codes in columns[1:]:
+        together = together * SAMPLE + codes
+    together = np.sort(together)
+    return bool(np.any(together[1:] == together[:-1]))
+
+
+def _groups(values: Floats, bins: int = 100) -> npt.NDArray[np.intp]:
+    """Rows with the same value, or with values of the same quantile where there are more than `bins` numbers.
+
+    Missing values are a group of their own.
+    """
+    known = ~np.isnan(values)
+    different, inverse = np.unique(values[known], return_inverse=True)
+    if len(different) > bins and len(different) > known.sum() / 5:
+        edges = np.quantile(values[known], np.linspace(0, 1, bins + 1)[1:-1])
+        inverse = np.searchsorted(edges, values[known])
+    groups = np.zeros(len(values), dtype=np.intp)
+    groups[known] = inverse + 1
+    return groups
+
+
+def _auc(score: Floats, label: Floats) -> float:
+    """The share of pairs of a positive and a negative row that the score puts in this order; equal ones count half."""
+    _, inverse = np.unique(score, return_inverse=True)
+    positives = np.bincount(inverse, weights=label)
+    negatives = np.bincount(inverse, weights=1 - label)
+    pairs = positives.sum() * negatives.sum()
+    if pairs == 0:
+        return 0.5
+    return float((positives * (np.cumsum(negatives) - negatives / 2)).sum() / pairs)
+
+
+def _auc_of_groups(groups: npt.NDArray[np.intp], label: Floats, learn: npt.NDArray[np.bool_]) -> float:
+    size = int(groups.max()) + 1
+    rows = np.bincount(groups[learn], minlength=size)
+    positives = np.bincount(groups[learn], weights=label[learn], minlength=size)
+    rate = (positives + label[learn].mean()) / (rows + 1)
+    return _auc(rate[groups[~learn]], label[~learn])
+
+
+def _nearest(values: Floats, classes: npt.NDArray[np.intp], learn: npt.NDArray[np.bool_]) -> float:
+    """The share of rows whose class is that of the learning row with the nearest value."""
+    values = np.where(np.isnan(values), np.finfo(np.float64).min, values)
+    order = np.argsort(values[learn], kind="stable")
+    known, their = values[learn][order], classes[learn][order]
+    right = np.clip(np.searchsorted(known, values[~learn]), 0, len(known) - 1)
+    left = np.clip(right - 1, 0, None)
+    nearest = np.where(values[~learn] - known[left] <= known[right] - values[~learn], left, right)
+    return float(np.mean(their[nearest] == classes[~learn]))
+
+
+def _leak_of_number(values: Floats, label: Floats, number: bool) -> str:
+    known = ~np.isnan(values)
+    if number and known.sum() >= max(10, len(values) / 2):
+        x, y = values[known], label[known]
+        ranks = [np.unique(part, return_inverse=True)[1].astype(np.float64) for part in (x, y)]
+        r = max(abs(_pearson(x, y)), abs(_pearson(*ranks)), key=float)
+        if r > LEAK_CORRELATION:
+            return f"|r| {r:.4f}"
+    groups = _groups(values)
+    learn = np.arange(len(label)) % 2 == 0
+    size = int(groups.max()) + 1
+    rows = np.bincount(groups[learn], minlength=size)
+    total = np.bincount(groups[learn], weights=label[learn], minlength=size)
+    told = np.where(rows > 0, total / np.maximum(rows, 1), label[learn].mean())[groups[~learn]]
+    r = _pearson(told, label[~learn])
+    return f"r {r:.4f}" if r > LEAK_CORRELATION else ""
+
+
+def _pearson(x: Floats, y: Floats) -> float:
+    if len(x) < 3 or x.std() == 0 or y.std() == 0:
+        return 0.0
+    return float(np.corrcoef(x, y)[0, 1])

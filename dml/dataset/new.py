@@ -1,0 +1,101 @@
+"""`dml dataset new`: from CSV files to a dataset that runs, running nothing; and on screen what was guessed."""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import datasets
+from dml.dataset import scaffold
+from dml.dataset.csv_file import HASH_KEYS, open_csv
+from dml.dataset.scaffold import Draft
+from dml.errors import UserError
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def new(
+    name: str, files: Sequence[Path], label: str, *, columns: Sequence[str], on_progress: Callable[[str], None]
+) -> Draft:
+    """Writes datasets/NAME/dataset.toml and prepare.sql, and returns what was guessed.
+
+    `columns` name the columns of a file that has no header. Raises UserError, and then nothing is written.
+    """
+    home = datasets.HOME / name
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot be a dataset's name: lower-case letters, digits and _, beginning with a letter."
+        )
+    if home.exists():
+        raise UserError(f"datasets/{name} is there already, and is never overwritten: take another name, or delete it.")
+    if columns and len(files) > 1:
+        raise UserError("--columns is for one file without a header: give one file, or write headers into the files.")
+    paths = [file.absolute() for file in files]
+    folders = sorted({str(path.parent) for path in paths})
+    if len(folders) > 1:
+        raise UserError(
+            f"The files of a dataset lie in one folder, these in {' and '.join(folders)}: copy them together."
+        )
+    opened = [open_csv(path, columns) for path in paths]
+    by_table: dict[str, Path] = {}
+    for file in opened:
+        if file.table in by_table:
+            raise UserError(
+                f"{by_table[file.table].name} and {file.path.name} would both be the table {file.table}: rename one."
+            )
+        by_table[file.table] = file.path
+    found = scaffold.draft(name, opened, label, on_progress)
+    home.mkdir(parents=True)
+    try:
+        (home / "dataset.toml").write_text(scaffold.dataset_toml(found), encoding="utf-8")
+        (home / "prepare.sql").write_text(scaffold.prepare_sql(found), encoding="utf-8")
+        datasets.load_dataset(name)
+    except BaseException:
+        shutil.rmtree(home)
+        raise
+    return found
+
+
+def show(console: Console, found: Draft) -> None:
+    """What was guessed, for the person who has to judge it."""
+    for table, file in found.files.items():
+        dialect = file.dialect
+        delimiter = {",": "comma", ";": "semicolon", "\t": "tab"}.get(dialect.delimiter, dialect.delimiter)
+        console.print(
+            f"{file.path.name}: {found.rows[table]:,} rows, {len(file.headers)} columns "
+            f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})",
+            highlight=False,
+        )
+    console.print()
+    several = len(found.files) > 1
+    screen = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("column", *(["of"] if several else []), "type", "values", "missing", "use", "why"):
+        screen.add_column(name, justify="right" if name in ("values", "missing") else "left", overflow="fold")
+    for each in found.fields:
+        column = each.column
+        kind = "number" if column.form else column.kind
+        missing = f"{column.nulls / column.rows:.1%}" if column.nulls else ""
+        style = {"label": "bold", "left out": "dim"}.get(each.use, "")
+        if each.why.startswith("LEAK"):
+            style = "yellow"
+        of = [each.table] if several else []
+        cells = [each.name, *of, kind, f"{column.distinct:,}", missing, each.use, each.why]
+        screen.add_row(*(escape(cell) for cell in cells), style=style)
+    console.print(screen)
+    console.print()
+    label = found.label
+    keys = ", ".join(found.keys or HASH_KEYS)
+    console.print(f"Predicts  {escape(label.name)} ({escape(label.why)})", highlight=False)
+    console.print(f"Key       {keys}", highlight=False)
+    for join in found.joins:
+        console.print(
+            f"Join      {join.table} on {', '.join(join.keys)}: found for {join.found:.0%} of rows", highlight=False
+        )
+    for table in sorted(set(found.files) - {found.main} - {join.table for join in found.joins}):
+        console.print(f"Not joined  {table}: see the comment in prepare.sql", highlight=False)
+    for note in found.notes:
+        console.print(f"[yellow]![/yellow] {escape(note)}", highlight=False, soft_wrap=True)

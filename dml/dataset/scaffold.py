@@ -1,0 +1,700 @@
+"""A first dataset.toml and prepare.sql for CSV files: what is guessed of them, and the two texts that say so."""
+
+# ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
+
+import datetime as dt
+import difflib
+import itertools
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import duckdb
+import numpy as np
+
+from dml.dataset import guesses
+from dml.dataset.csv_file import HASH_KEYS, CsvFile, literal, load_text, looks_like_data, quoted, unique
+from dml.dataset.guesses import Column, Target
+from dml.errors import UserError
+from dml.terminal.words import counted
+
+MIN_ROWS = 10
+ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
+SLICE_VALUES = 10
+LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
+# Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
+KEYWORDS = set(
+    re.findall(
+        r"\w+",
+        """all and anti any as between both by case cast check collate column constraint create cross current_date
+        current_time current_timestamp current_user distinct else end escape except exists false fetch filter for
+        foreign from full grant group having in inner intersect interval into is join lateral leading left like minus
+        natural not null offset on only or order outer overlaps primary references right rlike select semi session_user
+        set setminus some table then time to trailing true union unique unknown user using values when where window
+        with within""",
+    )
+)
+Use = Literal["key", "label", "number", "category", "left out"]
+
+
+@dataclass(frozen=True)
+class Join:
+    """A table that is joined on columns of the same name, its key; `found` is the share of main rows that match."""
+
+    table: str
+    keys: tuple[str, ...]
+    found: float
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column's name in the features table, where it comes from, and what is made of it."""
+
+    name: str
+    table: str
+    column: Column
+    use: Use
+    why: str = ""
+    is_key: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All that was guessed of the files of a dataset."""
+
+    name: str
+    files: dict[str, CsvFile]
+    rows: dict[str, int]
+    main: str
+    keys: tuple[str, ...]  # () stands for a hash of the row
+    repeated: int  # rows that are exact copies of another one
+    label: Field
+    target: Target
+    fields: tuple[Field, ...]
+    joins: tuple[Join, ...]
+    columns: dict[str, list[Column]]
+    time: tuple[str, dt.date, float] | None = None  # column, cut, share of rows before it
+    hints: tuple[str, ...] = ()  # joins that prepare.sql only suggests
+    notes: tuple[str, ...] = field(default=())  # what a human should look at
+
+    @property
+    def known(self) -> int:
+        return self.label.column.known
+
+    def of(self, use: Use) -> list[Field]:
+        return [each for each in self.fields if each.use == use]
+
+
+def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable[[str], None]) -> Draft:
+    """Reads the files and guesses. Raises UserError for files or a label that no dataset can be made of."""
+    tables = {file.table: file for file in files}
+    main, label_name = _label_column(files, label)
+    database = duckdb.connect()
+    rows, columns, notes = {}, {}, []
+    for table, file in tables.items():
+        on_progress(f"reading {file.path.name}")
+        broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text")
+        rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
+        columns[table] = [guesses.column_of(database, f"{table} text", name, file=file) for name in file.headers]
+        values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
+        database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
+        database.execute(f"DROP TABLE {quoted(f'{table} text')}")
+        notes += _notes_of(file, rows[table], broken, columns[table])
+    _check_size(tables[main], rows[main])
+    label_column = next(column for column in columns[main] if column.name == label_name)
+    target = guesses.target_of(database, main, label_column)
+    if isinstance(target, str):
+        raise UserError(f"{tables[main].path.name}: label {label_column.name} {target}.")
+
+    on_progress("looking for keys and joins")
+    sample = guesses.sample_of(database, main, [column.name for column in columns[main]])
+    keys = guesses.find_key(database, main, columns[main], label_name, sample)
+    repeated = 0 if keys else _repeated(database, main)
+    joins, hints = _joins(database, main, columns, label_name)
+    fields = _join(database, main, columns, joins, label_column, target)
+    on_progress("comparing columns with the label and with each other")
+    fields = _used(database, fields, keys, rows[main], target)
+    found = Draft(
+        name=name,
+        files=tables,
+        rows=rows,
+        main=main,
+        keys=keys,
+        repeated=repeated,
+        label=next(each for each in fields if each.use == "label"),
+        target=target,
+        fields=tuple(fields),
+        joins=tuple(joins),
+        columns=columns,
+        time=_time(database, main, columns[main]),
+        hints=tuple(hints),
+        notes=tuple(notes),
+    )
+    if not found.of("number") and not found.of("category"):
+        reasons = "; ".join(f"{each.name}: {each.why}" for each in fields if each.use in ("left out", "key"))
+        raise UserError(f"No column is left to learn {label_name} from ({reasons}). Give files with more columns.")
+    return replace(found, notes=(*found.notes, *_notes_of_label(found)))
+
+
+def training(rows: int) -> tuple[int, int, int]:
+    """Depth, min_leaf and smoothing for so many rows: a leaf for every 16 rows at most, and leaves that grow slower
+    than the data. A start, not a tuned value.
+    """
+    depth = min(max(round(math.log2(rows)) - 4, 2), 12)
+    return depth, max(2, round(math.sqrt(rows) / 3)), min(max(round(math.sqrt(rows) / 2), 10), 100)
+
+
+def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
+    found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
+    if len({file.table for file, _ in found}) > 1:
+        raise UserError(
+            f"{' and '.join(file.path.name for file, _ in found)} have a column {label}: rename it in the files whose "
+            "column is not the label."
+        )
+    if found:
+        return found[0][0].table, found[0][1]
+    for file in files:
+        cells = list(file.headers.values())
+        if file.dialect.header and looks_like_data(cells):
+            shown = ", ".join(cell.strip() for cell in cells[:5])
+            raise UserError(
+                f"{file.path.name} has no column {label}, and its first line looks like data, not like a header "
+                f"({shown}, …): name its {len(cells)} columns with --columns NAME,NAME,…"
+            )
+    every = [name for file in files for name in file.headers]
+    lower = {name.lower(): name for name in [*every, *(h for file in files for h in file.headers.values())]}
+    close = difflib.get_close_matches(label.lower(), lower, n=1)
+    meant = f" Did you mean {lower[close[0]]}?" if close else ""
+    has = "; ".join(f"{file.path.name} has {', '.join(file.headers)}" for file in files)
+    raise UserError(f"There is no column {label}: {has}.{meant}")
+
+
+def _check_size(file: CsvFile, rows: int) -> None:
+    if len(file.headers) < 2:
+        raise UserError(
+            f"{file.path.name} has one column only, {next(iter(file.headers.values()))!r}: a dataset needs a label and "
+            "something to learn it from; is it CSV (comma, semicolon, tab or | between the fields)?"
+        )
+    if rows == 0:
+        raise UserError(f"{file.path.name} has a header and no rows.")
+    if rows < MIN_ROWS:
+        raise UserError(f"{file.path.name} has {rows} rows: nothing can be learned from fewer than {MIN_ROWS}.")
+
+
+def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) -> list[str]:
+    name, notes = file.path.name, []
+    if file.windows:
+        notes.append(
+            f"{name} is neither UTF-8 nor quite Latin-1 (Windows-1252 probably): it is read as Latin-1, where quotes, "
+            "dashes and the euro sign come out wrong. Convert it to UTF-8 if they matter."
+        )
+    if broken:
+        notes.append(
+            f"{name}: lines with another number of fields than the header: {broken:,} of {rows + broken:,}; runs "
+            "quarantine them."
+        )
+    for column in columns:
+        if words := [token for token in column.tokens if token.strip() not in guesses.STRONG]:
+            notes.append(
+                f"{name}: {', '.join(map(repr, words))} in {column.name} counts as missing, because the rest are "
+                f"{'numbers' if column.is_number else f'{column.kind}s'}; if it means something, take it out of nulls."
+            )
+        if column.unfit:
+            kind = column.kind if not column.form else "number"
+            notes.append(
+                f"{name}: {column.name} is no {kind} in {counted(column.unfit, 'cell')}, such as {column.example!r}. "
+                + (
+                    "They become NULL."
+                    if column.form
+                    else "Runs quarantine their rows; add them to nulls to keep these."
+                )
+            )
+    return notes
+
+
+def _notes_of_label(found: Draft) -> list[str]:
+    label, notes = found.label.column, []
+    if label.nulls:
+        notes.append(f"Rows without {label.name}: {label.nulls:,}; runs leave them out and count them.")
+    if found.target.task == "multiclass" and (rare := [v for v, n in found.target.counts.items() if n < 10]):
+        notes.append(f"Fewer than 10 rows each have {label.name} = {', '.join(rare)}: hardly enough to learn from.")
+    if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
+        notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
+    if not found.keys:
+        copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
+        notes.append(
+            f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
+            f"copies, their number ({copies}); copies may lie on both sides of the split."
+        )
+    return notes
+
+
+def _repeated(database: duckdb.DuckDBPyConnection, table: str) -> int:
+    query = f"SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT * FROM {quoted(table)})) FROM {quoted(table)}"
+    return int(database.execute(query).fetchall()[0][0])
+
+
+def _joins(
+    database: duckdb.DuckDBPyConnection, main: str, columns: dict[str, list[Column]], label: str
+) -> tuple[list[Join], list[str]]:
+    """Tables whose key the main table has under the same names; for the others a hint in SQL."""
+    have = {column.name: column for column in columns[main] if column.name != label}
+    joins, hints = [], []
+    for table, others in columns.items():
+        if table == main:
+            continue
+        shared = [c for c in others if c.name in have and c.kind == have[c.name].kind and not c.form]
+        # What main has under the same name must nearly always be there, or the two only happen to be called alike.
+        sample = guesses.sample_of(database, table, [column.name for column in others])
+        key = guesses.find_key(database, table, shared, label, sample) if shared else ()
+        if key and (found := _found(database, main, table, key, key)) >= 0.5:
+            joins.append(Join(table, key, found))
+            continue
+        hints += _hints(database, main, table, have, others)
+    return joins, hints
+
+
+def _found(
+    database: duckdb.DuckDBPyConnection, main: str, table: str, main_keys: Sequence[str], keys: Sequence[str]
+) -> float:
+    """The share of main's rows, among those with the key, that have a row in the table."""
+    condition = " AND ".join(
+        f"o.{quoted(key)} = m.{quoted(main_key)}" for main_key, key in zip(main_keys, keys, strict=True)
+    )
+    known = " AND ".join(f"m.{quoted(key)} IS NOT NULL" for key in main_keys)
+    query = (
+        f"SELECT coalesce(avg((EXISTS (SELECT 1 FROM {quoted(table)} o WHERE {condition}))::INT), 0) "
+        f"FROM (SELECT * FROM {quoted(main)} m WHERE {known} LIMIT {guesses.SAMPLE}) m"
+    )
+    return float(database.execute(query).fetchall()[0][0])
+
+
+def _hints(
+    database: duckdb.DuckDBPyConnection, main: str, table: str, have: dict[str, Column], others: Sequence[Column]
+) -> list[str]:
+    """Joins that a human has to decide on: keys of the table in which most values of a main column are found."""
+    usable = [c for c in others if c.kind in ("string", "bigint") and not c.nulls and c.distinct == c.rows]
+    hints = []
+    for key, column in itertools.product(usable, have.values()):
+        # Whole numbers are found in whole numbers by chance; an id is named as one.
+        if column.kind != key.kind or (key.kind == "bigint" and not guesses.ID_NAME.search(column.name)):
+            continue
+        if (found := _found(database, main, table, [column.name], [key.name])) >= 0.5:
+            condition = f"{sql(table)}.{sql(key.name)} = {sql(main)}.{sql(column.name)}"
+            hints.append(f"-- LEFT JOIN {sql(table)} ON {condition}  -- {found:.0%} of {column.name} is found there")
+    return hints or [
+        f"-- LEFT JOIN {sql(table)} ON {sql(table)}.… = {sql(main)}.…  -- no key found: say what makes its rows unique"
+    ]
+
+
+def _join(
+    database: duckdb.DuckDBPyConnection,
+    main: str,
+    columns: dict[str, list[Column]],
+    joins: Sequence[Join],
+    label: Column,
+    target: Target,
+) -> list[Field]:
+    """Makes the table `joined` in DuckDB, as prepare.sql will; its columns by their names in the features table."""
+    fields = [Field(column.name, main, column, "label" if column is label else "left out") for column in columns[main]]
+    taken = {each.name for each in fields} | set(HASH_KEYS)
+    for join in joins:
+        for column in columns[join.table]:
+            if column.name not in join.keys:
+                name = column.name if column.name not in taken else unique(f"{join.table}_{column.name}", taken)
+                taken.add(name)
+                fields.append(Field(name, join.table, column, "left out"))
+    values = [f"{quoted(f.table)}.{quoted(f.column.name)} AS {quoted(f.name)}" for f in fields]
+    value = f"{quoted(main)}.{quoted(label.name)}"
+    if target.task == "binary":
+        value = f"(CAST({value} AS VARCHAR) = {literal(target.positive)})::INT"
+    tables = quoted(main)
+    for join in joins:
+        condition = " AND ".join(
+            f"{quoted(join.table)}.{quoted(key)} = {quoted(main)}.{quoted(key)}" for key in join.keys
+        )
+        tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
+    database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
+    measured = []
+    for f in fields:  # one by one: in a single query the time grows with the square of their number
+        counts = f"count(*), count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})"
+        ((rows, known, distinct),) = database.execute(f"SELECT {counts} FROM joined").fetchall()
+        measured.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
+    return measured
+
+
+def _used(
+    database: duckdb.DuckDBPyConnection, fields: Sequence[Field], keys: Sequence[str], rows: int, target: Target
+) -> list[Field]:
+    """The fields with their use and the reason for it."""
+    sample = guesses.sample_of(database, "joined", [*(each.name for each in fields), LABEL])
+    target_name = next(each.name for each in fields if each.use == "label")
+    used = []
+    for each in fields:
+        if each.use == "label":
+            used.append(replace(each, why=_label_is(target)))
+            continue
+        # The names of main's columns are not changed by the join.
+        is_key = each.name in keys
+        use, why = _use(each, len(keys) == 1 and is_key, rows, sample[each.name])
+        if use in ("number", "category") and (
+            told := guesses.leak(sample[each.name], sample[LABEL], target.task, number=each.column.is_number)
+        ):
+            use, why = "left out", f"LEAK? tells the label by itself ({told}): is it known before the label is?"
+        missing, unknown = np.isnan(sample[each.name]), np.isnan(sample[LABEL])
+        if use in ("number", "category") and unknown.sum() >= MIN_ROWS and np.array_equal(missing, unknown):
+            use, why = "left out", f"LEAK? missing just where {target_name} is: probably known only together with it"
+        if is_key:
+            why = "; ".join(filter(None, ["key", why])) if use != "key" else "tells every row apart"
+        used.append(replace(each, use=use, why=why, is_key=is_key))
+    learned = [each for each in used if each.use in ("number", "category")]
+    same = guesses.twins([replace(each.column, name=each.name) for each in learned], sample)
+    return [
+        replace(each, use="left out", why=f"says the same as {same[each.name]}, row for row")
+        if each.name in same
+        else each
+        for each in used
+    ]
+
+
+def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tuple[Use, str]:
+    """What a column can be, looking at it alone."""
+    column = each.column
+    if column.known == 0:
+        return "left out", "no value in any row"
+    if column.distinct == 1:
+        return "left out", "the same value in every row" if not column.nulls else "the same value wherever there is one"
+    if column.kind in ("date", "timestamp"):
+        return ("key" if only_key else "left out"), f"a {column.kind}; a feature can be made of it in prepare.sql"
+    use: Use = "number" if column.is_number else "category"
+    whole = column.kind == "bigint"
+    unique_values = column.distinct == column.known
+    if unique_values and whole and (guesses.ID_NAME.search(column.name) or _is_sequence(values, column)):
+        return ("key", "") if only_key else ("left out", "an identifier: another number in every row")
+    if whole and guesses.ID_NAME.search(column.name) and column.name.endswith("id"):
+        use = "category"  # its order means nothing
+    if use == "category":
+        if column.day_form:
+            return (
+                "left out",
+                f"a date with day or month first: to_date({column.name}, '{column.day_form}') or so in prepare.sql "
+                "makes one",
+            )
+        if unique_values:
+            return ("key", "") if only_key else ("left out", "another text in every row")
+        if column.distinct > max(10, column.known / ROWS_A_VALUE):
+            return "left out", f"{column.distinct:,} values in {column.known:,} rows: free text or an identifier"
+    return use, ""
+
+
+def _is_sequence(values: guesses.Floats, column: Column) -> bool:
+    """Whether whole numbers that never repeat count the rows (hardly a gap), or are too many to be a measurement."""
+    known = values[~np.isnan(values)]
+    return len(known) < column.known or bool(known.max() - known.min() + 1 <= 1.05 * len(known))
+
+
+def _label_is(target: Target) -> str:
+    total = sum(target.counts.values())
+    if target.task == "binary":
+        return f"binary: 1 is {target.positive!r}, {guesses.percent(target.counts[target.positive] / total)} of rows"
+    if target.task == "multiclass":
+        return f"multiclass: {len(target.classes)} classes"
+    mean, deviation = (f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in (target.mean, target.deviation))
+    return f"regression: mean {mean}, standard deviation {deviation}"
+
+
+def _time(
+    database: duckdb.DuckDBPyConnection, main: str, columns: Sequence[Column]
+) -> tuple[str, dt.date, float] | None:
+    """A date column of every row, and the day from which the last fifth of the rows lies."""
+    dates = [c for c in columns if c.kind in ("date", "timestamp") and not c.nulls and not c.unfit and c.distinct > 1]
+    if not dates:
+        return None
+    column = max(dates, key=lambda c: c.distinct)
+    name = quoted(column.name)
+    ((cut, before),) = database.execute(
+        f"WITH day AS (SELECT CAST({name} AS DATE) AS d FROM {quoted(main)}), "
+        "cut AS (SELECT quantile_disc(d, 0.8) AS cut_day FROM day) "
+        "SELECT any_value(cut_day), avg((d < cut_day)::INT) FROM day, cut"
+    ).fetchall()
+    return (column.name, cut, float(before)) if 0 < before < 1 else None
+
+
+def prepare_sql(found: Draft) -> str:
+    """The query: one row a row of the main table, with keys, label and features."""
+    several = len(found.files) > 1
+    # A plain name where there is one table only.
+    source = "hashed" if not found.keys else found.main
+
+    def value(each: Field) -> str:
+        table = source if each.table == found.main else each.table
+        return _value(each.column, f"{sql(table)}." if several else "")
+
+    lines: list[str] = []
+    for key in found.keys:
+        each = next(each for each in found.fields if each.name == key)
+        lines.append(_named(value(each), key))
+    if not found.keys:
+        lines += ["row_hash", "row_number() OVER (PARTITION BY row_hash ORDER BY row_hash) AS row_copy"]
+    label = found.label
+    if found.target.task == "binary":
+        unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
+        if set(found.target.counts) != {"0", "1"} or unknown:
+            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}, 0 is the other.{unknown}")
+    lines.append(_named(_label_value(found, value(label)), label.name))
+    lines.append("")
+    if left := [each.name for each in found.of("left out") if not each.is_key]:
+        lines += _comment(f"Left out, for the reasons in dataset.toml: {', '.join(left)}.")
+    if found.time:
+        name, _, _ = found.time
+        if name not in found.keys:
+            each = next(each for each in found.fields if each.name == name)
+            lines.append(f"-- {_named(value(each), name)},  -- with the section [time] of dataset.toml")
+        else:
+            each = next(each for each in found.fields if each.name == name)
+        text = value(each)
+        lines.append(
+            f"-- month({text}) AS {name}_month, weekday({text}) AS {name}_weekday,  -- as numbers of [features]"
+        )
+    features = [each for each in found.fields if each.use in ("number", "category") and not each.is_key]
+    lines += [_named(value(each), each.name) for each in features]
+    last = max(index for index, line in enumerate(lines) if line and not line.startswith("--"))
+    select = "\n".join(
+        f"    {line}{',' if index != last else ''}" if line and not line.startswith("--") else f"    {line}".rstrip()
+        for index, line in enumerate(lines)
+    )
+    head = f"-- One row for each row of {found.main}. Made by `dml dataset new`: read it, it is yours now."
+    tables = f"FROM {sql(source)}"
+    for join in found.joins:
+        on = " AND ".join(f"{sql(join.table)}.{sql(key)} = {sql(source)}.{sql(key)}" for key in join.keys)
+        tables += f"\n-- {join.found:.0%} of the rows of {found.main} have a row there."
+        tables += f"\nLEFT JOIN {sql(join.table)} ON {on}"
+    for hint in found.hints:
+        tables += f"\n{hint}"
+    if found.keys:
+        return f"{head}\n\nSELECT\n{select}\n{tables}\n"
+    hashed = (
+        "WITH hashed AS (\n"
+        "    -- No column tells every row apart. Copies of a row are told apart by their number below.\n"
+        f"    SELECT *, md5(to_json(struct(*))) AS row_hash FROM {sql(found.main)}\n"
+        ")"
+    )
+    return f"{head}\n\n{hashed}\n\nSELECT\n{select}\n{tables}\n"
+
+
+def dataset_toml(found: Draft) -> str:
+    """The settings, with a comment where a human has to decide."""
+    target, label, main = found.target, found.label, found.files[found.main]
+    title = found.name.replace("_", " ").capitalize()
+    keys = found.keys or HASH_KEYS
+    parts = [
+        "# Made by `dml dataset new`: what is guessed says so. docs/datasets.md explains every setting.",
+        f"title = {_string(title)} # shown in reports: say what the rows are",
+        f"task = {_string(target.task)}",
+        f"main = {_string(found.main)}",
+    ]
+    if found.keys:
+        parts.append("# A guess: no two rows of the file are the same here. Is that so by nature, or by chance?")
+    else:
+        copies = f"{found.repeated:,} rows are copies" if found.repeated else "there is no copy now"
+        parts.append(f"# No columns tell every row apart: a hash of the row, and the number of its copy ({copies}).")
+    parts.append(f"keys = {_strings(keys)}")
+    groups = sorted(found.of("category"), key=lambda each: each.column.distinct)
+    slices = [each.name for each in groups if 2 <= each.column.distinct <= SLICE_VALUES][:3]
+    if slices:
+        parts.append(f"# slices = {_strings(slices)} # groups for which the report compares the model")
+
+    parts += ["", "[label]", f"column = {_string(label.name)}"]
+    if target.task == "binary":
+        rest = [value for value in target.counts if value != target.positive]
+        parts.append(
+            f"positive = {_string(f'{label.name} is {target.positive}')} # {target.counts[target.positive]:,} of "
+            f"{found.known:,} rows; the others are {_inline(rest[0])}. prepare.sql makes it 1"
+        )
+    elif target.task == "multiclass":
+        parts.append(_list("classes", target.classes))
+        if label.column.kind == "bigint":
+            parts.append('# Whole numbers that are amounts rather than names of classes? Then task = "regression", ')
+            parts[-1] = parts[-1].rstrip()
+            parts.append(f"# no classes here, and {label.name} without the CAST in prepare.sql.")
+    else:
+        parts.append(f'# unit = "USD" # of {label.name}, for the reports')
+    if label.column.nulls:
+        parts.append(f"unknown = {_string(f'{label.name} is not known')} # {label.column.nulls:,} rows")
+
+    if found.time:
+        name, cut, share = found.time
+        parts += [
+            "",
+            f"# {name} has a date in every row. With this section"
+            + ("" if name in found.keys else f" (and the line with {name} in prepare.sql)")
+            + " a run also learns from",
+            f"# the {share:.0%} of rows before `cut` and is measured on the rest, which is what tomorrow will be like.",
+            "# [time]",
+            f"# column = {_string(name)}",
+            f"# cut = {cut.isoformat()}",
+        ]
+
+    parts += [
+        "",
+        "[source]",
+        f"folder = {_string(str(main.path.parent))}",
+        'licence = "not stated" # TODO: say under which terms you hold these files',
+        "",
+        "[source.files]",
+        *(f"{table} = {_string(file.path.name)}" for table, file in found.files.items()),
+    ]
+    for table in found.files:
+        parts += ["", *_table(found, table)]
+
+    parts += ["", "[features]"]
+    left = found.of("left out")
+    if left:
+        parts.append("# Left out. To learn from one, add it to a list here, to its table above and to prepare.sql.")
+        width = max(len(each.name) for each in left)
+        parts += [f"#   {each.name:<{width}}  {each.why}" for each in left]
+    parts.append(_list("numbers", [each.name for each in found.of("number")]))
+    parts.append(_list("categories", [each.name for each in found.of("category")]))
+
+    depth, min_leaf, smoothing = training(found.known)
+    tolerance = f"{0.01 * target.deviation:.2g}" if target.task == "regression" else "0.005"
+    parts += [
+        "",
+        f"# A start for {found.known:,} rows: depth is log2(rows) - 4 (2 to 12), min_leaf sqrt(rows) / 3, smoothing",
+        "# sqrt(rows) / 2 (10 to 100). With [tune] a run chooses better ones on a part of the training side.",
+        "[training]",
+        f"depth = {depth}",
+        f"min_leaf = {min_leaf}",
+        f"smoothing = {float(smoothing)}",
+        "",
+        "# [tune]",
+        f"# depths = [{', '.join(str(d) for d in sorted({max(depth - 2, 1), depth, depth + 2}))}]",
+        f"# min_leaves = [{', '.join(str(m) for m in sorted({max(min_leaf // 2, 1), min_leaf, 2 * min_leaf}))}]",
+        "",
+        "[gate]",
+    ]
+    metric = (
+        f"RMSE, in the unit of {label.name}: 1 % of its standard deviation"
+        if target.task == "regression"
+        else "log loss"
+    )
+    parts.append(f"# A candidate may be worse than the current model by this much ({metric}).")
+    parts.append(f"tolerance = {float(tolerance)!r}")
+    return "\n".join(parts) + "\n"
+
+
+def _table(found: Draft, table: str) -> list[str]:
+    file, columns = found.files[table], found.columns[table]
+    dialect = file.dialect
+    parts = [f"[tables.{table}]"]
+    tokens = sorted({token for column in columns for token in column.tokens} | {""})
+    parts.append(f"nulls = {_strings(tokens)}")
+    for name, value, default in (
+        ("delimiter", dialect.delimiter, ","),
+        ("quote", dialect.quote, '"'),
+        ("encoding", dialect.encoding, "utf-8"),
+    ):
+        if value != default:
+            parts.append(f"{name} = {_string(value)}")
+    if not dialect.header:
+        parts.append("header = false")
+    joined = next((join for join in found.joins if join.table == table), None)
+    unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
+    if table == found.main:
+        unused -= {key for join in found.joins for key in join.keys}
+    elif joined is None:
+        unused = set()
+    # A file without a header is read by position, and a hash of the row is one of all its columns.
+    needs_all = not dialect.header or (table == found.main and not found.keys)
+    names = {
+        name: header.strip()
+        for name, header in file.headers.items()
+        if header.strip().lower() != name and dialect.header and (needs_all or name not in unused)
+    }
+    parts += ["", f"[tables.{table}.columns]"]
+    if unused and not needs_all:
+        parts.append("# Behind a # is what prepare.sql does not read.")
+    for column in columns:
+        comment = _form(column)
+        line = f"{column.name} = {_string(column.kind)}" + (f" # {comment}" if comment else "")
+        parts.append(f"# {line}" if column.name in unused and not needs_all else line)
+    if names:
+        parts += ["", f"[tables.{table}.names] # what the file's header calls them"]
+        parts += [f"{name} = {_string(header)}" for name, header in names.items()]
+    return parts
+
+
+def _form(column: Column) -> str:
+    if column.form == "decimal comma":
+        return "numbers with a decimal comma, which prepare.sql converts"
+    if column.form == "thousands":
+        return "numbers with commas between the thousands, which prepare.sql takes out"
+    if column.unfit:
+        return f"not all cells are: {column.unfit:,} are like {_inline(column.example)}"
+    return ""
+
+
+def sql(name: str) -> str:
+    """A name in Spark SQL."""
+    return f"`{name}`" if name in KEYWORDS else name
+
+
+def _named(value: str, name: str) -> str:
+    bare = value.rpartition(".")[2] if "(" not in value else value
+    return value if bare == sql(name) else f"{value} AS {sql(name)}"
+
+
+def _value(column: Column, prefix: str) -> str:
+    cell = prefix + sql(column.name)
+    if column.form == "decimal comma":
+        return f"CAST(replace(replace({cell}, '.', ''), ',', '.') AS DOUBLE)"
+    if column.form == "thousands":
+        return f"CAST(replace({cell}, ',', '') AS DOUBLE)"
+    return f"trim({cell})" if column.padded else cell
+
+
+def _label_value(found: Draft, value: str) -> str:
+    column, target = found.label.column, found.target
+    if target.task == "binary":
+        if set(target.counts) == {"0", "1"}:
+            return f"CAST({value} AS INT)"
+        if column.kind == "boolean":
+            return f"CAST({value} AS INT)" if target.positive == "true" else f"CAST(NOT {value} AS INT)"
+        is_text = column.kind in ("string", "date", "timestamp") and not column.form
+        return f"CAST({value} = {_spark_string(target.positive) if is_text else target.positive} AS INT)"
+    if target.task == "multiclass" and column.kind != "string":
+        return f"CAST({value} AS STRING)"
+    return value
+
+
+def _spark_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
+    return f"'{escaped}'"
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _strings(texts: Sequence[str]) -> str:
+    return f"[{', '.join(_string(text) for text in texts)}]"
+
+
+def _inline(text: str) -> str:
+    """A cell in a comment: on one line."""
+    return repr(text[:40])
+
+
+def _list(name: str, values: Sequence[str], width: int = 110) -> str:
+    line = f"{name} = {_strings(values)}"
+    if len(line) <= width:
+        return line
+    return "\n".join([f"{name} = [", *(f"    {_string(value)}," for value in values), "]"])
+
+
+def _comment(text: str) -> list[str]:
+    return [f"-- {line}" for line in textwrap.wrap(text, 110, break_long_words=False)]

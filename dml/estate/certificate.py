@@ -1,0 +1,91 @@
+"""The certificate by which the nodes of a cluster talk TLS to each other, where encryption.in_transit wants it.
+
+EMR takes it from S3 as a zip of PEM files when a cluster starts (EMR Management Guide, "Providing certificates for
+encrypting data in transit"). It is signed by itself: only the cluster's own nodes use it, under the VPC's own names.
+"""
+
+import datetime as dt
+import io
+import zipfile
+from collections.abc import Callable
+
+from botocore.exceptions import ClientError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from dml.errors import UserError
+from dml.estate.platform import Platform
+from stacks.outputs import CERTIFICATE, Output
+from stacks.settings import load_environment
+
+VALID_DAYS = 365
+RENEW_DAYS = 30
+EXPIRES = "expires"  # the object's metadata: when, in ISO format
+
+
+def ensure(platform: Platform, *, renew: bool = False) -> str | None:
+    """Makes the certificate unless there is one for some time yet; what was done in a sentence, None if nothing.
+
+    `renew`: in any case. Clusters that run keep the one that they started with.
+    """
+    bucket = platform.output(Output.WORKSPACE_BUCKET)
+    place = f"s3://{bucket}/{CERTIFICATE}"
+    now = dt.datetime.now(dt.UTC)
+    until = None if renew else _expiry(platform, bucket)
+    if until and until > now + dt.timedelta(days=RENEW_DAYS):
+        return None
+    ends = now + dt.timedelta(days=VALID_DAYS)
+    body = archive(platform.s3.meta.region_name, now, ends)
+    try:
+        platform.s3.put_object(Bucket=bucket, Key=CERTIFICATE, Body=body, Metadata={EXPIRES: ends.isoformat()})
+    except ClientError as error:
+        raise UserError(f"Could not write the nodes' certificate to {place}: {error}") from error
+    return f"a new certificate for the nodes of clusters is at {place}, valid until {ends:%Y-%m-%d}"
+
+
+def keep_ready(platform: Platform, say: Callable[[str], None]) -> None:
+    """Makes one where the environment encrypts between nodes and none is valid for long. Raises UserError."""
+    if load_environment(platform.environment).encryption.in_transit and (done := ensure(platform)):
+        say(done)
+
+
+def archive(region: str, begins: dt.datetime, ends: dt.datetime) -> bytes:
+    """The zip that EMR wants: privateKey.pem, certificateChain.pem, trustedCertificates.pem; the key is only here."""
+    names = "*.ec2.internal" if region == "us-east-1" else f"*.{region}.compute.internal"
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - dt.timedelta(hours=1))  # clocks differ
+        .not_valid_after(ends)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(names)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    chain = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as files:
+        files.writestr("privateKey.pem", private)
+        files.writestr("certificateChain.pem", chain)
+        files.writestr("trustedCertificates.pem", chain)
+    return buffer.getvalue()
+
+
+def _expiry(platform: Platform, bucket: str) -> dt.datetime | None:
+    try:
+        head = platform.s3.head_object(Bucket=bucket, Key=CERTIFICATE)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return None
+        raise UserError(f"Could not look at s3://{bucket}/{CERTIFICATE}: {error}") from error
+    noted = head["Metadata"].get(EXPIRES)
+    return dt.datetime.fromisoformat(noted) if noted else None

@@ -1,0 +1,28 @@
+"""`dml local calls`: what the embedded cloud has decided about calls, as a table; operator time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Found = list[dict[str, Any]]
+
+
+def found(told: Mapping[str, Found], *, denied: bool, unused: bool) -> Found:
+    """What to show of what the server tells (dml/local/access/calls.py)."""
+    if unused:
+        return told["unused"]
+    return [call for call in told["calls"] if not denied or call["decision"] != "Allow"]
+
+
+def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table to `console`; lists are joined. Nothing is printed for no rows, so that a script sees nothing."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in rows[0]:
+        table.add_column(column, justify="right" if column == "count" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
+    console.print(table, highlight=False)

@@ -1,0 +1,59 @@
+"""What a command does around work in the embedded cloud of this checkout: start it, deploy to it, stop with it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from dml import checkout
+from dml.local.cloud import Cloud
+from dml.terminal.board import Board
+from dml.terminal.console import err
+
+
+def cloud() -> Cloud:
+    return Cloud(checkout.HOME)
+
+
+def stand_up(env: str, board: Board, *, port: int | None = None) -> Cloud:
+    """Starts it and deploys environment `env` to it, as the stages `embedded cloud` and `deploy` of the board."""
+    from dml.local.deploy import deploy
+
+    own = cloud()
+    board.start("embedded cloud")
+    own.up(port)
+    board.done("embedded cloud", own.endpoint)
+    board.start("deploy")
+    board.done("deploy", deploy(own, env, on_progress=lambda text: board.note("deploy", text)))
+    return own
+
+
+def logs(local: bool) -> Path | None:
+    """Where jobs leave their logs on this machine, if they run on it."""
+    return cloud().place.logs if local else None
+
+
+def interval(local: bool) -> float:
+    """Seconds between two questions: what is asked on this machine costs nobody anything."""
+    return 0.5 if local else 5.0
+
+
+@contextmanager
+def stopped_together(local: bool) -> Iterator[None]:
+    """Ctrl-C or a termination signal during local work stops the embedded cloud too: no process is left behind."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if local:
+            cloud().down()
+            err.print("The embedded cloud is stopped; its data is kept.")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)

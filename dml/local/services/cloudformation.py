@@ -1,0 +1,334 @@
+"""Resource types that ministack's CloudFormation lacks, and attributes that it forgets; in the server's process."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dml.local import hooks
+from dml.local.access import iam
+from dml.local.place import Place
+from dml.local.services.emr import EmrClusters
+
+Properties = Mapping[str, Any]
+Created = tuple[str, dict[str, Any]]
+INGRESS, EGRESS = "IpPermissions", "IpPermissionsEgress"
+
+
+class ResourceTypes:
+    """Handlers of resource types: create(logical id, properties, stack), update, delete(physical id, properties)."""
+
+    def __init__(self, place: Place, clusters: EmrClusters) -> None:
+        self._place = place
+        self._clusters = clusters
+        self._ec2 = hooks.module("services.ec2")
+        self._glue = hooks.module("services.glue")
+        self._emr = hooks.module("services.emr")
+        self._budgets = hooks.module("services.budgets")
+        self._provisioners = hooks.module("services.cloudformation.provisioners")
+
+    def apply(self) -> None:
+        """Registers them, and lets those that block run off the event loop."""
+        for name in ("_physical_name", "_ec2_sg_permissions"):
+            hooks.existing(self._provisioners, name)
+        table = hooks.existing(self._provisioners, "_RESOURCE_HANDLERS")
+        table["AWS::EC2::SecurityGroupIngress"] = self._rule(INGRESS)
+        table["AWS::EC2::SecurityGroupEgress"] = self._rule(EGRESS)
+        table["AWS::EC2::EIP"] = _replaced(self._create_address, self._delete_address, self._address, _but_tags)
+        table["AWS::EC2::NatGateway"] = _replaced(self._create_nat, self._delete_nat, self._nat, _but_tags)
+        table["AWS::EMR::Cluster"] = _replaced(
+            self._create_cluster, self._delete_cluster, self._update_cluster, cluster_identity
+        )
+        table["AWS::EMR::SecurityConfiguration"] = _recreated(self._create_security, self._delete_security)
+        table["AWS::EC2::FlowLog"] = _replaced(
+            self._create_flow_log, self._delete_flow_log, lambda physical_id, _: (physical_id, {}), _but_tags
+        )
+        table["AWS::Budgets::Budget"] = _recreated(self._create_budget, self._delete_budget)
+        table["AWS::Glue::Classifier"] = _recreated(self._create_classifier, self._delete_classifier)
+        table["AWS::Glue::SecurityConfiguration"] = _recreated(self._create_glue_security, self._delete_glue_security)
+        table["Custom::S3AutoDeleteObjects"] = _replaced(
+            self._watch_bucket, self._empty_bucket, lambda physical_id, _: (physical_id, {}), _but_tags
+        )
+        self._add_attributes(table, "AWS::EC2::VPC", self._vpc_attributes)
+        self._add_attributes(table, "AWS::EC2::Subnet", self._subnet_attributes)
+        stacks = hooks.module("services.cloudformation.stacks")
+        on_worker = hooks.existing(stacks, "_runs_on_worker_thread")
+        blocking = ("AWS::EMR::Cluster", "Custom::S3AutoDeleteObjects")
+        hooks.replace(stacks, "_runs_on_worker_thread", lambda kind: kind in blocking or on_worker(kind))
+
+    # --- EC2 ---
+
+    def _rule(self, direction: str) -> dict[str, Any]:
+        def create(logical_id: str, properties: Properties, stack: str) -> Created:
+            group = self._group(properties["GroupId"])
+            (permission,) = self._provisioners._ec2_sg_permissions([properties])
+            rule_id = "sgr-" + hashlib.sha256(f"{stack}/{logical_id}".encode()).hexdigest()[:17]
+            rules = group.setdefault(direction, [])
+            if direction == EGRESS and not any("_dml_rule" in rule for rule in rules):
+                # Naming one egress rule takes the default of "anything, anywhere" away.
+                rules[:] = [rule for rule in rules if rule["IpProtocol"] != "-1" or rule["UserIdGroupPairs"]]
+            rules.append(permission | {"_dml_rule": rule_id, "SecurityGroupRuleId": rule_id})
+            return rule_id, {"Id": rule_id}
+
+        def delete(rule_id: str, properties: Properties) -> None:
+            group = self._ec2._security_groups.get(properties.get("GroupId"))
+            if group:
+                group[direction][:] = [rule for rule in group[direction] if rule.get("_dml_rule") != rule_id]
+
+        return _recreated(create, delete)
+
+    def _group(self, group_id: str) -> dict[str, Any]:
+        group: dict[str, Any] | None = self._ec2._security_groups.get(group_id)
+        if group is None:
+            raise ValueError(f"The security group '{group_id}' does not exist")
+        return group
+
+    def _create_address(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        known = set(self._ec2._addresses)
+        self._ec2._allocate_address({"Domain": [properties.get("Domain", "vpc")]})
+        (allocation,) = set(self._ec2._addresses) - known
+        return self._address(self._ec2._addresses[allocation]["PublicIp"], properties)
+
+    def _address(self, public_ip: str, _properties: Properties) -> Created:
+        """An address goes by its number, as Ref of the type's reference says."""
+        return public_ip, {"AllocationId": self._allocation(public_ip), "PublicIp": public_ip}
+
+    def _allocation(self, public_ip: str) -> str | None:
+        return next((key for key, one in self._ec2._addresses.items() if one["PublicIp"] == public_ip), None)
+
+    def _delete_address(self, public_ip: str, _properties: Properties) -> None:
+        if allocation := self._allocation(public_ip):
+            self._ec2._release_address({"AllocationId": [allocation]})
+
+    def _create_nat(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        known = set(self._ec2._nat_gateways)
+        given = {
+            key: [properties[key]] for key in ("SubnetId", "AllocationId", "ConnectivityType") if key in properties
+        }
+        status, _, body = self._ec2._create_nat_gateway(given)
+        if status >= 400:
+            raise ValueError(f"The NAT gateway {logical_id} was refused: {body!r}")
+        (nat,) = set(self._ec2._nat_gateways) - known
+        return self._nat(nat, properties)
+
+    def _nat(self, physical_id: str, _properties: Properties) -> Created:
+        return physical_id, {"NatGatewayId": physical_id}
+
+    def _delete_nat(self, physical_id: str, _properties: Properties) -> None:
+        self._ec2._nat_gateways.pop(physical_id, None)
+
+    def _create_flow_log(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        known = set(self._ec2._flow_logs)
+        plain = ("ResourceType", "TrafficType", "LogDestinationType", "LogDestination", "LogGroupName")
+        given = {key: [properties[key]] for key in plain if key in properties}
+        status, _, body = self._ec2._create_flow_logs({**given, "ResourceId.1": [properties["ResourceId"]]})
+        if status >= 400:
+            raise ValueError(f"The flow log {logical_id} was refused: {body!r}")
+        (flow_log,) = set(self._ec2._flow_logs) - known
+        return flow_log, {"Id": flow_log}
+
+    def _delete_flow_log(self, physical_id: str, _properties: Properties) -> None:
+        self._ec2._flow_logs.pop(physical_id, None)
+
+    # --- Budgets ---
+
+    def _create_budget(self, logical_id: str, properties: Properties, stack: str) -> Created:
+        budget = dict(properties["Budget"])
+        budget["BudgetName"] = budget.get("BudgetName") or self._provisioners._physical_name(stack, logical_id)
+        if "BudgetLimit" in budget:  # a number in a template, a text in the API
+            budget["BudgetLimit"] = {**budget["BudgetLimit"], "Amount": str(budget["BudgetLimit"]["Amount"])}
+        told = [
+            {**one, "Notification": {**one["Notification"], "Threshold": float(one["Notification"]["Threshold"])}}
+            for one in properties.get("NotificationsWithSubscribers", [])
+        ]
+        request = {"Budget": budget, "NotificationsWithSubscribers": told}
+        status, _, body = self._budgets._create_budget(request)
+        if status >= 400:
+            raise ValueError(json.loads(body).get("Message") or f"The budget {logical_id} was refused: {body!r}")
+        return budget["BudgetName"], {}
+
+    def _delete_budget(self, name: str, _properties: Properties) -> None:
+        self._budgets._delete_budget({"BudgetName": name})
+
+    def _vpc_attributes(self, vpc_id: str) -> dict[str, Any]:
+        cidr = self._ec2._vpcs[vpc_id]["CidrBlock"]
+        return {"CidrBlock": cidr, "CidrBlockAssociations": [], "Ipv6CidrBlocks": []}
+
+    def _subnet_attributes(self, subnet_id: str) -> dict[str, Any]:
+        subnet = self._ec2._subnets[subnet_id]
+        return {"VpcId": subnet["VpcId"], "CidrBlock": subnet["CidrBlock"], "Ipv6CidrBlocks": []}
+
+    # --- EMR ---
+
+    def _create_cluster(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        # CloudFormation passes roles by its execution role (an administrator, as bootstrap makes it), not by that of
+        # whoever deploys.
+        status, _, body = self._clusters.run_job_flow(run_job_flow_request(properties), may_pass_roles=True)
+        answer = json.loads(body)
+        if status >= 400:
+            raise ValueError(answer.get("message") or answer.get("Message") or str(answer))
+        cluster_id = answer["JobFlowId"]
+        try:
+            self._clusters.wait_until_up(cluster_id)
+        except ValueError as error:
+            raise ValueError(f"The cluster {cluster_id} did not start: {error}") from None
+        return self._update_cluster(cluster_id, properties)
+
+    def _update_cluster(self, cluster_id: str, new: Properties) -> Created:
+        """Applies what EMR changes in place (see cluster_identity)."""
+        cluster = self._emr._clusters[cluster_id]
+        instances = new.get("Instances", {})
+        if cluster["Status"]["State"].startswith("TERMINAT"):
+            raise ValueError(
+                f"Cluster '{cluster_id}' is terminated: it cannot be updated. Change its Name to replace it."
+            )
+        cluster["TerminationProtected"] = _true(instances.get("TerminationProtected", False))
+        cluster["Tags"] = list(new.get("Tags", []))
+        cluster["StepConcurrencyLevel"] = int(new.get("StepConcurrencyLevel", 1))
+        for key in ("AutoTerminationPolicy", "ManagedScalingPolicy"):
+            cluster[key] = new.get(key, {})
+        return cluster_id, {"Id": cluster_id, "MasterPublicDNS": cluster["MasterPublicDnsName"]}
+
+    def _delete_cluster(self, cluster_id: str, _properties: Properties) -> None:
+        cluster = self._emr._clusters.get(cluster_id)
+        if cluster is None:
+            return
+        status, _, body = self._clusters.terminate_job_flows({"JobFlowIds": [cluster_id]})
+        if status >= 400:
+            raise ValueError(json.loads(body).get("message", "The cluster could not be terminated"))
+        self._clusters.wait_until_gone(cluster_id)
+
+    def _create_security(self, logical_id: str, properties: Properties, stack: str) -> Created:
+        name = properties.get("Name") or self._provisioners._physical_name(stack, logical_id, max_len=255)
+        self._clusters.put_security_configuration(name, properties["SecurityConfiguration"])
+        return name, {}
+
+    def _delete_security(self, name: str, _properties: Properties) -> None:
+        self._clusters.delete_security_configuration(name)
+
+    # --- Glue ---
+
+    def _create_classifier(self, logical_id: str, properties: Properties, stack: str) -> Created:
+        (kind,) = (key for key in properties if key.endswith("Classifier"))
+        given = dict(properties[kind])
+        given["Name"] = given.get("Name") or self._provisioners._physical_name(stack, logical_id, max_len=255)
+        status, _, body = self._glue._create_classifier({kind: given})
+        if status >= 400:
+            raise ValueError(json.loads(body).get("message", f"The classifier {given['Name']} was refused"))
+        return given["Name"], {}
+
+    def _create_glue_security(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        encryption = dict(properties["EncryptionConfiguration"])
+        if "S3Encryptions" in encryption:  # its name in a template
+            encryption["S3Encryption"] = encryption.pop("S3Encryptions")
+        request = {"Name": properties["Name"], "EncryptionConfiguration": encryption}
+        status, _, body = self._glue._create_security_configuration(request)
+        if status >= 400:
+            raise ValueError(json.loads(body).get("message", f"The security configuration {logical_id} was refused"))
+        return properties["Name"], {}
+
+    def _delete_glue_security(self, name: str, _properties: Properties) -> None:
+        self._glue._delete_security_configuration({"Name": name})
+
+    def _delete_classifier(self, name: str, _properties: Properties) -> None:
+        self._glue._delete_classifier({"Name": name})
+
+    # --- S3 ---
+
+    def _watch_bucket(self, logical_id: str, properties: Properties, _stack: str) -> Created:
+        return f"{properties['BucketName']}/{logical_id}", {}
+
+    def _empty_bucket(self, _physical_id: str, properties: Properties) -> None:
+        """What the CDK's own handler does when a bucket is to go: everything in it goes, all versions too."""
+        s3 = iam.client(self._place, "s3")
+        bucket = properties["BucketName"]
+        try:
+            for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+                found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+                keys = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in found]
+                if keys:
+                    s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+        except s3.exceptions.NoSuchBucket:
+            return
+
+    def _add_attributes(self, table: dict[str, Any], kind: str, attributes: Callable[[str], dict[str, Any]]) -> None:
+        handler = hooks.existing(table, kind)
+        for operation in ("create", "update"):
+            handler[operation] = _with_attributes(hooks.existing(handler, operation), attributes)
+
+
+def run_job_flow_request(properties: Properties) -> dict[str, Any]:
+    """RunJobFlow's request for an AWS::EMR::Cluster: some members have other names or shapes in a template."""
+    request: dict[str, Any] = {key: value for key, value in properties.items() if key != "Steps"}
+    instances = dict(properties.get("Instances", {}))
+    for key in ("TerminationProtected", "KeepJobFlowAliveWhenNoSteps"):
+        instances[key] = _true(instances.get(key, key == "KeepJobFlowAliveWhenNoSteps"))
+    for kind in ("Group", "Fleet"):
+        role_key = "InstanceRole" if kind == "Group" else "InstanceFleetType"
+        members = [
+            {**instances.pop(f"{role}Instance{kind}"), role_key: role.upper()}
+            for role in ("Master", "Core")
+            if f"Instance{kind}" in "".join(instances) and f"{role}Instance{kind}" in instances
+        ]
+        members += [{**task, role_key: "TASK"} for task in instances.pop(f"TaskInstance{kind}s", [])]
+        if members:
+            instances[f"Instance{kind}s"] = [_counts_as_numbers(member) for member in members]
+    request["Instances"] = instances
+    request["Configurations"] = [_configuration(one) for one in properties.get("Configurations", [])]
+    return request
+
+
+def _configuration(given: Properties) -> dict[str, Any]:
+    named = {"Classification": given["Classification"], "Properties": given.get("ConfigurationProperties", {})}
+    return named | {"Configurations": [_configuration(one) for one in given.get("Configurations", [])]}
+
+
+def _counts_as_numbers(member: Properties) -> dict[str, Any]:
+    counts = ("InstanceCount", "TargetOnDemandCapacity", "TargetSpotCapacity")
+    return {key: int(value) if key in counts else value for key, value in member.items()}
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+def _but_tags(properties: Properties) -> Any:
+    return {key: value for key, value in properties.items() if key != "Tags"}
+
+
+def cluster_identity(properties: Properties) -> Any:
+    """What a cluster cannot change: with another value for any of it there must be a new one (the type's reference)."""
+    in_place = ("Tags", "AutoTerminationPolicy", "ManagedScalingPolicy", "StepConcurrencyLevel", "VisibleToAllUsers")
+    identity = {key: value for key, value in properties.items() if key not in in_place}
+    changing = ("TerminationProtected", "TaskInstanceGroups", "TaskInstanceFleets")
+    instances = properties.get("Instances", {})
+    return identity | {"Instances": {key: value for key, value in instances.items() if key not in changing}}
+
+
+def _replaced(create: Any, delete: Any, keep: Any, identity: Callable[[Properties], Any]) -> dict[str, Any]:
+    """A handler whose update makes a new resource if the identity differs (CloudFormation then deletes the old one)."""
+
+    def update(physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Any:
+        if identity(old) == identity(new):
+            return keep(physical_id, new)
+        return create(logical_id, new, stack)
+
+    return {"create": create, "delete": delete, "update": update, "update_with_logical_id": True}
+
+
+def _recreated(create: Any, delete: Any) -> dict[str, Any]:
+    """A handler for a resource whose identity is its name: an update deletes it and creates it again."""
+
+    def update(physical_id: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Any:
+        delete(physical_id, old)
+        return create(logical_id, new, stack)
+
+    return {"create": create, "delete": delete, "update": update, "update_with_logical_id": True}
+
+
+def _with_attributes(original: Any, attributes: Callable[[str], dict[str, Any]]) -> Any:
+    def call(*arguments: Any, **named: Any) -> Created:
+        physical_id, found = original(*arguments, **named)[:2]
+        return physical_id, {**found, **attributes(physical_id)}
+
+    return call

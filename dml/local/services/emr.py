@@ -1,0 +1,418 @@
+"""EMR clusters whose bootstrap actions and steps really run, on this machine; in the server's process.
+
+A cluster goes STARTING, BOOTSTRAPPING, then WAITING (or RUNNING while a step runs); one thread a cluster does its work
+in order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel.
+"""
+
+import io
+import json
+import logging
+import threading
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from dml.local import hooks
+from dml.local.access import iam
+from dml.local.access.authorise import Authoriser
+from dml.local.place import REGION, Place
+from dml.local.running import SHUT_DOWN, Handle, Running
+from dml.local.services.emr_roles import (
+    ClusterError,
+    NodeLogs,
+    ServiceRole,
+    encryption_of,
+    know_service_policy,
+    subnets,
+)
+from dml.local.services.node import BootstrapError, Node
+from dml.local.spark.process import SparkProcess
+
+log = logging.getLogger("dml.emr")
+
+ALIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+GONE = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+TERMINATING_ACTIONS = ("TERMINATE_CLUSTER", "TERMINATE_JOB_FLOW")
+# What RunJobFlow is told and DescribeCluster tells again, but ministack drops.
+KEPT = (
+    "SecurityConfiguration",
+    "LogEncryptionKmsKeyId",
+    "Configurations",
+    "ScaleDownBehavior",
+    "CustomAmiId",
+    "EbsRootVolumeSize",
+    "OSReleaseLabel",
+)
+NETWORK = (
+    "ServiceAccessSecurityGroup",
+    "Ec2SubnetIds",
+    "AdditionalMasterSecurityGroups",
+    "AdditionalSlaveSecurityGroups",
+)
+
+
+class EmrClusters:
+    """EMR's clusters and steps on this machine."""
+
+    def __init__(self, place: Place, running: Running, authoriser: Authoriser) -> None:
+        self._place = place
+        self._running = running
+        self._authoriser = authoriser
+        self._lock = threading.RLock()  # held while a cluster's states change, never while anything runs
+        self._emr = hooks.module("services.emr")
+        self._error = hooks.module("core.responses").error_response_json
+        self._reply = hooks.module("core.responses").json_response
+        self._security = hooks.module("core.responses").AccountRegionScopedDict()
+
+    def apply(self) -> None:
+        """Extends ministack's EMR, whose request table is filled when the module is imported."""
+        for name in ("_clusters", "_steps"):
+            hooks.existing(self._emr, name)
+        self._run_job_flow = hooks.replace(self._emr, "_run_job_flow", self.run_job_flow)
+        self._add_job_flow_steps = hooks.replace(self._emr, "_add_job_flow_steps", self.add_job_flow_steps)
+        self._make_step = hooks.replace(self._emr, "_make_step", self.make_step)
+        hooks.replace(self._emr, "_terminate_job_flows", self.terminate_job_flows)
+        table = hooks.existing(self._emr, "_HANDLERS")
+        hooks.replace(table, "RunJobFlow", self.run_job_flow)
+        hooks.replace(table, "AddJobFlowSteps", self.add_job_flow_steps)
+        hooks.replace(table, "CancelSteps", self.cancel_steps)
+        hooks.replace(table, "TerminateJobFlows", self.terminate_job_flows)
+        table["DescribeSecurityConfiguration"] = self.describe_security_configuration
+        know_service_policy()
+        self._persist_security_configurations()
+
+    def recover(self) -> None:
+        """What was under way when the embedded cloud died is not any more."""
+        for steps in self._emr._steps.all_values():
+            for step in steps:
+                if step["Status"]["State"] in ("PENDING", "RUNNING", "CANCEL_PENDING"):
+                    _end_step(step, "FAILED", SHUT_DOWN, "")
+        for cluster in self._emr._clusters.all_values():
+            state = cluster["Status"]["State"]
+            if state in ("STARTING", "BOOTSTRAPPING", "TERMINATING"):
+                _change(cluster, "TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", SHUT_DOWN)
+            elif state == "RUNNING":
+                _change(cluster, "WAITING")
+
+    def run_job_flow(self, request: Mapping[str, Any], *, may_pass_roles: bool = False) -> Any:
+        """RunJobFlow: starts a cluster, if the caller may tag it and pass it the roles that it is to wear.
+
+        `may_pass_roles`: this is known already, as of CloudFormation, which acts by its own execution role.
+        """
+        try:
+            role = iam.role_of_profile(request.get("JobFlowRole", ""))
+        except iam.RoleError as error:
+            return self._error("ValidationException", str(error), 400)
+        service_role = iam.role_arn(request.get("ServiceRole", ""))
+        needed: list[tuple[str, str, dict[str, str]]] = [
+            ("iam:PassRole", service_role, {"iam:PassedToService": "elasticmapreduce.amazonaws.com"}),
+            ("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"}),
+        ]
+        if request.get("Tags"):
+            region, account = hooks.module("core.responses").get_region(), service_role.split(":")[4]
+            needed.append(("elasticmapreduce:AddTags", f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*", {}))
+        for action, resource, context in () if may_pass_roles else needed:
+            denied = iam.denial_of_emr(action, resource, context)
+            if denied is not None:
+                return denied
+        response = self._run_job_flow(request)
+        if response[0] >= 400:
+            return response
+        cluster = self._emr._clusters[json.loads(response[2])["JobFlowId"]]
+        cluster.update({key: request[key] for key in KEPT if key in request})
+        instances = request.get("Instances", {})
+        cluster["Ec2InstanceAttributes"].update({key: instances[key] for key in NETWORK if key in instances})
+        cluster["Status"] = {
+            "State": "STARTING",
+            "StateChangeReason": {},
+            "Timeline": {"CreationDateTime": time.time()},
+        }
+        self._work_on(cluster)
+        return response
+
+    def make_step(self, config: Mapping[str, Any]) -> Any:
+        """A step that has yet to run; ministack's is born COMPLETED."""
+        step = self._make_step(config)
+        step["Status"] = {"State": "PENDING", "StateChangeReason": {}, "Timeline": {"CreationDateTime": time.time()}}
+        return step
+
+    def add_job_flow_steps(self, request: Mapping[str, Any]) -> Any:
+        """AddJobFlowSteps: refused unless the cluster is alive; steps wait for the cluster and for each other."""
+        with self._lock:
+            cluster = self._emr._clusters.get(request.get("JobFlowId"))
+            if cluster and cluster["Status"]["State"] not in ALIVE:
+                message = "A job flow that is shutting down, terminated, or finished may not be modified."
+                return self._error("ValidationException", message, 400)
+            response = self._add_job_flow_steps(request)
+        if response[0] < 400 and cluster:
+            self._work_on(cluster)
+        return response
+
+    def cancel_steps(self, request: Mapping[str, Any]) -> Any:
+        """CancelSteps: a waiting step is cancelled at once, a running one when its Spark is gone."""
+        infos = []
+        with self._lock:
+            for step in self._emr._steps.get(request.get("ClusterId"), []):
+                if step["Id"] not in request.get("StepIds", []):
+                    continue
+                info = {"StepId": step["Id"], "Status": "SUBMITTED"}
+                state = step["Status"]["State"]
+                handle = self._running.handle(step["Id"])
+                if state == "PENDING":
+                    _end_step(step, "CANCELLED", "Cancelled by user.", "")
+                elif state == "RUNNING" and handle:
+                    step["Status"]["State"] = "CANCEL_PENDING"
+                    threading.Thread(target=handle.stop, args=("CANCELLED",), daemon=True).start()
+                else:
+                    info |= {"Status": "FAILED", "Reason": f"The step is {state} and cannot be cancelled."}
+                infos.append(info)
+        return self._reply({"CancelStepsInfoList": infos})
+
+    def terminate_job_flows(self, request: Mapping[str, Any]) -> Any:
+        """TerminateJobFlows: ends what the clusters run; a protected cluster refuses."""
+        with self._lock:
+            clusters = [self._emr._clusters[i] for i in request.get("JobFlowIds", []) if i in self._emr._clusters]
+            for cluster in clusters:
+                if cluster.get("TerminationProtected"):
+                    message = "Could not shut down one or more job flows since they are termination protected."
+                    return self._error("ValidationException", message, 400)
+            for cluster in clusters:
+                self._terminate(cluster)
+        return self._reply({})
+
+    def describe_security_configuration(self, request: Mapping[str, Any]) -> Any:
+        """DescribeSecurityConfiguration."""
+        found = self._security.get(request.get("Name"))
+        if found is None:
+            return self._error("InvalidRequestException", "Security configuration does not exist.", 400)
+        return self._reply(found)
+
+    def put_security_configuration(self, name: str, configuration: Mapping[str, Any]) -> None:
+        """Keeps a security configuration that a template declares."""
+        text = json.dumps(configuration)
+        self._security[name] = {"Name": name, "SecurityConfiguration": text, "CreationDateTime": time.time()}
+
+    def delete_security_configuration(self, name: str) -> None:
+        """Forgets one again."""
+        self._security.pop(name, None)
+
+    def wait_until_up(self, cluster_id: str) -> None:
+        """Blocks until a cluster has started; raises ValueError with its reason if it does not come up."""
+        status = self._emr._clusters[cluster_id]["Status"]
+        while status["State"] in ("STARTING", "BOOTSTRAPPING"):
+            time.sleep(0.05)
+            status = self._emr._clusters[cluster_id]["Status"]
+        if status["State"] in (*GONE, "TERMINATING"):
+            raise ValueError(status["StateChangeReason"].get("Message", f"The cluster {cluster_id} was terminated."))
+
+    def wait_until_gone(self, cluster_id: str) -> None:
+        """Blocks until a cluster that is terminating has let go of its machines."""
+        while self._emr._clusters[cluster_id]["Status"]["State"] not in GONE:
+            time.sleep(0.05)
+
+    def _terminate(self, cluster: dict[str, Any]) -> None:
+        if cluster["Status"]["State"] in (*GONE, "TERMINATING"):
+            return
+        for step in self._emr._steps.get(cluster["Id"], []):
+            if step["Status"]["State"] == "PENDING":
+                _end_step(step, "CANCELLED", "Job terminated", "")
+        handle = self._running.handle(cluster["Id"])
+        if handle is None:
+            self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
+            return
+        _change(cluster, "TERMINATING", "USER_REQUEST", "Terminated by user request")
+        threading.Thread(target=handle.stop, args=("TERMINATED",), daemon=True).start()
+
+    def _work_on(self, cluster: dict[str, Any]) -> None:
+        self._running.start(cluster["Id"], lambda handle: self._live(cluster, handle))
+
+    def _live(self, cluster: dict[str, Any], handle: Handle) -> None:
+        """A cluster's thread: starts it if it is new, then runs its steps until none is left."""
+        try:
+            role = iam.role_of_profile(cluster["Ec2InstanceAttributes"]["IamInstanceProfile"])
+            where = next(iter(subnets(cluster)), "")
+            credentials = iam.credentials_of(role, "ec2.amazonaws.com", "i-" + cluster["Id"][2:], subnet=where)
+            if cluster["Status"]["State"] == "STARTING":
+                self._start(cluster, role, credentials, handle)
+        except (iam.RoleError, ClusterError, BootstrapError) as error:
+            code = "BOOTSTRAP_FAILURE" if isinstance(error, BootstrapError) else "VALIDATION_ERROR"
+            self._give_up(cluster, code, str(error), handle)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, nobody shall wait for this cluster
+            self._give_up(cluster, "INTERNAL_ERROR", f"{type(error).__name__}: {error}", handle)
+            return
+        while self._next_step(cluster, credentials, handle):
+            pass
+
+    def _start(self, cluster: dict[str, Any], role: str, credentials: Mapping[str, str], handle: Handle) -> None:
+        encryption = encryption_of(self._security.get(cluster.get("SecurityConfiguration")))
+        ServiceRole(self._authoriser, cluster).start_machines(role, encryption)
+        _change(cluster, "BOOTSTRAPPING")
+        logs = NodeLogs(self._place, cluster, credentials)
+        self._fetch_certificate(encryption, credentials)
+        node = Node(self._place, cluster["Id"], credentials)
+        handle.attach(node)
+        try:
+            node.run(cluster.get("BootstrapActions", []))
+        finally:
+            handle.attach(None)
+            logs.push(node.log, f"node/i-{cluster['Id'][2:]}/bootstrap-actions/stdout")
+        cluster["Status"]["Timeline"]["ReadyDateTime"] = time.time()
+
+    def _fetch_certificate(self, encryption: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
+        """What a node does first where its security configuration wants TLS: it reads its certificate from S3."""
+        tls = encryption.get("InTransitEncryptionConfiguration", {}).get("TLSCertificateConfiguration", {})
+        if not encryption.get("EnableInTransitEncryption") or tls.get("CertificateProviderType") != "PEM":
+            return
+        bucket, _, key = tls["S3Object"].removeprefix("s3://").partition("/")
+        try:
+            body = iam.client(self._place, "s3", credentials).get_object(Bucket=bucket, Key=key)["Body"].read()
+            names = set(zipfile.ZipFile(io.BytesIO(body)).namelist())
+        except (ClientError, zipfile.BadZipFile) as error:
+            raise BootstrapError(f"The certificates {tls['S3Object']} cannot be used: {error}") from None
+        if missing := {"privateKey.pem", "certificateChain.pem"} - names:
+            raise BootstrapError(f"The certificates {tls['S3Object']} lack {', '.join(sorted(missing))}")
+
+    def _give_up(self, cluster: dict[str, Any], code: str, message: str, handle: Handle) -> None:
+        with self._lock:
+            asked = handle.cause == "TERMINATED"
+            for step in self._emr._steps.get(cluster["Id"], []):
+                if step["Status"]["State"] == "PENDING":
+                    _end_step(step, "CANCELLED", "Job terminated", "")
+            if asked:
+                self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
+            else:
+                self._end(cluster, "TERMINATED_WITH_ERRORS", code, message)
+
+    def _end(self, cluster: dict[str, Any], state: str, code: str, message: str) -> None:
+        """A cluster that is gone, and with it its machines, if it had any."""
+        if cluster["Status"]["State"] != "STARTING":
+            try:
+                ServiceRole(self._authoriser, cluster).end_machines()
+            except iam.RoleError as error:
+                log.error("The machines of %s could not be ended: %s", cluster["Id"], error)
+        _change(cluster, state, code, message)
+
+    def _next_step(self, cluster: dict[str, Any], credentials: Mapping[str, str], handle: Handle) -> bool:
+        """Runs the cluster's next step; False if its thread has nothing more to do."""
+        with self._lock:
+            if handle.cause == "TERMINATED":
+                self._give_up(cluster, "", "", handle)
+                return False
+            if handle.cause:  # the embedded cloud goes down; the cluster waits until it is up again
+                _change(cluster, "WAITING")
+                return False
+            pending = [s for s in self._emr._steps.get(cluster["Id"], []) if s["Status"]["State"] == "PENDING"]
+            if not pending:
+                done = cluster["AutoTerminate"] and bool(self._emr._steps.get(cluster["Id"]))
+                if done:
+                    self._end(cluster, "TERMINATED", "ALL_STEPS_COMPLETED", "Steps completed")
+                else:
+                    _change(cluster, "WAITING")
+                # Under the lock: a step added from now on starts a new thread.
+                self._running.forget(cluster["Id"], handle)
+                return False
+            step = pending[0]
+            _change(cluster, "RUNNING")
+            step["Status"]["State"] = "RUNNING"
+            step["Status"]["Timeline"]["StartDateTime"] = time.time()
+            own = self._running.adopt(step["Id"])  # under the lock: what is seen to run can be cancelled
+        failed = self._run_step(cluster, step, credentials, handle, own)
+        with self._lock:
+            if failed and step["ActionOnFailure"] in TERMINATING_ACTIONS and not handle.cause:
+                self._give_up(cluster, "STEP_FAILURE", f"Shut down as step failed: {step['Name']}", handle)
+                return False
+            if failed and step["ActionOnFailure"] == "CANCEL_AND_WAIT":
+                for waiting in self._emr._steps[cluster["Id"]]:
+                    if waiting["Status"]["State"] == "PENDING":
+                        _end_step(waiting, "CANCELLED", "A step before this one failed.", "")
+        return True
+
+    def _run_step(
+        self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle, own: Handle
+    ) -> bool:
+        """Blocks until the step has ended, which its own handle or its cluster's can bring about; if it failed."""
+        output = self._place.logs / "emr" / cluster["Id"] / f"{step['Id']}.log"
+        try:
+            failure = self._submit(cluster, step, credentials, output, (handle, own))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is this step's failure, and is told as such
+            failure = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._running.forget(step["Id"], own)
+            if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
+                _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
+            elif failure := own.cause or failure:
+                _end_step(step, "FAILED", failure, str(output) if output.exists() else "")
+            else:
+                _end_step(step, "COMPLETED", "", "")
+        return bool(step["Status"]["State"] == "FAILED")
+
+    def _submit(
+        self,
+        cluster: Mapping[str, Any],
+        step: Mapping[str, Any],
+        credentials: Mapping[str, str],
+        output: Path,
+        handles: Sequence[Handle],
+    ) -> str:
+        """Runs a step's spark-submit; why it failed, or nothing."""
+        arguments = step["Config"]["Args"]
+        if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
+            given = " ".join([step["Config"]["Jar"], *arguments])
+            return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
+        process = SparkProcess(
+            arguments=arguments[1:],
+            credentials=credentials,
+            endpoint=self._place.endpoint,
+            region=REGION,
+            buckets=[bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]],
+            work=self._place.cloud / "work" / step["Id"],
+            log=output,
+            s3a=self._place.s3a,
+        )
+        for handle in handles:
+            handle.attach(process)
+        try:
+            return process.run().reason
+        finally:
+            for handle in handles:
+                handle.attach(None)
+            NodeLogs(self._place, cluster, credentials).push(output, f"steps/{step['Id']}/stderr")
+
+    def _persist_security_configurations(self) -> None:
+        state = hooks.existing(self._emr, "get_state")
+        restore = hooks.existing(self._emr, "_restore_state")
+        clear = hooks.existing(self._emr, "_clear_state")
+
+        def get_state() -> Any:
+            return state() | {"_dml_security_configurations": self._security}
+
+        def restore_state(data: Any) -> None:
+            restore(data)
+            self._security.update((data or {}).get("_dml_security_configurations", {}))
+
+        def clear_state() -> None:
+            clear()
+            self._security.clear()
+
+        hooks.replace(self._emr, "get_state", get_state)
+        hooks.replace(self._emr, "_restore_state", restore_state)
+        hooks.replace(self._emr, "_clear_state", clear_state)
+
+
+def _change(cluster: dict[str, Any], state: str, code: str = "", message: str = "") -> None:
+    reason = {"Code": code, "Message": message} if code else {}
+    timeline = cluster["Status"]["Timeline"] | ({"EndDateTime": time.time()} if state in GONE else {})
+    cluster["Status"] = {"State": state, "StateChangeReason": reason, "Timeline": timeline}
+
+
+def _end_step(step: dict[str, Any], state: str, message: str, log: str) -> None:
+    timeline = step["Status"]["Timeline"] | {"EndDateTime": time.time()}
+    status = {"State": state, "StateChangeReason": {"Message": message} if message else {}, "Timeline": timeline}
+    if state == "FAILED":
+        status["FailureDetails"] = {"Reason": "Application failed", "Message": message, "LogFile": log}
+    step["Status"] = status

@@ -1,0 +1,121 @@
+"""The primary node of a local EMR cluster: a folder in which bootstrap actions really run; in the server's process."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dml.local.access import iam
+from dml.local.place import Place
+
+# On a node every bootstrap action may use sudo without a password. Here nothing is installed outside the node's folder.
+SUDO = """#!/bin/sh
+while true; do
+  case "$1" in
+    -u|-g) shift 2 ;;
+    -*) shift ;;
+    *) break ;;
+  esac
+done
+exec "$@"
+"""
+# A node's service manager would be this machine's own: what an action wants started is only logged.
+SYSTEMCTL = """#!/bin/sh
+echo "systemctl $*: nodes of the embedded cloud have no services"
+"""
+
+
+class BootstrapError(Exception):
+    """A bootstrap action did not succeed; the message ends with the last line that it printed."""
+
+
+class Node:
+    """A node's folder, its environment, and the bootstrap action that runs on it now."""
+
+    def __init__(self, place: Place, cluster_id: str, credentials: Mapping[str, str]) -> None:
+        self._place = place
+        self._credentials = credentials
+        self._folder = (place.cloud / "nodes" / cluster_id).absolute()
+        self.log = place.logs / "emr" / cluster_id / "bootstrap-actions.log"
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self, actions: Sequence[Mapping[str, Any]]) -> None:
+        """Runs a cluster's bootstrap actions in their order; raises BootstrapError at the first that fails."""
+        tools = self._folder / "bin"
+        for folder in (tools, self._folder / "home", self._folder / "tmp", self.log.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL)):
+            (tools / name).write_text(script)
+            (tools / name).chmod(0o755)
+        (self._folder / "instance.json").write_text('{"isMaster": true}\n')
+        for number, action in enumerate(actions, start=1):
+            script = action["ScriptBootstrapAction"]
+            path = self._fetch(script["Path"], self._folder / f"bootstrap-action-{number}")
+            code = self._execute([str(path), *script.get("Args", [])])
+            if code:
+                raise BootstrapError(
+                    f"On the master instance, bootstrap action {number} ({action.get('Name', path.name)}) returned a "
+                    f"non-zero return code ({code}): {_last_line(self.log)} (log: {self.log})"
+                )
+
+    def stop(self) -> None:
+        """Ends the action that runs, and all that it started."""
+        with self._lock:
+            self._stopped = True
+            if self._process and self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _fetch(self, uri: str, target: Path) -> Path:
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        try:
+            found = iam.client(self._place, "s3", self._credentials).get_object(Bucket=bucket, Key=key)
+            target.write_bytes(found["Body"].read())
+        except Exception as error:
+            raise BootstrapError(f"The bootstrap action {uri} could not be fetched: {error}") from error
+        target.chmod(0o755)
+        return target
+
+    def _execute(self, command: Sequence[str]) -> int:
+        python = Path(sys.executable).parent
+        environment = {
+            "PATH": os.pathsep.join([str(self._folder / "bin"), str(python), "/usr/local/bin", "/usr/bin", "/bin"]),
+            "HOME": str(self._folder / "home"),
+            "TMPDIR": str(self._folder / "tmp"),
+            "LANG": "C.UTF-8",
+            "DML_HOME": str(self._folder),
+            "DML_INSTANCE_INFO": str(self._folder / "instance.json"),
+            **self._place.job_environment(),
+            **self._credentials,
+        }
+        with self.log.open("ab") as log:
+            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.flush()
+            try:
+                with self._lock:
+                    if self._stopped:
+                        return 1
+                    self._process = subprocess.Popen(
+                        command,
+                        cwd=self._folder,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                log.write(f"{error}\n".encode())
+                return 126
+        return self._process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

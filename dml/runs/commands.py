@@ -1,0 +1,142 @@
+"""`dml run`, `dml predict` and `dml status`: what is done with a dataset, start to end, and what has been done."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dml.terminal.options import DatasetArgument, EnvironmentOption, JsonOption, LocalOption
+
+if TYPE_CHECKING:
+    from dml.estate.platform import Platform
+    from dml.runs.run import Result
+
+GATE_REFUSED = 3
+top = typer.Typer()
+
+
+@top.command()
+def run(
+    dataset: DatasetArgument = "nyc_flights",
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Do it all: catalogue the raw data, prepare it, train a tree, publish it if it is good, predict with it.
+
+    With --local also start the embedded cloud, deploy the platform to it and upload the raw data first; what stands
+    already is used again. On AWS it starts the deployed pipeline (a cluster costs money while it runs) and follows it.
+    """
+    from datasets import load_dataset
+    from dml import checkout
+    from dml.estate import certificate, data
+    from dml.estate.platform import Platform
+    from dml.local import here
+    from dml.runs.run import execute, titles
+    from dml.terminal.board import Board
+    from dml.terminal.console import err, say
+
+    settings = load_dataset(dataset)
+    before = ["embedded cloud", "deploy", "raw data"] if local else []
+    with here.stopped_together(local), Board(err, before + titles("run")) as board:
+        if local:
+            platform = Platform(env, credentials=here.stand_up(env, board).environment())
+            board.start("raw data")
+            pushed = data.push(
+                platform, settings, cache=checkout.HOME / "raw", on_progress=lambda text: board.note("raw data", text)
+            )
+            board.done("raw data", ", ".join(f"{table} {what}" for table, what in pushed.items()))
+        else:
+            platform = Platform(env)
+        certificate.keep_ready(platform, say)
+        result = execute(platform, dataset, "run", board, logs=here.logs(local), every=here.interval(local))
+        seconds = {name: board.seconds(name) for name in before}
+    _close(platform, result, seconds, local=local, as_json=as_json)
+    if not result.published:
+        raise typer.Exit(GATE_REFUSED)
+
+
+@top.command()
+def predict(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file with the features."),
+    ] = "nyc_flights",
+    table: Annotated[
+        str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
+    ] = "features",
+    dataset: Annotated[str, typer.Option(help="FILE: whose current model scores it.")] = "nyc_flights",
+    model: Annotated[
+        Path | None, typer.Option(help="FILE: a run's tree.json instead of the current model; needs no cloud at all.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="FILE: where to write; else to stdout.")] = None,
+    all_columns: Annotated[
+        bool, typer.Option("--all-columns", help="FILE: write all its columns; else the dataset's keys only.")
+    ] = False,
+    null: Annotated[
+        list[str] | None,
+        typer.Option(help='FILE: a text that means missing, in place of "" and "NA"; can be given more than once.'),
+    ] = None,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
+
+    DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
+    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's.
+    """
+    from datasets import load_dataset
+    from dml.estate import certificate
+    from dml.estate.platform import deployed
+    from dml.local import here
+    from dml.models import score
+    from dml.runs.run import execute, titles
+    from dml.terminal.board import Board
+    from dml.terminal.console import err, say
+
+    if score.is_file(what):
+        if as_json or table != "features":
+            raise typer.BadParameter(f"{what} is a file; --json and --table go with a dataset")
+        with here.stopped_together(
+            local=False
+        ):  # a termination signal leaves no half-written file, nor stops the cloud
+            if not model:
+                load_dataset(dataset)  # says which there are
+            tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)
+            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns)
+        return
+    if model or output or all_columns or null:
+        raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
+    load_dataset(what)
+    platform = deployed(local, env)
+    certificate.keep_ready(platform, say)
+    with here.stopped_together(local), Board(err, titles("predict")) as board:
+        result = execute(
+            platform, what, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
+        )
+    _close(platform, result, {}, local=local, as_json=as_json)
+
+
+@top.command()
+def status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Show what stands: the workbench, each dataset's current model, and its last runs."""
+    from dml.estate.platform import deployed
+    from dml.runs import status as own
+    from dml.terminal.console import out
+
+    own.show(out, deployed(local, env))
+
+
+def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, local: bool, as_json: bool) -> None:
+    from dml import checkout
+    from dml.models import report
+    from dml.runs import screen
+    from dml.terminal.console import out
+
+    page = report.write(platform, result.dataset, result.metrics.get("run_id"), folder=checkout.HOME / "reports")
+    if as_json:
+        typer.echo(json.dumps(result.as_json(seconds) | {"report": str(page)}, indent=2))
+    else:
+        screen.show(out, platform, result, report=page, local=local)

@@ -1,0 +1,136 @@
+"""The closing screen of a run: rows, how good the model is beside guessing, predictions, what next."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from dml.estate.platform import Platform
+from dml.models.figures import BASELINES, FIGURES, quantity, task_of
+from dml.runs.run import Result
+from dml.terminal.words import counted
+
+
+def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
+    """Print it all to `console` (stdout: this is the data that the command is for)."""
+    console.print()
+    if result.prepared:
+        console.print(_rows(result.prepared))
+    if result.metrics:
+        console.print()
+        console.print(_quality(result.metrics, result.unit))
+        console.print()
+        console.print(_importances(result.metrics))
+    if result.predicted:
+        console.print()
+        console.print(_predictions(platform, result.predicted["location"]))
+        console.print(_predicted(result), style="dim", highlight=False)
+    if result.gate and not result.published and "train" in result.run.stages:
+        console.print(f"Not published: {'; '.join(result.gate['reasons'])}", style="yellow")
+    console.print()
+    console.print(f"Run      {result.run.run_id}", soft_wrap=True)
+    console.print(f"Model    {result.uris['model']}", soft_wrap=True)
+    here = Path.cwd()
+    console.print(f"Report   {report.relative_to(here) if report.is_relative_to(here) else report}", soft_wrap=True)
+    console.print()
+    console.print("Next")
+    flag = " --local" if local else ""
+    dataset = result.dataset
+    refused = "train" in result.run.stages and not result.published
+    # Without a run's name it is the current model that is meant; after a refusal that is another one, or there is none.
+    named = f" --run {result.run.run_id}" if refused else ""
+    commands = {f"dml report {dataset}{named}{flag}": "the model as one HTML page"}
+    if not refused or result.metrics.get("current"):
+        commands[f"dml predict {dataset}{flag}"] = "score a table with the current model"
+    commands[f"dml status{flag}"] = "what stands and what ran"
+    widest = max(map(len, commands))
+    for command, why in commands.items():
+        console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False, soft_wrap=True)
+
+
+def _rows(prepared: dict[str, Any]) -> Text:
+    counts = f"{prepared['rows_in']:,} in, {prepared['rows_out']:,} out, {prepared['quarantined']:,} quarantined"
+    left_out = "".join(f"\n         {rows:,} left out: {why}" for why, rows in prepared["left_out"].items())
+    return Text.assemble(("Rows     ", "bold"), counts, (left_out, "dim"))
+
+
+def _quality(metrics: dict[str, Any], unit: str) -> Group:
+    """Each figure beside the same figure of always guessing, and of the current model on the same rows."""
+    task = task_of(metrics)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Model", style="bold", no_wrap=True)
+    for figure in FIGURES[task]:
+        table.add_column(figure.title, justify="right")
+    table.add_column("rows", justify="right")
+    later, current, interval = (metrics.get(part) for part in ("out_of_time", "current", "interval"))
+
+    def add(name: str, figures: dict[str, Any], rows: str, style: str | None = None) -> None:
+        table.add_row(name, *(figure.shown(figures.get(figure.key)) for figure in FIGURES[task]), rows, style=style)
+
+    add("held-out rows", metrics["test"], f"{metrics['test']['rows']:,}")
+    add(f"  {BASELINES[task]}", metrics["baseline"], "", "dim")
+    if current:
+        add("  current model", current, "", "dim")
+    if later:
+        add("out of time", later, f"{later['rows']:,}")
+        add(f"  {BASELINES[task]}", later["baseline"], "", "dim")
+    told = []
+    if unit:
+        told.append(f"{', '.join(figure.title for figure in FIGURES[task] if figure.in_unit)} in {unit}.")
+    if interval:
+        main = next(figure for figure in FIGURES[task] if figure.key == interval["metric"])
+        low, high = main.shown(interval["low"]), main.shown(interval["high"])
+        told.append(f"Held-out {main.title} between {low} and {high} ({interval['level']:.0%} interval).")
+    if later:
+        told.append(f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}.")
+    return Group(table, *(Text(line, style="dim") for line in told))
+
+
+def _importances(metrics: dict[str, Any]) -> Text:
+    top = [f"{entry['feature']} {entry['importance']:.0%}" for entry in metrics["importances"][:5]]
+    return Text.assemble(("Looks at ", "bold"), ", ".join(top))
+
+
+def _predicted(result: Result, classes: int = 5) -> str:
+    """One line about all predictions: how many rows got which class."""
+    rows, counts = result.predicted["rows"], result.predicted.get("predicted", {})
+    told = f"{counted(rows, 'row')} scored"
+    match task_of(result.metrics):
+        case "binary":
+            return f"{told}, {counts.get('1', 0):,} predicted positive"
+        case "multiclass":
+            often = sorted(counts.items(), key=lambda one: -one[1])
+            more = f", {len(often) - classes} more classes" if len(often) > classes else ""
+            return f"{told}: {', '.join(f'{n:,} {name}' for name, n in often[:classes])}{more}"
+    return told + (f", prediction in {result.unit}" if result.unit else "")
+
+
+def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
+    """The first rows of the predictions, as they lie in S3 (Parquet); arrays are left out."""
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    listed = platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix.rstrip("/") + "/").get("Contents", [])
+    first = next(entry["Key"] for entry in listed if entry["Key"].endswith(".parquet"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "part.parquet")
+        platform.s3.download_file(bucket, first, str(path))
+        found = duckdb.execute("SELECT * EXCLUDE (model_run) FROM read_parquet(?) LIMIT ?", [str(path), rows])
+        kinds = {column[0]: str(column[1]) for column in found.description or []}
+        values = [dict(zip(kinds, row, strict=True)) for row in found.fetchall()]
+    shown = [column for column, kind in kinds.items() if not kind.endswith("[]") and kind.lower() != "list"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in shown:
+        is_number = any(isinstance(row[column], int | float) for row in values)
+        table.add_column(column, justify="right" if is_number else "left")
+    for row in values:
+        table.add_row(*(_cell(column, row[column]) for column in shown))
+    return table
+
+
+def _cell(column: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if column == "probability" else quantity(value)
+    return "" if value is None else str(value)

@@ -1,0 +1,60 @@
+"""`dml status`: what stands and what ran, read from the endpoint's own answers."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from datasets import dataset_names, load_dataset
+from dml.estate.platform import Platform
+from dml.models.figures import headline
+from stacks.outputs import Output, state_machine_output
+
+
+def show(console: Console, platform: Platform, runs: int = 5) -> None:
+    """Print the workbench's state and, for each dataset, its current model and its last `runs` runs."""
+    console.print(f"[bold]Environment[/bold]  {platform.environment} at {platform.endpoint or 'AWS'}", highlight=False)
+    if platform.paused:
+        console.print(f"[bold]Paused[/bold]       bring it back: {platform.command('resume')}", highlight=False)
+    else:
+        console.print(f"[bold]Workbench[/bold]    {_workbench(platform)}", highlight=False)
+    for dataset in dataset_names():
+        console.print()
+        current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
+        unit = load_dataset(dataset).label.unit
+        model = (
+            f"{current['run_id']}  {headline(current['metrics'], unit)}" if current else "none yet: dml run " + dataset
+        )
+        console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
+        if platform.paused:
+            continue  # what ran went with the state machines
+        executions = platform.client("stepfunctions").list_executions(
+            stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
+        )["executions"]
+        if executions:
+            console.print(_runs(executions))
+
+
+def _workbench(platform: Platform) -> str:
+    parameter = platform.output(Output.WORKBENCH_PARAMETER)
+    cluster = platform.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
+    if cluster == "none":
+        return "none: runs start a cluster of their own"
+    state = platform.client("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]["State"]
+    return f"{cluster} {state.lower()}"
+
+
+def _runs(executions: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
+    for title in ("run", "state", "started"):
+        table.add_column(title)
+    table.add_column("seconds", justify="right")
+    for execution in executions:
+        took = execution["stopDate"] - execution["startDate"] if "stopDate" in execution else None
+        table.add_row(
+            execution["name"],
+            execution["status"].lower(),
+            f"{execution['startDate']:%Y-%m-%d %H:%M:%S}",
+            f"{took.total_seconds():.0f}" if took else "",
+        )
+    return table

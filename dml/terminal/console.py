@@ -1,0 +1,33 @@
+"""The two streams of a command, and how it speaks, asks and prints: data on stdout, all else on stderr."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from dml.errors import UserError
+
+out, err = Console(), Console(stderr=True)
+
+
+def say(text: str) -> None:
+    err.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def ask(command: str, agree: Callable[[], bool]) -> None:
+    """Goes on if the operator agrees; without a terminal there is nobody to ask, and `command` is what to type."""
+    if not sys.stdin.isatty():
+        raise UserError(f"Nobody is here to agree. Without being asked: {command}")
+    if not agree():
+        raise UserError("Nothing was changed.")
+
+
+def show_document(document: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], *, as_json: bool) -> None:
+    """Prints what a command has found: as one JSON object, or as `show` draws it."""
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        show(out, document)

@@ -1,0 +1,113 @@
+"""Our own learner: one tree, grown from binned rows, whose leaves say probabilities or a number, smoothed."""
+
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
+
+from jobs.learners import grow
+from jobs.learners.encoding import Learned
+from jobs.learners.grow import Node, smoothed
+from jobs.learners.survey import Survey
+from jobs.models.inputs import MISSING, Feature
+from jobs.models.tasks import PROBABILITIES, PROBABILITY
+from jobs.models.tree import Told
+from jobs.tables.arrays import Array
+from jobs.tables.settings import Training
+
+NAMED = 6  # categories that a condition names before it only counts the rest
+
+
+class Fitted(NamedTuple):
+    """A grown tree. `told`: its nodes as tree.json has them; `totals`: what training rows add up to in them."""
+
+    learned: Learned
+    nodes: Sequence[Node]
+    totals: Array
+    told: List[Told]
+    classes: int
+
+    def leaf_counts(self, survey: Survey, parts: Sequence[int]) -> Array:
+        """How rows that it may not have seen fall into its nodes: as of `grow.leaf_counts`."""
+        return grow.leaf_counts(survey.code(parts, self.learned), self.nodes, self.classes)
+
+
+def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
+    """Learns encodings and tree from these parts of the survey's rows. Raises JobError as `Survey.learn` does."""
+    classes, learned = survey.classes, survey.learn(parts)
+    blocks = survey.code(parts, learned).persist(grow.KEPT)
+    nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf)
+    totals = grow.node_totals(blocks, nodes, classes)
+    blocks.unpersist()
+    return Fitted(learned, nodes, totals, describe(nodes, learned, classes, totals, training.smoothing), classes)
+
+
+def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array, smoothing: float) -> List[Told]:
+    """The nodes as tree.json has them, root first: rows, value and, unless it is a leaf, the condition that leads left.
+
+    `totals`: what the training rows add up to in each node, as of `grow.summed_up`; values are smoothed. A threshold
+    on an encoded category is told as the set of categories that go left, of those that get so far.
+    """
+    told: List[Told] = []
+    says = smoothed(nodes, totals, classes, smoothing)
+    everything = {i: set(f["encoding"]) for i, f in enumerate(learned.features) if f["kind"] == "category"}
+    waiting: List[Tuple[Node, Dict[int, Set[str]]]] = [(nodes[0], everything)]
+    while waiting:
+        node, reaching = waiting.pop()
+        entry: Told = {"id": node.id, "depth": node.depth, **_value(totals[node.id], says[node.id], learned, classes)}
+        told.append(entry)
+        if node.feature < 0:
+            continue
+        feature, threshold = learned.features[node.feature], float(learned.thresholds[node.feature][node.bin])
+        entry.update(feature=feature["name"], threshold=threshold, left=node.left, right=node.right)
+        entry["gain"] = node.gain * _unit_of_impurity(learned, classes)
+        left, right = dict(reaching), dict(reaching)
+        if feature["kind"] == "number":
+            entry["condition"], entry["otherwise"] = _number_condition(feature, threshold)
+        else:
+            i = node.feature
+            left[i] = {value for value in reaching[i] if feature["encoding"][value] <= threshold}
+            right[i] = reaching[i] - left[i]
+            entry["categories"] = sorted(left[i])
+            missing_left = feature["missing"] <= threshold
+            entry["condition"] = _category_condition(feature, left[i], missing_left)
+            entry["otherwise"] = _category_condition(feature, right[i], not missing_left)
+        waiting += [(nodes[node.right], right), (nodes[node.left], left)]
+    return told
+
+
+def _value(totals: Array, says: Any, learned: Learned, classes: int) -> Told:
+    """Rows, impurity, and what the node says."""
+    unit = _unit_of_impurity(learned, classes)
+    if classes:
+        value: Told = {PROBABILITY: float(says[1])} if classes == 2 else {PROBABILITIES: [float(p) for p in says]}
+        return {
+            "rows": int(totals.sum()),
+            **value,
+            "impurity": unit * (1 - float(((totals / totals.sum()) ** 2).sum())),
+        }
+    assert learned.point is not None  # noqa: S101  # a regression has one
+    rows, total, squares = (float(x) for x in totals)
+    variance = max(squares / rows - (total / rows) ** 2, 0.0)
+    return {"rows": int(rows), "value": learned.point.sum(1, float(says)), "impurity": unit * variance}
+
+
+def _unit_of_impurity(learned: Learned, classes: int) -> float:
+    """What `grow`'s gains are multiplied with. Binary: the variance of the 0/1 label is half of Gini's impurity."""
+    if learned.point is not None:
+        return learned.point.step**2
+    return 0.5 if classes == 2 else 1.0
+
+
+def _number_condition(feature: Feature, threshold: float) -> Tuple[str, str]:
+    name = feature["name"]
+    if threshold < MISSING / 4:  # half-way between MISSING and the smallest value that training has seen
+        return f"{name} is missing", f"{name} is known"
+    or_missing = " or missing" if feature["missing_rows"] else ""
+    return f"{name} <= {threshold:.6g}{or_missing}", f"{name} > {threshold:.6g}"
+
+
+def _category_condition(feature: Feature, values: Set[str], with_missing: bool) -> str:
+    name, listed = feature["name"], sorted(values)
+    told = ", ".join(listed if len(listed) <= NAMED + 1 else [*listed[:NAMED], f"{len(listed) - NAMED} more"])
+    missing = with_missing and feature["missing_rows"] > 0
+    if not listed:
+        return f"{name} is missing" if missing else f"{name} is not one that training has seen"
+    return f"{name} in {told}{' or missing' if missing else ''}"

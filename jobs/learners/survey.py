@@ -1,0 +1,359 @@
+"""What training needs to know of the features before it can grow a tree, found in one reading of the table."""
+
+from copy import copy
+from operator import add
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import pyarrow as pa
+from pyspark import RDD
+
+from jobs.errors import JobError
+from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
+from jobs.learners.grow import Block, FixedPoint
+from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
+from jobs.tables import split
+from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
+from jobs.tables.features import Features
+from jobs.tables.settings import Dataset, Label, Task
+
+# A column with more is a key rather than a category, and the table of encodings must fit the driver.
+MAX_CATEGORIES = 100_000
+# Split candidates come from a sample, as MLlib's do: so many rows, fewer if there are very many number columns.
+SAMPLE_ROWS, SAMPLE_CELLS = 40_000, 5_000_000
+BLOCK_ROWS = 250_000
+MAX_RANK = 62  # of a hash of 64 bits
+REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
+
+Key = Tuple[int, Any]  # a feature's place and one of its values; or one of the kinds below
+EVERY_ROW, SAMPLE = -1, -2
+
+
+class Mark(NamedTuple):
+    """Tells rows apart: `holds` says of a column's values, in a worker, of which rows it holds."""
+
+    column: str
+    holds: Callable[[pa.Array], Array]
+
+
+class Survey:
+    """Counts and a sample of a table's features, out of which encodings and split candidates are made.
+
+    Rows are told apart by yes-or-no marks, such as which side of the split they are on, into parts: whatever is learned
+    is learned from the parts that the caller names.
+    """
+
+    def __init__(self, features: Features, settings: Dataset, marks: Dict[str, Mark]) -> None:
+        """Columns in: `split_hash`, label and features, and those of `marks`. Reads; raises JobError if a category has
+        too many values."""
+        self.settings, self.classes, self._marks = settings, settings.classes, list(marks)
+        self._features, self._apart = features, Apart(settings.label, settings.task, list(marks.values()))
+        self._parts = 2 ** len(marks)
+        self._numbers, self._categories = settings.features.numbers, settings.features.categories
+        self._labels: Dict[int, Labels] = {}
+        self.point: Optional[FixedPoint] = None
+        if not self.classes:
+            self._labels = self._label_moments()
+            if every := list(self._labels.values()):
+                low, high = min(label.low for label in every), max(label.high for label in every)
+                self.point = FixedPoint.for_labels(low, high, sum(label.rows for label in every))
+        self._read()
+
+    def _label_moments(self) -> Dict[int, Labels]:
+        """A regression's label by part."""
+        found: Dict[int, List[Labels]] = {}
+        for part, label in self._features.batches(self._apart.columns).mapPartitions(self._apart.moments).collect():
+            found.setdefault(part, []).append(label)
+        return {part: _together(labels, 0) for part, labels in found.items()}
+
+    def _read(self) -> None:
+        names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
+        reading = _Reading(self._apart, self._numbers, self._categories, self.classes, self.point, self._sample())
+        cells = self._features.batches(names).mapPartitions(reading)
+        found = reduced(cells, add).mapPartitions(_bounded).collect()
+        wide = self.classes or 2
+        self._every = np.zeros((self._parts, wide), dtype=np.int64)
+        self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
+        self._values: List[Dict[Optional[str], Array]] = [{} for _ in self._categories]
+        self._samples: Dict[int, Sample] = {}
+        for (kind, value), counted in found:
+            if kind == SAMPLE:
+                self._samples[value] = counted
+            elif kind == EVERY_ROW:
+                self._every = counted
+            elif kind < len(self._numbers):
+                self._missing[kind] = counted
+            else:
+                self._values[kind - len(self._numbers)][value] = counted
+        for name, values in zip(self._categories, self._values):  # noqa: B905  # not in Python 3.9
+            if len(values) > MAX_CATEGORIES:
+                raise JobError(
+                    f"{self.settings.file}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, "
+                    "which makes it a key rather than a category: leave it out, or group its values in prepare.sql."
+                )
+        if self.classes:
+            self._labels = {part: _counted(self._every[part].tolist()) for part in range(self._parts)}
+
+    def parts(self, **asked: bool) -> List[int]:
+        """The numbers of the parts whose marks are as asked; of other marks either kind."""
+        bits = {name: 2**i for i, name in enumerate(self._marks)}
+        return [
+            part
+            for part in range(self._parts)
+            if all(bool(part & bits[name]) == wanted for name, wanted in asked.items())
+        ]
+
+    def labels(self, parts: Sequence[int]) -> Labels:
+        """The label in these parts together; `require_variety` says whether that is enough."""
+        return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
+
+    def sample(self, parts: Sequence[int]) -> "Sample":
+        """Numbers of some rows of these parts: of each number feature, then the label of a regression."""
+        found = self._sample()
+        for part in parts:
+            if part in self._samples:
+                found += self._samples[part]
+        return found
+
+    def _sample(self) -> "Sample":
+        columns = len(self._numbers) + (self.point is not None)
+        return Sample(columns, max(1000, min(SAMPLE_ROWS, SAMPLE_CELLS // max(columns, 1))))
+
+    def values(self, category: str) -> Dict[Optional[str], Array]:
+        """Of each value of a category, None among them: part x rows of each class; of a regression rows and the sum of
+        the rounded labels."""
+        return self._values[self._categories.index(category)]
+
+    def learn(self, parts: Sequence[int]) -> Learned:
+        """Encodings and split candidates of the declared features, numbers first, from the rows of these parts only."""
+        own = list(parts)
+        smoothing, bins = self.settings.training.smoothing, self.settings.training.bins
+        label, sample = self.labels(own), self.sample(own)
+        features: List[Feature] = []
+        between: List[Array] = []
+        for i, name in enumerate(self._numbers):
+            missing = int(self._missing[i, own].sum())
+            features.append({"name": name, "kind": "number", "missing": MISSING, "missing_rows": missing})
+            known = sample.values[i][sample.values[i] > MISSING]
+            seen, rows = np.unique(known, return_counts=True)
+            cuts = thresholds(seen, rows, bins=bins - 1 if missing else bins)
+            between.append(np.concatenate([[MISSING / 2], cuts]) if 0 < missing < label.rows else cuts)
+        every = self._every[own].sum(axis=0)
+        average = (every if self.point is None else np.array([self.point.sum(label.rows, every[1])])) / label.rows
+        for name, values in zip(self._categories, self._values):  # noqa: B905  # not in Python 3.9
+            counts = {
+                value: counted for value, by_part in values.items() if (counted := by_part[own].sum(axis=0)).any()
+            }
+            feature, rows = category_feature(name, counts, average, smoothing, self.classes, self.point)
+            features.append(feature)
+            seen = [*feature["encoding"].values(), *([feature["missing"]] if feature["missing_rows"] else [])]
+            per_value: Dict[float, int] = {}
+            for encoded, n in zip(seen, rows):  # noqa: B905  # not in Python 3.9
+                per_value[encoded] = per_value.get(encoded, 0) + n
+            ordered = sorted(per_value)
+            between.append(thresholds(np.array(ordered), np.array([per_value[v] for v in ordered]), bins=bins))
+        return Learned(features, between, self.point)
+
+    def code(self, parts: Sequence[int], learned: Learned) -> "RDD[Block]":
+        """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading."""
+        names = [*self._apart.columns, *self._numbers, *self._categories]
+        return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
+
+
+def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
+    """What the workers have found, put together by key in so few places that the driver can have it all."""
+    return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
+
+
+def _counted(counts: List[int]) -> Labels:
+    return Labels(sum(counts), counts, 0, len(counts) - 1, 0.0, 0.0)
+
+
+def _together(labels: Sequence[Labels], classes: int) -> Labels:
+    if classes:
+        return _counted([sum(label.counts[k] for label in labels) for k in range(classes)])
+    rows = sum(label.rows for label in labels)
+    if not rows:
+        return Labels(0, [], 0.0, 0.0, 0.0, 0.0)
+    mean = sum(label.rows * label.mean for label in labels) / rows
+    squares = sum(label.rows * (label.std**2 + (label.mean - mean) ** 2) for label in labels)
+    low, high = min(label.low for label in labels), max(label.high for label in labels)
+    return Labels(rows, [], low, high, mean, float(np.sqrt(squares / rows)))
+
+
+def _bounded(cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
+    """No more values of a column than are needed to see that they are too many."""
+    seen: Dict[int, int] = {}
+    for key, counted in cells:
+        seen[key[0]] = seen.get(key[0], 0) + 1
+        if key[0] < 0 or seen[key[0]] <= MAX_CATEGORIES + 1:
+            yield key, counted
+
+
+class Apart:
+    """The label of rows, and the part that they are in, on the executors."""
+
+    def __init__(self, label: Label, task: Task, marks: Sequence[Mark]) -> None:
+        self.task, self.marks, self.label_name = task, list(marks), label.column
+        self.places = {name: i for i, name in enumerate(label.classes)}
+
+    @property
+    def columns(self) -> List[str]:
+        return [self.label_name, *[mark.column for mark in self.marks]]
+
+    def label(self, batch: pa.RecordBatch) -> Array:
+        """A class by its number, or a regression's value."""
+        column = batch.column(self.label_name)
+        if self.task == "regression":
+            return as_doubles(column)
+        if self.task == "binary":
+            return as_numpy(column.cast(pa.int64()))
+        names, index = values_of(column)
+        return np.array([self.places[name] if name is not None else -1 for name in names])[index]
+
+    def part(self, batch: pa.RecordBatch) -> Array:
+        found = np.zeros(batch.num_rows, dtype=np.int64)
+        for i, mark in enumerate(self.marks):
+            found += mark.holds(batch.column(mark.column)).astype(np.int64) << i
+        return found
+
+    def moments(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[int, Labels]]:
+        """Of a regression's label in each part."""
+        found: Dict[int, List[Labels]] = {}
+        for batch in batches:
+            label, part = self.label(batch), self.part(batch)
+            for own in np.unique(part):
+                y = label[part == own]
+                told = Labels(len(y), [], float(y.min()), float(y.max()), float(y.mean()), float(y.std()))
+                found.setdefault(int(own), []).append(told)
+        for place, labels in found.items():
+            yield place, _together(labels, 0)
+
+
+class _Reading:
+    """What `Survey` asks of a partition's rows: counts by part, and a sample of each part."""
+
+    def __init__(
+        self,
+        apart: Apart,
+        numbers: Sequence[str],
+        categories: Sequence[str],
+        classes: int,
+        point: Optional[FixedPoint],
+        sample: "Sample",
+    ) -> None:
+        """`sample`: an empty one."""
+        self.apart, self.numbers, self.categories = apart, numbers, categories
+        self.classes, self.point, self.sample = classes, point, sample
+        self.parts = 2 ** len(apart.marks)
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Key, Any]]:
+        every = np.zeros((self.parts, self.classes or 2), dtype=np.int64)
+        missing = np.zeros((len(self.numbers), self.parts), dtype=np.int64)
+        values: List[Dict[Optional[str], Array]] = [{} for _ in self.categories]
+        samples: Dict[int, Sample] = {}
+        for batch in batches:
+            label, part = self.apart.label(batch), self.apart.part(batch)
+            numbers = [numbers_of(batch.column(name)) for name in self.numbers]
+            for i, column in enumerate(numbers):
+                missing[i] += np.bincount(part[column == MISSING], minlength=self.parts)
+            if self.point:
+                numbers.append(label)
+                label = self.point.round(label).astype(np.int64)
+            every += self._added(part, label, self.parts)
+            for name, seen in zip(self.categories, values):  # noqa: B905  # not in Python 3.9
+                # Too many already: `Survey` will refuse the column, and a key would fill the executor's memory.
+                if len(seen) <= MAX_CATEGORIES:
+                    names, index = values_of(batch.column(name))
+                    counted = self._added(index * self.parts + part, label, len(names) * self.parts)
+                    for value, found in zip(names, counted.reshape(len(names), *every.shape)):  # noqa: B905
+                        if found.any():
+                            seen[value] = seen[value] + found if value in seen else found
+            hashes = as_numpy(batch.column(split.HASH))
+            for own in np.unique(part).tolist():
+                samples.setdefault(own, copy(self.sample)).take(hashes, part == own, numbers)
+        yield (EVERY_ROW, None), every
+        yield from (((i, None), counts) for i, counts in enumerate(missing))
+        for i, seen in enumerate(values, start=len(self.numbers)):
+            yield from (((i, value), counts) for value, counts in seen.items())
+        yield from (((SAMPLE, own), sample) for own, sample in samples.items())
+
+    def _added(self, place: Array, label: Array, places: int) -> Array:
+        """By place the rows of each class; of a regression the rows and the sum of their rounded labels."""
+        if self.classes:
+            flat = np.bincount(place * self.classes + label, minlength=places * self.classes)
+            return flat.reshape(places, self.classes)
+        sums = [np.bincount(place, weights=weights, minlength=places) for weights in (None, label)]
+        return np.stack(sums, axis=1).astype(np.int64)
+
+
+class Sample:
+    """Numbers of some rows, column by column: always the same rows, in whatever partitions they were met.
+
+    A row's rank is the number of zero bits that end its hash: half of the rows have rank 0, a quarter rank 1. A sample
+    holds the rows of the highest ranks, as many ranks as come to no more than `most` rows.
+    """
+
+    def __init__(self, columns: int, most: int) -> None:
+        self.lowest, self.most = 0, most
+        self.ranks: Array = np.empty(0, dtype=np.uint8)
+        self.values: Array = np.empty((columns, 0))
+
+    def take(self, hashes: Array, wanted: Array, columns: Sequence[Array]) -> None:
+        """Adds those of the wanted rows that are of its ranks."""
+        chosen = np.flatnonzero(wanted & (hashes & ((1 << self.lowest) - 1) == 0))
+        if len(chosen) and columns:
+            last = hashes[chosen] & -hashes[chosen]  # the last bit that is set; of a hash of 0 none is
+            ranks = np.where(last > 0, np.log2(np.maximum(last, 1)), MAX_RANK).astype(np.uint8)
+            self._put(ranks, np.stack([column[chosen] for column in columns]))
+
+    def __add__(self, other: "Sample") -> "Sample":
+        both = Sample(len(self.values), self.most)
+        both.lowest = max(self.lowest, other.lowest)
+        for sample in (self, other):
+            high = sample.ranks >= both.lowest
+            both._put(sample.ranks[high], sample.values[:, high])
+        return both
+
+    def _put(self, ranks: Array, values: Array) -> None:
+        self.ranks = np.concatenate([self.ranks, ranks])
+        self.values = np.concatenate([self.values, values], axis=1)
+        while len(self.ranks) > self.most and self.lowest < MAX_RANK:
+            self.lowest += 1
+            high = self.ranks >= self.lowest
+            self.ranks, self.values = self.ranks[high], self.values[:, high]
+
+
+class _Coding:
+    """Batches of columns to blocks of bin numbers, on the executors."""
+
+    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int) -> None:
+        self.apart, self.classes = apart, classes
+        self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
+        self.features, self.thresholds, self.point = learned
+        self.dtype = np.uint8 if max(learned.bins, default=1) <= 256 else np.uint16
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Block]:
+        waiting: List[Block] = []
+        for batch in batches:
+            waiting.append(self._coded(batch))
+            if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
+                yield _joined(waiting)
+                waiting = []
+        if waiting:
+            yield _joined(waiting)
+
+    def _coded(self, batch: pa.RecordBatch) -> Block:
+        wanted = self.wanted[self.apart.part(batch)]
+        if not wanted.all():
+            batch = batch.take(as_arrow(np.flatnonzero(wanted), np.int64))
+        codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
+        for i, values in enumerate(matrix(batch, self.features)):
+            codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
+        label = self.apart.label(batch)
+        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    codes, label = zip(*blocks)  # noqa: B905  # not in Python 3.9
+    return Block(np.concatenate(codes, axis=1), np.concatenate(label))

@@ -1,0 +1,46 @@
+"""The current model: s3://MODELS/DATASET/RUN/ as train.py wrote it, CURRENT.json as the state machine moves it."""
+
+from dataclasses import dataclass
+from typing import Any, List, Optional, Sequence
+
+from pyspark.sql import Column, DataFrame
+
+from jobs.errors import JobError
+from jobs.models import tree
+from jobs.tables import storage
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A published model: all that scoring needs. `home` is the folder of its run."""
+
+    run_id: str
+    home: str
+    tree: tree.Told
+
+    @property
+    def task(self) -> str:
+        task: str = self.tree["task"]
+        return task
+
+    @property
+    def names(self) -> List[str]:
+        """Its features' columns."""
+        return [feature["name"] for feature in self.tree["features"]]
+
+    def score(self, rows: DataFrame, keep: Sequence[Column]) -> DataFrame:
+        """`keep`, `leaf`, and what the tree says (jobs/models/tree.py `score`). Columns in: every feature's."""
+        return tree.score(rows, self.tree, keep)
+
+
+def current_model(s3: Any, models: str, dataset: str) -> Optional[Registered]:
+    """What CURRENT.json points at now, None before the first model is published. Raises JobError if it is broken."""
+    pointer_uri = f"{models.rstrip('/')}/{dataset}/CURRENT.json"
+    pointer = storage.read_json(s3, pointer_uri)
+    if pointer is None:
+        return None
+    home = pointer["model"].rstrip("/")
+    told = storage.read_json(s3, f"{home}/tree.json")
+    if told is None:
+        raise JobError(f"{pointer_uri} points at {home}/, which has no tree.json: point it back at a whole run.")
+    return Registered(run_id=pointer["run_id"], home=home, tree=told)

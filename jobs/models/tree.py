@@ -1,0 +1,144 @@
+"""The tree in its three forms: nodes told in words (tree.json), an MLlib model, and a scorer of rows on Spark."""
+
+import json
+import time
+import uuid
+from typing import Any, Dict, Iterable, Iterator, List, Sequence
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.models.inputs import Feature, feature_columns, matrix
+from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY
+from jobs.tables.arrays import Array, as_arrow
+
+Told = Dict[str, Any]
+
+
+def importances(nodes: Sequence[Told], features: Sequence[Feature]) -> List[Told]:
+    """Each feature's share of all gains, weighted by rows, largest first (as MLlib's TreeEnsembleModel has it)."""
+    gains = {feature["name"]: 0.0 for feature in features}
+    for node in nodes:
+        if "feature" in node:
+            gains[node["feature"]] += node["gain"] * node["rows"]
+    total = sum(gains.values()) or 1.0
+    ordered = sorted(gains.items(), key=lambda item: (-item[1], item[0]))
+    return [{"feature": name, "importance": gain / total} for name, gain in ordered]
+
+
+def score(rows: DataFrame, tree: Told, keep: Sequence[Column]) -> DataFrame:
+    """`keep`, then `leaf` (a node's id) and what the tree says: `probability`, `probabilities` or `prediction`.
+
+    Columns in: every feature's, by name. A row is scored as tree.sql and the plain Python scorer do it: left at a node
+    if the feature's number is no larger than the threshold.
+    """
+    kept = rows.select(*keep)
+    names = [f"_kept{i}" for i in range(len(kept.columns))]
+    own = [column.alias(name) for column, name in zip(keep, names)]  # noqa: B905  # not in Python 3.9
+    values = feature_columns(tree["features"])
+    scorer = Scorer(tree, len(names))
+    kinds = [f"`{name}` {field.dataType.simpleString()}" for name, field in zip(names, kept.schema)]  # noqa: B905
+    scored = rows.select(*own, *values).mapInArrow(
+        scorer, ", ".join([*kinds, f"{LEAF} int", f"{scorer.name} {scorer.kind}"])
+    )
+    renamed = [F.col(name).alias(was) for name, was in zip(names, kept.columns)]  # noqa: B905
+    return scored.select(*renamed, LEAF, scorer.name)
+
+
+class Scorer:
+    """Sends batches of rows down a tree, on the executors. The first `kept` columns pass through untouched."""
+
+    def __init__(self, tree: Told, kept: int) -> None:
+        self.features, self.kept = tree["features"], kept
+        nodes = tree["nodes"]
+        place = {node["id"]: i for i, node in enumerate(nodes)}
+        index = {feature["name"]: i for i, feature in enumerate(self.features)}
+        self.ids = np.array([node["id"] for node in nodes], dtype=np.int32)
+        self.feature = np.array([index.get(node.get("feature"), -1) for node in nodes], dtype=np.int32)
+        self.threshold = np.array([node.get("threshold", 0.0) for node in nodes])
+        self.left, self.right = (
+            np.array([place.get(node.get(side), 0) for node in nodes], dtype=np.int32) for side in ("left", "right")
+        )
+        self.depth = max(node["depth"] for node in nodes)
+        self.name = {"binary": PROBABILITY, "multiclass": PROBABILITIES, "regression": PREDICTION}[tree["task"]]
+        self.kind = "array<double>" if self.name == PROBABILITIES else "double"
+        self.value = np.array([node["value" if self.name == PREDICTION else self.name] for node in nodes])
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            at = self.leaves(batch)
+            if self.value.ndim == 1:
+                value = as_arrow(self.value[at], np.float64)
+            else:
+                width = self.value.shape[1]
+                ends = np.arange(0, width * (len(at) + 1), width, dtype=np.int32)
+                value = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(self.value[at].ravel(), np.float64))
+            columns = [*batch.columns[: self.kept], as_arrow(self.ids[at], np.int32), value]
+            yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names[: self.kept], LEAF, self.name])
+
+    def leaves(self, batch: pa.RecordBatch) -> Array:
+        """The place of each row's leaf among the nodes."""
+        numbers = matrix(batch, self.features)
+        at = np.zeros(batch.num_rows, dtype=np.int32)
+        rows = np.arange(batch.num_rows)
+        table = np.stack(numbers) if numbers else np.empty((1, batch.num_rows))
+        for _ in range(self.depth):
+            feature = self.feature[at]
+            left = table[np.maximum(feature, 0), rows] <= self.threshold[at]
+            at = np.where(feature < 0, at, np.where(left, self.left[at], self.right[at]))
+        return at
+
+
+def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, location: str) -> None:
+    """Writes the tree as Spark's own DecisionTreeRegressionModel, or DecisionTreeClassificationModel if multiclass.
+
+    `totals` as in `describe`. It wants the vector of the features' numbers, in tree.json's order. The format is that of
+    org.apache.spark.ml.tree.DecisionTreeModelReadWrite.NodeData and DefaultParamsWriter (Spark 3.5).
+    """
+    regression = tree["task"] != "multiclass"
+    order = {node["id"]: i for i, node in enumerate(tree["nodes"])}  # parents first, as MLlib numbers them
+    index = {feature["name"]: i for i, feature in enumerate(tree["features"])}
+    table = []
+    for node in tree["nodes"]:
+        stats = [float(x) for x in totals[node["id"]]]
+        if tree["task"] == "binary":  # rows, sum and sum of squares of a 0/1 label
+            stats = [stats[0] + stats[1], stats[1], stats[1]]
+        elif tree["task"] == "multiclass":  # MLlib makes the probabilities of them
+            stats = [share * node["rows"] for share in node[PROBABILITIES]]
+        value = _mllib_value(node, tree["task"])
+        inner = "feature" in node
+        split = (index[node["feature"]], [node["threshold"]], -1) if inner else (-1, [], -1)
+        children = [order[node[side]] if inner else -1 for side in ("left", "right")]
+        gain = float(node["gain"]) if inner else -1.0
+        table.append((order[node["id"]], value, node["impurity"], stats, node["rows"], gain, *children, split))
+    schema = (
+        "id int, prediction double, impurity double, impurityStats array<double>, rawCount bigint, gain double, "
+        "leftChild int, rightChild int, "
+        "split struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>"
+    )
+    spark.createDataFrame(table, schema).coalesce(1).write.mode("overwrite").parquet(f"{location}/data")
+    kind = "regression.DecisionTreeRegressionModel" if regression else "classification.DecisionTreeClassificationModel"
+    metadata = {
+        "class": f"org.apache.spark.ml.{kind}",
+        "timestamp": int(time.time() * 1000),
+        "sparkVersion": spark.version,
+        "uid": f"dtr_{uuid.uuid4().hex[:12]}" if regression else f"dtc_{uuid.uuid4().hex[:12]}",
+        "paramMap": {
+            "featuresCol": "features",
+            "predictionCol": PROBABILITY if tree["task"] == "binary" else PREDICTION,
+            "impurity": "variance" if regression else "gini",
+        },
+        "defaultParamMap": {},
+        "numFeatures": len(tree["features"]),
+        **({} if regression else {"numClasses": classes}),
+    }
+    text = spark.createDataFrame([(json.dumps(metadata),)], "value string")
+    text.coalesce(1).write.mode("overwrite").text(f"{location}/metadata")
+
+
+def _mllib_value(node: Told, task: str) -> float:
+    if task == "multiclass":
+        return float(np.argmax(node["probabilities"]))
+    return float(node[PROBABILITY if task == "binary" else "value"])

@@ -1,0 +1,5 @@
+"""Tables and all that jobs read and write: the catalog, raw files, features, small JSON files, settings, the session.
+
+In here: where a table is (`catalog`), how a raw file is read (`raw`), the features as rows and columns (`features`,
+`arrays`), which side a row is on (`split`), `storage`, `settings`, `session`. Never: anything learned from the values.
+"""

@@ -1,0 +1,242 @@
+"""Raw CSV files into typed rows, for prepare.py: a row that does not parse is set aside with file and reason.
+
+How a table's files are written is what dataset.toml says, which columns they have is what their own header says. The
+crawler's guess at both is for analysts, jobs take only the place from it: it differs between Glue and the embedded
+cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
+"""
+
+import re
+import unicodedata
+from typing import Any, Dict, List, Sequence
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
+
+from jobs.errors import JobError
+from jobs.tables.catalog import CatalogTable
+from jobs.tables.settings import Table
+
+# Columns that `read_lines` and `parse` add. Declared columns begin with a letter.
+CORRUPT, FILE, REASON, RECORD = "_corrupt", "_file", "_reason", "_record"
+SHOWN_NAMES = 30  # of a header, in an error
+
+# What is wrong with a file, and how Spark, univocity and Java say so.
+UNREADABLE = {
+    "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
+    "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
+    r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
+    "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",
+}
+
+
+def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
+    """The files of a raw table as text, a column a field, in the files' order: declared columns by their names, others
+    `_0`, `_1`, ... by position; `_corrupt` (the record, if it has another number of fields), `_file`.
+
+    Types come later (`parse`): one odd value would otherwise turn into a silent NULL. Raises JobError for a table
+    without files or without a declared column, and for files that are not of the declared encoding or never close a
+    quote.
+    """
+    try:
+        text = spark.read.option("recursiveFileLookup", True).text(table.location)
+    except AnalysisException as error:
+        raise JobError(f"Raw table {table} has no files: upload them with `dml data push`, then run again.") from error
+    options: Dict[str, Any] = {
+        "recursiveFileLookup": True,  # and so no folder name=value becomes a column
+        "sep": declared.delimiter,
+        "quote": declared.quote,
+        "escape": declared.quote,  # a quote is doubled to be meant; a backslash is a backslash
+        "encoding": {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding],  # as Java calls them
+        # `a, b` has a space that is no part of b; who means it quotes it.
+        "ignoreLeadingWhiteSpace": True,
+        "ignoreTrailingWhiteSpace": True,
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": CORRUPT,
+        "multiLine": _has_records_of_many_lines(text, table, declared, settings_file),
+    }
+    names, enforce = list(declared.columns), True
+    where = {name: position for position, name in enumerate(names)}
+    if declared.header:
+        names = _first_record(spark, table, options)
+        where = locate(names, declared, f"Raw table {table}", settings_file)
+        # Spark compares each file's header with the schema, if there are others than the one that has just been read.
+        enforce = len(text.inputFiles()) == 1
+        if not enforce and (twice := _repeated(names)):
+            raise JobError(
+                f"Raw table {table} has several files and the header {_shown(twice)} more than once: "
+                "give the columns different names, or upload one file."
+            )
+    schema = [*(f"_{position}" for position in range(len(names))), CORRUPT] if enforce else [*names, CORRUPT]
+    reader = spark.read.schema(StructType([StructField(name, StringType()) for name in schema])).options(**options)
+    lines = reader.options(header=declared.header, enforceSchema=enforce).csv(table.location)
+    called = {position: name for name, position in where.items()}
+    renamed = lines.toDF(*(called.get(position, f"_{position}") for position in range(len(names))), CORRUPT)
+    return renamed.withColumn(FILE, F.col("_metadata.file_path"))
+
+
+def locate(header: Sequence[str], declared: Table, table: str, settings_file: str) -> Dict[str, int]:
+    """The position of each declared column in a header.
+
+    A column's text (its name, unless `names` says another) is looked for as it stands; if it isn't there, whatever the
+    case; then with everything but letters and digits as `_`. Raises JobError for a column that is not there, or that
+    two could be.
+    """
+    found: Dict[str, int] = {}
+    lacking = []
+    for name in declared.columns:
+        text = declared.names.get(name, name)
+        for form in (_composed, _lower, _clean):
+            at = [position for position, have in enumerate(header) if form(have) == form(text)]
+            if len(at) > 1:
+                raise JobError(
+                    f"{table}: column {name} could be any of {len(at)} columns of the header "
+                    f"({_shown([header[position] for position in at])}): give them different names in the files."
+                )
+            if at:
+                found[name] = at[0]
+                break
+        else:
+            lacking.append(name if text == name else f"{name} ('{text}')")
+    if lacking:
+        raise JobError(
+            f"{table} has no column {', '.join(lacking)}, which {settings_file} declares; its header has: "
+            f"{_shown(header)}. Upload a file that has it, or mend columns, names, delimiter or header of the table."
+        )
+    by_position: Dict[int, str] = {}
+    for name, position in found.items():
+        if position in by_position:
+            raise JobError(
+                f"{table}: columns {by_position[position]} and {name} of {settings_file} are the same column of the "
+                f"header, '{header[position]}': say in names which is which."
+            )
+        by_position[position] = name
+    return found
+
+
+def parse(lines: DataFrame, declared: Table) -> DataFrame:
+    """Declared columns in their declared types, and `_file`, `_reason` (NULL for a good row), `_record` (of a bad one).
+
+    A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad. What casts is
+    Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
+    Infinity; a date is year-month-day.
+    """
+    cells = [name for name in lines.columns if name not in (CORRUPT, FILE)]
+    columns, nulls = declared.columns, _literals(declared.nulls)
+    # Spark reads an empty field as NULL; unless that is a null token it is a text without characters.
+    cell = "`{}`" if "" in declared.nulls else "coalesce(`{}`, '')"
+    # One step for the cells and one for the values, so that Spark does not compute them once more for the reasons.
+    given = [
+        F.expr("CASE WHEN {0} NOT IN ({1}) THEN {0} END".format(cell.format(name), nulls)).alias(f"_given_{name}")
+        for name in columns
+    ]
+    # try_cast is strict where cast is not: '1.5' is no bigint, instead of 1.
+    values = [F.expr(f"try_cast(_given_{name} AS {kind})").alias(f"_value_{name}") for name, kind in columns.items()]
+    stepped = lines.select("*", *given).select("*", *values)
+
+    reasons = [F.when(F.col(CORRUPT).isNotNull(), _misfit(len(cells)))]
+    for name, kind in columns.items():
+        if kind != "string":
+            unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
+            shown = F.substring(f"_given_{name}", 1, 100)
+            reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
+    dialect = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote}
+    rebuilt = F.to_csv(F.struct(*cells), dialect)
+    return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
+        *[F.col(f"_value_{name}").alias(name) for name in columns],
+        FILE,
+        REASON,
+        F.when(F.col(REASON).isNotNull(), F.coalesce(F.col(CORRUPT), rebuilt)).alias(RECORD),
+    )
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong with which file, if an error of Spark's is about a file that it cannot read as CSV; else ''."""
+    said = " ".join(str(error).split())
+    for problem, pattern in UNREADABLE.items():
+        if re.search(pattern, said):
+            file = re.search(r"(?:error while reading file|CSV file:) (\S+?)\.? ", f"{said} ")
+            return f"{file.group(1) if file else 'a file'} {problem}."
+    return ""
+
+
+def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> bool:
+    """Whether a line of the files ends within a quoted field, so that its record goes on in the next line.
+
+    Spark splits a file between its cores only if each line is a record, so records of many lines are looked for instead
+    of allowed for always: a look at the lines is a small part of the time that parsing takes. The same look finds files
+    that are not UTF-8, which would otherwise become text with question marks, and quotes that are never closed, which
+    would otherwise swallow the rows after them.
+    """
+    quote, delimiter = declared.quote, re.escape(declared.delimiter)
+    line, mark = F.col("value"), re.escape(quote)
+    # Without the doubled quotes, such a line has a field that begins with a quote and no quote after that.
+    single = F.regexp_replace(line, mark * 2, "")
+    ends_within = line.contains(quote) & single.rlike(f"(^|{delimiter})[ \\t]*{mark}[^{mark}]*$")
+    found = [F.max(ends_within)]
+    if declared.encoding == "utf-8":
+        kept = F.decode(line.cast("binary"), "UTF-8")  # malformed bytes come back as others
+        found.append(F.max(F.when(line != kept, F.col("_metadata.file_path"))))
+    many_lines, *malformed = text.agg(*found).head() or (None, None)
+    if malformed and malformed[0]:
+        raise JobError(
+            f'Raw table {table}: {malformed[0]} is not UTF-8; convert it, or say encoding = "latin-1" in '
+            f"[tables.{table.name}] of {settings_file}."
+        )
+    if not many_lines:
+        return False
+    quotes = F.sum(F.length(line) - F.length(F.regexp_replace(line, mark, "")))
+    odd = text.groupBy(F.col("_metadata.file_path").alias("file")).agg(quotes.alias("quotes")).where("quotes % 2 = 1")
+    if unbalanced := odd.head():
+        raise JobError(
+            f"Raw table {table}: {unbalanced['file']} has an odd number of quotes ({quote}), so a quoted field is "
+            f"never closed and rows would be lost in it; mend the file, or say another quote in [tables.{table.name}] "
+            f"of {settings_file}."
+        )
+    return True
+
+
+def _first_record(spark: SparkSession, table: CatalogTable, options: Dict[str, Any]) -> List[str]:
+    """The fields of the files' first record."""
+    first = spark.read.options(**options).csv(table.location).head()
+    if first is None:
+        raise JobError(f"Raw table {table} is empty: upload its files with `dml data push`, then run again.")
+    return ["" if field is None else field for field in first]
+
+
+def _misfit(fields: int) -> Any:
+    """Why a record with another number of fields is bad."""
+    lines = F.length(CORRUPT) - F.length(F.regexp_replace(CORRUPT, "\n", "")) + 1
+    told = f"has not the {fields} fields of the header"
+    return F.when(lines == 1, F.lit(f"the line {told}")).otherwise(
+        F.concat(F.lit("the record of "), lines, F.lit(f" lines {told}; is a quote in it never closed?"))
+    )
+
+
+def _repeated(names: Sequence[str]) -> List[str]:
+    """The names that others are equal to, whatever their case."""
+    lower = [name.lower() for name in names]
+    return [name for name in names if lower.count(name.lower()) > 1]
+
+
+def _composed(text: str) -> str:
+    """Without the space around it, and é as one character: it can be written as two."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _lower(text: str) -> str:
+    return _composed(text).casefold()
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[\W_]+", "_", _lower(text)).strip("_")
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(f"'{name[:60]}'" for name in names[:SHOWN_NAMES]) + more
+
+
+def _literals(tokens: Sequence[str]) -> str:
+    return ", ".join("'" + token.replace("\\", "\\\\").replace("'", "\\'") + "'" for token in tokens)

@@ -1,0 +1,62 @@
+"""The Spark session that every job starts with; what it sets is what the jobs' results rest on, not tuning."""
+
+import importlib
+import threading
+import time
+from typing import Dict
+
+from pyspark.sql import SparkSession
+
+CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
+
+
+def spark_session(job: str, dataset: str) -> SparkSession:
+    """The session of this process, made if there is none."""
+    return (
+        SparkSession.builder.appName(f"dml {job} {dataset}")
+        # Dates, timestamps and the split by key hash mean the same wherever the job runs.
+        .config("spark.sql.session.timeZone", "UTC")
+        # With pruning, Spark does not look at the columns nobody asks for, and so overlooks broken rows.
+        .config("spark.sql.csv.parser.columnPruning.enabled", "false")
+        # Python workers of SQL and of RDDs are the same ones only if their environments are, and this is in it.
+        .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
+        # Files are not put together to partitions by Spark, whose measure is bytes, but by jobs/tables/features.py.
+        .config("spark.files.openCostInBytes", "1")
+        .getOrCreate()
+    )
+
+
+def load_pandas() -> None:
+    """Begins to load pandas, whose version `mapInArrow` asks for: while Java starts, that takes no time of its own."""
+    threading.Thread(target=importlib.import_module, args=("pandas",), name="load pandas").start()
+
+
+def size_batches(spark: SparkSession, columns: int) -> None:
+    """How many rows go to Python at a time, for queries to come: many of a narrow table, few of a very wide one.
+
+    Spark's 10,000 of twenty columns spend half their time on the way; as many of a thousand columns are 80 MB.
+    """
+    rows = max(1_000, min(100_000, CELLS_AT_ONCE // max(columns, 1)))
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows))
+
+
+class Clock:
+    """Seconds of each phase of a job since Spark was started, and their `total`, for the job's report."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.seconds: Dict[str, float] = {}
+
+    def count_java(self, spark: SparkSession) -> None:
+        """Begins when Java did: under spark-submit that is before the script, by what it takes to start Spark."""
+        bean = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()  # type: ignore[union-attr]
+        before = bean.getUptime() / 1000 - (time.monotonic() - self._started)
+        if before > 0:
+            self.seconds["java"] = round(before, 3)
+            self._started -= before
+
+    def lap(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = round(self.seconds.get(phase, 0) + now - self._last, 3)
+        self.seconds["total"] = round(now - self._started, 3)
+        self._last = now

@@ -1,0 +1,310 @@
+"""A dataset's settings, declared once: dataset.toml is checked against these classes, and jobs are given them.
+
+datasets/ reads the TOML, by pydantic, at synth and on the operator's machine; the code zip has what came of it as
+dataset.json, and `load` reads that on a cluster, where there is no pydantic.
+"""
+
+import datetime as dt
+import json
+import pkgutil
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Dict,
+    List,
+    Literal,
+    Optional,
+    Tuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from jobs.errors import JobError
+
+MAX_CLASSES = 100
+# Columns that the table `predictions` adds to a dataset's keys.
+PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
+# What the jobs add to the rows of the features table.
+ADDED_COLUMNS = ("split_hash", "split_side")
+PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
+
+
+class Limits:
+    """What a value may be, in the words of pydantic's core schemas: ge, lt, pattern, min_length, ...
+
+    pydantic asks for it by the method's name, so nothing of pydantic is imported here.
+    """
+
+    def __init__(self, **limits: Any) -> None:
+        self._limits = limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return {**handler(source), **self._limits}
+
+
+# Glue lower-cases every name, so only lower-case names mean the same thing in the file, the catalog and SQL.
+Name = Annotated[str, Limits(pattern=r"^[a-z][a-z0-9_]*$")]
+Text = Annotated[str, Limits(min_length=1)]
+Letter = Annotated[str, Limits(min_length=1, max_length=1)]
+Count = Annotated[int, Limits(ge=1)]
+Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
+Share = Annotated[float, Limits(gt=0, lt=1)]
+ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
+Task = Literal["binary", "multiclass", "regression"]
+
+
+class _Part:
+    __pydantic_config__: ClassVar[Dict[str, Any]] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Label(_Part):
+    """The column to predict; NULL is unknown (such rows are left out and counted).
+
+    Binary: 1 is positive, 0 negative. Multiclass: one of `classes`, as text. Regression: a number, in `unit`.
+    """
+
+    column: Name
+    positive: str = ""
+    classes: Annotated[Tuple[str, ...], Limits(max_length=MAX_CLASSES)] = ()
+    unit: str = ""
+    unknown: str = "the label is unknown"
+
+
+@dataclass(frozen=True)
+class Time(_Part):
+    """The out-of-time check: learn from rows before `cut`, score the rows from it on."""
+
+    column: Name
+    cut: dt.date
+
+
+@dataclass(frozen=True)
+class Source(_Part):
+    """Where the raw files come from, a file for each raw table: one of an installed package, a URL, or a folder.
+
+    `files` are paths below it. What comes by URL is checked against `sha256` (hexadecimal, by table). A folder is
+    absolute, begins with ~, or is relative to the dataset's own.
+    """
+
+    licence: Text
+    files: Dict[Name, str]
+    package: str = ""
+    url: str = ""
+    folder: str = ""
+    sha256: Dict[Name, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.package, self.url, self.folder))) != 1:
+            raise ValueError("name exactly one of package, url and folder")
+        if self.url and set(self.sha256) != set(self.files):
+            raise ValueError("sha256: a file that comes by URL needs its checksum, by table")
+        if self.url and not self.url.startswith(("https://", "http://")):
+            raise ValueError("url: it must begin with https:// or http://; what lies on this machine is a folder")
+
+
+@dataclass(frozen=True)
+class Table(_Part):
+    """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored.
+
+    `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
+    header, `columns` are all columns of the files, in their order.
+    """
+
+    columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
+    names: Dict[Name, str] = field(default_factory=dict)
+    nulls: Annotated[Tuple[str, ...], Limits(min_length=1)] = ("", "NA")
+    delimiter: Letter = ","
+    quote: Letter = '"'
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    header: bool = True
+
+    def __post_init__(self) -> None:
+        if self.delimiter == self.quote or not (self.delimiter + self.quote).isascii() or "\n" in self.delimiter:
+            raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
+        if self.names and not self.header:
+            raise ValueError("names: without a header there are no names to give; columns go by their position")
+
+
+@dataclass(frozen=True)
+class Features(_Part):
+    numbers: Tuple[Name, ...] = ()
+    categories: Tuple[Name, ...] = ()
+
+    @property
+    def names(self) -> List[str]:
+        return [*self.numbers, *self.categories]
+
+
+@dataclass(frozen=True)
+class Training(_Part):
+    depth: Depth
+    min_leaf: Count
+    # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
+    smoothing: Annotated[float, Limits(gt=0)]
+    bins: Annotated[int, Limits(ge=2, le=255)] = 128  # candidate splits of a feature are one fewer
+    test_share: Share = 0.2
+    seed: Annotated[int, Limits(ge=0)] = 0
+
+
+@dataclass(frozen=True)
+class Tune(_Part):
+    """Choose depth and leaf size by the main metric on a part of the training side, never by the test side."""
+
+    depths: Annotated[Tuple[Depth, ...], Limits(min_length=1)]
+    min_leaves: Annotated[Tuple[Count, ...], Limits(min_length=1)]
+    validation_share: Share = 0.25
+
+
+@dataclass(frozen=True)
+class Gate(_Part):
+    """When a candidate may replace the current model.
+
+    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc` and `suspicious_r2` are
+    the leak alarm; `max_quarantined_share` is of the raw rows; `out_of_time` has the rows after `time.cut` decide too;
+    `feature_change` declares that other features than the current model's are meant, and why.
+    """
+
+    tolerance: Annotated[float, Limits(ge=0)]
+    suspicious_auc: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
+    suspicious_r2: Annotated[float, Limits(gt=0, le=1)] = 0.99
+    max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
+    out_of_time: bool = False
+    feature_change: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset(_Part):
+    """One dataset's settings, with all defaults filled in."""
+
+    name: Name
+    title: Text
+    task: Task
+    main: Name
+    keys: Annotated[Tuple[Name, ...], Limits(min_length=1)]
+    label: Label
+    source: Source
+    tables: Annotated[Dict[Name, Table], Limits(min_length=1)]
+    features: Features
+    training: Training
+    gate: Gate
+    time: Optional[Time] = None
+    slices: Tuple[Name, ...] = ()
+    tune: Optional[Tune] = None
+
+    def __post_init__(self) -> None:
+        tables = ", ".join(self.tables)
+        if self.main not in self.tables:
+            raise ValueError(f"main: {self.main!r} is not one of the tables ({tables})")
+        if set(self.source.files) != set(self.tables):
+            raise ValueError(
+                f"source.files: it has {', '.join(self.source.files) or 'no table'}, but [tables] has {tables}; "
+                "each table needs its file"
+            )
+        if taken := set(self.tables) & set(PUBLISHED_TABLES):
+            raise ValueError(
+                f"tables: {', '.join(sorted(taken))} is a table that the jobs publish; give the raw table another name"
+            )
+        features = self.features.names
+        if not features:
+            raise ValueError("features: name at least one column in numbers or categories")
+        if twice := sorted({name for name in features if features.count(name) > 1}):
+            raise ValueError(f"features: {', '.join(twice)} is listed more than once")
+        if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
+            raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
+        declared = [*features, *self.keys, self.label.column, *([self.time.column] if self.time else [])]
+        if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
+            raise ValueError(
+                f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
+            )
+        if self.label.column in {*features, *self.keys}:
+            raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
+        if self.gate.out_of_time and self.time is None:
+            raise ValueError("gate.out_of_time: it needs the section [time], which says what is later")
+        known = {*features, *self.keys, *([self.time.column] if self.time else [])}
+        if strange := [name for name in self.slices if name not in known]:
+            raise ValueError(f"slices: {', '.join(strange)} is no feature, key or time column")
+        for name, table in self.tables.items():
+            if strange := [column for column in table.names if column not in table.columns]:
+                raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
+        self._label_fits_task()
+
+    def _label_fits_task(self) -> None:
+        given = {name for name in ("positive", "classes", "unit") if getattr(self.label, name)}
+        needed = {"binary": {"positive"}, "multiclass": {"classes"}, "regression": set()}[self.task]
+        allowed = needed | ({"unit"} if self.task == "regression" else set())
+        if lacking := needed - given:
+            raise ValueError(f"label: a {self.task} task needs {', '.join(lacking)}")
+        if surplus := sorted(given - allowed):
+            raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
+        classes = self.label.classes
+        if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
+            raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    @property
+    def file(self) -> str:
+        """Where a reader of an error mends the settings."""
+        return f"datasets/{self.name}/dataset.toml"
+
+    @property
+    def classes(self) -> int:
+        """How many classes the label has; 0 for a regression."""
+        return {"binary": 2, "multiclass": len(self.label.classes), "regression": 0}[self.task]
+
+    @property
+    def columns(self) -> List[str]:
+        """Of the features table: keys, time, label, features; each once."""
+        time = [self.time.column] if self.time else []
+        return list(dict.fromkeys([*self.keys, *time, self.label.column, *self.features.names]))
+
+    def to_json(self) -> str:
+        """What `load` reads, in the order of the file: of a file without a header, columns have no other."""
+        return json.dumps(asdict(self), indent=2, default=dt.date.isoformat)
+
+
+def load(name: str) -> Dataset:
+    """The settings of a dataset. Raises JobError if the code zip doesn't hold it."""
+    return from_json(_read(name, "dataset.json"))
+
+
+def from_json(text: str) -> Dataset:
+    """What `to_json` was made of."""
+    made: Dataset = _made(Dataset, json.loads(text))
+    return made
+
+
+def prepare_sql(name: str) -> str:
+    """The dataset's query over its raw tables."""
+    return _read(name, "prepare.sql")
+
+
+def _made(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that is declared for it."""
+    if value is None:
+        return None
+    if get_origin(kind) is Union:  # Optional
+        return _made(get_args(kind)[0], value)
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _made(kinds[name], part) for name, part in value.items()})  # type: ignore[operator]
+    if get_origin(kind) is dict:
+        return {name: _made(get_args(kind)[1], part) for name, part in value.items()}
+    if get_origin(kind) is tuple:
+        return tuple(value)
+    return dt.date.fromisoformat(value) if kind is dt.date else value
+
+
+def _read(name: str, file: str) -> str:
+    try:
+        data = pkgutil.get_data("datasets", f"{name}/{file}")
+    except OSError:
+        data = None
+    if data is None:
+        raise JobError(
+            f"The code that was shipped with this job has no datasets/{name}/{file}: deploy again, or check --dataset."
+        )
+    return data.decode("utf-8")
