@@ -1,7 +1,7 @@
 """Fixtures for all tests, and how a test run is divided: `make test` has two workers, each with what its tests share.
 
-A group of tests is never divided between workers. It is a folder whose tests share something dear (a deployed platform, a
-cloud, a Spark session), or a file. The longest groups begin, so that the workers end together.
+A group of tests is never divided between workers. It is a folder whose tests share something dear (a deployed platform,
+a cloud, a Spark session), or a file. The longest groups begin, so that the workers end together.
 """
 
 from pathlib import Path
