@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def files() -> tuple[str, ...]:
-    """Paths from the root, with /. Skips the test where there is no git checkout, in an unpacked archive for example."""
+    """Paths from the root, with /. Where there is no git checkout (an unpacked archive), the test is skipped."""
     try:
         listed = subprocess.run(
             ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
