@@ -1,5 +1,4 @@
-"""The embedded cloud: AWS on loopback, as far as the project's templates need it. Nothing outside knows of it but by
-`here`.
+"""The embedded cloud: AWS on loopback, as far as the project's templates need it; no stack and no job knows of it.
 
 On this floor: the server's process (`server`), its owner (`cloud`), where it lives (`place`), what runs in it
 (`running`), ministack's hooks (`hooks`), the deployment by the CDK CLI (`deploy`), and what commands do around it

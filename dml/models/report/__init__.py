@@ -2,6 +2,7 @@
 
 Everything is inline SVG and HTML that a template draws: Plotly's script alone weighs 4.5 MB, hides what it draws from
 readers and printers, and knows no tree; the page is some hundred kilobytes, needs no script and may load nothing.
+Never: a figure that the model's own files do not have.
 """
 
 import math
