@@ -13,14 +13,14 @@ pytest_plugins = ["tests.embedded", "tests.spark_session"]
 HERE = Path(__file__).parent
 # What is begun first, longest first; in CONTRIBUTING.md stands what each of them takes. All others go by file.
 GROUPS = ("e2e", "faults", "local", "jobs", "dml")
-# By what a test stands on: `make check` runs those that stand on nothing. A fixture says it for who uses it.
-STANDS_ON = {
-    "cloud": {"cloud", "aws", "platform", "shipped", "emulator", "before"},
-    "spark": {"spark", "written", "features"},
-}
+# What a test stands on, by the fixtures that it uses, straight or through others. `make check` runs what has no mark.
+STANDS_ON = {"cloud": "cloud", "spark": "spark", "synth": "cdk"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
         item.add_marker(pytest.mark.xdist_group(folder if folder in GROUPS else item.path.stem))
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in STANDS_ON:
+                item.add_marker(STANDS_ON[fixture])

@@ -17,6 +17,8 @@ from bench.data import HOME
 from bench.measure import measure
 from bench.metrics import evaluate
 
+pytestmark = pytest.mark.spark
+
 MB = 2**20
 SAY = "import json, sys, time; done = lambda: json.dump({'finished': time.monotonic()}, open(sys.argv[1], 'w'))\n"
 

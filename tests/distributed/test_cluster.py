@@ -16,6 +16,8 @@ from tests.distributed.standalone import Standalone, Submitted, events, until
 from tests.embedded import Clients
 from tests.shipped import Shipped, many_points
 
+pytestmark = pytest.mark.spark
+
 ROWS = 260_000  # prepare.py makes a second file of them, so that both executors have something to do
 # A column of doubles, 2 MB, would not fit: a job that fetches rows to the driver fails.
 DRIVER_LIMIT = "1536k"

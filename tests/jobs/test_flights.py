@@ -47,7 +47,7 @@ def features(spark: SparkSession, settings: Dataset, **tables: list[dict[str, ob
     """prepare.sql over the given rows; a column that is not given is NULL."""
     given = {"flights": [FLIGHT], "weather": [WEATHER], "planes": [PLANE], "airports": [AIRPORT], **tables}
     for name, table in settings.tables.items():
-        columns = table["columns"]
+        columns = table.columns
         rows = [tuple(None if c not in row else str(row[c]) for c in columns) for row in given[name]]
         frame = spark.createDataFrame(rows, ", ".join(f"{column} string" for column in columns))
         typed = [f"CAST({column} AS {kind}) AS {column}" for column, kind in columns.items()]
@@ -61,7 +61,7 @@ def test_only_what_is_known_before_departure_should_be_a_feature(settings: Datas
 
 
 def test_only_the_label_should_come_from_what_is_known_afterwards(settings: Dataset) -> None:
-    read = settings.tables["flights"]["columns"]
+    read = settings.tables["flights"].columns
     assert [name for name in KNOWN_AFTERWARDS if name in read] == ["arr_delay"]
     code = re.sub(r"--.*", "", prepare_sql("nyc_flights"))
     assert {name: len(re.findall(rf"\b{name}\b", code)) for name in KNOWN_AFTERWARDS if name in code} == {

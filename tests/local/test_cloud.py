@@ -19,6 +19,8 @@ from dml.local.place import HOME_VARIABLE, PORT_VARIABLE, ROOT
 from tests.embedded import Clients, free_port
 from tests.local.conftest import Machine, deploy, until
 
+pytestmark = pytest.mark.cloud
+
 ROLE = {
     "Type": "AWS::IAM::Role",
     "Properties": {

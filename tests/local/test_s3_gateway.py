@@ -20,6 +20,8 @@ from botocore.exceptions import ClientError
 from dml.local.spark.s3_gateway import FileSystem, Gateway
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
+pytestmark = pytest.mark.cloud
+
 MIB = 1024 * 1024
 ODD_NAME = "a b=c+d%20é à…/x y.csv"
 

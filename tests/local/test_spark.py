@@ -16,6 +16,8 @@ from dml.local.spark import process as local_spark
 from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
+pytestmark = pytest.mark.spark
+
 Submit = Callable[..., SparkProcess]
 
 # One submission for all that a job does with S3 and that can be told apart in its report.

@@ -22,6 +22,8 @@ from tests.embedded import Clients, free_port
 from tests.local.conftest import until
 from tests.upgrade import previous
 
+pytestmark = pytest.mark.cloud
+
 DATASET = "penguins"
 ASSETS = "cdk-hnb659fds-assets-000000000000-us-east-1"
 OBJECTS = {
