@@ -18,7 +18,16 @@ from typing import Any
 
 from dml import checkout
 from dml.errors import UserError
-from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
+from dml.local.place import (
+    CALLS_PATH,
+    HOME_VARIABLE,
+    MARKER_PATH,
+    PORT_VARIABLE,
+    ROOT,
+    SAVE_PATH,
+    Place,
+    aws_environment,
+)
 
 DEFAULT_PORT = 4566
 START_SECONDS = 60.0
@@ -120,8 +129,7 @@ class Cloud:
         cloud = self._home / "cloud"
         binaries = Path(sys.executable).parent
         return self._bare_environment() | {
-            **self.place.job_environment(),
-            **ROOT,
+            **aws_environment(self.endpoint, ROOT),
             "AWS_CONFIG_FILE": str(cloud / "no-aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(cloud / "no-aws-credentials"),
             "HOME": str(cloud / "home"),  # the CDK CLI keeps the account of every access key there
