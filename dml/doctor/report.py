@@ -16,6 +16,7 @@ from dml.doctor.machine import Machine
 from dml.doctor.needs import Needs
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.terminal.words import counted
 
 Where = TypeVar("Where")
 Row = dict[str, str]
@@ -85,7 +86,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
             console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
             console.print(_table(rows))
             console.print()
-    told = [f"{number} {_plural(status, number)}" for status, number in found["counts"].items() if number]
+    told = [_told(status, number) for status, number in found["counts"].items() if number]
     console.print(", ".join(told), highlight=False)
     if not problems(found):
         given = found["environment"]
@@ -137,5 +138,7 @@ def _account_title(found: dict[str, Any]) -> str:
     return f"Account {found['account']} in {found['region']}" if found["account"] else "Account"
 
 
-def _plural(status: str, number: int) -> str:
-    return {"ok": "in order", "skipped": "skipped"}.get(status, status if number == 1 else f"{status}s")
+def _told(status: str, number: int) -> str:
+    if status in ("warning", "problem"):
+        return counted(number, status)
+    return f"{number} in order" if status == "ok" else f"{number} {status}"

@@ -23,6 +23,7 @@ from datasets import dataset_names
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import FIGURES as SHOWN
+from dml.terminal.words import listed
 from stacks.outputs import Output
 
 Document = dict[str, Any]
@@ -96,6 +97,18 @@ class Model:
     def published_metrics(self) -> Document:
         """The single figures of the test rows: what CURRENT.json repeats."""
         return {key: value for key, value in self.metrics["test"].items() if _is_number(value)}
+
+
+def current_run(platform: Platform, dataset: str, *, otherwise: str) -> str:
+    """The run whose model is current. Raises UserError if there is none; `otherwise`: the way out besides training."""
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
+    if pointer is None:
+        raise UserError(
+            f"There is no current model of {dataset} yet: "
+            f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
+            f"Train one (dml run {dataset}), or {otherwise}."
+        )
+    return str(pointer["run_id"])
 
 
 class Registry:
@@ -456,9 +469,8 @@ def _is_number(value: object) -> bool:
 
 
 def _some(names: list[str], most: int = 6) -> str:
-    shown = sorted(names, reverse=True)
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+    """The newest of some runs."""
+    return listed(sorted(names, reverse=True), most)
 
 
 # --- What an operator reads ---
