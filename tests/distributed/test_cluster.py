@@ -27,8 +27,8 @@ import sys
 from pyspark.sql import SparkSession
 
 def where(_):
-    import jobs.split
-    yield jobs.split.__file__
+    import jobs.tables.split
+    yield jobs.tables.split.__file__
 
 spark = SparkSession.builder.getOrCreate()
 told = spark.sparkContext.parallelize(range(2), 2).mapPartitions(where).collect()
@@ -191,6 +191,6 @@ def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_
     outcome = job.run()
     imported = re.findall(r"^executors import (.*)$", trained.log("probe", "c1").read_text(), re.MULTILINE)
     assert len(imported) == 1
-    assert re.fullmatch(r"\['[^']*/library\.zip/jobs/split\.py'\]", imported[0])
+    assert re.fullmatch(r"\['[^']*/library\.zip/jobs/tables/split\.py'\]", imported[0])
     assert outcome.exit_code == 1
     assert "bigger than spark.driver.maxResultSize" in outcome.reason

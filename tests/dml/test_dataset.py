@@ -15,6 +15,7 @@ import datasets
 from datasets import load_dataset
 from dml import cli
 from dml.dataset import check as dataset
+from dml.dataset import new as own
 from dml.dataset.check import Checked
 from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
@@ -40,9 +41,7 @@ def new(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> New:
         for file, text in texts.items():
             (files / file).write_bytes(text.encode() if isinstance(text, str) else text)
         paths = [files / file for file in texts]
-        return dataset.new(
-            name, paths, label, columns=columns.split(",") if columns else [], on_progress=lambda _: None
-        )
+        return own.new(name, paths, label, columns=columns.split(",") if columns else [], on_progress=lambda _: None)
 
     return scaffold
 
@@ -482,12 +481,12 @@ def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
 
 def test_a_missing_file_should_be_refused(new: New, files: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
-        dataset.new("d", [files / "none.csv"], "y", columns=[], on_progress=lambda _: None)
+        own.new("d", [files / "none.csv"], "y", columns=[], on_progress=lambda _: None)
 
 
 def test_files_of_two_folders_should_be_refused(new: New, files: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lie in one folder"):
-        dataset.new("d", [files / "a.csv", tmp_path / "b.csv"], "y", columns=[], on_progress=lambda _: None)
+        own.new("d", [files / "a.csv", tmp_path / "b.csv"], "y", columns=[], on_progress=lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["My-data", "1st", "", "a/b"])
@@ -547,7 +546,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
             folder = root / f"files_of_{name}"
             folder.mkdir()
             (folder / "churn.csv").write_text(CHURN)
-            dataset.new(name, [folder / "churn.csv"], "churn", columns=[], on_progress=lambda _: None)
+            own.new(name, [folder / "churn.csv"], "churn", columns=[], on_progress=lambda _: None)
             settings = datasets.HOME / name / "dataset.toml"
             settings.write_text(settings.read_text().replace(f'folder = "{folder}"', f'package = "{folder.name}"'))
             if name == "web":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import cli
+from dml import checkout, cli
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from stacks.outputs import CERTIFICATE, Output
@@ -30,7 +30,7 @@ def platform(cloud: Cloud) -> Platform:
 def told(cloud: Cloud) -> Iterator[dict[str, Any]]:
     """What a first run says of itself; it deploys the platform too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "HOME", cloud.place.home)
+        patch.setattr(checkout, "HOME", cloud.place.home)
         patch.setattr(sys, "argv", ["dml", "run", DATASET, "--local", "--env", "prod", "--json"])
         printed = io.StringIO()
         patch.setattr(sys, "stdout", printed)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import cli
+from dml import checkout, cli
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.place import S3A_VARIABLE
@@ -44,7 +44,7 @@ def by_s3a(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
     by_s3a: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "HOME", by_s3a.place.home)
+    monkeypatch.setattr(checkout, "HOME", by_s3a.place.home)
     monkeypatch.setattr(sys, "argv", ["dml", "run", "penguins", "--local", "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

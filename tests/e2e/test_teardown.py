@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import cli
+from dml import checkout, cli
 from dml.estate import teardown
 from dml.estate.platform import PAUSED, STACKS, Platform
 from dml.estate.receipt import Receipts
@@ -67,7 +67,7 @@ def dml(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """The command itself, in this process; returns exit code, stdout, stderr. `typed`: what is typed at a terminal."""
 
     def run(*arguments: str, typed: str | None = None, local: bool = True) -> tuple[int, str, str]:
-        monkeypatch.setattr(cli, "HOME", cloud.place.home)
+        monkeypatch.setattr(checkout, "HOME", cloud.place.home)
         monkeypatch.setattr(sys, "argv", ["dml", *arguments, *(["--local"] if local else [])])
         monkeypatch.setattr(sys, "stdin", Terminal(typed) if typed is not None else io.StringIO())
         monkeypatch.setenv("COLUMNS", "250")

@@ -19,10 +19,11 @@ import pytest
 
 import datasets
 from datasets import dataset_names, load_dataset, raw_files
-from dml import cli
+from dml import checkout, cli
 from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
+from dml.runs.commands import GATE_REFUSED
 from stacks.outputs import Output, database_output
 from tests.e2e.permissions import Calls, Roles, reasons, since
 
@@ -50,7 +51,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
     """The command itself, in this process, on the test session's embedded cloud. Returns exit code, stdout, stderr."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "HOME", cloud.place.home)
+        patch.setattr(checkout, "HOME", cloud.place.home)
         patch.setattr(data, "raw_files", lambda of, cache: sample if of.name == DATASET else raw_files(of, cache))
         patch.setenv("COLUMNS", "250")
 
@@ -160,7 +161,7 @@ def test_several_classes_should_go_the_whole_way_too(
     code, out, err = dml(capsys, "run", "life_expectancy", "--local")
     assert code == 0, err
     assert "RMSE" in out
-    assert "years" in Path(next((cli.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
+    assert "years" in Path(next((checkout.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
 
 
 def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:
@@ -281,7 +282,7 @@ def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(
     shuffled = replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index))
     with shuffled:
         code, out, err = dml(capsys, "run", "--local", "--json")
-    assert code == cli.GATE_REFUSED, err
+    assert code == GATE_REFUSED, err
     assert json.loads(out)["published"] is False
     after = published(platform)
     assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
@@ -295,7 +296,7 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
     # A shell starts background work with interrupts ignored, and a child inherits that: here it is as at a terminal.
     command = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"from pathlib import Path; from dml import cli; cli.HOME = Path({str(home)!r}); cli.main()"
+        f"from pathlib import Path; from dml import checkout, cli; checkout.HOME = Path({str(home)!r}); cli.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", command, "predict", "--local"], stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -418,7 +419,7 @@ def processes_in(home: Path) -> list[str]:
         except OSError:  # it has just ended
             continue
         text = command.replace(b"\0", b" ").decode(errors="replace")
-        if (str(home) in text or folder.startswith(str(home))) and "cli.HOME" not in text:
+        if (str(home) in text or folder.startswith(str(home))) and "checkout.HOME" not in text:
             found.append(text)
     return found
 
