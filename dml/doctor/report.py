@@ -16,6 +16,7 @@ from dml.doctor.machine import Machine
 from dml.doctor.needs import Needs
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.terminal.console import plain_table
 from dml.terminal.words import counted
 
 Where = TypeVar("Where")
@@ -113,8 +114,7 @@ def _row(kind: str, check: Check[Any], found: Finding) -> Row:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column()
+    table = plain_table("", show_header=False)
     table.add_column(max_width=32)
     table.add_column(overflow="fold")
     for row in rows:

@@ -12,3 +12,8 @@ def listed(things: Sequence[str], most: int = 4) -> str:
     """Some of the things in words: a, b, c and 3 more."""
     more = len(things) - most
     return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def last_line(said: str) -> str:
+    """The last line in which a program has said something; empty if there is none."""
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")

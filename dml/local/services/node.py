@@ -11,6 +11,7 @@ from typing import Any
 
 from dml.local.clients import client
 from dml.local.place import Place, inner_environment
+from dml.terminal.words import last_line
 
 # On a node every bootstrap action may use sudo without a password. Here nothing is installed outside the node's folder.
 SUDO = """#!/bin/sh
@@ -59,9 +60,10 @@ class Node:
             path = self._fetch(script["Path"], self._folder / f"bootstrap-action-{number}")
             code = self._execute([str(path), *script.get("Args", [])])
             if code:
+                said = last_line(self.log.read_text(errors="replace")) or "no output"
                 raise BootstrapError(
                     f"On the master instance, bootstrap action {number} ({action.get('Name', path.name)}) returned a "
-                    f"non-zero return code ({code}): {_last_line(self.log)} (log: {self.log})"
+                    f"non-zero return code ({code}): {said} (log: {self.log})"
                 )
 
     def stop(self) -> None:
@@ -110,8 +112,3 @@ class Node:
                 log.write(f"{error}\n".encode())
                 return 126
         return self._process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
