@@ -7,7 +7,6 @@ side. Each fold is a fifth of the 337 k rows' training side; the rest of it is l
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def ours() -> dict[str, list[Any]]:
     spark = own.session("folds")
     found: dict[str, list[Any]] = {}
     for depth in DEPTHS:
-        settings = replace(own.settings(depth), slices=())
+        settings = own.settings(depth)
         features = Features(spark, str(PLACE.features), settings)
         for fold in range(FOLDS):
             held = Mark(split.HASH, lambda column, fold=fold: fold_of(as_numpy(column)) == fold)  # type: ignore[misc]

@@ -25,10 +25,10 @@ MIN_LEAF = 50
 
 
 def settings(depth: int | None = None) -> Dataset:
-    """The dataset's settings, with the benchmark's leaf size and, if given, depth."""
+    """The dataset's settings, with the benchmark's leaf size and, if given, depth; no slices, which no peer has."""
     own = load_dataset(DATASET)
     training = replace(own.training, min_leaf=MIN_LEAF, depth=depth or own.training.depth)
-    return replace(own, training=training)
+    return replace(own, training=training, slices=())
 
 
 def session(job: str) -> SparkSession:
@@ -44,7 +44,7 @@ def side() -> Column:
 
 def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
-    own = replace(settings(depth), slices=())  # nobody else works them out
+    own = settings(depth)
     clock = Clock()
     spark = session("train")
     clock.lap("session")

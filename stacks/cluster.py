@@ -187,12 +187,7 @@ class ClusterStack(cdk.Stack):
             conditions={"StringEquals": {"aws:SourceAccount": self.account}, "ArnLike": {"aws:SourceArn": clusters}},
         )
         rights = [
-            iam.PolicyStatement(
-                sid="PassNodeRole",
-                actions=["iam:PassRole"],
-                resources=[self.node_role.role_arn],
-                conditions={"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}},
-            ),
+            pass_role("PassNodeRole", self.node_role, "ec2"),
             *use_key(key, *ENCRYPT, sid="UseDiskKey"),
             iam.PolicyStatement(
                 sid="LendDiskKey",
@@ -357,3 +352,13 @@ def security_configuration(
     metadata = {"MinimumInstanceMetadataServiceVersion": 2, "HttpPutResponseHopLimit": 1}
     settings = {"EncryptionConfiguration": encryption, "InstanceMetadataServiceConfiguration": metadata}
     return emr.CfnSecurityConfiguration(scope, "Security", security_configuration=settings).ref
+
+
+def pass_role(sid: str, role: iam.IRole, service: str) -> iam.PolicyStatement:
+    """May have `service`, such as ec2, wear a role, and no other service; it has a name of its own in some regions."""
+    return iam.PolicyStatement(
+        sid=sid,
+        actions=["iam:PassRole"],
+        resources=[role.role_arn],
+        conditions={"StringLike": {"iam:PassedToService": f"{service}.amazonaws.com*"}},
+    )

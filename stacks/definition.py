@@ -254,14 +254,10 @@ def prepare(parts: Parts) -> dict[str, State]:
             TimeoutSeconds=parts.prepare_minutes * 60 + 900,  # the job's own time-out, and what it waits for machines
             Next="prepare: read the counts",
         ),
-        "prepare: read the counts": task(
+        "prepare: read the counts": read(
             parts,
-            "aws-sdk:s3:getObject",
-            Arguments={
-                "Bucket": parts.lake_bucket,
-                "Key": f"{{% '{parts.dataset}/runs/' & $run_id & '/prepare.json' %}}",
-            },
-            TimeoutSeconds=60,
+            parts.lake_bucket,
+            f"{{% '{parts.dataset}/runs/' & $run_id & '/prepare.json' %}}",
             Assign={"counts": "{% $parse($states.result.Body) %}"},
             Next="prepare: send the counts",
         ),
@@ -363,11 +359,10 @@ def train(parts: Parts) -> dict[str, State]:
     Its run id and place are noted too: they become the new model's `previous`, which `dml models rollback` reads.
     """
     return {
-        "train: note the current model": task(
+        "train: note the current model": read(
             parts,
-            "aws-sdk:s3:getObject",
-            Arguments={"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json"},
-            TimeoutSeconds=60,
+            parts.models_bucket,
+            f"{parts.dataset}/CURRENT.json",
             Assign={
                 "current": "{% $states.result.ETag %}",
                 "previous": "{% $parse($states.result.Body).{'run_id': run_id, 'model': model} %}",
@@ -401,11 +396,10 @@ def train(parts: Parts) -> dict[str, State]:
 
 def gate(parts: Parts) -> dict[str, State]:
     return {
-        "gate: read the verdict": task(
+        "gate: read the verdict": read(
             parts,
-            "aws-sdk:s3:getObject",
-            Arguments={"Bucket": parts.models_bucket, "Key": f"{{% '{parts.dataset}/' & $run_id & '/gate.json' %}}"},
-            TimeoutSeconds=60,
+            parts.models_bucket,
+            f"{{% '{parts.dataset}/' & $run_id & '/gate.json' %}}",
             Assign={
                 "passed": "{% $parse($states.result.Body).passed = true %}",
                 "reasons": "{% $append([], $parse($states.result.Body).reasons) %}",
@@ -435,11 +429,10 @@ def publish(parts: Parts) -> dict[str, State]:
         "Next": "publish: send the figures",
     }
     return {
-        "publish: read the metrics": task(
+        "publish: read the metrics": read(
             parts,
-            "aws-sdk:s3:getObject",
-            Arguments={"Bucket": parts.models_bucket, "Key": f"{{% '{parts.dataset}/' & $run_id & '/metrics.json' %}}"},
-            TimeoutSeconds=60,
+            parts.models_bucket,
+            f"{{% '{parts.dataset}/' & $run_id & '/metrics.json' %}}",
             Assign={
                 # Whatever the task: the single figures, not the confusion matrix.
                 "metrics": "{% $sift($parse($states.result.Body).test, function($figure) {"
@@ -456,11 +449,10 @@ def publish(parts: Parts) -> dict[str, State]:
         "publish: replace the current model": task(
             parts, "aws-sdk:s3:putObject", Arguments={**place, "Body": body, "IfMatch": "{% $current %}"}, **move
         ),
-        "publish: read whose model is current": task(
+        "publish: read whose model is current": read(
             parts,
-            "aws-sdk:s3:getObject",
-            Arguments={"Bucket": parts.models_bucket, "Key": place["Key"]},
-            TimeoutSeconds=60,
+            parts.models_bucket,
+            place["Key"],
             Assign={"winner": "{% $parse($states.result.Body).run_id %}"},
             Catch=[{"ErrorEquals": ["States.ALL"], "Next": REASONS}],  # the run fails for what the write said
             Next="publish: is it this run's?",
@@ -652,6 +644,11 @@ def task(parts: Parts, action: str, *, Catch: list[State] | None = None, **field
         "Catch": list(Catch or ()),
         **fields,
     }
+
+
+def read(parts: Parts, bucket: str, key: str, **fields: Any) -> State:
+    """A small file in S3, whose text is then $states.result.Body."""
+    return task(parts, "aws-sdk:s3:getObject", Arguments={"Bucket": bucket, "Key": key}, TimeoutSeconds=60, **fields)
 
 
 def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:

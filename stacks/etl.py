@@ -66,15 +66,13 @@ class EtlStack(cdk.Stack):
         }
 
     def _crawler(self, dataset: str, classifiers: list[str]) -> str:
-        rights = self._crawler_rights(dataset)
-        role = iam.Role(
-            self,
+        role = self._role(
             f"{pascal(dataset)}CrawlerRole",
-            description=f"Worn by the crawler of {dataset}",
-            assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
-            inline_policies={"crawl": iam.PolicyDocument(statements=rights)},
+            f"Worn by the crawler of {dataset}",
+            "crawl",
+            self._crawler_rights(dataset),
+            {"ReadRaw": OBJECTS, "CatalogueTables": TABLES},
         )
-        accept_wildcards(role, rights, {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **self._log_reasons})
         crawler = glue.CfnCrawler(
             self,
             f"{pascal(dataset)}Crawler",
@@ -126,24 +124,12 @@ class EtlStack(cdk.Stack):
         ]
 
     def _prepare(self, dataset: str) -> str:
-        rights = self._prepare_rights(dataset)
-        role = iam.Role(
-            self,
+        role = self._role(
             f"{pascal(dataset)}PrepareRole",
-            description=f"Worn by the Glue job that prepares {dataset}",
-            assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
-            inline_policies={"prepare": iam.PolicyDocument(statements=rights)},
-        )
-        accept_wildcards(
-            role,
-            rights,
-            {
-                "ReadRaw": OBJECTS,
-                "WriteLake": OBJECTS,
-                "PublishFeatures": TABLES,
-                "SendMetrics": NO_RESOURCE,
-                **self._log_reasons,
-            },
+            f"Worn by the Glue job that prepares {dataset}",
+            "prepare",
+            self._prepare_rights(dataset),
+            {"ReadRaw": OBJECTS, "WriteLake": OBJECTS, "PublishFeatures": TABLES, "SendMetrics": NO_RESOURCE},
         )
         settings = self._environment.etl
         job = glue.CfnJob(
@@ -176,6 +162,20 @@ class EtlStack(cdk.Stack):
         )
         self._accept_own_encryption(job, "AwsSolutions-GL1", "AwsSolutions-GL3")
         return job.ref
+
+    def _role(
+        self, id: str, description: str, policy: str, rights: Sequence[iam.PolicyStatement], wildcards: dict[str, str]
+    ) -> iam.Role:
+        """Worn by Glue, which logs with it; `wildcards`: why its statements have some, but for those about logs."""
+        role = iam.Role(
+            self,
+            id,
+            description=description,
+            assumed_by=iam.ServicePrincipal("glue.amazonaws.com"),
+            inline_policies={policy: iam.PolicyDocument(statements=rights)},
+        )
+        accept_wildcards(role, rights, {**wildcards, **self._log_reasons})
+        return role
 
     def _accept_own_encryption(self, construct: IConstruct, *findings: str) -> None:
         if not self._security:

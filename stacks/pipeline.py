@@ -12,7 +12,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from jobs.tables.settings import Dataset
-from stacks.cluster import ClusterStack
+from stacks.cluster import ClusterStack, pass_role
 from stacks.data import POINTER, WRITE, DataStack, use_key
 from stacks.definition import NAMESPACE, Parts, definition
 from stacks.emr import request
@@ -203,18 +203,8 @@ def rights(
             resources=[clusters],
             conditions={"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in tags(environment).items()}},
         ),
-        *(
-            iam.PolicyStatement(
-                sid=sid,
-                actions=["iam:PassRole"],
-                resources=[role.role_arn],
-                conditions={"StringLike": {"iam:PassedToService": f"{service}.amazonaws.com*"}},
-            )
-            for sid, role, service in (
-                ("PassServiceRole", cluster.service_role, "elasticmapreduce"),
-                ("PassNodeRole", cluster.node_role, "ec2"),
-            )
-        ),
+        pass_role("PassServiceRole", cluster.service_role, "elasticmapreduce"),
+        pass_role("PassNodeRole", cluster.node_role, "ec2"),
         iam.PolicyStatement(
             sid="LetEmrCleanUp",
             actions=["iam:CreateServiceLinkedRole"],

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dml.local.clients import client
 from dml.local.cloud import Cloud
-from dml.local.deploy import client
 
 
 @pytest.fixture(scope="session")

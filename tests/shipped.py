@@ -24,6 +24,7 @@ from stacks.code import ROOT as REPOSITORY
 from stacks.code import write_dataset, write_library
 from tests.embedded import Clients
 from tests.jobs import points
+from tests.local.emulator import variables
 
 # What each job is told besides --dataset, --database, --run-id and --region (stacks/etl.py, stacks/definition.py).
 TOLD = {"prepare": ("lake",), "train": ("models",), "predict": ("models", "lake", "table")}
@@ -37,9 +38,7 @@ def role(
     made = aws("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     aws("iam").put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=document)
-    assumed = aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"]
-    names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "SessionToken"}
-    return {f"AWS_{name}": assumed[key] for name, key in names.items()}
+    return variables(aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"])
 
 
 def many_points(count: int) -> Iterator[str]:
@@ -125,7 +124,6 @@ class Shipped:
             arguments=["--py-files", f"s3://{self.code}/library.zip", f"s3://{self.code}/{name}.py", *arguments],
             credentials=role,
             endpoint=endpoint or self._endpoint,
-            region=REGION,
             buckets=[self.lake, self.models, self.code],
             work=self.folder / f"{name}-{run_id}",
             log=self.log(name, run_id),

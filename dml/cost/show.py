@@ -13,6 +13,7 @@ from dml.cost.difference import Change, Difference
 from dml.cost.estimate import RUN, STANDING, TRANSIENT, WORKBENCH, Estimate, Line
 from dml.cost.prices import Prices
 from dml.cost.sizing import GLUE_WORKER, MEASURED_ROWS, Sizing
+from dml.terminal.console import plain_table
 
 NAMES = 3  # as many resources as a line names
 
@@ -22,12 +23,11 @@ def show_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     prices = estimates[0].prices
     console.print(_source(prices), style="dim", highlight=False)
     console.print()
-    totals = _table("", *(estimate.environment for estimate in estimates))
+    environments = [estimate.environment for estimate in estimates]
+    totals = plain_table("", *environments, right=environments, overflow="fold")
     for name in dict.fromkeys(name for estimate in estimates for name in estimate.totals):
         told = [estimate.totals.get(name) for estimate in estimates]
         totals.add_row(Text(name, "bold"), *("" if value is None else f"{value:,.2f}" for value in told))
-    for column in totals.columns[1:]:
-        column.justify = "right"
     console.print(totals)
     for estimate in estimates:
         console.print()
@@ -35,7 +35,7 @@ def show_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
         _show(console, estimate)
     console.print()
     console.rule("[bold]all of it", align="left", style="dim")
-    assumed = _table("Assumed", "", "", "because")
+    assumed = plain_table("Assumed", "", "", "because", overflow="fold")
     assumed.columns[1].justify = "right"
     for name, each in prices.assumptions.items():
         assumed.add_row(name, f"{each.value:g}", Text(each.unit, "dim"), Text(each.why, "dim"))
@@ -86,9 +86,8 @@ def show_unknown(console: Console, estimate: Estimate) -> None:
 
 def _show_difference(console: Console, difference: Difference) -> None:
     """Totals side by side, then each line that changed."""
-    totals = _table("", difference.against, "now", "change")
-    for column in totals.columns[1:]:
-        column.justify = "right"
+    figures = (difference.against, "now", "change")
+    totals = plain_table("", *figures, right=figures, overflow="fold")
     for name, (before, after) in difference.totals.items():
         totals.add_row(Text(name, "bold"), money(before), money(after), _change(before, after))
     console.print(totals)
@@ -96,9 +95,8 @@ def _show_difference(console: Console, difference: Difference) -> None:
     if not difference.changes:
         console.print("No line has changed.", highlight=False)
         return
-    table = _table("Changed", "", "quantity", difference.against, "now", "change", "resources")
-    for column in table.columns[2:6]:
-        column.justify = "right"
+    titles = ("Changed", "", "quantity", *figures, "resources")
+    table = plain_table(*titles, right=("quantity", *figures), overflow="fold")
     for change in difference.changes:
         table.add_row(
             change.what + (f" ({change.run})" if change.run else ""),
@@ -152,7 +150,7 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     )
     console.print()
     market = "one on demand, the others on spot" if pick.spot else "on demand"
-    facts = _table()
+    facts = plain_table(show_header=False)
     facts.add_column(style="bold")
     facts.add_column()
     facts.add_row("Cluster", f"{pick.workers} core {pick.instance.name} ({market}) and one primary")
@@ -165,9 +163,8 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     facts.add_row("Memory", f"{pick.cached_gib:.1f} GiB of rows in {pick.memory_gib:.1f} GiB of Spark's memory")
     console.print(facts)
     console.print()
-    table = _table("Considered", "core", "", "min", "USD", "rows in memory", "")
-    for column in (1, 3, 4, 5):
-        table.columns[column].justify = "right"
+    figures = ("core", "min", "USD", "rows in memory")
+    table = plain_table("Considered", "core", "", *figures[1:], "", right=figures, overflow="fold")
     for choice in sorted(sizing.choices, key=lambda choice: (not choice.in_time, choice.usd)):
         short = ["too slow"] * (not choice.in_time) + ["rows don't fit, they go to disk"] * (not choice.fits)
         table.add_row(
@@ -245,8 +242,7 @@ def _sections(estimate: Estimate) -> Iterator[tuple[str, list[Line]]]:
 
 def _lines(heading: str, lines: Sequence[Line], width: int) -> Table:
     """The resources are left out where the terminal is too narrow for them."""
-    table = _table()
-    table.show_header = True
+    table = plain_table()
     table.add_column(heading, width=max(16, min(36, width - 55)), overflow="fold")
     table.add_column("quantity", width=9, justify="right", no_wrap=True)
     table.add_column("", width=15, style="dim", no_wrap=True)
@@ -293,10 +289,3 @@ def _moves(change: Change) -> Iterator[str]:
         yield f"+ {_names(change.added)}"
     if change.removed:
         yield f"− {_names(change.removed)}"  # noqa: RUF001  # a minus sign
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=bool(titles))
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table

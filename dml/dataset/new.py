@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import datasets
 from dml.dataset import scaffold
 from dml.dataset.csv_file import HASH_KEYS, open_csv
 from dml.dataset.scaffold import Draft
 from dml.errors import UserError
+from dml.terminal.console import plain_table
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -72,9 +72,8 @@ def show(console: Console, found: Draft) -> None:
         )
     console.print()
     several = len(found.files) > 1
-    screen = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("column", *(["of"] if several else []), "type", "values", "missing", "use", "why"):
-        screen.add_column(name, justify="right" if name in ("values", "missing") else "left", overflow="fold")
+    titles = ("column", *(["of"] if several else []), "type", "values", "missing", "use", "why")
+    screen = plain_table(*titles, right=("values", "missing"), overflow="fold", padding=(0, 1))
     for each in found.fields:
         column = each.column
         kind = "number" if column.form else column.kind

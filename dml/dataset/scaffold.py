@@ -439,7 +439,8 @@ def prepare_sql(found: Draft) -> str:
         each = next(each for each in found.fields if each.name == key)
         lines.append(_named(value(each), key))
     if not found.keys:
-        lines += ["row_hash", "row_number() OVER (PARTITION BY row_hash ORDER BY row_hash) AS row_copy"]
+        digest, copy = HASH_KEYS
+        lines += [digest, f"row_number() OVER (PARTITION BY {digest} ORDER BY {digest}) AS {copy}"]
     label = found.label
     if found.target.task == "binary":
         unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
@@ -480,7 +481,7 @@ def prepare_sql(found: Draft) -> str:
     hashed = (
         "WITH hashed AS (\n"
         "    -- No column tells every row apart. Copies of a row are told apart by their number below.\n"
-        f"    SELECT *, md5(to_json(struct(*))) AS row_hash FROM {sql(found.main)}\n"
+        f"    SELECT *, md5(to_json(struct(*))) AS {HASH_KEYS[0]} FROM {sql(found.main)}\n"
         ")"
     )
     return f"{head}\n\n{hashed}\n\nSELECT\n{select}\n{tables}\n"

@@ -21,10 +21,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from dml.doctor.findings import Check, Finding, Skipped, listed, ok, problem, warning
+from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
 from dml.doctor.needs import Cluster, Needs
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.terminal.words import listed
 from stacks.settings import load_environment, tags
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationErrorException"}

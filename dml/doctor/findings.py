@@ -43,9 +43,3 @@ def warning(found: str, advice: str) -> Finding:
 def problem(found: str, advice: str) -> Finding:
     """Deploying or the first run will fail."""
     return Finding("problem", found, advice)
-
-
-def listed(things: list[str], most: int = 4) -> str:
-    """Some of the things in words: a, b, c and 3 more."""
-    more = len(things) - most
-    return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")

@@ -8,7 +8,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.doctor.account import Account
-from dml.doctor.findings import Check, Finding, listed, ok, problem, warning
+from dml.doctor.findings import Check, Finding, ok, problem, warning
+from dml.terminal.words import listed
 
 # `cdk deploy` deletes and makes these again by itself (aws-cdk's CloudFormationStack.isCreationFailure); others not.
 RETRIED = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS")

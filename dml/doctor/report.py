@@ -16,6 +16,8 @@ from dml.doctor.machine import Machine
 from dml.doctor.needs import Needs
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.terminal.console import plain_table
+from dml.terminal.words import counted
 
 Where = TypeVar("Where")
 Row = dict[str, str]
@@ -85,7 +87,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
             console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
             console.print(_table(rows))
             console.print()
-    told = [f"{number} {_plural(status, number)}" for status, number in found["counts"].items() if number]
+    told = [_told(status, number) for status, number in found["counts"].items() if number]
     console.print(", ".join(told), highlight=False)
     if not problems(found):
         given = found["environment"]
@@ -112,8 +114,7 @@ def _row(kind: str, check: Check[Any], found: Finding) -> Row:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column()
+    table = plain_table("", show_header=False)
     table.add_column(max_width=32)
     table.add_column(overflow="fold")
     for row in rows:
@@ -137,5 +138,7 @@ def _account_title(found: dict[str, Any]) -> str:
     return f"Account {found['account']} in {found['region']}" if found["account"] else "Account"
 
 
-def _plural(status: str, number: int) -> str:
-    return {"ok": "in order", "skipped": "skipped"}.get(status, status if number == 1 else f"{status}s")
+def _told(status: str, number: int) -> str:
+    if status in ("warning", "problem"):
+        return counted(number, status)
+    return f"{number} in order" if status == "ok" else f"{number} {status}"

@@ -13,6 +13,7 @@ from rich.text import Text
 from dml.errors import UserError
 from dml.estate.inventory import BUCKET, Contents, Elsewhere, Resource, Stack, Work
 from dml.estate.platform import Platform
+from dml.terminal.console import plain_table
 
 
 @dataclass
@@ -156,10 +157,7 @@ def as_text(receipt: Receipt) -> str:
 
 
 def _stack_table(receipt: Receipt) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("stack")
-    for title in ("delete", "keep"):
-        table.add_column(title, justify="right")
+    table = plain_table("stack", "delete", "keep", right=("delete", "keep"))
     for stack in receipt.stacks:
         kept = sum(bool(one.keep) for one in stack.resources)
         table.add_row(stack.name, str(len(stack.resources) - kept), str(kept))

@@ -21,6 +21,7 @@ from dml.estate.existence import asked, stands, unless_gone
 from dml.estate.inventory import ALIVE, BUCKET, Contents, Stack, Work
 from dml.estate.platform import PAUSED, Platform, answering
 from dml.estate.receipt import Receipt, Receipts, size
+from dml.terminal.words import counted
 
 ATTEMPTS = 5  # to delete a stack: EMR pushes logs, and EC2 lets go of network interfaces, minutes after a cluster's end
 PATIENCE = 30 * 60.0  # seconds for a job, a cluster or a stack to end; AWS takes 20 minutes for none of them
@@ -136,7 +137,7 @@ def still_costs(platform: Platform, *, say: Say) -> list[str]:
     lines = [f"S3 storage of {size(stored.bytes)}"]
     for kind, name in BILLED.items():
         if found := sum(len(stack.ids(kind)) for stack in standing):
-            lines.append(f"{found} {name}{'s' if found > 1 else ''}")
+            lines.append(counted(found, name))
     return lines
 
 

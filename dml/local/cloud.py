@@ -17,8 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from dml import checkout
+from dml.cdk import with_own_programs
 from dml.errors import UserError
-from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, ROOT, SAVE_PATH, Place
+from dml.local.place import (
+    CALLS_PATH,
+    HOME_VARIABLE,
+    MARKER_PATH,
+    PORT_VARIABLE,
+    ROOT,
+    SAVE_PATH,
+    Place,
+    aws_environment,
+)
+from dml.terminal.words import last_line
 
 DEFAULT_PORT = 4566
 START_SECONDS = 60.0
@@ -118,14 +129,12 @@ class Cloud:
     def environment(self) -> dict[str, str]:
         """The environment of a program that uses it: its address and root keys, and no way to a real account."""
         cloud = self._home / "cloud"
-        binaries = Path(sys.executable).parent
         return self._bare_environment() | {
-            **self.place.job_environment(),
-            **ROOT,
+            **aws_environment(self.endpoint, ROOT),
             "AWS_CONFIG_FILE": str(cloud / "no-aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(cloud / "no-aws-credentials"),
             "HOME": str(cloud / "home"),  # the CDK CLI keeps the account of every access key there
-            "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", "")]),
+            "PATH": with_own_programs(os.environ),
         }
 
     def _bare_environment(self) -> dict[str, str]:
@@ -164,7 +173,8 @@ class Cloud:
         try:
             while not self._answers(record):
                 if process.poll() is not None:
-                    raise UserError(f"The embedded cloud did not start: {_last_line(self.log)} (log: {self.log})")
+                    why = last_line(self.log.read_text(errors="replace")) or "it printed nothing"
+                    raise UserError(f"The embedded cloud did not start: {why} (log: {self.log})")
                 if time.monotonic() > deadline:
                     raise UserError(
                         f"The embedded cloud did not answer within {START_SECONDS:.0f} s (log: {self.log})."
@@ -284,8 +294,3 @@ def _ask(port: int, method: str, path: str, *, timeout: float) -> bytes:
         raise OSError(str(error)) from error
     finally:
         connection.close()
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"

@@ -5,15 +5,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from dml import cdk
 from dml.cdk import Progress
 from dml.checkout import PROJECT
+from dml.local.clients import client
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
 from dml.terminal.words import counted
@@ -106,19 +104,6 @@ class Commands:
         }
         log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
         cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
-
-
-def client(cloud: Cloud, service: str) -> Any:
-    """A boto3 client of the embedded cloud as its root user."""
-    given = cloud.environment()
-    return boto3.Session().client(
-        service,
-        endpoint_url=given["AWS_ENDPOINT_URL"],
-        region_name=REGION,
-        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}),
-    )
 
 
 def stack_names(assembly: Path) -> list[str]:

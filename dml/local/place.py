@@ -1,6 +1,8 @@
 """Where an embedded cloud lives, on disk and on loopback; the server and its client both read it (operator time)."""
 
 import os
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -69,11 +71,30 @@ class Place:
     def objects(self) -> Path:
         return self.cloud / "s3"
 
-    def job_environment(self) -> dict[str, str]:
-        """What tells a program in the embedded cloud where AWS is; its role's credentials come on top."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+
+def aws_environment(endpoint: str, credentials: Mapping[str, str]) -> dict[str, str]:
+    """What tells a program that AWS is at `endpoint`, and whose credentials it has there."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **credentials,
+    }
+
+
+def inner_environment(
+    endpoint: str, credentials: Mapping[str, str], *, home: Path, scratch: Path, tools: Sequence[Path] = ()
+) -> dict[str, str]:
+    """All of the environment of a program that runs in the embedded cloud; `tools` come first on its path.
+
+    Nothing is inherited: the operator's environment may hold real credentials, or settings for another Spark.
+    """
+    programs = [*tools, Path(sys.executable).parent, "/usr/local/bin", "/usr/bin", "/bin"]
+    return {
+        "PATH": os.pathsep.join(map(str, programs)),
+        "HOME": str(home),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        **aws_environment(endpoint, credentials),
+    }

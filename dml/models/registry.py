@@ -23,6 +23,8 @@ from datasets import dataset_names
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import FIGURES as SHOWN
+from dml.terminal.console import plain_table
+from dml.terminal.words import listed
 from stacks.outputs import Output
 
 Document = dict[str, Any]
@@ -96,6 +98,18 @@ class Model:
     def published_metrics(self) -> Document:
         """The single figures of the test rows: what CURRENT.json repeats."""
         return {key: value for key, value in self.metrics["test"].items() if _is_number(value)}
+
+
+def current_run(platform: Platform, dataset: str, *, otherwise: str) -> str:
+    """The run whose model is current. Raises UserError if there is none; `otherwise`: the way out besides training."""
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
+    if pointer is None:
+        raise UserError(
+            f"There is no current model of {dataset} yet: "
+            f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
+            f"Train one (dml run {dataset}), or {otherwise}."
+        )
+    return str(pointer["run_id"])
 
 
 class Registry:
@@ -456,9 +470,8 @@ def _is_number(value: object) -> bool:
 
 
 def _some(names: list[str], most: int = 6) -> str:
-    shown = sorted(names, reverse=True)
-    more = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return ", ".join(shown[:most]) + more
+    """The newest of some runs."""
+    return listed(sorted(names, reverse=True), most)
 
 
 # --- What an operator reads ---
@@ -473,7 +486,7 @@ def show_list(console: Console, listed: Document) -> None:
     for task in dict.fromkeys(run["task"] for run in listed["runs"]):
         runs = [run for run in listed["runs"] if run["task"] == task]
         keys = [figure for figure in FIGURES[task] if figure[1] in runs[0]]
-        table = _table("run", "created (UTC)")
+        table = plain_table("run", "created (UTC)")
         # A pipe has 80 columns: room for the id, which is what the other commands want of this table.
         table.columns[0].no_wrap, table.padding = True, (0, 1, 0, 0)
         for title in (*(title for title, _ in keys), "train rows", "leaves"):
@@ -496,7 +509,7 @@ def show_list(console: Console, listed: Document) -> None:
         console.print(Text(f"{count}: {_some(incomplete, 3)}", "dim"))
     if listed["history"]:
         console.print()
-        table = _table("current since (UTC)", "run", "moved by", "reason")
+        table = plain_table("current since (UTC)", "run", "moved by", "reason")
         for move in listed["history"]:
             table.add_row(_when(move["since"]), move["run_id"], move["by"], Text(move["reason"]))
         console.print(table)
@@ -522,7 +535,7 @@ def show_model(console: Console, described: Document) -> None:
         )
     console.print()
     _line(console, "Gate", model.verdict)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table = plain_table(show_header=False)
     for check in gate["checks"] if gate else []:
         mark = ("  passed", "green") if check["passed"] else ("  refused", "yellow")
         table.add_row(Text(*mark), check["name"], Text(check["detail"], "dim"))
@@ -548,7 +561,7 @@ def _standing(described: Document) -> str:
 
 def _figures(model: Model) -> Table:
     metrics = model.metrics
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table(header_style="")
     table.add_column("Model", style="bold", no_wrap=True)
     for title, _ in model.figures:
         table.add_column(title, justify="right")
@@ -567,7 +580,7 @@ def _figures(model: Model) -> Table:
 def show_difference(console: Console, found: Document) -> None:
     """Figures side by side, then only what differs."""
     one, two = found["runs"]
-    table = _table("", one, two, "difference", right=(1, 2, 3))
+    table = plain_table("", one, two, "difference", right=(one, two, "difference"))
     titles = {key: title for title, key in FIGURES[found["task"]]}
     for key, pair in found["figures"].items():
         table.add_row(titles[key], *_side_by_side(key, pair))
@@ -585,14 +598,14 @@ def show_difference(console: Console, found: Document) -> None:
     _line(console, "Features", _change(found["features"]))
     if found["settings"]:
         console.print()
-        table = _table("setting", one, two, right=(1, 2))
+        table = plain_table("setting", one, two, right=(one, two))
         for key, pair in found["settings"].items():
             table.add_row(key, *(UNKNOWN if value is None else str(value) for value in pair))
         console.print(table)
     else:
         _line(console, "Settings", "the same")
     console.print()
-    table = _table("splits", one, two)
+    table = plain_table("splits", one, two)
     for place, pair in found["first_splits"].items():
         table.add_row(place, *(Text(value or UNKNOWN) for value in pair))
     console.print(table)
@@ -628,13 +641,6 @@ def _number(value: float | None, like: float | None = None, sign: str = "") -> s
     if isinstance(value, int):
         return f"{value:{sign},}"
     return f"{value:{sign},.{4 if size < 10 else 2 if size < 1000 else 0}f}"
-
-
-def _table(*titles: str, right: tuple[int, ...] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, title in enumerate(titles):
-        table.add_column(title, justify="right" if place in right else "left")
-    return table
 
 
 def _line(console: Console, title: str, text: str, more: str = "") -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.models.registry import current_run
 from dml.models.scorer import NULLS, Scorer, ScoringError, open_csv, score_csv
 from dml.terminal.words import counted
 from stacks.outputs import Output
@@ -28,14 +29,8 @@ def is_file(text: str) -> bool:
 
 def current_tree(platform: Platform, dataset: str) -> dict[str, Any]:
     """tree.json of the dataset's current model. Raises UserError if there is none."""
-    pointer = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
-    if pointer is None:
-        raise UserError(
-            f"{dataset} has no current model in {platform.environment}: "
-            f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
-            f"Train one (dml run {dataset}), or name a model's file: --model tree.json"
-        )
-    key = f"{dataset}/{pointer['run_id']}/tree.json"
+    run_id = current_run(platform, dataset, otherwise="name a model's file: --model tree.json")
+    key = f"{dataset}/{run_id}/tree.json"
     tree = platform.json_object(Output.MODELS_BUCKET, key)
     if tree is None:
         raise UserError(

@@ -12,6 +12,7 @@ from rich.text import Text
 from dml.estate.platform import Platform
 from dml.models.figures import BASELINES, FIGURES, quantity, task_of
 from dml.runs.run import Result
+from dml.terminal.console import plain_table
 from dml.terminal.words import counted
 
 
@@ -61,7 +62,7 @@ def _rows(prepared: dict[str, Any]) -> Text:
 def _quality(metrics: dict[str, Any], unit: str) -> Group:
     """Each figure beside the same figure of always guessing, and of the current model on the same rows."""
     task = task_of(metrics)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = plain_table(header_style="")
     table.add_column("Model", style="bold", no_wrap=True)
     for figure in FIGURES[task]:
         table.add_column(figure.title, justify="right")
@@ -121,10 +122,8 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         kinds = {column[0]: str(column[1]) for column in found.description or []}
         values = [dict(zip(kinds, row, strict=True)) for row in found.fetchall()]
     shown = [column for column, kind in kinds.items() if not kind.endswith("[]") and kind.lower() != "list"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in shown:
-        is_number = any(isinstance(row[column], int | float) for row in values)
-        table.add_column(column, justify="right" if is_number else "left")
+    numbers = {column for column in shown if any(isinstance(row[column], int | float) for row in values)}
+    table = plain_table(*shown, right=numbers)
     for row in values:
         table.add_row(*(_cell(column, row[column]) for column in shown))
     return table

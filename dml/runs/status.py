@@ -8,6 +8,7 @@ from rich.table import Table
 from datasets import dataset_names, load_dataset
 from dml.estate.platform import Platform
 from dml.models.figures import headline
+from dml.terminal.console import plain_table
 from stacks.outputs import Output, state_machine_output
 
 
@@ -45,10 +46,7 @@ def _workbench(platform: Platform) -> str:
 
 
 def _runs(executions: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="dim")
-    for title in ("run", "state", "started"):
-        table.add_column(title)
-    table.add_column("seconds", justify="right")
+    table = plain_table("run", "state", "started", "seconds", right=("seconds",), padding=(0, 2, 0, 2))
     for execution in executions:
         took = execution["stopDate"] - execution["startDate"] if "stopDate" in execution else None
         table.add_row(

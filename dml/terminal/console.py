@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, OverflowMethod
+from rich.table import Table
 
 from dml.errors import UserError
 
@@ -31,3 +32,11 @@ def show_document(document: dict[str, Any], show: Callable[[Console, dict[str, A
         typer.echo(json.dumps(document, indent=2))
     else:
         show(out, document)
+
+
+def plain_table(*titles: str, right: Collection[str] = (), overflow: OverflowMethod = "ellipsis", **own: Any) -> Table:
+    """A table as every command prints them, without lines; `right`: columns of figures; `own`: what else rich knows."""
+    table = Table(**{"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": "dim", **own})
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", overflow=overflow)
+    return table

@@ -1,6 +1,19 @@
 """How things are told."""
 
+from collections.abc import Sequence
+
 
 def counted(number: int, noun: str) -> str:
     """1 row, 2,000 rows."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(things: Sequence[str], most: int = 4) -> str:
+    """Some of the things in words: a, b, c and 3 more."""
+    more = len(things) - most
+    return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def last_line(said: str) -> str:
+    """The last line in which a program has said something; empty if there is none."""
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")

@@ -1,12 +1,12 @@
 """Fixtures for the tests of the operator's commands."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dml import checkout, cli
+from dml import checkout
+from tests.command import run_dml
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -16,7 +16,6 @@ def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     """Runs `dml` in an empty folder, with no AWS settings but those given; returns exit code, stdout, stderr."""
 
     def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments])
         monkeypatch.setattr(checkout, "HOME", tmp_path)
         monkeypatch.setenv("COLUMNS", "200")
         for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -26,9 +25,6 @@ def dml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return run_dml(monkeypatch, capsys, *arguments)
 
     return run

@@ -8,7 +8,6 @@ and com.amazonaws:aws-java-sdk-bundle:1.12.262 from Maven into one folder and sa
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import checkout, cli
+from dml import checkout
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.place import S3A_VARIABLE
+from tests.command import run_dml
 from tests.e2e.permissions import Calls, Roles
 from tests.embedded import free_port
 
@@ -45,12 +45,9 @@ def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
     by_s3a: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checkout, "HOME", by_s3a.place.home)
-    monkeypatch.setattr(sys, "argv", ["dml", "run", "penguins", "--local", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    assert ended.value.code in (0, None), printed.err
-    told = json.loads(printed.out)
+    code, out, err = run_dml(monkeypatch, capsys, "run", "penguins", "--local", "--json")
+    assert code == 0, err
+    told = json.loads(out)
     assert told["rows"]["predicted"] == told["rows"]["out"] == 344
 
     platform = Platform("dev", credentials=by_s3a.environment())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from datasets import dataset_names
-from dml import checkout, cli
+from dml import checkout
 from dml.estate import teardown
 from dml.estate.platform import PAUSED, STACKS, Platform
 from dml.estate.receipt import Receipts
@@ -18,6 +18,7 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, state_machine_output
+from tests.command import run_dml
 from tests.embedded import Clients, free_port
 
 Dml = Callable[..., tuple[int, str, str]]
@@ -68,14 +69,9 @@ def dml(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
     def run(*arguments: str, typed: str | None = None, local: bool = True) -> tuple[int, str, str]:
         monkeypatch.setattr(checkout, "HOME", cloud.place.home)
-        monkeypatch.setattr(sys, "argv", ["dml", *arguments, *(["--local"] if local else [])])
         monkeypatch.setattr(sys, "stdin", Terminal(typed) if typed is not None else io.StringIO())
         monkeypatch.setenv("COLUMNS", "250")
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return run_dml(monkeypatch, capsys, *arguments, *(["--local"] if local else []))
 
     return run
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import pytest
 
 import datasets
 from datasets import dataset_names, load_dataset, raw_files
-from dml import checkout, cli
+from dml import checkout
 from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.runs.commands import GATE_REFUSED
 from stacks.outputs import Output, database_output
+from tests.command import run_dml
 from tests.e2e.permissions import Calls, Roles, reasons, since
 
 DATASET = "nyc_flights"
@@ -54,16 +56,7 @@ def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
         patch.setattr(checkout, "HOME", cloud.place.home)
         patch.setattr(data, "raw_files", lambda of, cache: sample if of.name == DATASET else raw_files(of, cache))
         patch.setenv("COLUMNS", "250")
-
-        def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-            patch.setattr(sys, "argv", ["dml", *arguments])
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-            printed = capsys.readouterr()
-            return int(ended.value.code or 0), printed.out, printed.err
-
-        yield run
+        yield partial(run_dml, patch)
 
 
 @pytest.fixture(scope="module")

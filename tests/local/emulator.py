@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
+from dml.local.clients import client
 
 REGION = "us-east-1"
 ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -24,14 +24,7 @@ class Emulator:
     endpoint: str
 
     def client(self, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
-        )
+        return client(self, service, credentials)
 
     def role(self, name: str, *actions: str) -> dict[str, str]:
         """The credentials of a new role that may do only `actions`, on everything."""
@@ -40,12 +33,13 @@ class Emulator:
         iam = self.client("iam")
         arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(principal))["Role"]["Arn"]
         iam.put_role_policy(RoleName=name, PolicyName="allowed", PolicyDocument=policy(allowed))
-        assumed = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="job")["Credentials"]
-        return {
-            "AWS_ACCESS_KEY_ID": assumed["AccessKeyId"],
-            "AWS_SECRET_ACCESS_KEY": assumed["SecretAccessKey"],
-            "AWS_SESSION_TOKEN": assumed["SessionToken"],
-        }
+        return variables(self.client("sts").assume_role(RoleArn=arn, RoleSessionName="job")["Credentials"])
+
+
+def variables(keys: Mapping[str, Any]) -> dict[str, str]:
+    """Keys as IAM and STS tell them, by the names of environment variables; IAM's have no token."""
+    names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "SessionToken"}
+    return {f"AWS_{name}": keys[key] for name, key in names.items() if key in keys}
 
 
 def policy(statement: Mapping[str, object]) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from dml.local.clients import client
 from dml.local.cloud import Cloud
 from tests.embedded import Clients
 from tests.local.conftest import CODE_BUCKET, until
+from tests.local.emulator import variables
 
 # A step that fails without Spark: only spark-submit runs here.
 BROKEN = {"Jar": "command-runner.jar", "Args": ["hive-script"]}
@@ -114,15 +115,8 @@ def test_a_cluster_should_be_refused_a_role_that_its_starter_may_not_pass(
     aws("iam").create_user(UserName="starter")
     aws("iam").put_user_policy(UserName="starter", PolicyName="start", PolicyDocument=policy)
     key = aws("iam").create_access_key(UserName="starter")["AccessKey"]
-    client = boto3.Session().client(
-        "emr",
-        endpoint_url=cloud.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=key["AccessKeyId"],
-        aws_secret_access_key=key["SecretAccessKey"],
-    )
     with pytest.raises(ClientError, match=r"user/starter is not authorized to perform: iam:PassRole on resource: arn"):
-        start(client)
+        start(client(cloud, "emr", variables(key)))
 
 
 def test_an_unknown_instance_profile_should_be_refused(start: Any) -> None:

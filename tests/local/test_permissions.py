@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from dml.local.clients import client
 from dml.local.cloud import Cloud
 from tests.embedded import Clients
 from tests.local.conftest import Machine, deploy, until
+from tests.local.emulator import variables
 
 EMR_TAG = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
@@ -25,19 +26,11 @@ Wear = Callable[[str, str], Any]
 def wear(aws: Clients, cloud: Cloud) -> Wear:
     """wear(role, service) is a boto3 client with the role's credentials."""
 
-    def client(role: str, service: str) -> Any:
+    def worn_by(role: str, service: str) -> Any:
         worn = aws("sts").assume_role(RoleArn=f"arn:aws:iam::000000000000:role/{role}", RoleSessionName="test")
-        keys = worn["Credentials"]
-        return boto3.client(
-            service,
-            endpoint_url=cloud.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=keys["AccessKeyId"],
-            aws_secret_access_key=keys["SecretAccessKey"],
-            aws_session_token=keys["SessionToken"],
-        )
+        return client(cloud, service, variables(worn["Credentials"]))
 
-    return client
+    return worn_by
 
 
 def calls(cloud: Cloud, role: str, **like: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 
 from dml.local.spark import process as local_spark
 from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
-from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
+from tests.local.emulator import ROOT, Emulator, running_emulator
 
 pytestmark = pytest.mark.spark
 
@@ -138,7 +138,6 @@ def submit(emulator: Emulator, s3: Any, tmp_path: Path) -> Submit:
             arguments=[*options, "s3://code/job.py", *arguments],
             credentials=role,
             endpoint=emulator.endpoint,
-            region=REGION,
             buckets=["lake", "code"],
             work=tmp_path,
             log=tmp_path / "logs" / "job.log",
@@ -230,11 +229,11 @@ def test_a_parent_that_is_killed_should_leave_no_spark_behind(s3: Any, emulator:
 PARENT = """
 import sys
 from pathlib import Path
-from dml.local.spark import SparkProcess
+from dml.local.spark.process import SparkProcess
 
 endpoint, work = sys.argv[1], Path(sys.argv[2])
 keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-SparkProcess(arguments=["s3://code/job.py"], credentials=keys, endpoint=endpoint, region="us-east-1", buckets=["code"],
+SparkProcess(arguments=["s3://code/job.py"], credentials=keys, endpoint=endpoint, buckets=["code"],
              work=work, log=work / "logs" / "job.log").run()
 """
 

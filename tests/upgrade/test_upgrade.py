@@ -1,14 +1,13 @@
 """From the last release to this checkout, by the real CDK CLI: what was there is there, where readers look for it."""
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dml import checkout, cli
+from dml import checkout
 from dml.checkout import PROJECT
 from dml.errors import UserError
 from dml.estate import diff
@@ -18,6 +17,7 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import Commands, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, database_output, state_machine_output
+from tests.command import run_dml
 from tests.embedded import Clients, free_port
 from tests.local.conftest import until
 from tests.upgrade import previous
@@ -163,10 +163,7 @@ def test_the_command_should_say_what_would_change_and_exit_with_1_if_some_of_it_
     before: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def told(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["dml", "diff", "--local", *options])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), capsys.readouterr().out
+        return run_dml(monkeypatch, capsys, "diff", "--local", *options)[:2]
 
     monkeypatch.setattr(checkout, "HOME", before.place.home)
     assert told() == (0, "dev is what this checkout says: nothing would change.\n")

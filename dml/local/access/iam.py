@@ -5,23 +5,18 @@ buckets refuse plain HTTP), and which resources and condition keys a call is dec
 """
 
 import contextvars
-import functools
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import boto3
 import cbor2
-from botocore.config import Config
 
 from dml.local import hooks
 from dml.local.access import keys
-from dml.local.place import ROOT, Place
+from dml.local.place import ROOT
 
 SESSION_SECONDS = 12 * 3600
-_clients_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
 SUBNET = "DmlSubnet"  # in a session of STS: where the machine stands that has these credentials
 # Of the request at hand: the access key, what it needs a permission on besides its first resource, S3's own part of it.
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
@@ -32,25 +27,6 @@ _further: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("dml_
 
 class RoleError(Exception):
     """A role that is missing, or that the service may not wear; the message is worded as AWS words it."""
-
-
-def client(place: Place, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
-    """A boto3 client of the embedded cloud itself, over HTTP, so that every call is authorised like anybody's."""
-    with _clients_lock:
-        return _session().client(
-            service,
-            endpoint_url=place.endpoint,
-            region_name=place.job_environment()["AWS_REGION"],
-            aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
-            config=Config(retries={"max_attempts": 1}, proxies={}, parameter_validation=True),
-        )
-
-
-@functools.cache
-def _session() -> boto3.Session:
-    return boto3.Session()
 
 
 def role_arn(role: str) -> str:

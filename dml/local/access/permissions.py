@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from dml.terminal.console import plain_table
 
 Found = list[dict[str, Any]]
 
@@ -20,9 +21,7 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table to `console`; lists are joined. Nothing is printed for no rows, so that a script sees nothing."""
     if not rows:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in rows[0]:
-        table.add_column(column, justify="right" if column == "count" else "left", overflow="fold")
+    table = plain_table(*rows[0], right=("count",), overflow="fold")
     for row in rows:
         table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
     console.print(table, highlight=False)

@@ -1,5 +1,5 @@
 """Services as AWS has them, where ministack lacks or simplifies them: each a module, installed by its hook.
 
 In here: CloudFormation's resource types, Glue's jobs and crawlers, EMR, Step Functions' integrations. A job or step is
-run by spark/. Never: a decision about rights (access/), and never a kindness that AWS does not have.
+handed to spark/ by `submission`. Never: a decision about rights (access/), and never a kindness that AWS does not have.
 """

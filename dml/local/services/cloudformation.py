@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dml.local import hooks
-from dml.local.access import iam
+from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.services.emr import EmrClusters
 
@@ -240,7 +240,7 @@ class ResourceTypes:
 
     def _empty_bucket(self, _physical_id: str, properties: Properties) -> None:
         """What the CDK's own handler does when a bucket is to go: everything in it goes, all versions too."""
-        s3 = iam.client(self._place, "s3")
+        s3 = client(self._place, "s3")
         bucket = properties["BucketName"]
         try:
             for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):

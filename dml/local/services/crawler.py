@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from dml.local import hooks
 from dml.local.access import iam
+from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.services.glue_telemetry import CRAWLERS, Telemetry, log_group, log_key
@@ -116,8 +117,8 @@ class Crawl:
     ) -> None:
         self._crawler = crawler
         self._handle = handle
-        self._s3 = iam.client(place, "s3", credentials)
-        self._catalog = iam.client(place, "glue", credentials)
+        self._s3 = client(place, "s3", credentials)
+        self._catalog = client(place, "glue", credentials)
         csv = [record["CsvClassifier"] for record in classifiers if "CsvClassifier" in record]
         self._classifiers = [*map(Classifier.of, csv), BUILT_IN]
 

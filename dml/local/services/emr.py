@@ -19,7 +19,8 @@ from botocore.exceptions import ClientError
 from dml.local import hooks
 from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
-from dml.local.place import REGION, Place
+from dml.local.clients import client
+from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.services.emr_roles import (
     ClusterError,
@@ -30,7 +31,7 @@ from dml.local.services.emr_roles import (
     subnets,
 )
 from dml.local.services.node import BootstrapError, Node
-from dml.local.spark.process import SparkProcess
+from dml.local.services.submission import submission
 
 log = logging.getLogger("dml.emr")
 
@@ -270,7 +271,7 @@ class EmrClusters:
             return
         bucket, _, key = tls["S3Object"].removeprefix("s3://").partition("/")
         try:
-            body = iam.client(self._place, "s3", credentials).get_object(Bucket=bucket, Key=key)["Body"].read()
+            body = client(self._place, "s3", credentials).get_object(Bucket=bucket, Key=key)["Body"].read()
             names = set(zipfile.ZipFile(io.BytesIO(body)).namelist())
         except (ClientError, zipfile.BadZipFile) as error:
             raise BootstrapError(f"The certificates {tls['S3Object']} cannot be used: {error}") from None
@@ -364,16 +365,7 @@ class EmrClusters:
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
             return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
-        process = SparkProcess(
-            arguments=arguments[1:],
-            credentials=credentials,
-            endpoint=self._place.endpoint,
-            region=REGION,
-            buckets=[bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]],
-            work=self._place.cloud / "work" / step["Id"],
-            log=output,
-            s3a=self._place.s3a,
-        )
+        process = submission(self._place, step["Id"], arguments[1:], credentials, output)
         for handle in handles:
             handle.attach(process)
         try:

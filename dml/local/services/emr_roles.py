@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from dml.local import hooks
 from dml.local.access import iam, keys
 from dml.local.access.authorise import Authoriser
+from dml.local.clients import client
 from dml.local.place import Place
 
 log = logging.getLogger("dml.emr")
@@ -125,7 +126,7 @@ class NodeLogs:
     """What a cluster's nodes put into S3 by their own role apart from what jobs write: their logs."""
 
     def __init__(self, place: Place, cluster: Mapping[str, Any], credentials: Mapping[str, str]) -> None:
-        self._s3 = iam.client(place, "s3", credentials)
+        self._s3 = client(place, "s3", credentials)
         self._cluster = cluster
 
     def push(self, file: Path, name: str) -> None:

@@ -13,7 +13,7 @@ from dml.local.access import iam
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.services.glue_telemetry import JOBS, Telemetry, log_group, log_key
-from dml.local.spark.process import SparkProcess
+from dml.local.services.submission import submission
 
 ACTIVE = ("STARTING", "RUNNING", "STOPPING", "WAITING")
 # What Glue's launcher takes for itself. All else goes to the script, Glue's own switches too, as on AWS.
@@ -121,18 +121,8 @@ class GlueJobs:
             )
         except iam.RoleError as error:
             return "FAILED", str(error)
-        buckets = [bucket["Name"] for bucket in iam.client(self._place, "s3").list_buckets()["Buckets"]]
         output = self._place.logs / "glue" / f"{run['Id']}.log"
-        process = SparkProcess(
-            arguments=submit_arguments(job, run),
-            credentials=credentials,
-            endpoint=self._place.endpoint,
-            region=self._place.job_environment()["AWS_REGION"],
-            buckets=buckets,
-            work=self._place.cloud / "work" / run["Id"],
-            log=output,
-            s3a=self._place.s3a,
-        )
+        process = submission(self._place, run["Id"], submit_arguments(job, run), credentials, output)
         handle.attach(process)
         with self._lock:
             if run["JobRunState"] == "STARTING":

@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from dml.local import hooks
-from dml.local.access import iam
+from dml.local.clients import client
 from dml.local.place import Place
 
 log = logging.getLogger("dml.glue")
@@ -32,7 +32,7 @@ class Telemetry:
 
     def send_log(self, group: str, stream: str, text: str, *, key: str = "") -> None:
         """Writes a log's lines to a stream of its own. `key`: the KMS key of the group, by a security configuration."""
-        logs = iam.client(self._place, "logs", self._credentials)
+        logs = client(self._place, "logs", self._credentials)
 
         def send() -> None:
             _unless_there(logs, lambda: logs.create_log_group(logGroupName=group))
@@ -48,7 +48,7 @@ class Telemetry:
         """Puts a job run's figures into the namespace Glue, under the names that the real ones have."""
         dimensions = [{"Name": "JobName", "Value": job}, {"Name": "JobRunId", "Value": run}]
         data = [{"MetricName": name, "Dimensions": dimensions, "Value": value} for name, value in figures.items()]
-        metrics = iam.client(self._place, "cloudwatch", self._credentials)
+        metrics = client(self._place, "cloudwatch", self._credentials)
         self._try(f"the metrics of {run}", lambda: metrics.put_metric_data(Namespace="Glue", MetricData=data))
 
     def _try(self, what: str, send: Callable[[], Any]) -> None:

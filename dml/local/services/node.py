@@ -4,14 +4,14 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dml.local.access import iam
-from dml.local.place import Place
+from dml.local.clients import client
+from dml.local.place import Place, inner_environment
+from dml.terminal.words import last_line
 
 # On a node every bootstrap action may use sudo without a password. Here nothing is installed outside the node's folder.
 SUDO = """#!/bin/sh
@@ -60,9 +60,10 @@ class Node:
             path = self._fetch(script["Path"], self._folder / f"bootstrap-action-{number}")
             code = self._execute([str(path), *script.get("Args", [])])
             if code:
+                said = last_line(self.log.read_text(errors="replace")) or "no output"
                 raise BootstrapError(
                     f"On the master instance, bootstrap action {number} ({action.get('Name', path.name)}) returned a "
-                    f"non-zero return code ({code}): {_last_line(self.log)} (log: {self.log})"
+                    f"non-zero return code ({code}): {said} (log: {self.log})"
                 )
 
     def stop(self) -> None:
@@ -75,7 +76,7 @@ class Node:
     def _fetch(self, uri: str, target: Path) -> Path:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         try:
-            found = iam.client(self._place, "s3", self._credentials).get_object(Bucket=bucket, Key=key)
+            found = client(self._place, "s3", self._credentials).get_object(Bucket=bucket, Key=key)
             target.write_bytes(found["Body"].read())
         except Exception as error:
             raise BootstrapError(f"The bootstrap action {uri} could not be fetched: {error}") from error
@@ -83,17 +84,14 @@ class Node:
         return target
 
     def _execute(self, command: Sequence[str]) -> int:
-        python = Path(sys.executable).parent
-        environment = {
-            "PATH": os.pathsep.join([str(self._folder / "bin"), str(python), "/usr/local/bin", "/usr/bin", "/bin"]),
-            "HOME": str(self._folder / "home"),
-            "TMPDIR": str(self._folder / "tmp"),
-            "LANG": "C.UTF-8",
-            "DML_HOME": str(self._folder),
-            "DML_INSTANCE_INFO": str(self._folder / "instance.json"),
-            **self._place.job_environment(),
-            **self._credentials,
-        }
+        environment = inner_environment(
+            self._place.endpoint,
+            self._credentials,
+            home=self._folder / "home",
+            scratch=self._folder / "tmp",
+            tools=[self._folder / "bin"],
+        )
+        environment |= {"DML_HOME": str(self._folder), "DML_INSTANCE_INFO": str(self._folder / "instance.json")}
         with self.log.open("ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
@@ -114,8 +112,3 @@ class Node:
                 log.write(f"{error}\n".encode())
                 return 126
         return self._process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no output")

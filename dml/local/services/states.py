@@ -23,6 +23,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from dml.local import hooks
 from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
+from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.services.machine_role import check_machines, trace
 
@@ -370,9 +371,9 @@ class StateMachines:
             raise self._sfn._ExecutionError("States.Runtime", f"{service} has no action {action}")
         operation = model.operation_model(action)
         try:
-            client = iam.client(self._place, boto_name, execution.credentials)
+            asked = client(self._place, boto_name, execution.credentials)
             given = self._to_wire(arguments or {}, operation.input_shape) if operation.input_shape else {}
-            answer = getattr(client, xform_name(action))(**given)
+            answer = getattr(asked, xform_name(action))(**given)
         except ParamValidationError as error:
             raise self._sfn._ExecutionError("States.Runtime", str(error)) from None
         except ClientError as error:

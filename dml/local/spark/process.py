@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dml import checkout
+from dml.local.place import inner_environment
 
 # Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
 FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
@@ -89,7 +90,6 @@ class SparkProcess:
         arguments: Sequence[str],
         credentials: Mapping[str, str],
         endpoint: str,
-        region: str,
         buckets: Sequence[str],
         work: Path,
         log: Path,
@@ -108,18 +108,7 @@ class SparkProcess:
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
-        # Nothing is inherited: the operator's environment may hold real credentials, or settings for another Spark.
-        self._environment = {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
-            "HOME": str(self._work),
-            "LANG": "C.UTF-8",
-            "TMPDIR": str(self._scratch),
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            **credentials,
-        }
+        self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
         self._lock = threading.Lock()
         self._stopped = False
         self._gateway: subprocess.Popen[str] | None = None

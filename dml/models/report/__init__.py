@@ -19,6 +19,7 @@ from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, quantity, task_of
+from dml.models.registry import current_run
 from dml.models.report import charts
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
 from dml.models.report.tree import BOX, BOX_HEIGHT, PICTURE_DEPTH, Tree, number
@@ -37,14 +38,7 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     Raises UserError when there is no current model, or when the run has no metrics or no tree.
     """
     if run_id is None:
-        current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
-        if current is None:
-            raise UserError(
-                f"There is no current model of {dataset} yet: "
-                f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
-                f"Train one: dml run {dataset}; or name a run: dml report {dataset} --run RUN_ID."
-            )
-        run_id = str(current["run_id"])
+        run_id = current_run(platform, dataset, otherwise=f"name a run: dml report {dataset} --run RUN_ID")
     metrics = _left_by(platform, dataset, run_id, "metrics.json")
     tree = _left_by(platform, dataset, run_id, "tree.json")
     gate = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run_id}/gate.json")

@@ -1,0 +1,43 @@
+"""boto3 clients of an embedded cloud, for its owner and for the services in it alike."""
+
+import functools
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import boto3
+from botocore.config import Config
+
+from dml.local.place import REGION, ROOT
+
+_lock = threading.Lock()  # boto3 clients may be shared between threads, but not made by several at once
+
+
+class Reachable(Protocol):
+    """Where an embedded cloud listens; its Cloud and its Place both say so."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+
+def client(of: Reachable, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
+    """A client of the embedded cloud with these credentials, or else its root user's.
+
+    It calls over HTTP even from within, so that every call is authorised like anybody's.
+    """
+    with _lock:
+        return _session().client(
+            service,
+            endpoint_url=of.endpoint,
+            region_name=REGION,
+            aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
+            # On loopback nothing is throttled, so asking once more is enough; and no proxy stands in between.
+            config=Config(retries={"max_attempts": 1}, proxies={}),
+        )
+
+
+@functools.cache
+def _session() -> boto3.Session:
+    return boto3.Session()

@@ -1,0 +1,23 @@
+"""How a service that runs Spark has it run here: Glue a job, EMR a step; in the server's process."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dml.local.clients import client
+from dml.local.place import Place
+from dml.local.spark.process import SparkProcess
+
+
+def submission(
+    place: Place, run_id: str, arguments: Sequence[str], credentials: Mapping[str, str], log: Path
+) -> SparkProcess:
+    """A spark-submit with a role's credentials, in a folder of its own, which finds every bucket that there is now."""
+    return SparkProcess(
+        arguments=arguments,
+        credentials=credentials,
+        endpoint=place.endpoint,
+        buckets=[bucket["Name"] for bucket in client(place, "s3").list_buckets()["Buckets"]],
+        work=place.cloud / "work" / run_id,
+        log=log,
+        s3a=place.s3a,
+    )
