@@ -202,7 +202,7 @@ def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:
         value = label.cast("double")
         return ~F.isnan(value) & (F.abs(value) <= LARGEST_LABEL), f"not a number up to {LARGEST_LABEL:g}"
     classes = declared.classes
-    return label.cast("string").isin(classes), f"not one of label.classes ({', '.join(classes)})"
+    return label.cast("string").isin(*classes), f"not one of label.classes ({', '.join(classes)})"
 
 
 def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
