@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dml.local.access import iam
-from dml.local.place import Place
+from dml.local.place import PROGRAM, Place
 
 # On a node every bootstrap action may use sudo without a password. Here nothing is installed outside the node's folder.
 SUDO = """#!/bin/sh
@@ -27,6 +27,13 @@ exec "$@"
 # A node's service manager would be this machine's own: what an action wants started is only logged.
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*: nodes of the embedded cloud have no services"
+"""
+# A node has GNU's coreutils. macOS has not; of what it lacks, our actions use this.
+SHA256SUM = """#!/usr/bin/env python3.11
+import hashlib, sys
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        print(hashlib.file_digest(file, "sha256").hexdigest(), name, sep="  ")
 """
 
 
@@ -51,7 +58,7 @@ class Node:
         tools = self._folder / "bin"
         for folder in (tools, self._folder / "home", self._folder / "tmp", self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL)):
+        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL), ("sha256sum", SHA256SUM)):
             (tools / name).write_text(script)
             (tools / name).chmod(0o755)
         (self._folder / "instance.json").write_text('{"isMaster": true}\n')
@@ -88,7 +95,7 @@ class Node:
             "PATH": os.pathsep.join([str(self._folder / "bin"), str(python), "/usr/local/bin", "/usr/bin", "/bin"]),
             "HOME": str(self._folder / "home"),
             "TMPDIR": str(self._folder / "tmp"),
-            "LANG": "C.UTF-8",
+            **PROGRAM,
             "DML_HOME": str(self._folder),
             "DML_INSTANCE_INFO": str(self._folder / "instance.json"),
             **self._place.job_environment(),

