@@ -4,6 +4,7 @@ Linux tells of them by /proc. macOS has none: there `ps` and `lsof` do, both of 
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,16 @@ from pathlib import Path
 
 PROC = Path("/proc") if sys.platform == "linux" else None
 PROGRAMS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")  # a job's PATH lacks the last two
+
+FILES = 8192  # more than the server and its jobs ever have open, and less than macOS lets anyone have
+
+
+def allow_many_files() -> None:
+    """This process and its children may have FILES files and connections open, if that is allowed: macOS says 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def end_session(leader: int) -> None:
@@ -78,7 +89,10 @@ def _working_folders() -> list[tuple[int, Path]]:
 
 
 def _said(*command: str) -> str:
-    environment = {"PATH": os.pathsep.join([*PROGRAMS, os.environ.get("PATH", "")]), "LC_ALL": "C"}
+    environment = {
+        "PATH": os.pathsep.join([*PROGRAMS, os.environ.get("PATH", "")]),
+        "LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",  # else lsof writes é as \xc3\xa9
+    }
     done = subprocess.run(
         command,
         env=environment,

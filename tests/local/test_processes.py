@@ -38,7 +38,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[list[int]]:
     """The processes of FAMILY, in their order; they work in a folder below `tmp_path`."""
-    folder = tmp_path / "work" / "of a job"
+    folder = tmp_path / "work" / "of a jöb"
     folder.mkdir(parents=True)
     process = subprocess.Popen(
         [sys.executable, "-c", FAMILY], cwd=folder, stdout=subprocess.PIPE, start_new_session=True
@@ -88,3 +88,13 @@ def test_a_command_line_should_be_whole_however_wide_the_terminal(
     assert processes.command_line(family[0]).endswith("time.sleep(100)")
     assert processes.command_lines()[family[0]] == processes.command_line(family[0])
     assert processes.command_line(2**22 + 1) == ""
+
+
+def test_where_few_open_files_are_allowed_more_should_be_asked_for() -> None:
+    code = (
+        "import resource as r; from dml.local.processes import FILES, allow_many_files; "
+        "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; "
+        "r.setrlimit(r.RLIMIT_NOFILE, (256, hard)); allow_many_files(); soft, now = r.getrlimit(r.RLIMIT_NOFILE); "
+        "assert now == hard and soft == (FILES if hard < 0 else min(FILES, hard)), (soft, now)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

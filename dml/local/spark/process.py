@@ -251,7 +251,7 @@ class SparkProcess:
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spark's configuration: what a job may set otherwise, and what it may not."""
         threads = min(cores(), 8)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+        memory = memory_bytes() // 1024**2
         defaults = {
             "spark.sql.shuffle.partitions": str(2 * threads),
             "spark.log.level": "WARN",
@@ -306,6 +306,13 @@ def cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """This machine's memory. Not every Python on macOS knows SC_PHYS_PAGES."""
+    if sys.platform == "darwin":
+        return int(subprocess.check_output(["/usr/sbin/sysctl", "-n", "hw.memsize"]))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def package(name: str) -> Path:
