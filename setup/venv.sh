@@ -9,22 +9,28 @@ folder=$1 lock=$2
 here=$(dirname "$0")
 export UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-is_3_11() { test -n "$1" && "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; }
+is_3_11() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
 
-python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
-if is_3_11 "$python"; then
+python= # a python3.11 on the PATH need not run: pyenv puts one there for versions that are switched off
+for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3; do
+  if is_3_11 "$candidate"; then python=$candidate; break; fi
+  if test -n "${PYTHON:-}"; then break; fi # whoever names one wants no other
+done
+
+if test -n "$python"; then
   "$python" -m venv --clear "$folder"
-  "$folder/bin/pip" install --quiet --require-hashes -r "$here/requirements.txt"
 elif test -z "${PYTHON:-}" && command -v uv >/dev/null; then
   echo "There is no Python 3.11 here; uv brings one"
-  uv venv --quiet --clear --seed --python 3.11 "$folder"
-  "$folder/bin/pip" install --quiet --require-hashes -r "$here/requirements.txt"
+  rm -rf "$folder" # a uv older than 0.8 has no --clear
+  uv venv --quiet --seed --python 3.11 "$folder"
 else
-  echo "dml needs Python 3.11; found: $("${python:-python3}" --version 2>&1 || echo none). Install it, or uv" \
-    "(which then brings it), or say where it is: make PYTHON=/path/to/python3.11" >&2
+  found=$("${PYTHON:-python3}" --version 2>&1) || found="no ${PYTHON:-python3} that runs"
+  echo "dml needs Python 3.11; found: $found. Install it, or uv (which then brings it)," \
+    "or say where it is: make PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
+"$folder/bin/python" -m pip install --quiet --require-hashes -r "$here/requirements.txt"
 if ! "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --require-hashes -r "$lock"; then
   echo "uv could not install $lock (above it says why); pip, which knows your pip.conf, tries now" >&2
-  "$folder/bin/pip" install --quiet --require-hashes -r "$lock"
+  "$folder/bin/python" -m pip install --quiet --require-hashes -r "$lock"
 fi

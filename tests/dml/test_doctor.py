@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
-from dml import doctor
+from dml.doctor import report
 from dml.doctor import needs as reading
 from dml.doctor.account import CREDENTIALS, Account
 from dml.doctor.findings import Check
@@ -638,7 +638,7 @@ def test_an_unknown_environment_should_be_a_finding_among_others(dml: Run) -> No
 def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(cloud: Cloud, aws: Clients, once: None) -> None:
     def examined() -> dict[str, dict[str, str]]:
         connect = lambda: Platform("dev", credentials=cloud.environment(), patient=False)  # noqa: E731
-        found = doctor.examine("dev", connect, on_progress=lambda _: None)
+        found = report.examine("dev", connect, on_progress=lambda _: None)
         assert [row["check"] for row in found["checks"] if row["where"] == "account"] == list(CHECKS)
         return {row["check"]: row for row in found["checks"]}
 

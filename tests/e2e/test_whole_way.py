@@ -24,6 +24,7 @@ from dml import checkout
 from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
+from dml.local.processes import command_lines, working_below
 from dml.runs.commands import GATE_REFUSED
 from stacks.outputs import Output, database_output
 from tests.command import run_dml
@@ -405,16 +406,9 @@ def replaced_delays(sample: dict[str, Path], change: Callable[["pd.Series[str]"]
 
 def processes_in(home: Path) -> list[str]:
     """The command lines of all processes that work below `home`, or name it."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command, folder = (entry / "cmdline").read_bytes(), str((entry / "cwd").readlink())
-        except OSError:  # it has just ended
-            continue
-        text = command.replace(b"\0", b" ").decode(errors="replace")
-        if (str(home) in text or folder.startswith(str(home))) and "checkout.HOME" not in text:
-            found.append(text)
-    return found
+    inside = set(working_below(home))
+    lines = {pid: line for pid, line in command_lines().items() if pid in inside or str(home) in line}
+    return [line for line in lines.values() if "checkout.HOME" not in line]
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 90.0) -> None:

@@ -2,16 +2,17 @@
 
 import resource
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from dml.local.cloud import Cloud
+from dml.local.processes import command_line, working_below
 from dml.local.spark.process import Outcome, disk_full
-from tests.distributed.standalone import command_line, until
+from tests.distributed.standalone import until
 from tests.embedded import Clients
-from tests.faults.test_killed import working_in
 from tests.jobs import points
 from tests.shipped import Shipped
 
@@ -35,6 +36,7 @@ def assert_told_and_nothing_published(disk: Shipped, outcome: Outcome, work: Pat
     assert [table["Name"] for table in disk.glue.get_tables(DatabaseName=disk.database)["TableList"]] == ["points"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets a limit of a process that runs already")
 def test_a_limit_on_what_may_be_written_should_be_told_and_nothing_be_published(disk: Shipped) -> None:
     """The kernel's limit on a file's size stands for quotas of all kinds; it needs no right to mount anything."""
     job, work = disk.job("prepare", "limited"), disk.folder / "prepare-limited"
@@ -51,6 +53,7 @@ def test_a_limit_on_what_may_be_written_should_be_told_and_nothing_be_published(
     assert_told_and_nothing_published(disk, outcomes[0], work)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs, a disk as small as wished, is Linux's")
 def test_a_full_disk_should_be_told_and_nothing_be_published(disk: Shipped) -> None:
     work = disk.folder / "prepare-full"
     work.mkdir()
@@ -67,4 +70,4 @@ def test_a_full_disk_should_be_told_and_nothing_be_published(disk: Shipped) -> N
 
 
 def spark_in(work: Path) -> list[int]:
-    return [pid for pid in working_in(work) if b"org.apache.spark.deploy.SparkSubmit" in command_line(pid)]
+    return [pid for pid in working_below(work) if "org.apache.spark.deploy.SparkSubmit" in command_line(pid)]

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 
+from dml.local.processes import command_line, working_below
 from dml.local.spark.process import KILLED, Outcome
-from tests.distributed.standalone import command_line
 from tests.faults.proxy import Fault, Proxy
 from tests.shipped import Shipped
 
@@ -88,23 +88,13 @@ def kill_spark(work: Path, script: str) -> Callable[[], None]:
     """Kills the Spark that works in this folder, Java and then Python, as the kernel does when memory runs out."""
 
     def kill() -> None:
-        for program in (b"org.apache.spark.deploy.SparkSubmit", f"/{script}".encode()):
-            found = [pid for pid in working_in(work) if program in command_line(pid)]
-            assert found, f"nothing runs {program.decode()}"
+        for program in ("org.apache.spark.deploy.SparkSubmit", f"/{script}"):
+            found = [pid for pid in working_below(work) if program in command_line(pid)]
+            assert found, f"nothing runs {program}"
             for pid in found:
                 os.kill(pid, signal.SIGKILL)
 
     return kill
-
-
-def working_in(folder: Path) -> list[int]:
-    """The processes whose folder this is."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
-            if (entry / "cwd").readlink() == folder:
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.parametrize(

