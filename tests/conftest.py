@@ -17,6 +17,7 @@ GROUPS = ("e2e", "faults", "local", "jobs", "dml")
 STANDS_ON = {"cloud": "cloud", "spark": "spark", "synth": "cdk"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(HERE).parts[0]
