@@ -19,7 +19,7 @@ run: setup  ## the whole way on this machine: deploy to the embedded cloud, trai
 WORKERS ?= 2
 
 test: setup  ## every test, one real end-to-end run among them
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS)
 
 check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests that need no cloud and no Spark
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy

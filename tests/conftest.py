@@ -1,27 +1,60 @@
 """Fixtures for all tests, and how a test run is divided: `make test` has two workers, each with what its tests share.
 
-A group of tests is never divided between workers. It is a folder whose tests share something dear (a deployed platform,
-a cloud, a Spark session), or a file. The longest groups begin, so that the workers end together.
+A group of tests is never divided between workers: a folder whose tests share something dear (a deployed platform, a
+Spark session), or a file. The longest groups begin, so that the workers end together.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
 pytest_plugins = ["tests.embedded", "tests.spark_session"]
 
-HERE = Path(__file__).parent
-# What is begun first, longest first; in CONTRIBUTING.md stands what each of them takes. All others go by file.
-GROUPS = ("e2e", "faults", "local", "jobs", "dml")
+# Begun first, in this order; CONTRIBUTING.md has what each takes. All others go by file, in the order of their names.
+FIRST = (
+    "tests/e2e/shared",
+    "tests/jobs",
+    "tests/e2e/test_teardown.py",
+    "tests/distributed",
+    "tests/upgrade",
+    "tests/faults",
+)
+TOGETHER = ("jobs", "faults", "stacks")  # folders that are one group
+# One after the other on what the first of them has deployed.
+ON_ONE_PLATFORM = ("test_failures.py", "test_prod.py", "test_whole_way.py")
 # What a test stands on, by the fixtures that it uses, straight or through others. `make check` runs what has no mark.
-STANDS_ON = {"cloud": "cloud", "spark": "spark", "synth": "cdk"}
+STANDS_ON = {"cloud": "cloud", "spark": "spark", "checked": "spark", "synth": "cdk", "assemblies": "cdk", "once": "cdk"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def group_of(nodeid: str) -> str:
+    path = Path(nodeid.partition("::")[0])
+    if path.name in ON_ONE_PLATFORM:
+        return "tests/e2e/shared"
+    return str(path.parent if path.parent.name in TOGETHER else path)
+
+
+def place_of(group: str) -> int:
+    return next((i for i, first in enumerate(FIRST) if group.startswith(first)), len(FIRST))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: place_of(group_of(item.nodeid)))
     for item in items:
-        folder = item.path.relative_to(HERE).parts[0]
-        item.add_marker(pytest.mark.xdist_group(folder if folder in GROUPS else item.path.stem))
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in STANDS_ON:
                 item.add_marker(STANDS_ON[fixture])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # it would put many tests before long ones
+    return ByGroup(config, log)

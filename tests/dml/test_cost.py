@@ -321,29 +321,29 @@ def test_every_family_that_an_environment_may_choose_should_have_a_price() -> No
 
 
 @pytest.fixture(scope="module")
-def shipped() -> dict[str, Assembly]:
+def assemblies() -> dict[str, Assembly]:
     """Every environment of this checkout, synthesized as `dml cost` does it."""
     return {name: assembly.synthesize(name) for name in environment_names()}
 
 
-def test_every_resource_that_ships_should_be_priced_or_known_to_be_free(shipped: dict[str, Assembly]) -> None:
-    for templates in shipped.values():
+def test_every_resource_that_ships_should_be_priced_or_known_to_be_free(assemblies: dict[str, Assembly]) -> None:
+    for templates in assemblies.values():
         found = estimate.estimate(templates, TABLE)
         assert not found.unknown, [each.sentence for each in found.unknown]
         assert found.runs and all(run.common > 0 and run.transient > 0 for run in found.runs)
 
 
-def test_a_paused_dev_should_cost_less_than_a_dollar_a_month(shipped: dict[str, Assembly]) -> None:
-    found = estimate.estimate(shipped["dev"], TABLE)
+def test_a_paused_dev_should_cost_less_than_a_dollar_a_month(assemblies: dict[str, Assembly]) -> None:
+    found = estimate.estimate(assemblies["dev"], TABLE)
     assert 0 < found.totals["a month after dml pause"] < 1
     assert found.totals["an hour with the workbench up"] > found.standing_hour > 0
 
 
 def test_dml_cost_should_print_the_totals_the_date_and_what_a_change_costs(
-    dml: Run, shipped: dict[str, Assembly], tmp_path: Path
+    dml: Run, assemblies: dict[str, Assembly], tmp_path: Path
 ) -> None:
-    nats = [each for each in shipped["dev"].resources if each.type == "AWS::EC2::NatGateway"]
-    for stack, template in shipped["dev"].templates.items():
+    nats = [each for each in assemblies["dev"].resources if each.type == "AWS::EC2::NatGateway"]
+    for stack, template in assemblies["dev"].templates.items():
         kept = {k: v for k, v in template["Resources"].items() if k not in {nat.name for nat in nats}}
         file = tmp_path / f"dml-dev-{stack}.template.json"
         file.write_text(json.dumps({**template, "Resources": kept}))
@@ -354,10 +354,10 @@ def test_dml_cost_should_print_the_totals_the_date_and_what_a_change_costs(
     assert f"| 0.00 | {len(nats) * HOURS * 0.045:.2f} |" in line
 
 
-def test_dml_cost_of_a_revision_should_be_that_revisions(shipped: dict[str, Assembly]) -> None:
+def test_dml_cost_of_a_revision_should_be_that_revisions(assemblies: dict[str, Assembly]) -> None:
     earlier = assembly.synthesize_revision("HEAD", "dev")
     found = estimate.estimate(earlier, TABLE)
-    assert set(earlier.templates) == set(shipped["dev"].templates) and found.runs
+    assert set(earlier.templates) == set(assemblies["dev"].templates) and found.runs
 
 
 def test_a_revision_that_does_not_exist_should_be_refused_with_what_to_give() -> None:

@@ -17,8 +17,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import EndpointConnectionError
 from botocore.stub import Stubber
 
-from dml.doctor import report
 from dml.doctor import needs as reading
+from dml.doctor import report
 from dml.doctor.account import CREDENTIALS, Account
 from dml.doctor.findings import Check
 from dml.doctor.machine import Machine

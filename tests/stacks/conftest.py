@@ -8,6 +8,7 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from cdk_nag import AwsSolutionsChecks
 
 from app import build
 from datasets import load_dataset
@@ -25,6 +26,7 @@ class Synthesized:
     environment: str
     folder: Path
     templates: dict[str, dict[str, Any]]
+    refused: str  # what cdk-nag has against it
 
     def resources(self, stack: str, kind: str) -> list[dict[str, Any]]:
         """The properties of the stack's resources of one type."""
@@ -85,12 +87,17 @@ def synthesize(environment: Environment, folder: Path) -> Synthesized:
     """Builds what `cdk deploy -c env=...` would deploy for one dataset."""
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
     app = cdk.App(context=context, outdir=str(folder))
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
     build(app, environment, [load_dataset("nyc_flights")])
-    app.synth()
+    refused = ""
+    try:
+        app.synth()
+    except RuntimeError as error:  # the templates are there all the same
+        refused = str(error)
     templates = {
         stack: json.loads((folder / f"dml-{environment.name}-{stack}.template.json").read_text()) for stack in STACKS
     }
-    return Synthesized(environment.name, folder, templates)
+    return Synthesized(environment.name, folder, templates, refused)
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ def bootstrap_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
     return cluster["BootstrapActions"], values
 
 
+@pytest.mark.cdk
 def test_new_notes_should_reach_the_nodes_without_replacing_the_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
