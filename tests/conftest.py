@@ -18,14 +18,14 @@ pytest_plugins = ["tests.embedded", "tests.spark_session"]
 FIRST = (
     "tests/e2e/shared",
     "tests/jobs",
-    "tests/e2e/test_teardown.py",
     "tests/distributed",
+    "tests/e2e",
     "tests/upgrade",
     "tests/faults",
 )
 TOGETHER = ("jobs", "faults", "stacks")  # folders that are one group
 # One after the other on what the first of them has deployed.
-ON_ONE_PLATFORM = ("test_failures.py", "test_prod.py", "test_whole_way.py")
+ON_ONE_PLATFORM = ("test_failures.py", "test_whole_way.py")
 # What a test stands on, by the fixtures that it uses, straight or through others. `make check` runs what has no mark.
 STANDS_ON = {"cloud": "cloud", "spark": "spark", "checked": "spark", "synth": "cdk", "assemblies": "cdk", "once": "cdk"}
 

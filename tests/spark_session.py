@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from dml.local.spark.process import java_home
+from dml.local.spark.process import JAVA_OPTIONS, java_home
 from jobs.tables.session import spark_session
 
 BUCKETS = ("jobs-lake", "jobs-models")
@@ -42,7 +42,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.sql.warehouse.dir": str(home / "warehouse"),
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} -XX:+UseParallelGC",
+        # As jobs have it here: of a session's CPU, compiling well took two fifths, for queries that run once.
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} {JAVA_OPTIONS}",
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
     }
     settings |= {
