@@ -1,5 +1,7 @@
 """The command line: what an operator reads when something is wrong, and what --help promises."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -91,3 +93,10 @@ def test_every_command_should_explain_itself(dml: Run, command: str) -> None:
 
 def test_stopping_what_does_not_run_should_be_no_error(dml: Run) -> None:
     assert dml("local", "down")[:2] == (0, "was not running\n")
+
+
+def test_help_should_load_nothing_that_only_a_command_needs() -> None:
+    heavy = "aws_cdk boto3 botocore cryptography duckdb jinja2 ministack numpy pandas pyarrow pydantic pyspark"
+    loaded = f"import sys; import dml.cli; print(sorted(set(sys.modules) & set({heavy.split()!r})))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
