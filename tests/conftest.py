@@ -4,6 +4,7 @@ A group of tests is never divided between workers: a folder whose tests share so
 Spark session), or a file. The longest groups begin, so that the workers end together.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ import pytest
 
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
+
+for name in ("COLUMNS", "LINES"):  # a worker is given 80 and 24, which no test could change once a console is made
+    os.environ.pop(name, None)
 
 pytest_plugins = ["tests.embedded", "tests.spark_session"]
 
