@@ -23,7 +23,7 @@ test: setup  ## every test, one real end-to-end run among them
 
 check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests that need no cloud and no Spark
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not cloud and not spark and not cdk"
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not cloud and not spark and not cdk"
 
 lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, cdk-nag, cfn-lint, checkov
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports

@@ -9,7 +9,6 @@ import sys
 import typer
 from rich.markup import escape
 
-from datasets.toml_file import TomlError
 from dml.cost import commands as cost
 from dml.dataset import commands as dataset
 from dml.doctor import commands as doctor
@@ -41,6 +40,10 @@ def main() -> None:
     """The console script: an error that we expect becomes one message and exit code 1."""
     try:
         app()
-    except (UserError, TomlError) as error:
+    except Exception as error:
+        from datasets.toml_file import TomlError  # here, since `dml --help` needs nothing of what comes with it
+
+        if not isinstance(error, UserError | TomlError):
+            raise
         console.err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -3,13 +3,15 @@
 import json
 import sys
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, OverflowMethod
-from rich.table import Table
 
 from dml.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
 
@@ -34,8 +36,12 @@ def show_document(document: dict[str, Any], show: Callable[[Console, dict[str, A
         show(out, document)
 
 
-def plain_table(*titles: str, right: Collection[str] = (), overflow: OverflowMethod = "ellipsis", **own: Any) -> Table:
+def plain_table(
+    *titles: str, right: Collection[str] = (), overflow: OverflowMethod = "ellipsis", **own: Any
+) -> "Table":
     """A table as every command prints them, without lines; `right`: columns of figures; `own`: what else rich knows."""
+    from rich.table import Table
+
     table = Table(**{"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": "dim", **own})
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", overflow=overflow)
