@@ -68,7 +68,7 @@ $(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed
 	@touch $@
 
 setup: $(BIN)/.installed
-	@$(MAKE) --no-print-directory -j3 node_modules/.installed $(WHEELS)/.installed $(BIN)/.archives
+	@$(MAKE) --silent --no-print-directory -j3 node_modules/.installed $(WHEELS)/.installed $(BIN)/.archives
 
 $(BIN)/.installed: requirements.txt pyproject.toml setup/requirements.txt setup/venv.sh
 	@echo "Setting up .venv with Python packages, Java and Node (once)"
