@@ -97,5 +97,5 @@ $(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed
 	@touch $@
 
 clean:  ## everything that setup and runs made, the embedded cloud's data included
-	@test ! -x $(BIN)/dml || $(BIN)/dml local down
+	@! $(BIN)/python -c pass 2>/dev/null || $(BIN)/dml local down
 	rm -rf .venv node_modules .dml cdk.out *.egg-info

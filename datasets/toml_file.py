@@ -18,7 +18,7 @@ def read(kind: type[T], file: Path, *, shown: str, name: str, named_by: str, exp
     `shown`: the file as people know it. `explained`: where a setting is explained that a file may lack. Raises
     TomlError.
     """
-    from pydantic import TypeAdapter, ValidationError  # here, since `dml --help` needs it for nothing
+    from pydantic import TypeAdapter, ValidationError  # here, since `dml --help` does not need it
 
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -42,9 +42,9 @@ def begun(script: str, told: argparse.Namespace, clock: session.Clock) -> Iterat
     dataset = settings.load(told.dataset)
     glue, s3 = (boto3.client(service, region_name=told.region) for service in ("glue", "s3"))
     spark = session.spark_session(script, told.dataset)
-    clock.count_java(spark)
-    clock.lap("session")
     try:
+        clock.count_java(spark)
+        clock.lap("session")
         yield Job(spark, glue, s3, dataset, clock)
     finally:
         spark.stop()

@@ -9,6 +9,9 @@ folder=$1 lock=$2
 here=$(dirname "$0")
 export UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# What is about to be emptied makes nothing: neither its Python nor its uv is taken.
+case $PATH in "$PWD/$folder/bin:"*) PATH=${PATH#"$PWD/$folder/bin:"} ;; esac
+
 is_3_11() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; }
 
 python= # a python3.11 on the PATH need not run: pyenv puts one there for versions that are switched off

@@ -2,5 +2,5 @@
 
 `findings` has the words, `machine` the checks of this machine, `needs` what the synthesised templates want of an
 account, `account`, `quotas` and `names` the checks of the account against that, `report` runs and shows them all.
-Never: a change of anything, nor a question about what is deployed already (that is `dml status` and `dml diff`).
+Never: a change of anything, nor a question about what runs in what is deployed (that is `dml status`).
 """

@@ -2,5 +2,5 @@
 
 In here: the deployed environment as all commands see it (`platform`), raw data (`data`), certificates, what an update
 changes (`diff`), what there is (`inventory`, `existence`), pause, resume and destroy (`teardown`, `receipt`).
-Never: what is learned from the data, and no question whether the cloud is a real one: `platform.deployed` answers that.
+Never: what is learned from the data; and which cloud it is, only its commands ask.
 """

@@ -9,7 +9,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(things: Sequence[str], most: int = 4) -> str:
-    """Some of the things in words: a, b, c and 3 more."""
+    """Some of the things in words: a, b, c, d and 3 more."""
     more = len(things) - most
     return ", ".join(things[:most]) + (f" and {more} more" if more > 0 else "")
 

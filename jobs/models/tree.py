@@ -94,8 +94,9 @@ class Scorer:
 def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, location: str) -> None:
     """Writes the tree as Spark's own DecisionTreeRegressionModel, or DecisionTreeClassificationModel if multiclass.
 
-    `totals` as in `describe`. It wants the vector of the features' numbers, in tree.json's order. The format is that of
-    org.apache.spark.ml.tree.DecisionTreeModelReadWrite.NodeData and DefaultParamsWriter (Spark 3.5).
+    `totals`: what training rows add up to in each node, by its id. It wants the vector of the features' numbers, in
+    tree.json's order. The format is that of org.apache.spark.ml.tree.DecisionTreeModelReadWrite.NodeData and
+    DefaultParamsWriter (Spark 3.5).
     """
     regression = tree["task"] != "multiclass"
     order = {node["id"]: i for i, node in enumerate(tree["nodes"])}  # parents first, as MLlib numbers them

@@ -12,7 +12,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 SIDE, TRAIN, TEST = "side", "train", "test"
-# In the features table, and beside its columns while a model is trained; datasets/ keeps both names free.
+# In the features table, and beside its columns while a model is trained; jobs/tables/settings.py keeps both names free.
 HASH, ROW_SIDE = "split_hash", "split_side"
 HALF = 32  # bits: the upper half of the hash decides the side, the lower half the validation part of the training side
 
