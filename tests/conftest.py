@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and how a test run is divided: `make test` has two workers, each with what its tests share.
+"""Fixtures for all tests, and how a test run is divided if it has several workers: each has what its tests share.
 
 A group of tests is never divided between workers: a folder whose tests share something dear (a deployed platform, a
 Spark session), or a file. The longest groups begin, so that the workers end together.
@@ -52,8 +52,9 @@ def place_of(group: str) -> int:
     return next((i for i, first in enumerate(FIRST) if group.startswith(first)), len(FIRST))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: place_of(group_of(item.nodeid)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of xdist: one process alone goes by names
+        items.sort(key=lambda item: place_of(group_of(item.nodeid)))
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in STANDS_ON:
