@@ -99,9 +99,8 @@ def predict(
     if score.is_file(what):
         if as_json or table != "features":
             raise typer.BadParameter(f"{what} is a file; --json and --table go with a dataset")
-        with here.stopped_together(
-            local=False
-        ):  # a termination signal leaves no half-written file, nor stops the cloud
+        # A termination signal leaves no half-written file, nor stops the cloud.
+        with here.stopped_together(local=False):
             if not model:
                 load_dataset(dataset)  # says which there are
             tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)

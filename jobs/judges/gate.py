@@ -75,7 +75,7 @@ def judge(
 
 def feature_change(task: str, names: List[str], settings: Dataset) -> str:
     """How what is declared differs from a model of `task` on the features `names`, '' if it doesn't."""
-    declared = [*settings.features.numbers, *settings.features.categories]
+    declared = settings.features.names
     added = [name for name in declared if name not in names]
     gone = [name for name in names if name not in declared]
     parts = [f"{word} {', '.join(found)}" for word, found in (("added", added), ("gone", gone)) if found]
