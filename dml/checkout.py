@@ -1,10 +1,14 @@
-"""The checkout that the command runs from: where it lies, where it keeps what it makes, and its revision."""
+"""The checkout that the command runs from: where it lies, where it keeps what it makes, its revision and its state."""
 
+import hashlib
+import os
 import subprocess
+import sysconfig
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 HOME = PROJECT / ".dml"  # wherever the command is called
+PASSED_OVER = ("node_modules", "cdk.out", "__pycache__")
 
 
 def git_revision() -> str:
@@ -20,3 +24,35 @@ def git_revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()
+
+
+def state(project: Path) -> str:
+    """Changes with each change to a file that a program of the checkout may read, or to what is installed for it.
+
+    Files are not read but looked at, as git's index does: no program can set back the time at which the system noted a
+    change. Hidden folders are passed over, but for the cluster's packages that `make setup` fetches.
+    """
+    digest = hashlib.sha256()
+    for installed in (sysconfig.get_path("purelib"), project / "node_modules"):
+        digest.update(f"{installed}\0{_noted(Path(installed))}\n".encode())
+    seen = set()
+    for root in (project, project / ".dml" / "wheels"):
+        for folder, folders, files in os.walk(root, followlinks=True):
+            place = _noted(Path(folder))[:2]
+            folders[:] = sorted(one for one in folders if one not in PASSED_OVER and not one.startswith("."))
+            if place in seen:  # a link led back
+                folders.clear()
+                continue
+            seen.add(place)
+            for name in sorted(files):
+                file = Path(folder, name)
+                digest.update(f"{file.relative_to(project)}\0{_noted(file)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _noted(file: Path) -> tuple[int, ...]:
+    try:
+        found = file.stat()
+    except OSError:  # gone meanwhile, or a link to nothing
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

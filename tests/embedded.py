@@ -2,23 +2,45 @@
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dml.local.clients import client
 from dml.local.cloud import Cloud
+from dml.local.deploy import Commands
 
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An embedded cloud of the test session's own, on a free port, with nothing in it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a session that is terminated takes its cloud along
-    made = Cloud(tmp_path_factory.mktemp("dml"))
+    with own_cloud(tmp_path_factory, "dml") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def assembly_of(cloud: Cloud) -> Callable[[str], Path]:
+    """assembly_of("prod") is the folder of the app as it is deployed to any of the session's clouds."""
+    return Commands(cloud, lambda _text: None).assembly
+
+
+@contextmanager
+def own_cloud(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Cloud]:
+    """Another one, for tests that others would disturb; what is synthesised for one of them, all of them have."""
+    shared = tmp_path_factory.getbasetemp() / "cdk.out"
+    shared.mkdir(exist_ok=True)
+    home = tmp_path_factory.mktemp(name)
+    (home / "cdk.out").symlink_to(shared)
+    made = Cloud(home)
     made.up(free_port())
-    yield made
-    made.down()
+    try:
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from dml import cdk
+from dml import cdk, checkout
 from dml.cdk import Progress
 from dml.checkout import PROJECT
 from dml.local.clients import client
@@ -27,12 +27,10 @@ def deploy(cloud: Cloud, env: str, *, on_progress: Progress) -> str:
     Raises UserError with the CDK CLI's own error if a command of it fails.
     """
     cloud.require()
-    assembly = cloud.place.home / "cdk.out"
     commands = Commands(cloud, on_progress)
-    on_progress("synthesising the templates")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         bootstrap = pool.submit(commands.bootstrap)
-        commands.run(["synth", "--quiet", "--output", str(assembly), "-c", f"env={env}"], PROJECT)
+        assembly = commands.assembly(env)
         bootstrap.result()
     return deploy_assembly(cloud, assembly, on_progress=on_progress)
 
@@ -95,6 +93,18 @@ class Commands:
             folder = self._cloud.place.cloud / "empty"
             folder.mkdir(parents=True, exist_ok=True)
             self.run(["bootstrap", f"aws://{ACCOUNT}/{REGION}"], folder)
+
+    def assembly(self, env: str) -> Path:
+        """The app of this checkout, synthesised for `env`; anew only where the checkout has changed since."""
+        folder = self._cloud.place.home / "cdk.out" / env
+        note, state = folder / "dml-checkout", checkout.state(PROJECT)
+        if note.is_file() and note.read_text() == state:
+            return folder
+        note.unlink(missing_ok=True)
+        self._progress("synthesising the templates")
+        self.run(["synth", "--quiet", "--output", str(folder), "-c", f"env={env}"], PROJECT)
+        note.write_text(state)
+        return folder
 
     def run(self, arguments: Sequence[str], folder: Path) -> None:
         """Runs one command and reports the stacks that it is done with; UserError if it fails."""

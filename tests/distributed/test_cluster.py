@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from dml.checkout import PROJECT
 from dml.local.cloud import Cloud
 from dml.local.spark.process import Outcome
+from jobs import prepare
 from tests.distributed.standalone import Standalone, Submitted, events, until
 from tests.embedded import Clients
 from tests.shipped import Shipped, many_points
 
 pytestmark = pytest.mark.spark
 
-ROWS = 260_000  # prepare.py makes a second file of them, so that both executors have something to do
-# A column of doubles, 2 MB, would not fit: a job that fetches rows to the driver fails.
-DRIVER_LIMIT = "1536k"
+ROWS, ROWS_PER_FILE = 80_000, 50_000  # two files, so that both executors have something to do
+# A column of doubles, 640 kB, would not fit: a job that fetches rows to the driver fails.
+DRIVER_LIMIT = "512k"
 IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
 FIT = re.compile(r"RandomForest\.scala|grow\.py")  # where a stage was called from that grows a tree
 
@@ -55,6 +57,10 @@ def shipped(cloud: Cloud, aws: Clients, cluster: Standalone, tmp_path_factory: p
     changes = [("depth = 3", "depth = 6"), ("suspicious_auc = 0.95", "suspicious_auc = 0.99")]
     made = Shipped(cloud, aws, tmp_path_factory.mktemp("cluster"), "cluster", *changes)
     made.upload(list(many_points(ROWS)))
+    script, size = (PROJECT / "jobs" / "prepare.py").read_text(), f"ROWS_PER_FILE = {prepare.ROWS_PER_FILE:_}"
+    assert size in script
+    smaller = script.replace(size, f"ROWS_PER_FILE = {ROWS_PER_FILE:_}")
+    made.s3.put_object(Bucket=made.code, Key="prepare.py", Body=smaller.encode())
     on_cluster(made, cluster, "prepare", "c1")
     return made
 

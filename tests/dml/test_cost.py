@@ -321,9 +321,9 @@ def test_every_family_that_an_environment_may_choose_should_have_a_price() -> No
 
 
 @pytest.fixture(scope="module")
-def assemblies() -> dict[str, Assembly]:
-    """Every environment of this checkout, synthesized as `dml cost` does it."""
-    return {name: assembly.synthesize(name) for name in environment_names()}
+def assemblies(assembly_of: Callable[[str], Path]) -> dict[str, Assembly]:
+    """Every environment of this checkout."""
+    return {found.environment: found for name in environment_names() for found in assembly.read(assembly_of(name))}
 
 
 def test_every_resource_that_ships_should_be_priced_or_known_to_be_free(assemblies: dict[str, Assembly]) -> None:

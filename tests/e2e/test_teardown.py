@@ -19,7 +19,7 @@ from dml.local.deploy import deploy
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, state_machine_output
 from tests.command import run_dml
-from tests.embedded import Clients, free_port
+from tests.embedded import Clients, own_cloud
 
 Dml = Callable[..., tuple[int, str, str]]
 NOTE = "zeppelin/notebook/mine_2ABC.zpln"
@@ -31,10 +31,8 @@ SLEEP = {"StartAt": "sleep", "States": {"sleep": {"Type": "Wait", "Seconds": 100
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud of this module's own: others go on with what they have deployed to the session's."""
-    made = Cloud(tmp_path_factory.mktemp("teardown"))
-    made.up(free_port())
-    yield made
-    made.down()
+    with own_cloud(tmp_path_factory, "teardown") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ import pytest
 import datasets
 from datasets import dataset_names, load_dataset, raw_files
 from dml import checkout
+from dml.checkout import PROJECT
 from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
@@ -311,8 +312,24 @@ def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
 
 
 @pytest.fixture
-def orders(tmp_path: Path) -> Iterator[Path]:
-    """Somebody's own CSV file; what `dml dataset new orders_of_tests` makes of it is gone afterwards."""
+def own_checkout(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
+    """Another checkout beside this one, on the same packages, whose dml uses the session's embedded cloud."""
+    project = tmp_path / "checkout"
+    shutil.copytree(PROJECT, project, ignore=shutil.ignore_patterns(".*", "node_modules", "cdk.out", "__pycache__"))
+    (project / "node_modules").symlink_to(PROJECT / "node_modules")
+    (project / ".dml").mkdir()
+    (project / ".dml" / "wheels").symlink_to(PROJECT / ".dml" / "wheels")
+    templates = cloud.place.home / "cdk.out"  # of this checkout, which all clouds of the session share
+    shared = templates.readlink()
+    templates.unlink()
+    yield project
+    shutil.rmtree(templates)
+    templates.symlink_to(shared)
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    """Somebody's own CSV file."""
     lines, chance = ["order id,Ship.Country,amount,paid late"], random.Random(3)  # noqa: S311
     for i in range(800):
         amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
@@ -320,23 +337,34 @@ def orders(tmp_path: Path) -> Iterator[Path]:
         lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
     file = tmp_path / "orders.csv"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    yield file
-    shutil.rmtree(datasets.HOME / "orders_of_tests", ignore_errors=True)
+    return file
 
 
 # The last one: the next deployment takes the dataset away again, with new code and so new policies.
 def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], orders: Path
+    cloud: Cloud, platform: Platform, own_checkout: Path, orders: Path
 ) -> None:
     name = "orders_of_tests"
-    for command in (
+    command = (
+        f"from pathlib import Path; from dml import checkout, cli; checkout.HOME = Path({str(cloud.place.home)!r}); "
+        "cli.main()"
+    )
+    for arguments in (
         ["dataset", "new", name, str(orders), "--label", "paid late"],
         ["dataset", "check", name],
         ["run", name, "--local", "--json"],
     ):
-        code, out, err = dml(capsys, *command)
-        assert code == 0, err
-    told = json.loads(out)
+        done = subprocess.run(
+            [sys.executable, "-c", command, *arguments],
+            cwd=own_checkout,
+            env={**os.environ, "PYTHONPATH": str(own_checkout)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (own_checkout / "datasets" / name / "dataset.toml").is_file()
+    told = json.loads(done.stdout)
     assert told["rows"]["out"] == told["rows"]["predicted"] == 800
     assert told["metrics"]["test"]["accuracy"] > 0.75 > told["metrics"]["baseline"]["accuracy"]
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")

@@ -98,27 +98,33 @@ def kill_spark(work: Path, script: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    ("job", "moment"),
+    ("job", "moments"),
     [
-        ("prepare", "points/features/{run}/part-"),  # its files are in S3, but not its report
-        ("prepare", "points/runs/{run}/prepare.json"),  # all is there but the catalog's entry
-        ("train", "points/{run}/tree.json"),  # in the middle of its files
-        ("predict", "points/predictions/{run}/part-"),
+        (
+            "prepare",
+            [
+                "points/features/{run}/part-",  # its files are in S3, but not its report
+                "points/runs/{run}/prepare.json",  # all is there but the catalog's entry
+            ],
+        ),
+        ("train", ["points/{run}/tree.json"]),  # in the middle of its files
+        ("predict", ["points/predictions/{run}/part-"]),
     ],
 )
-def test_a_killed_job_should_be_told_as_such_and_be_whole_when_it_runs_again(
-    shipped: Shipped, proxy: Proxy, job: str, moment: str
+def test_a_job_killed_at_each_moment_should_be_told_as_such_and_be_whole_when_it_runs_again(
+    shipped: Shipped, proxy: Proxy, job: str, moments: list[str]
 ) -> None:
-    run_id = "killed-at-" + moment.rpartition("/")[2].strip("-").partition(".")[0]
+    run_id = f"killed-{job}"
     before = published(shipped)
     with reading(shipped) as reader:
-        process = shipped.job(job, run_id, endpoint=proxy.endpoint)
-        kill = kill_spark(shipped.folder / f"{job}-{run_id}", f"{job}.py")
-        proxy.faults = [Fault("PUT", moment.format(run=run_id), kill, times=1)]
-        outcome = process.run()
-        assert proxy.faults[0].seen == 1, outcome
-        assert outcome == Outcome(128 + signal.SIGKILL, KILLED)
-        assert published(shipped) == before
+        for moment in moments:
+            process = shipped.job(job, run_id, endpoint=proxy.endpoint)
+            kill = kill_spark(shipped.folder / f"{job}-{run_id}", f"{job}.py")
+            proxy.faults = [Fault("PUT", moment.format(run=run_id), kill, times=1)]
+            outcome = process.run()
+            assert proxy.faults[0].seen == 1, outcome
+            assert outcome == Outcome(128 + signal.SIGKILL, KILLED)
+            assert published(shipped) == before
         shipped.run(job, run_id)
         if job == "train":
             assert published(shipped) == before

@@ -100,11 +100,11 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
     monkeypatch.setattr(grow, "_added_up", on_driver)
     monkeypatch.setattr(grow, "_best_splits", best_splits)
     monkeypatch.setattr(grow, "_grown_apart", grown_apart)
-    once = grow.grow(spread(spark, codes, label, 1, 1), BINS, classes, depth=7, min_leaf=5)
+    once = grow.grow(spread(spark, codes, label, 1, 1), BINS, classes, depth=6, min_leaf=5)
     assert (len(levels), apart) == (0, [[0]])  # so few rows are one task's
 
     monkeypatch.setattr(grow, "ONE_TASK_ROWS", 0)  # a task's share, a quarter
-    mixed = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    mixed = grow.grow(reversed_blocks, BINS, classes, depth=6, min_leaf=5)
     assert levels
     assert all(len(asked) < 2**level for level, asked in enumerate(levels[1:], start=1))  # a sibling of two
     assert all(rows <= 1500 for rows in counted[1:])  # the smaller one
@@ -113,14 +113,14 @@ def test_the_tree_should_not_depend_on_how_rows_are_spread_or_who_grows_which_no
 
     levels.clear()
     monkeypatch.setattr(grow, "PASS_BYTES", 3 * sum(BINS) * 2 * 8)  # three nodes at a time, seventeen rows in a task
-    by_all = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    by_all = grow.grow(reversed_blocks, BINS, classes, depth=6, min_leaf=5)
     assert len(levels) > 7
     assert not shuffled
     assert len(once) > 50
     assert [str(node) for node in once] == [str(node) for node in by_all]
 
     monkeypatch.setattr(grow, "DRIVER_BYTES", 0)
-    by_shuffle = grow.grow(reversed_blocks, BINS, classes, depth=7, min_leaf=5)
+    by_shuffle = grow.grow(reversed_blocks, BINS, classes, depth=6, min_leaf=5)
     assert len(shuffled) > 7
     assert [str(node) for node in once] == [str(node) for node in by_shuffle]
 

@@ -92,10 +92,14 @@ def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def node(cloud: Cloud, published: None, tmp_path: Path) -> Node:
+    return made_node(cloud, tmp_path)
+
+
+def made_node(cloud: Cloud, home: Path) -> Node:
     environment = {**os.environ, **cloud.environment()}
-    made = Node(tmp_path, environment | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{environment['PATH']}"})
+    made = Node(home, environment | {"PATH": f"{home / 'bin'}{os.pathsep}{environment['PATH']}"})
     made.tool("sudo", 'exec "$@"')
-    made.tool("systemctl", f'echo "$*" >> {tmp_path}/services')
+    made.tool("systemctl", f'echo "$*" >> {home}/services')
     made.tool("dnf", "exit 1")
     return made
 
@@ -109,25 +113,49 @@ def test_a_node_should_get_the_locked_packages_and_our_code_and_leave_notes_to_t
     assert aws("s3").list_objects_v2(Bucket=BUCKET, Prefix="zeppelin/").get("KeyCount") == 0
 
 
-def test_the_primary_node_should_bring_new_notes_and_newer_ones_but_never_over_an_edited_one(
-    node: Node, aws: Clients, tmp_path: Path
-) -> None:
-    def text() -> bytes:
-        body: bytes = aws("s3").get_object(Bucket=BUCKET, Key=NOTE)["Body"].read()
-        return body
+@dataclass
+class Starts:
+    """One primary node that starts three times; what each start said, and the note's text after it."""
 
-    assert f"new note s3://{BUCKET}/{NOTE}" in node.start().stdout
-    newer = tmp_path / "newer" / "nyc_flights"
+    said: list[subprocess.CompletedProcess[str]]
+    notes: list[bytes]
+    services: list[str]  # what was asked of its service manager
+    installed: str
+
+
+@pytest.fixture(scope="module")
+def starts(cloud: Cloud, aws: Clients, published: None, tmp_path_factory: pytest.TempPathFactory) -> Starts:
+    """It has the agent at first; then it has to install it; then it cannot. Notes change in between."""
+    folder = tmp_path_factory.mktemp("primary")
+    node, made = made_node(cloud, folder), Starts([], [], [], "")
+    services = node.home / "services"
+
+    def start() -> None:
+        services.unlink(missing_ok=True)
+        made.said.append(node.start())
+        made.notes.append(aws("s3").get_object(Bucket=BUCKET, Key=NOTE)["Body"].read())
+        made.services.append(services.read_text() if services.exists() else "")
+
+    start()
+    newer = folder / "newer" / "nyc_flights"
     newer.mkdir(parents=True)
     (newer / "Explore_2ABC.zpln").write_text('{"name": "newer"}')
-    aws("s3").upload_file(shutil.make_archive(str(tmp_path / "notes"), "zip", newer.parent), BUCKET, "assets/notes.zip")
-    assert f"newer note s3://{BUCKET}/{NOTE}" in node.start().stdout
-    assert text() == b'{"name": "newer"}'
+    aws("s3").upload_file(shutil.make_archive(str(folder / "notes"), "zip", newer.parent), BUCKET, "assets/notes.zip")
+    node.tool("systemctl", f'[ -e {node.home}/installed ] && echo "$*" >> {services}')
+    node.tool("dnf", f'echo "$*" > {node.home}/installed')
+    start()
+    made.installed = (node.home / "installed").read_text()
     aws("s3").put_object(Bucket=BUCKET, Key=NOTE, Body=b"edited by an analyst")
-    again = node.start()
-    assert again.returncode == 0, again.stderr
-    assert f"kept note s3://{BUCKET}/{NOTE}" in again.stdout
-    assert text() == b"edited by an analyst"
+    node.tool("systemctl", "exit 1")
+    start()
+    return made
+
+
+def test_the_primary_node_should_bring_new_notes_and_newer_ones_but_never_over_an_edited_one(starts: Starts) -> None:
+    assert [started.returncode for started in starts.said] == [0, 0, 0], starts.said
+    for told, started in zip(("new", "newer", "kept"), starts.said, strict=True):
+        assert f"{told} note s3://{BUCKET}/{NOTE}" in started.stdout
+    assert starts.notes == [b'{"name": "Explore"}', b'{"name": "newer"}', b"edited by an analyst"]
 
 
 def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:
@@ -162,21 +190,15 @@ def test_a_wheel_that_is_not_the_locked_one_should_end_the_start(node: Node, aws
     assert "pip could not install the locked wheels" in started.stderr
 
 
-def test_the_primary_node_should_start_the_agent_by_which_people_reach_zeppelin(node: Node) -> None:
-    assert node.start().returncode == 0
-    assert (node.home / "services").read_text() == "enable --now amazon-ssm-agent\n"
+def test_the_primary_node_should_start_the_agent_by_which_people_reach_zeppelin(starts: Starts) -> None:
+    assert starts.services[0] == "enable --now amazon-ssm-agent\n"
 
 
-def test_an_agent_that_is_not_there_should_be_installed(node: Node) -> None:
-    node.tool("systemctl", f'[ -e {node.home}/installed ] && echo "$*" >> {node.home}/services')
-    node.tool("dnf", f'echo "$*" > {node.home}/installed')
-    assert node.start().returncode == 0
-    assert (node.home / "installed").read_text() == "install -y --quiet amazon-ssm-agent\n"
-    assert (node.home / "services").read_text() == "enable --now amazon-ssm-agent\n"
+def test_an_agent_that_is_not_there_should_be_installed(starts: Starts) -> None:
+    assert starts.installed == "install -y --quiet amazon-ssm-agent\n"
+    assert starts.services[1] == "enable --now amazon-ssm-agent\n"
 
 
-def test_a_node_without_an_agent_should_start_all_the_same_and_say_what_is_lost(node: Node) -> None:
-    node.tool("systemctl", "exit 1")
-    started = node.start()
-    assert started.returncode == 0
-    assert "nobody reaches Zeppelin on this node" in started.stdout
+def test_a_node_without_an_agent_should_start_all_the_same_and_say_what_is_lost(starts: Starts) -> None:
+    assert starts.said[2].returncode == 0
+    assert "nobody reaches Zeppelin on this node" in starts.said[2].stdout

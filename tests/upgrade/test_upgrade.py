@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dml import checkout
-from dml.checkout import PROJECT
 from dml.errors import UserError
 from dml.estate import diff
 from dml.estate.diff import Action, Report
@@ -18,7 +17,7 @@ from dml.local.deploy import Commands, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, database_output, state_machine_output
 from tests.command import run_dml
-from tests.embedded import Clients, free_port
+from tests.embedded import Clients, own_cloud
 from tests.local.conftest import until
 from tests.upgrade import previous
 
@@ -40,11 +39,9 @@ OBJECTS = {
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An embedded cloud of its own, for the last release."""
-    made = Cloud(tmp_path_factory.mktemp("before"))
-    made.up(free_port())
-    Commands(made, lambda _text: None).bootstrap()
-    yield made
-    made.down()
+    with own_cloud(tmp_path_factory, "before") as made:
+        Commands(made, lambda _text: None).bootstrap()
+        yield made
 
 
 def events_of_failure(aws: Clients, stacks: list[str]) -> list[str]:
@@ -135,9 +132,7 @@ def test_an_upgrade_should_say_what_it_replaces_and_keep_what_users_have(before:
     kept = found(platform)
     assert kept["tables"]
 
-    assembly = before.place.home / "cdk.out"
-    cdk = Commands(before, lambda _text: None)
-    cdk.run(["synth", "--quiet", "--output", str(assembly), "-c", f"env={environment}"], PROJECT)
+    assembly = Commands(before, lambda _text: None).assembly(environment)
     report = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(assembly))
     data = [one for one in report.changes if one.type in ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::SNS::Topic")]
     assert [one for one in data if one.action not in (Action.ADD, Action.CHANGE)] == []
