@@ -16,7 +16,7 @@ run: setup  ## the whole way on this machine: deploy to the embedded cloud, trai
 	@$(BIN)/dml run nyc_flights --local
 
 # One process. WORKERS=2 is quicker, but not yet whole: a test that adds a dataset to this checkout disturbs the other worker.
-WORKERS ?= 0
+WORKERS ?= 2
 
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS)

@@ -27,7 +27,7 @@ from dml.doctor.report import ACCOUNT_CHECKS, MACHINE_CHECKS, look
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import PROJECT
-from tests.embedded import Clients, free_port
+from tests.embedded import Clients, free_port, own_cloud
 
 Run = Callable[..., tuple[int, str, str]]
 Answer = tuple[str, dict[str, Any]] | tuple[str, str, str]  # an operation with what it returns, or with its error
@@ -635,7 +635,16 @@ def test_an_unknown_environment_should_be_a_finding_among_others(dml: Run) -> No
     assert "Java 17" in out
 
 
-def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(cloud: Cloud, aws: Clients, once: None) -> None:
+@pytest.fixture
+def nothing_deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Not the session's, where other tests may have deployed dev."""
+    with own_cloud(tmp_path_factory, "doctor") as made:
+        yield made
+
+
+def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(nothing_deployed: Cloud, once: None) -> None:
+    cloud, aws = nothing_deployed, Clients(nothing_deployed)
+
     def examined() -> dict[str, dict[str, str]]:
         connect = lambda: Platform("dev", credentials=cloud.environment(), patient=False)  # noqa: E731
         found = report.examine("dev", connect, on_progress=lambda _: None)

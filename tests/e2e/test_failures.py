@@ -74,7 +74,7 @@ class Runs:
             told = self.states.describe_execution(executionArn=arn)
             return told if told["status"] != "RUNNING" else None
 
-        found: dict[str, Any] = until(ended, seconds=WHOLE_RUN)
+        found: dict[str, Any] = until(ended, seconds=WHOLE_RUN, every=0.3)
         return found
 
     def redrive(self, arn: str) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
 def test_a_publish_whose_answer_was_lost_should_count(runs: Runs) -> None:
     before = runs.published()
     arn = runs.start()
-    until(lambda: "train: add the step" in runs.entered(arn))
+    until(lambda: "train: add the step" in runs.entered(arn), every=0.3)
     own = runs.move_pointer(arn.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
     ended = runs.end(arn)
     assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
@@ -307,7 +307,7 @@ def test_a_publish_whose_answer_was_lost_should_count(runs: Runs) -> None:
 def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(runs: Runs) -> None:
     before = runs.published()
     arn = runs.start()
-    until(lambda: "train: add the step" in runs.entered(arn))
+    until(lambda: "train: add the step" in runs.entered(arn), every=0.3)
     winner = runs.move_pointer("somebody-elses")
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "LostRace")

@@ -18,7 +18,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import datasets
 from datasets import dataset_names, load_dataset, raw_files
 from dml import checkout
 from dml.checkout import PROJECT

@@ -61,11 +61,11 @@ class Reader:
 
 @contextmanager
 def reading(shipped: Shipped) -> Iterator[Reader]:
-    """A reader that looks without a pause, and has seen nothing wrong in the end."""
+    """A reader that looks again and again, and has seen nothing wrong in the end."""
     reader, done = Reader(shipped), threading.Event()
 
     def look_on() -> None:
-        while not done.is_set():
+        while not done.wait(0.1):
             try:
                 reader.look()
             except Exception as error:  # noqa: BLE001  # whatever a reader cannot read is what this is about

@@ -58,12 +58,12 @@ def settled(aws: Clients, name: str, expected: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Polls until the condition holds and returns what it returned."""
+def until(condition: Callable[[], Any], seconds: float = 60.0, *, every: float = 0.05) -> Any:
+    """Asks every so many seconds until the condition holds, and returns what it returned."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"did not come true within {seconds:.0f} s"
-        time.sleep(0.05)
+        time.sleep(every)
     return found
 
 
