@@ -8,7 +8,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 HOME = PROJECT / ".dml"  # wherever the command is called
-PASSED_OVER = ("node_modules", "cdk.out", "__pycache__")
+NEVER_SHIPPED = ("node_modules", "cdk.out", "tests", "docs", "bench")  # on top of the checkout
 
 
 def git_revision() -> str:
@@ -27,7 +27,7 @@ def git_revision() -> str:
 
 
 def state(project: Path) -> str:
-    """Changes with each change to a file that a program of the checkout may read, or to what is installed for it.
+    """Changes with each change to a file that the checkout's app may read, or to what is installed for it.
 
     Files are not read but looked at, as git's index does: no program can set back the time at which the system noted a
     change. Hidden folders are passed over, but for the cluster's packages that `make setup` fetches.
@@ -39,7 +39,8 @@ def state(project: Path) -> str:
     for root in (project, project / ".dml" / "wheels"):
         for folder, folders, files in os.walk(root, followlinks=True):
             place = _noted(Path(folder))[:2]
-            folders[:] = sorted(one for one in folders if one not in PASSED_OVER and not one.startswith("."))
+            over = (*NEVER_SHIPPED, "__pycache__") if Path(folder) == project else ("__pycache__",)
+            folders[:] = sorted(one for one in folders if one not in over and not one.startswith("."))
             if place in seen:  # a link led back
                 folders.clear()
                 continue

@@ -102,7 +102,7 @@ def deployed(platform: Platform) -> dict[str, Template]:
     """The environment's templates by stack, as CloudFormation has them; stacks that are not deployed are missing."""
     cloudformation = platform.client("cloudformation")
     found: dict[str, Template] = {}
-    for name in (f"dml-{platform.environment}-{stack}" for stack in STACKS):
+    for name in (platform.prefix + stack for stack in STACKS):
         try:
             body = cloudformation.get_template(StackName=name)["TemplateBody"]
         except ClientError as error:

@@ -20,9 +20,9 @@ from tests.shipped import Shipped, many_points
 
 pytestmark = pytest.mark.spark
 
-ROWS, ROWS_PER_FILE = 80_000, 50_000  # two files, so that both executors have something to do
-# A column of doubles, 640 kB, would not fit: a job that fetches rows to the driver fails.
-DRIVER_LIMIT = "512k"
+ROWS, ROWS_PER_FILE = 200_000, 120_000  # two files, so that both executors have something to do
+# A column of doubles, 1.6 MB, would not fit, the counts of two tasks do: a job that fetches rows to the driver fails.
+DRIVER_LIMIT = "1400k"
 IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
 FIT = re.compile(r"RandomForest\.scala|grow\.py")  # where a stage was called from that grows a tree
 

@@ -32,12 +32,20 @@ def by_link(project: Path) -> None:
     (project / "datasets" / "linked").symlink_to(project.parent / "elsewhere")
 
 
+def dataset_tests(project: Path) -> None:
+    (project / "datasets" / "tests").mkdir()
+    (project / "datasets" / "tests" / "dataset.toml").touch()
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "another text of the same size, the time set back": same_size_and_time,
     "a new file": lambda project: (project / "datasets" / "flights" / "prepare.sql").touch(),
     "a file gone": lambda project: (project / "app.py").unlink(),
     "a file renamed": lambda project: (project / "app.py").rename(project / "main.py"),
     "a folder that is a link": by_link,
+    "a dataset by the name of a folder that is passed over": lambda project: (
+        project / "datasets" / "tests"
+    ).symlink_to(project / "stacks"),
     "other packages for the cluster": lambda project: (project / ".dml/wheels/x86_64/numpy.whl").write_text("12"),
     "the CDK CLI set up": lambda project: (project / "node_modules").mkdir(),
 }
@@ -61,7 +69,13 @@ def test_a_change_behind_a_link_should_be_noticed_and_a_link_back_be_followed_on
 
 def test_what_runs_leave_behind_should_be_no_change(project: Path) -> None:
     before = checkout.state(project)
-    for name in (".dml/cloud/server.log", "stacks/__pycache__/data.pyc", "cdk.out/dev/manifest.json", ".git/index"):
+    for name in (
+        ".dml/cloud/server.log",
+        "stacks/__pycache__/data.pyc",
+        "cdk.out/dev/manifest.json",
+        ".git/index",
+        "docs/x.md",
+    ):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("1")
     assert checkout.state(project) == before

@@ -1,15 +1,17 @@
 """The real CDK CLI deploys to the embedded cloud, and its errors reach the operator."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dml import checkout
 from dml.cdk import error_line
 from dml.errors import UserError
 from dml.local.cloud import Cloud
-from dml.local.deploy import deploy_assembly
+from dml.local.deploy import Commands, deploy_assembly
 from tests.embedded import Clients
 
 
@@ -46,6 +48,34 @@ def test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words(
     aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="by-cli", WaiterConfig={"Delay": 1})
     assembly(app, {"Bucket": bucket})
     assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stack", "it was deleted meanwhile"
+
+
+def test_a_checkout_should_be_synthesised_once_until_it_changes(
+    cloud: Cloud, assembly_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = assembly_of("dev")
+    manifest = (made / "manifest.json").stat().st_mtime_ns
+    synthesised: list[Sequence[str]] = []
+    said: list[str] = []
+    monkeypatch.setattr(Commands, "run", lambda _self, arguments, _folder: synthesised.append(arguments))
+    assert Commands(cloud, said.append).assembly("dev") == made
+    assert (synthesised, said) == ([], [])
+    assert (made / "manifest.json").stat().st_mtime_ns == manifest
+
+    monkeypatch.setattr(checkout, "state", lambda _project: "changed")
+
+    def fails(_self: Commands, _arguments: Sequence[str], _folder: Path) -> None:
+        raise UserError("cdk synth failed")
+
+    note = (made / "dml-checkout").read_text()
+    monkeypatch.setattr(Commands, "run", fails)
+    try:
+        for _ in range(2):
+            with pytest.raises(UserError):
+                Commands(cloud, said.append).assembly("dev")
+        assert said == ["synthesising the templates"] * 2, "what failed is not taken for what is there"
+    finally:
+        (made / "dml-checkout").write_text(note)
 
 
 def test_the_clis_last_error_should_be_told_with_the_lines_that_belong_to_it() -> None:

@@ -2,7 +2,9 @@
 
 Everything is inline SVG and HTML that a template draws: Plotly's script alone weighs 4.5 MB, hides what it draws from
 readers and printers, and knows no tree; the page is some hundred kilobytes, needs no script and may load nothing.
-Never: a figure that the model's own files do not have.
+In here: which sections there are (`page.html.j2`, which draws them), what each is given (this file), how good the model
+is in words (`outcome`), diagrams (`charts`) and the tree's picture (`tree`) laid out. Never: a figure that the model's
+own files do not have.
 """
 
 import math
