@@ -74,7 +74,7 @@ def test_what_runs_leave_behind_should_be_no_change(project: Path) -> None:
         "stacks/__pycache__/data.pyc",
         "cdk.out/dev/manifest.json",
         ".git/index",
-        "docs/x.md",
+        "docs/models.md",
     ):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("1")
