@@ -32,7 +32,9 @@ class Submitted(SparkProcess):
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         defaults, fixed = super()._settings()
-        return defaults, {**fixed, **self._own}
+        # A cluster of one user's own has no way to hand tokens to executors (spark.authenticate is not Kerberos).
+        tokens = {"spark.executorEnv.HADOOP_TOKEN_FILE_LOCATION": str(self.tokens)}
+        return defaults, {**fixed, **tokens, **self._own}
 
 
 class Standalone:
