@@ -8,6 +8,7 @@ import hmac
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -148,15 +149,13 @@ class Cloud:
 
     def save(self) -> None:
         """Makes it write its state now, so that a crash loses nothing of before; UserError if it cannot."""
-        if not json.loads(_ask(self.place, "POST", SAVE_PATH, timeout=60.0, root=self.root))["saved"]:
+        if not self._told("POST", SAVE_PATH)["saved"]:
             raise UserError(f"The embedded cloud could not save its state under {self.place.cloud} (log: {self.log}).")
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
         """`calls`: all that it has decided; `unused`: statements that have allowed none (dml/local/access/calls.py)."""
         self.require()
-        told: dict[str, list[dict[str, Any]]] = json.loads(
-            _ask(self.place, "GET", CALLS_PATH, timeout=60.0, root=self.root)
-        )
+        told: dict[str, list[dict[str, Any]]] = self._told("GET", CALLS_PATH)
         return told
 
     def environment(self) -> dict[str, str]:
@@ -184,7 +183,8 @@ class Cloud:
 
     def _start(self, place: Place) -> None:
         _check_port(place.port)
-        place.cloud.mkdir(parents=True, exist_ok=True)
+        place.cloud.mkdir(mode=0o700, exist_ok=True)
+        place.cloud.chmod(0o700)
         if shutil.disk_usage(place.cloud).free < NEEDED_BYTES:
             raise UserError(f"The disk under {place.cloud} has less than 1 GB left. Free some space, then try again.")
         for folder in (place.cloud / "home", place.cloud / "tmp"):
@@ -242,6 +242,13 @@ class Cloud:
             return Heard.OTHER
         given = told.get("proof") if isinstance(told, dict) else None
         return Heard.OURS if hmac.compare_digest(str(given), expected) else Heard.OTHER
+
+    def _told(self, method: str, path: str) -> Any:
+        """What it answers its root user; UserError with its own words if it refuses."""
+        try:
+            return json.loads(_ask(self.place, method, path, timeout=60.0, root=self.root))
+        except AnswerError as error:
+            raise UserError(f"The embedded cloud did not answer its owner: {error} (log: {self.log})") from None
 
     def _without_keys(self) -> str:
         """Why a server of ours that answers is not taken for it."""
@@ -352,7 +359,9 @@ def _ask(place: Place, method: str, path: str, *, timeout: float, root: Mapping[
         connection.request(method, path, headers=_signed(method, place.endpoint + path, root) if root else {})
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
-            raise AnswerError(f"{path} answered {answer.status}")
+            said = answer.read().decode(errors="replace")
+            words = re.search(r"<Message>(.*?)</Message>", said)
+            raise AnswerError(words[1] if words else f"{path} answered {answer.status}: {said.strip()}")
         return answer.read()
     except http.client.HTTPException as error:
         raise OSError(str(error)) from error

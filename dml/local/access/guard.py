@@ -110,8 +110,9 @@ class Guard:
     def _allowed_by_bucket(self, scope: Message, headers: Mapping[str, str]) -> bool:
         """Whether it is for a bucket, one of whose CORS rules allows the page's origin just this."""
         target = self._app._s3_cors_target(headers["host"], scope["path"])
-        service = hooks.module("core.router").detect_service(scope["method"], scope["path"], dict(headers), {})
-        if not target or service != "s3" or not headers.get("origin"):
+        if not target or not headers.get("origin"):
+            return False
+        if hooks.module("core.router").detect_service(scope["method"], scope["path"], dict(headers), {}) != "s3":
             return False
         s3 = hooks.module("services.s3")
         if scope["method"] == "OPTIONS":
