@@ -375,5 +375,5 @@ def _signed(method: str, url: str, root: Mapping[str, str]) -> dict[str, str]:
     from botocore.credentials import Credentials
 
     request = AWSRequest(method, url)
-    SigV4Auth(Credentials(root[credentials.ID], root[credentials.SECRET]), "dml", REGION).add_auth(request)
+    SigV4Auth(Credentials(root[credentials.ID], root[credentials.SECRET]), "sts", REGION).add_auth(request)
     return dict(request.headers.items())
