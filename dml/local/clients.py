@@ -38,7 +38,10 @@ def client(of: Reachable, service: str, credentials: Mapping[str, str] | None = 
             aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
             aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
             # On loopback nothing is throttled, so asking once more is enough; and no proxy stands in between.
-            config=Config(retries={"max_attempts": 1}, proxies={}),
+            # boto3 by itself presigns for S3 by Signature Version 2, which is refused.
+            config=Config(
+                retries={"max_attempts": 1}, proxies={}, signature_version="s3v4" if service == "s3" else None
+            ),
         )
 
 

@@ -45,6 +45,12 @@ ANSWER_SECONDS = 10.0  # what listens and says nothing for so long is taken for 
 NEEDED_BYTES = 1024**3
 # What a child must not inherit: credentials and settings of a real account, and proxies (loopback needs none).
 WITHHELD = ("AWS_", "CDK_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONPATH", "PYTHONHOME", "SPARK_")
+# Presigned URLs of S3 by Signature Version 2, which boto3 and the AWS CLI still make by default, are refused.
+AWS_CONFIG = """\
+[default]
+s3 =
+    signature_version = s3v4
+"""
 
 
 class Heard(enum.Enum):
@@ -174,7 +180,10 @@ class Cloud:
     def tools(self) -> dict[str, str]:
         """What of that a shell needs for tools of AWS's; UserError unless it runs."""
         self.require()
-        return {name: value for name, value in self.environment().items() if name.startswith(("AWS_", "NO_PROXY"))}
+        config = self._home / "cloud" / "aws-config"
+        config.write_text(AWS_CONFIG)
+        given = self.environment() | {"AWS_CONFIG_FILE": str(config)}
+        return {name: value for name, value in given.items() if name.startswith(("AWS_", "NO_PROXY"))}
 
     def _bare_environment(self) -> dict[str, str]:
         return {key: value for key, value in os.environ.items() if not key.upper().startswith(WITHHELD)}

@@ -648,13 +648,16 @@ def test_other_tools_should_reach_it_by_the_lines_of_dml_local_env(exposed: Clou
         "NO_PROXY": "intern.example",
         "http_proxy": "http://127.0.0.1:1",
     }
-    program = "import boto3, os; print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'], os.environ['NO_PROXY'])"
+    program = """import boto3, os, urllib.request
+s3 = boto3.client("s3")
+url = s3.generate_presigned_url("get_object", Params={"Bucket": "kept", "Key": "a"})
+print(s3.list_buckets()["Buckets"][0]["Name"], urllib.request.urlopen(url).read().decode(), os.environ["NO_PROXY"])"""
     lines = here.shell_lines(exposed.tools(), around)
     script = f'eval "$1"; eval "$1"; "{sys.executable}" -c "$2"'
     ended = subprocess.run(
         ["sh", "-c", script, "sh", lines, program], env=around, capture_output=True, text=True, check=False
     )
-    assert ended.stdout == "kept intern.example,127.0.0.1,localhost\n", ended.stderr
+    assert ended.stdout == "kept kept intern.example,127.0.0.1,localhost\n", ended.stderr
 
 
 def test_lines_for_a_shell_should_be_quoted() -> None:
