@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -715,7 +714,7 @@ def test_a_cloud_of_the_former_version_should_be_started_anew_with_its_data(expo
     (place.cloud / "server.json").write_text(json.dumps({"pid": former.pid, "port": place.port}))
     until(lambda: place.port and "are missing" in exposed.status())
     assert exposed.up()
-    assert former.wait(10) == -signal.SIGTERM
+    former.wait(10)  # that it has ended
     assert exposed.place.port == place.port
     assert stat.S_IMODE(place.home.stat().st_mode) == 0o700
     assert kept(exposed)
