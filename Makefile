@@ -39,7 +39,7 @@ lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, c
 	@echo "the repository: checkov, secrets" && $(CHECKOV)/bin/checkov --framework secrets --compact --quiet --skip-download --directory . \
 	  --skip-path .venv --skip-path node_modules --skip-path .dml --skip-path .git
 
-$(CHECKOV)/.installed: lint/requirements.txt $(BIN)/.installed
+$(CHECKOV)/.installed: lint/requirements.txt $(BIN)/.installed | .dml
 	@echo "Setting up checkov apart from the project's own packages: it wants another boto3 (once)"
 	@setup/venv.sh $(CHECKOV) $<
 	@touch $@
@@ -62,7 +62,7 @@ bench: setup $(BENCH)/.installed  ## training here against MLlib, scikit-learn, 
 	@$(BIN)/python -m bench.folds
 	@$(BIN)/python -m bench --rows $(ROWS) --repetitions $(REPETITIONS) $(if $(FRESH),--fresh) $(if $(PIPELINE),--pipeline "$(PIPELINE)")
 
-$(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed
+$(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed | .dml
 	@echo "Setting up the learners to compare with, apart from the project's own packages (once)"
 	@setup/venv.sh $(BENCH) $<
 	@touch $@
@@ -87,7 +87,7 @@ node_modules/.installed: package.json package-lock.json $(BIN)/.installed
 
 # What the cluster's Python needs beyond Spark, for both processors that environments/ may choose: shipped as an S3 asset,
 # because private subnets need no package index.
-$(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed
+$(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed | .dml
 	@echo "Fetching the cluster's Python packages"
 	@rm -rf $(WHEELS)
 	@for architecture in aarch64 x86_64; do \
@@ -95,6 +95,9 @@ $(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed
 	    --platform manylinux2014_$$architecture --python-version 3.11 --only-binary=:all: -d $(WHEELS)/$$architecture || exit 1; \
 	done
 	@touch $@
+
+.dml:
+	@mkdir -m 700 $@
 
 clean:  ## everything that setup and runs made, the embedded cloud's data included
 	@! $(BIN)/python -c pass 2>/dev/null || $(BIN)/dml local down

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from dml.local.cloud import Cloud
-from dml.local.place import REGION, ROOT
+from dml.local.place import REGION
 from dml.local.spark.process import SparkProcess
 from jobs.tables.settings import Dataset
 from stacks.code import ROOT as REPOSITORY
@@ -29,6 +29,8 @@ from tests.local.emulator import variables
 # What each job is told besides --dataset, --database, --run-id and --region (stacks/etl.py, stacks/definition.py).
 TOLD = {"prepare": ("lake",), "train": ("models",), "predict": ("models", "lake", "table")}
 
+SECRETS: dict[str, str] = {}  # of the keys that were made here, by their ids
+
 
 def role(
     aws: Clients, name: str, *statements: Mapping[str, Any], service: str = "glue.amazonaws.com"
@@ -38,7 +40,9 @@ def role(
     made = aws("iam").create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps({"Statement": [trust]}))
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     aws("iam").put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=document)
-    return variables(aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"])
+    worn = aws("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="job")["Credentials"]
+    SECRETS[worn["AccessKeyId"]] = worn["SecretAccessKey"]
+    return variables(worn)
 
 
 def many_points(count: int) -> Iterator[str]:
@@ -58,7 +62,7 @@ class Shipped:
         self.s3, self.glue, self.iam = aws("s3"), aws("glue"), aws("iam")
         self.folder, self.database = folder, f"{name}_points"
         self.lake, self.models, self.code = f"{name}-lake", f"{name}-models", f"{name}-code"
-        self._endpoint = cloud.endpoint
+        self._endpoint, self._root = cloud.endpoint, cloud.root
         for bucket in (self.lake, self.models, self.code):
             self.s3.create_bucket(Bucket=bucket)
         self.glue.create_database(DatabaseInput={"Name": self.database})
@@ -114,15 +118,18 @@ class Shipped:
         run_id: str,
         arguments: Sequence[str],
         *,
-        role: Mapping[str, str] = ROOT,
+        role: Mapping[str, str] | None = None,
         endpoint: str = "",
         process: Callable[..., SparkProcess] = SparkProcess,
         **more: Any,
     ) -> SparkProcess:
-        """A script of the code bucket with the library; `process` and `more` say how, if not on plain local Spark."""
+        """A script of the code bucket with the library, by default as the root user.
+
+        `process` and `more` say how, if not on plain local Spark.
+        """
         return process(
             arguments=["--py-files", f"s3://{self.code}/library.zip", f"s3://{self.code}/{name}.py", *arguments],
-            credentials=role,
+            credentials=role or self._root,
             endpoint=endpoint or self._endpoint,
             buckets=[self.lake, self.models, self.code],
             work=self.folder / f"{name}-{run_id}",

@@ -53,7 +53,7 @@ def check(
     with err.status("") as spinner:
         checked = own.check(
             [name] if name else dataset_names(),
-            cache=checkout.HOME / "raw",
+            cache=checkout.home() / "raw",
             on_progress=spinner.update
             if err.is_terminal
             else lambda text: err.print(text, highlight=False, soft_wrap=True),

@@ -72,7 +72,7 @@ def resume(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
         board.start("deploy")
         said = partial(board.note, "deploy")
         board.done(
-            "deploy", deploy(here.cloud(), env, on_progress=said) if local else cdk.deploy(env, checkout.HOME, said)
+            "deploy", deploy(here.cloud(), env, on_progress=said) if local else cdk.deploy(env, checkout.home(), said)
         )
     typer.echo(f"{env} is back")
 
@@ -93,7 +93,7 @@ def destroy(
     from dml.terminal.console import ask, err, say, show_document
 
     platform = deployed(local, env)
-    receipts = receipt.Receipts(checkout.HOME / "receipts", platform)
+    receipts = receipt.Receipts(checkout.home() / "receipts", platform)
     with err.status("") as spinner:
         found = teardown.plan(platform, receipts, say=spinner.update)
     if found is None:
@@ -151,7 +151,7 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
     pushed = own.push(
         platform,
         load_dataset(dataset),
-        cache=checkout.HOME / "raw",
+        cache=checkout.home() / "raw",
         on_progress=lambda text: err.print(text, highlight=False),
     )
     for table, what in pushed.items():

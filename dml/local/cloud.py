@@ -1,31 +1,36 @@
 """Starts, finds and stops the embedded cloud; operator time. Nothing else knows that it is a process."""
 
 import contextlib
+import enum
 import errno
 import fcntl
+import hmac
 import http.client
 import json
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dml import checkout
 from dml.cdk import with_own_programs
 from dml.errors import UserError
+from dml.local import credentials
 from dml.local.place import (
     CALLS_PATH,
     HOME_VARIABLE,
     MARKER_PATH,
     PORT_VARIABLE,
     PROGRAM,
-    ROOT,
+    REGION,
     SAVE_PATH,
     Place,
     aws_environment,
@@ -40,6 +45,24 @@ ANSWER_SECONDS = 10.0  # what listens and says nothing for so long is taken for 
 NEEDED_BYTES = 1024**3
 # What a child must not inherit: credentials and settings of a real account, and proxies (loopback needs none).
 WITHHELD = ("AWS_", "CDK_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONPATH", "PYTHONHOME", "SPARK_")
+# Presigned URLs of S3 by Signature Version 2, which boto3 and the AWS CLI still make by default, are refused.
+AWS_CONFIG = """\
+[default]
+s3 =
+    signature_version = s3v4
+"""
+
+
+class Heard(enum.Enum):
+    """Who answers on a port."""
+
+    OURS = enum.auto()
+    OTHER = enum.auto()
+    NOBODY = enum.auto()
+
+
+class AnswerError(OSError):
+    """A server's answer that is not what was asked for."""
 
 
 class Cloud:
@@ -67,6 +90,11 @@ class Cloud:
         """The server's own output."""
         return self._home / "cloud" / "server.log"
 
+    @property
+    def root(self) -> dict[str, str]:
+        """Its root user's access key; UserError if it was never started, or has no key."""
+        return self.place.root
+
     def up(self, port: int | None = None) -> bool:
         """Starts it unless it runs, on `port` or where it was last time, with all that it had; False if it ran already.
 
@@ -74,14 +102,16 @@ class Cloud:
         """
         with self._alone(), _disk_errors(self._home):
             record = self._read()
-            if record and self._answers(record):
+            heard = self._heard(record) if record else None
+            if record and heard is Heard.OURS:
                 if port not in (None, record["port"]):
                     raise UserError(
                         f"The embedded cloud runs on port {record['port']} already. Stop it first: dml local down"
                     )
                 return False
             if record and self._is_server(record["pid"]):
-                self._end(record["pid"], patience=3.0)  # it lives, but does not answer
+                # It does not answer, or not with our keys: those are new, or it is of a version that had none.
+                self._end(record["pid"], patience=STOP_SECONDS if heard is Heard.OTHER else 3.0)
             self._end_orphans()
             self._start(Place(self._home, port or (record or {}).get("port") or DEFAULT_PORT))
             return True
@@ -99,17 +129,23 @@ class Cloud:
     def status(self) -> str:
         """A sentence for the operator."""
         record = self._read()
-        if record and self._answers(record):
+        heard = self._heard(record) if record else None
+        if record and heard is Heard.OURS:
             return f"The embedded cloud runs at {Place(self._home, record['port']).endpoint} (log: {self.log})."
         if record and self._is_server(record["pid"]):
+            if heard is Heard.OTHER:
+                return self._without_keys()
             return f"The embedded cloud runs but does not answer. End it: dml local down (log: {self.log})."
         return "The embedded cloud does not run."
 
     def require(self) -> None:
         """Raises UserError unless it runs and is ours: the bare emulator would report success for jobs it never ran."""
         record = self._read()
-        if record and self._answers(record):
+        heard = self._heard(record) if record else None
+        if heard is Heard.OURS:
             return
+        if record and heard is Heard.OTHER and self._is_server(record["pid"]):
+            raise UserError(self._without_keys())
         if record and _listens(record["port"]):
             raise UserError(
                 f"What listens on port {record['port']} is not this project's embedded cloud. "
@@ -119,26 +155,35 @@ class Cloud:
 
     def save(self) -> None:
         """Makes it write its state now, so that a crash loses nothing of before; UserError if it cannot."""
-        if not json.loads(_ask(self.place.port, "POST", SAVE_PATH, timeout=60.0))["saved"]:
+        if not self._told("POST", SAVE_PATH)["saved"]:
             raise UserError(f"The embedded cloud could not save its state under {self.place.cloud} (log: {self.log}).")
 
     def calls(self) -> dict[str, list[dict[str, Any]]]:
         """`calls`: all that it has decided; `unused`: statements that have allowed none (dml/local/access/calls.py)."""
         self.require()
-        told: dict[str, list[dict[str, Any]]] = json.loads(_ask(self.place.port, "GET", CALLS_PATH, timeout=60.0))
+        told: dict[str, list[dict[str, Any]]] = self._told("GET", CALLS_PATH)
         return told
 
     def environment(self) -> dict[str, str]:
         """The environment of a program that uses it: its address and root keys, and no way to a real account."""
         cloud = self._home / "cloud"
         return self._bare_environment() | {
-            **aws_environment(self.endpoint, ROOT),
+            **aws_environment(self.endpoint, self.root),
             "NO_PROXY": PROGRAM["NO_PROXY"],
             "AWS_CONFIG_FILE": str(cloud / "no-aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(cloud / "no-aws-credentials"),
             "HOME": str(cloud / "home"),  # the CDK CLI keeps the account of every access key there
+            "TMPDIR": str(cloud / "tmp"),
             "PATH": with_own_programs(os.environ),
         }
+
+    def tools(self) -> dict[str, str]:
+        """What of that a shell needs for tools of AWS's; UserError unless it runs."""
+        self.require()
+        config = self._home / "cloud" / "aws-config"
+        config.write_text(AWS_CONFIG)
+        given = self.environment() | {"AWS_CONFIG_FILE": str(config)}
+        return {name: value for name, value in given.items() if name.startswith(("AWS_", "NO_PROXY"))}
 
     def _bare_environment(self) -> dict[str, str]:
         return {key: value for key, value in os.environ.items() if not key.upper().startswith(WITHHELD)}
@@ -147,13 +192,14 @@ class Cloud:
 
     def _start(self, place: Place) -> None:
         _check_port(place.port)
-        place.cloud.mkdir(parents=True, exist_ok=True)
+        place.cloud.mkdir(mode=0o700, exist_ok=True)
+        place.cloud.chmod(0o700)
         if shutil.disk_usage(place.cloud).free < NEEDED_BYTES:
             raise UserError(f"The disk under {place.cloud} has less than 1 GB left. Free some space, then try again.")
         for folder in (place.cloud / "home", place.cloud / "tmp"):
             folder.mkdir(exist_ok=True)
+        credentials.ready(place.keys)
         environment = self._bare_environment() | {
-            **ROOT,
             HOME_VARIABLE: str(place.home),
             PORT_VARIABLE: str(place.port),
             "HOME": str(place.cloud / "home"),
@@ -170,12 +216,13 @@ class Cloud:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=0o077,
             )
         record = {"pid": process.pid, "port": place.port}
         self._record.write_text(json.dumps(record))
         deadline = time.monotonic() + START_SECONDS
         try:
-            while not self._answers(record):
+            while self._heard(record) is not Heard.OURS:
                 if process.poll() is not None:
                     why = last_line(self.log.read_text(errors="replace")) or "it printed nothing"
                     raise UserError(f"The embedded cloud did not start: {why} (log: {self.log})")
@@ -189,14 +236,39 @@ class Cloud:
             process.wait()
             raise
 
-    def _answers(self, record: dict[str, Any]) -> bool:
-        """Whether our server with our extensions answers there: any other would be somebody else's."""
+    def _heard(self, record: dict[str, Any]) -> "Heard":
+        """Who answers there: only our server, with our extensions and our keys, can prove that it is."""
+        place, challenge = Place(self._home, record["port"]), secrets.token_hex(32)
         try:
-            marker = json.loads(_ask(record["port"], "GET", MARKER_PATH, timeout=ANSWER_SECONDS))
-        except (OSError, ValueError):
-            return False
-        ours = {"product": "dml", "home": str(self._home), "pid": record["pid"]}
-        return isinstance(marker, dict) and ours.items() <= marker.items()
+            told = json.loads(_ask(place, "GET", f"{MARKER_PATH}?challenge={challenge}", timeout=ANSWER_SECONDS))
+        except (AnswerError, ValueError):
+            return Heard.OTHER
+        except OSError:
+            return Heard.NOBODY
+        try:
+            expected = credentials.proof(place.root, challenge, self._home, place.port, record["pid"])
+        except UserError:
+            return Heard.OTHER
+        given = told.get("proof") if isinstance(told, dict) else None
+        return Heard.OURS if hmac.compare_digest(str(given), expected) else Heard.OTHER
+
+    def _told(self, method: str, path: str) -> Any:
+        """What it answers its root user; UserError with its own words if it refuses."""
+        try:
+            return json.loads(_ask(self.place, method, path, timeout=60.0, root=self.root))
+        except AnswerError as error:
+            raise UserError(f"The embedded cloud did not answer its owner: {error} (log: {self.log})") from None
+
+    def _without_keys(self) -> str:
+        """Why a server of ours that answers is not taken for it."""
+        try:
+            credentials.read(self.place.keys)
+        except UserError as error:
+            return str(error)
+        return (
+            f"The embedded cloud runs with other keys than {self.place.keys}, or is of a former version. "
+            "Start it anew, with all its data: dml local up"
+        )
 
     def _is_server(self, pid: int) -> bool:
         """Whether the process is our server; its number may long be another one's."""
@@ -222,6 +294,8 @@ class Cloud:
     # --- its record ---
 
     def _read(self) -> dict[str, Any] | None:
+        if self._home.exists():
+            checkout.private(self._home)
         try:
             record = json.loads(self._record.read_text())
             return {"pid": int(record["pid"]), "port": int(record["port"])}
@@ -232,7 +306,7 @@ class Cloud:
     def _alone(self) -> Iterator[None]:
         """One start or stop at a time, whatever number of terminals ask for it."""
         with _disk_errors(self._home):
-            self._home.mkdir(parents=True, exist_ok=True)
+            checkout.private(self._home)
             lock = (self._home / "cloud.lock").open("w")
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -284,16 +358,31 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _ask(port: int, method: str, path: str, *, timeout: float) -> bytes:
-    """The body of the server's answer; OSError if there is none with status 200. No proxy comes between."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+def _ask(place: Place, method: str, path: str, *, timeout: float, root: Mapping[str, str] | None = None) -> bytes:
+    """The body of the server's answer; AnswerError if its status is not 200, OSError if there is none.
+
+    The request is signed by `root`, if it is given. No proxy comes between.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", place.port, timeout=timeout)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=_signed(method, place.endpoint + path, root) if root else {})
         answer = connection.getresponse()
         if answer.status != http.HTTPStatus.OK:
-            raise OSError(f"{path} answered {answer.status}")
+            said = answer.read().decode(errors="replace")
+            words = re.search(r"<Message>(.*?)</Message>", said)
+            raise AnswerError(words[1] if words else f"{path} answered {answer.status}: {said.strip()}")
         return answer.read()
     except http.client.HTTPException as error:
         raise OSError(str(error)) from error
     finally:
         connection.close()
+
+
+def _signed(method: str, url: str, root: Mapping[str, str]) -> dict[str, str]:
+    from botocore.auth import SigV4Auth  # here, since most commands that look for the cloud sign nothing
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest(method, url)
+    SigV4Auth(Credentials(root[credentials.ID], root[credentials.SECRET]), "sts", REGION).add_auth(request)
+    return dict(request.headers.items())

@@ -41,6 +41,16 @@ def status() -> None:
 
 
 @app.command()
+def env() -> None:
+    """Print what points other tools of AWS's to the embedded cloud, for a shell: eval "$(dml local env)"."""
+    import os
+
+    from dml.local import here
+
+    typer.echo(here.shell_lines(here.cloud().tools(), os.environ))
+
+
+@app.command()
 def calls(
     denied: Annotated[bool, typer.Option("--denied", help="Only what was denied.")] = False,
     unused: Annotated[bool, typer.Option("--unused", help="The statements of roles that no call has needed.")] = False,

@@ -1,7 +1,8 @@
 """What a command does around work in the embedded cloud of this checkout: start it, deploy to it, stop with it."""
 
+import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -11,6 +12,16 @@ from dml import checkout
 from dml.local.cloud import Cloud
 from dml.terminal.board import Board
 from dml.terminal.console import err
+
+# What leads AWS's tools to a real account where it stands beside keys; more of the kind is found in the environment.
+ASTRAY = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+PROXIES = ("NO_PROXY", "no_proxy")
 
 
 def cloud() -> Cloud:
@@ -28,6 +39,17 @@ def stand_up(env: str, board: Board, *, port: int | None = None) -> Cloud:
     board.start("deploy")
     board.done("deploy", deploy(own, env, on_progress=lambda text: board.note("deploy", text)))
     return own
+
+
+def shell_lines(given: Mapping[str, str], around: Mapping[str, str]) -> str:
+    """Lines for a POSIX shell with the environment `around` that set what is given, and unset all else of AWS's."""
+    unset = sorted({*ASTRAY, *(name for name in around if name.startswith("AWS_"))} - given.keys())
+    values = {name: value for name, value in given.items() if name not in PROXIES}
+    for name in PROXIES:  # those of the user's own stay
+        others = [one for one in around.get(name, "").split(",") if one]
+        values[name] = ",".join([*others, *(one for one in given["NO_PROXY"].split(",") if one not in others)])
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join([f"unset {' '.join(unset)}", *exports])
 
 
 def logs(local: bool) -> Path | None:

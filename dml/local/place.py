@@ -3,16 +3,14 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from dml.local import credentials
+
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
-# The embedded cloud's root user. Keys of our own, so that nothing cached for a real account is ever mistaken for it.
-ACCESS_KEY = "dmlembeddedcloud"
-SECRET_KEY = "not-a-secret"  # noqa: S105 - it opens nothing but a server on this machine's loopback
-ROOT = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 MARKER_PATH = "/_dml/cloud"
 SAVE_PATH = "/_dml/save"
 CALLS_PATH = "/_dml/calls"
@@ -36,12 +34,23 @@ class Place:
     home: Path
     port: int
     s3a: Path | None = None
+    known: dict[str, str] | None = field(default=None, repr=False, compare=False)  # the root key, if it is read already
 
     @classmethod
     def of_this_process(cls) -> Self:
-        """The place that this server process was started for."""
-        jars = os.environ.get(S3A_VARIABLE)
-        return cls(Path(os.environ[HOME_VARIABLE]), int(os.environ[PORT_VARIABLE]), Path(jars) if jars else None)
+        """The place that this server process was started for, whatever becomes of its keys' file; UserError without."""
+        home, jars = Path(os.environ[HOME_VARIABLE]), os.environ.get(S3A_VARIABLE)
+        port = int(os.environ[PORT_VARIABLE])
+        return cls(home, port, Path(jars) if jars else None, credentials.read(cls(home, port).keys))
+
+    @property
+    def root(self) -> dict[str, str]:
+        """The root user's access key (dml/local/credentials.py); UserError if there is none."""
+        return self.known or credentials.read(self.keys)
+
+    @property
+    def keys(self) -> Path:
+        return self.cloud / "keys.json"
 
     @property
     def endpoint(self) -> str:

@@ -6,21 +6,23 @@ they are written, all else when it ends and when its client asks (SAVE_PATH).
 
 import asyncio
 import functools
-import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dml.local import hooks
+from dml.errors import UserError
+from dml.local import credentials, hooks
 from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
-from dml.local.place import ACCESS_KEY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.access.guard import Guard, Message, Receive, Send, StrangerError, answer, turn_away
+from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.processes import allow_many_files
 from dml.local.running import Running
 from dml.local.services.cloudformation import ResourceTypes
@@ -31,10 +33,6 @@ from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
 
 log = logging.getLogger("dml.server")
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 # Longer than any timer of the templates needs to be on a laptop; a Wait of 20 s takes 1 s.
 WAIT_SCALE = "0.05"
@@ -60,12 +58,13 @@ class RefusedError(Exception):
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Raises RefusedError if real AWS credentials are in reach of this process."""
-    if environment.get("AWS_ACCESS_KEY_ID", ACCESS_KEY) != ACCESS_KEY:
-        raise RefusedError(
-            "The embedded cloud does not start with real AWS credentials in its environment: "
-            "unset AWS_ACCESS_KEY_ID, or start it with: dml local up"
-        )
-    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ):
         if environment.get(name):
             raise RefusedError(
                 f"The embedded cloud does not start with {name} in its environment: "
@@ -84,6 +83,7 @@ class Extension:
         self._place = place
         self._running = Running()
         self._app = hooks.module("app")
+        self._guard = Guard(place.port, place.root)
         self._calls = Calls(place.calls)
         authoriser = Authoriser(self._calls)
         self._jobs = GlueJobs(place, self._running)
@@ -105,19 +105,35 @@ class Extension:
         self._app.main()
 
     async def serve(self, scope: Message, receive: Receive, send: Send) -> None:
-        """The ASGI application: our three paths, else ministack."""
+        """The ASGI application: the guard, then our paths, else ministack."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
-        elif scope["type"] == "http" and scope["path"] == MARKER_PATH:
-            marker = {"product": "dml", "home": str(self._place.home), "pid": os.getpid(), "ministack": hooks.VERSION}
-            await _answer(send, marker)
-        elif scope["type"] == "http" and scope["path"] == CALLS_PATH:
-            await _answer(send, {"calls": self._calls.told(), "unused": self._calls.unused()})
-        elif scope["type"] == "http" and scope["path"] == SAVE_PATH and scope["method"] == "POST":
-            saved = self.save_all(self._app._build_persistence_save_dict())
-            await _answer(send, {"saved": saved})
-        else:
-            await self._serve(scope, receive, send)
+            return
+        try:
+            await self._guard.check_caller(scope)
+        except StrangerError as why:
+            await turn_away(scope, receive, send, why)
+            return
+        if scope["path"] == MARKER_PATH:
+            await self._tell(scope, receive, send)
+            return
+        own = {CALLS_PATH: self._tell_calls, SAVE_PATH: self._save}
+        await self._guard.serve(scope, receive, send, self._serve, own)
+
+    async def _tell(self, scope: Message, _receive: Receive, send: Send) -> None:
+        """That it is this cloud, to who has its keys; to anybody else nothing, not even where it lies."""
+        challenge = scope["query_string"].decode("latin-1").removeprefix("challenge=")
+        if not re.fullmatch("[0-9a-f]{64}", challenge):
+            await answer(send, 400, {"message": "It takes a challenge: 64 hexadecimal digits."})
+            return
+        about = (self._place.home, self._place.port, os.getpid())
+        await answer(send, 200, {"proof": credentials.proof(self._place.root, challenge, *about)})
+
+    async def _tell_calls(self, _scope: Message, _receive: Receive, send: Send) -> None:
+        await answer(send, 200, {"calls": self._calls.told(), "unused": self._calls.unused()})
+
+    async def _save(self, _scope: Message, _receive: Receive, send: Send) -> None:
+        await answer(send, 200, {"saved": self.save_all(self._app._build_persistence_save_dict())})
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         async def receive_after_work_ended() -> Message:
@@ -177,13 +193,14 @@ def main() -> None:
     """Starts the server and returns when it has ended."""
     try:
         check_environment(os.environ)
+        os.umask(0o077)  # what it writes, and what it runs writes, is its owner's
         place = Place.of_this_process()
         finish_saving(place)
         allow_many_files()
-        os.environ.update(SETTINGS, STATE_DIR=str(place.state), S3_DATA_DIR=str(place.objects))
+        os.environ.update(SETTINGS, STATE_DIR=str(place.state), S3_DATA_DIR=str(place.objects), **place.root)
         sys.argv = sys.argv[:1]
         extension = Extension(place)
-    except (RefusedError, hooks.HookError) as error:
+    except (RefusedError, UserError, hooks.HookError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     extension.run()
@@ -203,13 +220,6 @@ def _steadily(read: Callable[[], Any]) -> Any:
         except RuntimeError:  # dictionary changed size during iteration
             time.sleep(0.01)
     return read()
-
-
-async def _answer(send: Send, document: Mapping[str, Any]) -> None:
-    body = json.dumps(document).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def report(
     from dml.models import report as own
 
     load_dataset(dataset)
-    typer.echo(own.write(deployed(local, env), dataset, run_id, folder=checkout.HOME / "reports"))
+    typer.echo(own.write(deployed(local, env), dataset, run_id, folder=checkout.home() / "reports"))
 
 
 @app.command(name="list")

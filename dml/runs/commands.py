@@ -44,7 +44,7 @@ def run(
             platform = Platform(env, credentials=here.stand_up(env, board).environment())
             board.start("raw data")
             pushed = data.push(
-                platform, settings, cache=checkout.HOME / "raw", on_progress=lambda text: board.note("raw data", text)
+                platform, settings, cache=checkout.home() / "raw", on_progress=lambda text: board.note("raw data", text)
             )
             board.done("raw data", ", ".join(f"{table} {what}" for table, what in pushed.items()))
         else:
@@ -134,7 +134,7 @@ def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *,
     from dml.runs import screen
     from dml.terminal.console import out
 
-    page = report.write(platform, result.dataset, result.metrics.get("run_id"), folder=checkout.HOME / "reports")
+    page = report.write(platform, result.dataset, result.metrics.get("run_id"), folder=checkout.home() / "reports")
     if as_json:
         typer.echo(json.dumps(result.as_json(seconds) | {"report": str(page)}, indent=2))
     else:

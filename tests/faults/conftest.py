@@ -9,14 +9,15 @@ from dml.local.cloud import Cloud
 from tests.embedded import Clients
 from tests.faults.proxy import Proxy
 from tests.jobs import points
-from tests.shipped import Shipped
+from tests.shipped import SECRETS, Shipped
 
 EVERYTHING = {"Effect": "Allow", "Action": ["s3:*", "glue:*"], "Resource": "*"}
 
 
 @pytest.fixture(scope="session")
 def running_proxy(cloud: Cloud) -> Iterator[Proxy]:
-    made = Proxy(cloud.endpoint)
+    SECRETS[cloud.root["AWS_ACCESS_KEY_ID"]] = cloud.root["AWS_SECRET_ACCESS_KEY"]
+    made = Proxy(cloud.endpoint, SECRETS)
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield made

@@ -4,11 +4,13 @@ import http.client
 import re
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
+
+from ministack.core import sigv4
 
 ALWAYS = 10**6
 SLOW_SECONDS = 1.5
@@ -37,14 +39,18 @@ class Fault:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Listens on a free port. `faults` may be changed while it runs."""
+    """Listens on a free port. `faults` may be changed while it runs.
+
+    It signs anew what it passes on, with `secrets` by the ids of access keys: the cloud answers to its own name only.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), Passage)
         self.origin = urlsplit(endpoint)
+        self.secrets = secrets
         self.faults: list[Fault] = []
         self.held_seconds = HELD_SECONDS
         self._lock = threading.Lock()
@@ -91,12 +97,22 @@ class Passage(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(str(self.server.origin.hostname), self.server.origin.port, timeout=60)
         try:
-            given = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
-            connection.request(self.command, self.path, body, given)
+            connection.request(self.command, self.path, body, self._signed_anew(body))
             answer = connection.getresponse()
             return answer.status, answer.getheaders(), answer.read()
         finally:
             connection.close()
+
+    def _signed_anew(self, body: bytes) -> dict[str, str]:
+        given = {name.lower(): value for name, value in self.headers.items() if name.lower() != "expect"}
+        given["host"] = self.server.origin.netloc
+        parts, split = sigv4.parse_header_signature(given), urlsplit(self.path)
+        assert isinstance(parts, sigv4.HeaderSignature), parts
+        query = parse_qs(split.query, keep_blank_values=True)
+        _, text = sigv4.header_signing_documents(parts, self.command, split.path, query, given, body)
+        secret = self.server.secrets[parts.access_key_id]
+        signature = sigv4.calculate_signature(secret, parts.date_stamp, parts.region, parts.service, text)
+        return given | {"authorization": given["authorization"].replace(parts.signature, signature)}
 
     def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]], what: object = None) -> None:
         own = {"content-length", "transfer-encoding", "connection", "date", "server"}

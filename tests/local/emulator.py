@@ -23,6 +23,10 @@ ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 class Emulator:
     endpoint: str
 
+    @property
+    def root(self) -> Mapping[str, str]:
+        return ROOT
+
     def client(self, service: str, credentials: Mapping[str, str] = ROOT) -> Any:
         return client(self, service, credentials)
 

@@ -14,7 +14,7 @@ import pytest
 import dml.local.cloud
 from dml.errors import UserError
 from dml.local.cloud import Cloud
-from dml.local.place import HOME_VARIABLE, PORT_VARIABLE, ROOT
+from dml.local.place import HOME_VARIABLE, PORT_VARIABLE
 from dml.local.processes import working_below
 from tests.embedded import Clients, free_port
 from tests.local.conftest import Machine, deploy, until
@@ -251,7 +251,7 @@ def test_it_should_listen_on_loopback_only(cloud: Cloud) -> None:
     ],
 )
 def test_the_server_should_refuse_to_start_with_real_credentials(given: dict[str, str], tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], HOME_VARIABLE: str(tmp_path), PORT_VARIABLE: str(free_port()), **ROOT}
+    environment = {"PATH": os.environ["PATH"], HOME_VARIABLE: str(tmp_path), PORT_VARIABLE: str(free_port())}
     refused = subprocess.run(
         [sys.executable, "-m", "dml.local.server"], env=environment | given, capture_output=True, text=True, check=False
     )
@@ -266,7 +266,7 @@ def test_programs_that_use_it_should_not_reach_a_real_account(cloud: Cloud, monk
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
     environment = cloud.environment()
     assert "real" not in environment.values()
-    assert environment["AWS_ACCESS_KEY_ID"] == ROOT["AWS_ACCESS_KEY_ID"]
+    assert environment["AWS_ACCESS_KEY_ID"] == cloud.root["AWS_ACCESS_KEY_ID"]
     assert environment["AWS_ENDPOINT_URL"] == cloud.endpoint
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         assert not Path(environment[name]).exists()

