@@ -418,10 +418,13 @@ def publish(parts: Parts) -> dict[str, State]:
     """
     place = {"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json", "ContentType": "application/json"}
     folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
-    body = (
-        f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id,"
-        f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics, 'previous': $previous}}) %}}"
-    )
+    body = {  # an object: a text would be stored as JSON too, in quotes
+        "dataset": parts.dataset,
+        "run_id": "{% $run_id %}",
+        "model": f"{{% '{folder}' & $run_id & '/' %}}",
+        "metrics": "{% $metrics %}",
+        "previous": "{% $previous %}",
+    }
     move: State = {
         "TimeoutSeconds": 60,
         "Assign": {"published": True},

@@ -285,9 +285,12 @@ def test_the_model_that_was_current_should_be_named_as_the_previous_one(states: 
     assert noted == {"run_id": "run-1", "model": "s3://m/run-1/"}
     assert note["Catch"][0]["Assign"] == {"current": "", "previous": {}}
     for name in ("publish: the first model", "publish: replace the current model"):
-        (body,) = (text for text in expressions(states[name]["Arguments"]) if "$string" in text)
-        published = json.loads(evaluate(body, run_id="run-2", metrics={"rmse": 2.5}, previous=noted))
-        assert published["previous"] == noted
+        body = states[name]["Arguments"]["Body"]
+        assert isinstance(body, dict)  # a text would be stored in quotes
+        bound = {"run_id": "run-2", "metrics": {"rmse": 2.5}, "previous": noted}
+        published = {key: evaluate(text[2:-2], **bound) for key, text in body.items() if text.startswith("{%")}
+        assert (published["previous"], published["metrics"], published["run_id"]) == (noted, {"rmse": 2.5}, "run-2")
+        assert published["model"].endswith("/nyc_flights/run-2/")
 
 
 @pytest.mark.parametrize(
