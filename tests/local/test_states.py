@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 
 from dml.local import hooks
 from dml.local.services.java_sdk import class_name, exception_name, failed_call, member_name
+from stacks import definition
+from stacks.definition import Parts
 from tests.embedded import Clients
 from tests.local.conftest import Machine, until
 
@@ -330,6 +332,35 @@ def test_a_token_that_was_never_given_out_should_be_refused_in_awss_words(
     assert ended["error"] == "Sfn.InvalidTokenException"
     assert ended["cause"].startswith("Invalid Token: 'Invalid token' (Service: Sfn, Status Code: 400, Request ID: ")
     assert ended["cause"].endswith(") (SDK Attempt Count: 1)")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "named"), [("j-FORGOTTEN0000", "cluster: create a transient one"), ("the workbench", "it is up")]
+)
+def test_a_workbench_that_emr_has_forgotten_should_not_block_a_run(
+    build: Build, aws: Clients, platform: dict[str, str], cluster: str, named: str
+) -> None:
+    """By its tags alone it may be asked for, and one that is gone has none: access is denied (Emr.EmrException)."""
+    workbench = platform["Cluster"] if cluster == "the workbench" else cluster
+    aws("emr").add_tags(ResourceId=platform["Cluster"], Tags=[{"Key": "project", "Value": "small"}])
+    aws("ssm").put_parameter(Name="/small/workbench", Value=workbench, Type="String", Overwrite=True)
+    tagged = {"StringEquals": {"aws:ResourceTag/project": "small"}}
+    describe = {"Effect": "Allow", "Action": "elasticmapreduce:DescribeCluster", "Resource": "*", "Condition": tagged}
+    find = {"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": "*"}
+    aws("iam").put_role_policy(
+        RoleName=platform["MachineRole"],
+        PolicyName="workbench",
+        PolicyDocument=json.dumps({"Statement": [describe, find]}),
+    )
+    given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
+    given |= {"partition": "aws", "workbench_parameter": "/small/workbench", "transient_cluster": {}}
+    states = definition.cluster(Parts(**given))
+    ends: dict[str, Any] = {name: {"Type": "Succeed", "Output": name} for name in (definition.CREATE,)}
+    ends[definition.REASONS] = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
+    ends["cluster: what is it for?"] = {"Type": "Succeed", "Output": "it is up"}
+    ended = build({}, States=states | ends, StartAt=definition.CLUSTER).run()
+    assert (ended["status"], ended.get("cause")) == ("SUCCEEDED", None)
+    assert json.loads(ended["output"]) == named
 
 
 LARGE = 256 * 1024  # bytes

@@ -82,8 +82,9 @@ def test_every_task_should_be_caught_and_have_a_time_limit(states: dict[str, Sta
         assert state["TimeoutSeconds"] > 0, name
         if name == END:  # whose error is the run's
             continue
-        last = state["Catch"][-1]
+        too_large, last = state["Catch"][-2:]
         assert last["ErrorEquals"] == ["States.ALL"], name
+        assert too_large == last | {"ErrorEquals": ["States.DataLimitExceeded"]}, name  # which States.ALL may not catch
         if name == "publish: read whose model is current":  # what has failed is the write before it
             assert last == {"ErrorEquals": ["States.ALL"], "Next": REASONS}
         elif name != "notify: the failure" and not name.endswith(("send the counts", "send the figures")):
@@ -96,6 +97,9 @@ def test_only_what_may_pass_should_be_tried_again(states: dict[str, State]) -> N
             if name == TERMINATE and retry["ErrorEquals"] == ["States.ALL"]:  # can be asked for twice, and must be
                 assert retry["MaxAttempts"] == 3
                 continue
+            if retry["ErrorEquals"] == ["ElasticMapReduce.AmazonElasticMapReduceException"]:  # throttling, or no right
+                assert (retry["MaxAttempts"], state["Resource"].split(":")[-2]) == (3, "elasticmapreduce"), name
+                continue
             assert [error for error in retry["ErrorEquals"] if not PASSES.match(error)] == [], name
 
 
@@ -107,6 +111,11 @@ def test_the_machine_should_have_time_for_all_that_it_may_wait_for(dev: Synthesi
             limits[name] for name in ("prepare: run the Glue job", "train: add the step", "predict: add the step")
         )
         waits = OTHER_CRAWL_POLLS * OTHER_CRAWL_SECONDS + (CRAWL_MINUTES + CLUSTER_MINUTES) * 60
+        slot = machine["States"]["prepare: run the Glue job"]["Retry"][0]
+        assert slot["ErrorEquals"] == ["Glue.ConcurrentRunsExceededException"]
+        slot_seconds = slot["IntervalSeconds"] * slot["MaxAttempts"]
+        assert slot_seconds >= limits["prepare: run the Glue job"] - 60  # as long as another run's job may take
+        waits += slot_seconds
         short = sum(limit for limit in limits.values() if limit <= 300)
         assert jobs + waits + short < machine["TimeoutSeconds"]
 
