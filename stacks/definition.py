@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stacks.arguments import faults
+
 State = dict[str, Any]
 
 POLL_SECONDS = 20
@@ -143,7 +145,7 @@ class Parts:
     predict_script: str
     library: str
     workbench_parameter: str
-    transient_cluster: Mapping[str, Any]  # createCluster's parameters
+    transient_cluster: Mapping[str, Any]  # runJobFlow's parameters
     topic_arn: str
     partition: str
     region: str
@@ -164,13 +166,17 @@ def definition(parts: Parts) -> dict[str, Any]:
         if state["Type"] == "Task" and last["ErrorEquals"] == ["States.ALL"]:
             # The guide says that States.ALL does not catch it; nothing else may stand in one list with States.ALL.
             state["Catch"].insert(-1, last | {"ErrorEquals": [TOO_LARGE]})
-    return {
+    machine = {
         "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
         "QueryLanguage": "JSONata",
         "StartAt": "begin: read the input",
         "TimeoutSeconds": (2 * parts.prepare_minutes + 2 * parts.step_minutes) * 60 + 4 * 3600,
         "States": states,
     }
+    wrong = faults(machine)
+    if wrong:
+        raise ValueError(f"Step Functions would not take the state machine of {parts.dataset}: {' '.join(wrong)}")
+    return machine
 
 
 # --- The stages, in the order in which they are gone through ---
@@ -302,8 +308,8 @@ def prepare(parts: Parts) -> dict[str, State]:
 def cluster(parts: Parts) -> dict[str, State]:
     """The workbench if it is up or coming up, else a transient cluster.
 
-    createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever
-    goes wrong while it starts, it can be ended.
+    runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
+    cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
@@ -356,11 +362,11 @@ def cluster(parts: Parts) -> dict[str, State]:
         ),
         CREATE: task(
             parts,
-            "elasticmapreduce:createCluster",
+            "aws-sdk:emr:runJobFlow",
             Arguments=dict(parts.transient_cluster),
             TimeoutSeconds=300,
-            Retry=[BUSY_RETRY, EMR_RETRY],
-            Assign={"cluster_id": "{% $states.result.ClusterId %}", "transient": True, "attempts": 0},
+            Retry=[BUSY_RETRY, EMR_RETRY | {"ErrorEquals": ["Emr.EmrException"]}],
+            Assign={"cluster_id": "{% $states.result.JobFlowId %}", "transient": True, "attempts": 0},
             Next="cluster: wait",
         ),
         "cluster: wait": wait(POLL_SECONDS, "cluster: ask how far it is"),

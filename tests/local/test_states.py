@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dml.local import hooks
-from dml.local.services.java_sdk import class_name, exception_name, failed_call, member_name
+from dml.local.services.java_sdk import class_name, exception_name, failed_call
 from stacks import definition
 from stacks.definition import Parts
 from tests.embedded import Clients
@@ -92,13 +92,14 @@ def test_a_task_timeout_should_end_its_job_and_be_caught(build: Build, aws: Clie
 def test_states_all_should_not_catch_a_runtime_error(run: Run) -> None:
     ended = run(task("arn:aws:states:::aws-sdk:s3:getObjekt", catching("States.ALL"), Bucket="b", Key="k"))
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
-    assert "no action GetObjekt" in ended["cause"]
+    assert "aws-sdk:s3:getObjekt is not a service's action" in ended["cause"]
 
 
 def test_wrong_arguments_should_be_a_runtime_error_that_names_them(run: Run) -> None:
     ended = run(task(S3_GET, catching("States.ALL"), Bukket="b", Key="k"))
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Runtime")
-    assert 'Unknown parameter in input: "Bukket"' in ended["cause"]
+    assert "Arguments/Bukket is no member of GetObjectRequest" in ended["cause"]
+    assert "Arguments/Bucket is required but missing" in ended["cause"]
 
 
 def test_get_object_should_return_the_text_and_the_etag(run: Run, aws: Clients, platform: dict[str, str]) -> None:
@@ -249,17 +250,20 @@ def test_errors_should_be_named_as_the_sdk_for_java_names_them(
     assert cause in told[1]
 
 
-def test_members_should_be_named_as_the_sdk_for_java_names_them() -> None:
-    names = ["ETag", "ChecksumCRC32", "DBClusterArn", "SSEKMSKeyId", "VpcId", "SS"]
-    assert [member_name(name) for name in names] == [
-        *("ETag", "ChecksumCRC32", "DbClusterArn", "SsekmsKeyId", "VpcId", "Ss")
-    ]
+def test_classes_should_be_named_as_the_sdk_for_java_names_them() -> None:
     assert [class_name(name) for name in ("EMR", "DynamoDB", "CloudWatch Logs")] == [
         "Emr",
         "DynamoDb",
         "CloudWatchLogs",
     ]
     assert exception_name("InternalServiceFault") == "InternalServiceException"
+
+
+def test_a_field_that_create_cluster_is_not_shown_to_take_should_be_refused(run: Run) -> None:
+    arguments = {"Name": "n", "Instances": {}, "LogEncryptionKmsKeyId": "k"}
+    ended = run(task("arn:aws:states:::elasticmapreduce:createCluster", catching("States.ALL"), **arguments))
+    assert ended["error"] == "States.Runtime"
+    assert "LogEncryptionKmsKeyId is not a field of createCluster" in ended["cause"]
 
 
 @pytest.mark.parametrize(

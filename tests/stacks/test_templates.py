@@ -646,6 +646,22 @@ def test_a_role_of_glue_should_read_the_security_configuration_that_it_works_und
         assert [one["Resource"] for one in found] == ["*"] * count  # Service Authorization Reference: no resource
 
 
+def test_node_labels_and_priorities_should_be_there_only_where_they_mean_something(
+    dev: Synthesized, prod: Synthesized
+) -> None:
+    for made, spot in ((dev, False), (prod, True)):
+        asked = made.definition()["States"]["cluster: create a transient one"]["Arguments"]
+        known = {one["Classification"]: one["Properties"] for one in asked["Configurations"]}
+        assert ("yarn-site" in known) is ("capacity-scheduler" in known) is spot, made.environment
+        if spot:  # an application must not end with a spot machine, and masters' share is of the labelled nodes only
+            assert known["yarn-site"]["yarn.node-labels.am.default-node-label-expression"] == "ON_DEMAND"
+            assert known["capacity-scheduler"] == {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}
+        for fleet in asked["Instances"].get("InstanceFleets", []):
+            (launch,) = fleet["LaunchSpecifications"].values()
+            by_priority = "prioritized" in launch["AllocationStrategy"]
+            assert all(("Priority" in kind) is by_priority for kind in fleet["InstanceTypeConfigs"]), fleet
+
+
 def test_a_rule_that_does_not_reach_its_target_should_raise_an_alarm(dev: Synthesized, prod: Synthesized) -> None:
     for made in (dev, prod):
         resources = made.templates["pipeline"]["Resources"]

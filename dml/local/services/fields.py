@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dml.local import hooks
+from stacks.arguments import is_expression
 
 PAYLOAD_BYTES = 256 * 1024
 VARIABLES_BYTES = 10 * 1024 * 1024
@@ -192,11 +193,6 @@ class _Context(dict[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         return self._hidden[key] if key in self._hidden else super().get(key, default)
-
-
-def is_expression(template: Any) -> bool:
-    """Whether a field is JSONata."""
-    return isinstance(template, str) and template.startswith("{%") and template.endswith("%}")
 
 
 def size(value: Any) -> int:

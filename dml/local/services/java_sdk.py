@@ -15,14 +15,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from botocore.model import ServiceModel, Shape
 
-# Integrations that call a service whose client botocore names otherwise.
-BOTO_NAMES = {
-    "sfn": "stepfunctions",
-    "cloudwatchlogs": "logs",
-    "eventbridge": "events",
-    "elasticmapreduce": "emr",
-    "states": "stepfunctions",
-}
+from stacks.arguments import member_name
 
 
 @dataclass(frozen=True)
@@ -52,16 +45,6 @@ def class_name(name: str) -> str:
     """Words are capitalised, acronyms are words: EMR is Emr, DynamoDB is DynamoDb, CloudWatch Logs CloudWatchLogs."""
     words = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
     return "".join(word[:1].upper() + word[1:].lower() for word in words)
-
-
-def member_name(name: str) -> str:
-    """A member as states read and write it: ETag, ChecksumCRC32, but DbClusterArn and SsekmsKeyId.
-
-    Java begins members in lower case, a whole acronym with them; Step Functions makes the first letter a capital again.
-    """
-    leading = re.match(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]+|.", name)
-    length = len(leading[0]) if leading else 0
-    return name[:1].upper() + name[1:length].lower() + name[length:]
 
 
 def exception_name(shape: str) -> str:

@@ -27,8 +27,9 @@ from dml.local.access.authorise import Authoriser
 from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.services.fields import PAYLOAD_BYTES, Fields, entered
-from dml.local.services.java_sdk import BOTO_NAMES, failed_call, from_wire, to_wire
+from dml.local.services.java_sdk import failed_call, from_wire, to_wire
 from dml.local.services.machine_role import check_machines, trace
+from stacks.arguments import BOTO_NAMES, faults_of_task
 
 log = logging.getLogger("dml.states")
 
@@ -288,6 +289,11 @@ class StateMachines:
         return self._fields.check_result(self._result_of(name, kind, action, resource, arguments), kind or resource)
 
     def _result_of(self, name: str, kind: str, action: str, resource: str, arguments: Any) -> Any:
+        wrong = faults_of_task(resource, arguments)
+        if wrong:
+            given = json.dumps(arguments)
+            told = f"The Parameters '{given}' could not be used to start the Task: [{' '.join(wrong)}]"
+            raise self._fields.error(told, "States.Runtime")
         if kind.startswith("aws-sdk:"):
             service = kind.removeprefix("aws-sdk:")
             return self._call(BOTO_NAMES.get(service, service), action[0].upper() + action[1:], arguments)
