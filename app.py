@@ -1,5 +1,6 @@
 """The platform of one environment, put together at synth time: `cdk deploy --all -c env=dev` (or prod) runs this."""
 
+import os
 from collections.abc import Sequence
 
 import aws_cdk as cdk
@@ -13,7 +14,7 @@ from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
 from stacks.pipeline import Made, PipelineStack
 from stacks.settings import Environment, load_environment, tags
-from stacks.synth import check, check_size, said_plainly
+from stacks.synth import check, check_partition, check_size, said_plainly
 
 
 def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[cdk.Stack]:
@@ -34,6 +35,7 @@ def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[c
 
 if __name__ == "__main__":
     app = cdk.App()
+    check_partition(os.environ.get("CDK_DEFAULT_REGION", ""))
     check(app)
     with said_plainly():
         datasets = [*map(load_dataset, dataset_names())]

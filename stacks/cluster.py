@@ -74,7 +74,7 @@ class ClusterStack(cdk.Stack):
         self.definition = ClusterDefinition(
             name=f"dml-{environment.name}-transient",
             applications=["Hadoop", "Spark"],
-            configurations=spark_configurations(),
+            configurations=spark_configurations(spot=bool(environment.cluster.spot_nodes)),
             nodes=environment.cluster,
             idle_seconds=TRANSIENT_IDLE_SECONDS,
             subnet_ids=network.cluster_subnet_ids,

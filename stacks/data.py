@@ -126,7 +126,8 @@ def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
 
     Roles of this account use it by their own policies. Services that act for nobody's role are named here: CloudWatch
     Logs, and those that publish to the topic (without it, SNS drops their messages silently; KMS Developer Guide,
-    "Encrypt log data", SNS Developer Guide, "Manage Amazon SNS encryption keys").
+    "Encrypt log data", SNS Developer Guide, "Key management"). EventBridge calls KMS without naming an account: for it
+    the topic's own policy says that only this account's rules may publish.
     """
     key = kms.Key(
         stack,
@@ -152,10 +153,18 @@ def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
     key.add_to_resource_policy(
         iam.PolicyStatement(
             sid="PublishersOfThisAccount",
-            principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("budgets", "cloudwatch", "events")],
+            principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("budgets", "cloudwatch")],
             actions=["kms:Decrypt", "kms:GenerateDataKey"],
             resources=["*"],
             conditions={"StringEquals": {"aws:SourceAccount": stack.account}},
+        )
+    )
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="RulesThatPublish",
+            principals=[iam.ServicePrincipal("events.amazonaws.com")],
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            resources=["*"],
         )
     )
     return key

@@ -13,12 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stacks.arguments import faults
+
 State = dict[str, Any]
 
 POLL_SECONDS = 20
 CRAWL_MINUTES = 60
 CRAWL_POLLS = CRAWL_MINUTES * 60 // POLL_SECONDS
 CLUSTER_MINUTES = 40  # a small cluster takes 5 to 10
+THROTTLED_POLLS = 15  # five minutes
 CLUSTER_POLLS = CLUSTER_MINUTES * 60 // POLL_SECONDS
 OTHER_CRAWL_SECONDS = 60
 OTHER_CRAWL_POLLS = 60  # an hour
@@ -45,13 +48,11 @@ BUSY = [
     "Glue.OperationTimeoutException",
     "Glue.ResourceNumberLimitExceededException",
     "Glue.ThrottlingException",
-    "CloudWatch.InternalServiceFaultException",
+    "CloudWatch.InternalServiceException",
     "ElasticMapReduce.InternalServerErrorException",
     "ElasticMapReduce.InternalServerException",
-    "ElasticMapReduce.ThrottlingException",
     "Emr.InternalServerErrorException",
     "Emr.InternalServerException",
-    "Emr.ThrottlingException",
     "S3.SdkClientException",
     "SNS.InternalErrorException",
     "SNS.ThrottledException",
@@ -66,8 +67,21 @@ BUSY_RETRY = {
     "MaxDelaySeconds": 300,
     "JitterStrategy": "FULL",
 }
+# EMR's throttling is no error of its own: as a step is added or a cluster made, it has the name of all that EMR's model
+# does not know. Missing permissions have it too, so these few tries are all.
+EMR_RETRY = {
+    "ErrorEquals": ["ElasticMapReduce.AmazonElasticMapReduceException"],
+    "IntervalSeconds": 20,
+    "BackoffRate": 2,
+    "MaxAttempts": 3,
+    "JitterStrategy": "FULL",
+}
+# Where the cause is at hand, it tells them apart.
+THROTTLED = "$contains($failure.cause, /Rate exceeded|Throttling/)"
+FORGOTTEN = "$contains($failure.cause, /not authorized|AccessDenied/)"
 # For ending a cluster only: it can be asked for twice, and one that is left over costs more than waiting does.
 ANY_RETRY = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 10, "BackoffRate": 2, "MaxAttempts": 3}
+TOO_LARGE = "States.DataLimitExceeded"
 # What went wrong, in a catcher. `end` keeps States.Timeout for itself.
 ERROR = "{% $states.errorOutput.Error = 'States.Timeout' ? 'TimedOut' : $states.errorOutput.Error %}"
 # Why a Task could not call itself back.
@@ -131,7 +145,7 @@ class Parts:
     predict_script: str
     library: str
     workbench_parameter: str
-    transient_cluster: Mapping[str, Any]  # createCluster's parameters
+    transient_cluster: Mapping[str, Any]  # runJobFlow's parameters
     topic_arn: str
     partition: str
     region: str
@@ -148,13 +162,21 @@ def definition(parts: Parts) -> dict[str, Any]:
         caught_already = any(catcher["ErrorEquals"] == ["States.ALL"] for catcher in state.get("Catch", []))
         if state["Type"] == "Task" and name != END and not caught_already:
             state["Catch"].append(caught(name.partition(":")[0]))
-    return {
+        last = state.get("Catch", [{}])[-1]
+        if state["Type"] == "Task" and last["ErrorEquals"] == ["States.ALL"]:
+            # The guide says that States.ALL does not catch it; nothing else may stand in one list with States.ALL.
+            state["Catch"].insert(-1, last | {"ErrorEquals": [TOO_LARGE]})
+    machine = {
         "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
         "QueryLanguage": "JSONata",
         "StartAt": "begin: read the input",
-        "TimeoutSeconds": (parts.prepare_minutes + 2 * parts.step_minutes) * 60 + 4 * 3600,
+        "TimeoutSeconds": (2 * parts.prepare_minutes + 2 * parts.step_minutes) * 60 + 4 * 3600,
         "States": states,
     }
+    wrong = faults(machine)
+    if wrong:
+        raise ValueError(f"Step Functions would not take the state machine of {parts.dataset}: {' '.join(wrong)}")
+    return machine
 
 
 # --- The stages, in the order in which they are gone through ---
@@ -244,6 +266,16 @@ def crawl(parts: Parts) -> dict[str, State]:
     }
 
 
+def slot_retry(parts: Parts) -> State:
+    """Another run's job has the only slot: wait for it, as long as a job may take."""
+    return {
+        "ErrorEquals": ["Glue.ConcurrentRunsExceededException"],
+        "IntervalSeconds": 60,
+        "BackoffRate": 1,
+        "MaxAttempts": parts.prepare_minutes + 15,
+    }
+
+
 def prepare(parts: Parts) -> dict[str, State]:
     """The Glue job; what doesn't change from run to run is among the job's own default arguments (stacks/etl.py)."""
     return {
@@ -252,6 +284,7 @@ def prepare(parts: Parts) -> dict[str, State]:
             "glue:startJobRun.sync",
             Arguments={"JobName": parts.prepare_job, "Arguments": {"--run-id": "{% $run_id %}"}},
             TimeoutSeconds=parts.prepare_minutes * 60 + 900,  # the job's own time-out, and what it waits for machines
+            Retry=[slot_retry(parts), BUSY_RETRY],
             Next="prepare: read the counts",
         ),
         "prepare: read the counts": read(
@@ -275,8 +308,8 @@ def prepare(parts: Parts) -> dict[str, State]:
 def cluster(parts: Parts) -> dict[str, State]:
     """The workbench if it is up or coming up, else a transient cluster.
 
-    createCluster without .sync, and a loop of our own: so the cluster's id is known from its first moment, and whatever
-    goes wrong while it starts, it can be ended.
+    runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
+    cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
@@ -293,7 +326,7 @@ def cluster(parts: Parts) -> dict[str, State]:
             "aws-sdk:ssm:getParameter",
             Arguments={"Name": parts.workbench_parameter},
             TimeoutSeconds=60,
-            Assign={"workbench": "{% $states.result.Parameter.Value %}"},
+            Assign={"workbench": "{% $states.result.Parameter.Value %}", "attempts": 0},
             Next="cluster: is there a workbench?",
         ),
         "cluster: is there a workbench?": choice(
@@ -306,9 +339,19 @@ def cluster(parts: Parts) -> dict[str, State]:
             TimeoutSeconds=60,
             Assign=asked,
             # EMR forgets a cluster some weeks after its end; the parameter may still name it.
-            Catch=[{"ErrorEquals": ["Emr.InvalidRequestException"], "Next": CREATE}],
+            Catch=[
+                {"ErrorEquals": ["Emr.InvalidRequestException"], "Next": CREATE},
+                not_modelled("cluster: is the workbench forgotten?"),
+            ],
             Next="cluster: is the workbench up?",
         ),
+        # One that is forgotten has no tags, and by its tags alone it may be asked for: so access is denied.
+        "cluster: is the workbench forgotten?": choice(
+            when(FORGOTTEN, CREATE),
+            when(f"{THROTTLED} and $attempts < {THROTTLED_POLLS}", "cluster: wait for EMR"),
+            when("true", REASONS, failed=True),
+        ),
+        "cluster: wait for EMR": wait(POLL_SECONDS, "cluster: ask for the workbench"),
         "cluster: is the workbench up?": choice(
             when(
                 "$cluster_state in ['STARTING', 'BOOTSTRAPPING', 'RUNNING', 'WAITING']",
@@ -319,10 +362,11 @@ def cluster(parts: Parts) -> dict[str, State]:
         ),
         CREATE: task(
             parts,
-            "elasticmapreduce:createCluster",
+            "aws-sdk:emr:runJobFlow",
             Arguments=dict(parts.transient_cluster),
             TimeoutSeconds=300,
-            Assign={"cluster_id": "{% $states.result.ClusterId %}", "transient": True, "attempts": 0},
+            Retry=[BUSY_RETRY, EMR_RETRY | {"ErrorEquals": ["Emr.EmrException"]}],
+            Assign={"cluster_id": "{% $states.result.JobFlowId %}", "transient": True, "attempts": 0},
             Next="cluster: wait",
         ),
         "cluster: wait": wait(POLL_SECONDS, "cluster: ask how far it is"),
@@ -332,7 +376,12 @@ def cluster(parts: Parts) -> dict[str, State]:
             Arguments={"ClusterId": "{% $cluster_id %}"},
             TimeoutSeconds=60,
             Assign={**asked, "attempts": "{% $attempts + 1 %}"},
+            Catch=[not_modelled("cluster: may it be asked again?")],
             Next="cluster: is it up?",
+        ),
+        "cluster: may it be asked again?": choice(
+            when(f"{THROTTLED} and $attempts < {CLUSTER_POLLS}", "cluster: wait"),
+            when("true", REASONS, failed=True),
         ),
         "cluster: is it up?": choice(
             when("$cluster_state in ['RUNNING', 'WAITING']", "cluster: what is it for?"),
@@ -418,10 +467,13 @@ def publish(parts: Parts) -> dict[str, State]:
     """
     place = {"Bucket": parts.models_bucket, "Key": f"{parts.dataset}/CURRENT.json", "ContentType": "application/json"}
     folder = f"s3://{parts.models_bucket}/{parts.dataset}/"
-    body = (
-        f"{{% $string({{'dataset': '{parts.dataset}', 'run_id': $run_id,"
-        f" 'model': '{folder}' & $run_id & '/', 'metrics': $metrics, 'previous': $previous}}) %}}"
-    )
+    body = {  # an object: a text would be stored as JSON too, in quotes
+        "dataset": parts.dataset,
+        "run_id": "{% $run_id %}",
+        "model": f"{{% '{folder}' & $run_id & '/' %}}",
+        "metrics": "{% $metrics %}",
+        "previous": "{% $previous %}",
+    }
     move: State = {
         "TimeoutSeconds": 60,
         "Assign": {"published": True},
@@ -669,6 +721,7 @@ def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **f
             },
         },
         TimeoutSeconds=parts.step_minutes * 60,
+        Retry=[BUSY_RETRY, EMR_RETRY],
         **fields,
     )
 
@@ -716,9 +769,22 @@ def refuse(stage: str, error: str, reason: str, condition: str = "true") -> Stat
     )
 
 
+def not_modelled(then: str) -> State:
+    """The catcher for an error of EMR that only its cause tells apart; $attempts counts these too."""
+    failure = {"stage": "cluster", "error": ERROR, "cause": f"{{% {CAUSE} %}}"}
+    return {
+        "ErrorEquals": ["Emr.EmrException"],
+        "Assign": {"failure": failure, "attempts": "{% $attempts + 1 %}"},
+        "Next": then,
+    }
+
+
+CAUSE = given("$string($states.errorOutput.Cause)", "Step Functions gave no cause")
+
+
 def caught(stage: str) -> State:
     """The catcher for whatever goes wrong in `stage`. After the clean-up only the run's own failure can tell of it."""
-    cause = given("$string($states.errorOutput.Cause)", "Step Functions gave no cause")
+    cause = CAUSE
     failure = {"stage": stage, "error": ERROR}
     if stage == "notify":
         told = failure | {"reason": f"{{% {cause} %}}"}

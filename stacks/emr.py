@@ -1,4 +1,4 @@
-"""What a cluster is, said once at synth time: createCluster's parameters, and from them the workbench's template."""
+"""What a cluster is, said once at synth time: RunJobFlow's parameters, and from them the workbench's template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,24 +46,23 @@ class ClusterDefinition:
     tags: Mapping[str, str]
 
 
-def spark_configurations() -> list[Configuration]:
+def spark_configurations(*, spot: bool) -> list[Configuration]:
     """Spark with the Glue catalog as its metastore and our Python on every node, for jobs and notes alike.
 
     Node labels: an application master on a spot machine would take its whole application along. With labels, masters
-    get a share of the labelled nodes only, so they may have all of it (EMR Management Guide, "Node labels").
+    get a share of the labelled nodes only, so they may have all of it (EMR Management Guide, "Node labels"). Where all
+    nodes are on-demand there is nothing to tell apart, and no label that a node might lack.
     """
     python = {"PYSPARK_PYTHON": PYTHON, "PYSPARK_DRIVER_PYTHON": PYTHON}
+    enabled = {"yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND"}
+    labels = [
+        Configuration("yarn-site", enabled),
+        Configuration("capacity-scheduler", {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}),
+    ]
     return [
         Configuration("spark-hive-site", {"hive.metastore.client.factory.class": GLUE_METASTORE}),
         Configuration("spark-env", configurations=[Configuration("export", python)]),
-        Configuration(
-            "yarn-site",
-            {
-                "yarn.node-labels.enabled": "true",
-                "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND",
-            },
-        ),
-        Configuration("capacity-scheduler", {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}),
+        *(labels if spot else []),
         Configuration(
             "spark-defaults",
             {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON, "spark.executorEnv.PYSPARK_PYTHON": PYTHON},
@@ -108,7 +107,7 @@ def with_zeppelin(
 
 
 def request(cluster: ClusterDefinition, *, security_configuration: str) -> dict[str, Any]:
-    """EMR's RunJobFlow request, which is what elasticmapreduce:createCluster takes."""
+    """EMR's RunJobFlow request, which the state machine makes, too."""
     return {
         "Name": cluster.name,
         "ReleaseLabel": RELEASE,
@@ -197,11 +196,14 @@ def _fleets(cluster: ClusterDefinition) -> dict[str, Any]:
     nodes = cluster.nodes
 
     def fleet(role: str, target: str, launch: Mapping[str, Any], count: int) -> dict[str, Any]:
+        # EMR takes priorities where the strategy asks for them, and only there.
+        by_priority = any("prioritized" in one["AllocationStrategy"] for one in launch.values())
         return {
             "InstanceFleetType": role,
             target: count,
             "InstanceTypeConfigs": [
-                {"InstanceType": name, "Priority": priority, "EbsConfiguration": _volumes(nodes)}
+                {"InstanceType": name, "EbsConfiguration": _volumes(nodes)}
+                | ({"Priority": priority} if by_priority else {})
                 for priority, name in enumerate(nodes.instance_types)
             ],
             "LaunchSpecifications": launch,

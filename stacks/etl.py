@@ -71,7 +71,7 @@ class EtlStack(cdk.Stack):
             f"Worn by the crawler of {dataset}",
             "crawl",
             self._crawler_rights(dataset),
-            {"ReadRaw": OBJECTS, "CatalogueTables": TABLES},
+            {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **self._security_reasons},
         )
         crawler = glue.CfnCrawler(
             self,
@@ -119,6 +119,7 @@ class EtlStack(cdk.Stack):
                 ],
                 resources=catalog_arns(self, self._data.databases[dataset]),
             ),
+            *self._read_security(),
             *log_statements(self, "/aws-glue/crawlers", encrypted=bool(self._data.key)),
             *use_key(self._data.key, *READ, service="s3"),
         ]
@@ -129,7 +130,13 @@ class EtlStack(cdk.Stack):
             f"Worn by the Glue job that prepares {dataset}",
             "prepare",
             self._prepare_rights(dataset),
-            {"ReadRaw": OBJECTS, "WriteLake": OBJECTS, "PublishFeatures": TABLES, "SendMetrics": NO_RESOURCE},
+            {
+                "ReadRaw": OBJECTS,
+                "WriteLake": OBJECTS,
+                "PublishFeatures": TABLES,
+                "SendMetrics": NO_RESOURCE,
+                **self._security_reasons,
+            },
         )
         settings = self._environment.etl
         job = glue.CfnJob(
@@ -177,6 +184,17 @@ class EtlStack(cdk.Stack):
         accept_wildcards(role, rights, {**wildcards, **self._log_reasons})
         return role
 
+    def _read_security(self) -> list[iam.PolicyStatement]:
+        """Glue reads the security configuration as whoever runs under it; the action knows no resource."""
+        reading = iam.PolicyStatement(
+            sid="ReadSecurityConfiguration", actions=["glue:GetSecurityConfiguration"], resources=["*"]
+        )
+        return [reading] if self._security else []
+
+    @property
+    def _security_reasons(self) -> dict[str, str]:
+        return {"ReadSecurityConfiguration": NO_RESOURCE} if self._security else {}
+
     def _accept_own_encryption(self, construct: IConstruct, *findings: str) -> None:
         if not self._security:
             accept(construct, dict.fromkeys(findings, AWS_KEYS))
@@ -193,6 +211,7 @@ class EtlStack(cdk.Stack):
                 actions=[*READ_TABLES, *WRITE_TABLES],
                 resources=catalog_arns(self, self._data.databases[dataset]),
             ),
+            *self._read_security(),
             *log_statements(self, "/aws-glue", encrypted=bool(self._data.key)),
             *use_key(self._data.key, *WRITE, service="s3"),
             iam.PolicyStatement(

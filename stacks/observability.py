@@ -269,7 +269,7 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
     """Messages about Glue jobs and clusters that failed, whoever had started them."""
     # Imported, so that CDK adds no right to publish of its own: the topic has one, for this account only.
     target = targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Topic", topic.topic_arn))
-    events.Rule(
+    job = events.Rule(
         scope,
         "GlueJobFailed",
         description="A Glue job failed, timed out or was stopped",
@@ -280,7 +280,7 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
         ),
         targets=[target],
     )
-    events.Rule(
+    cluster = events.Rule(
         scope,
         "ClusterFailed",
         description="A cluster ended with errors",
@@ -291,6 +291,21 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
         ),
         targets=[target],
     )
+    for rule in (job, cluster):
+        alarm_on_silence(rule, rule=rule, topic=topic)
+
+
+def alarm_on_silence(scope: Construct, *, rule: events.Rule, topic: sns.ITopic) -> None:
+    """An alarm for a rule that does not reach its target: what it had to tell is lost, or its run not started."""
+    failed = cloudwatch.Metric(
+        namespace="AWS/Events",
+        metric_name="FailedInvocations",
+        dimensions_map={"RuleName": rule.rule_name},
+        statistic="Sum",
+        period=cdk.Duration.minutes(5),
+    )
+    text = "EventBridge could not deliver to a target of this rule: a message is lost, or a run was not started."
+    alarm(scope, "NotDelivered", text, failed, ABOVE, 0, topic=topic)
 
 
 def dashboard(

@@ -23,6 +23,7 @@ from stacks.observability import (
     ObservabilityStack,
     alarm_on_lost_runs,
     alarm_on_quarantine,
+    alarm_on_silence,
     dashboard,
     tell_of_failures,
 )
@@ -137,7 +138,7 @@ class Pipeline(Construct):
             tracing_enabled=True,
         )
         accept_in_template(self.machine, {"W3005": SAID_TWICE})
-        schedule(self, environment, self.machine)
+        alarm_on_silence(self, rule=schedule(self, environment, self.machine), topic=topic)
         alarm_on_lost_runs(self, dataset=name, state_machine_arn=self.machine.state_machine_arn, topic=topic)
         most = dataset.gate.max_quarantined_share
         alarm_on_quarantine(self, environment=environment, dataset=name, most=most, topic=topic)
@@ -148,9 +149,9 @@ class Pipeline(Construct):
 OWN_CLUSTERS = "Transient clusters have no name beforehand; only those with this environment's tags can be used."
 
 
-def schedule(scope: Construct, environment: Environment, machine: sfn.StateMachine) -> None:
+def schedule(scope: Construct, environment: Environment, machine: sfn.StateMachine) -> events.Rule:
     """Trains again by the clock. A run that finds another one at work waits for the crawler and the Glue job."""
-    events.Rule(
+    return events.Rule(
         scope,
         "Schedule",
         description="Trains again and publishes what is better",

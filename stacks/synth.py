@@ -14,6 +14,17 @@ from stacks.code import CodeError
 from stacks.settings import SettingsError
 
 TEMPLATE_BYTES = 1_000_000
+# Names of services and of AWS's own policies differ in other partitions; nothing of ours was ever tried there.
+OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-isoe-", "eusc-")
+
+
+def check_partition(region: str) -> None:
+    """Ends synthesis for a region outside of the commercial partition; without a region nothing can be said."""
+    if region.startswith(OTHER_PARTITIONS):
+        raise SystemExit(
+            f"{region} is a region of another partition than aws, where dml is not supported. "
+            "Deploy to a region such as us-east-1 or eu-central-1: set AWS_REGION, or the region of your profile."
+        )
 
 
 def check(app: cdk.App) -> None:

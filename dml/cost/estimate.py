@@ -18,6 +18,7 @@ from dml.estate.platform import PAUSED
 # and in a run that starts a cluster of its own.
 STANDING, WORKBENCH, RUN, TRANSIENT = "standing", "workbench", "run", "transient"
 
+CLUSTERS_MADE = ("aws-sdk:emr:runJobFlow", "elasticmapreduce:createCluster", "elasticmapreduce:createCluster.sync")
 CRAWLER_DPUS = 2
 CRAWL_MINUTES = 10  # the least that Glue bills for a crawl
 JOB_MINUTES = 1  # the least that it bills for a job
@@ -429,7 +430,7 @@ class _Pricing:
             self._line(RUN, machine, "own metrics", "metric", metrics / self.prices.hours_per_month, run)
         minutes = self.prices.assumed("cluster_start_minutes") + self.prices.assumed("step_minutes")
         for action, given in calls:
-            if action.removesuffix(".sync") == "elasticmapreduce:createCluster":
+            if action in CLUSTERS_MADE:
                 self._cluster(TRANSIENT, machine, given, hours=minutes / 60, run=run)
 
     def _started(self, resource: Resource, run: str) -> None:

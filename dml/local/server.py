@@ -28,6 +28,7 @@ from dml.local.running import Running
 from dml.local.services.cloudformation import ResourceTypes
 from dml.local.services.crawler import GlueCrawlers
 from dml.local.services.emr import EmrClusters
+from dml.local.services.events import Rules
 from dml.local.services.glue import GlueJobs
 from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
@@ -91,7 +92,7 @@ class Extension:
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
         machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
-        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals()):
+        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals(), Rules()):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

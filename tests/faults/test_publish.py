@@ -31,6 +31,7 @@ class Registry:
         given["figures"] = ("log_loss", "auc")
         states = publish(Parts(**given))  # what publish does not read may be anything
         assigned = {"run_id": "{% $states.context.Execution.Name %}", "current": "{% $states.input.current %}"}
+        assigned |= {"previous": {}}
         first = {"Type": "Pass", "Assign": assigned, "Next": "publish: read the metrics"}
         failed = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
         last = {"predict: add the step": {"Type": "Succeed"}, REASONS: failed}

@@ -260,6 +260,74 @@ def test_a_log_group_should_be_refused_whose_key_does_not_know_cloudwatch_logs(a
     aws("cloudformation").delete_stack(StackName="open-logs")
 
 
+def test_a_rule_should_not_reach_a_topic_whose_key_knows_eventbridge_by_the_account_only(aws: Clients) -> None:
+    """SNS guide, "Key management": aws:SourceAccount is not supported for EventBridge."""
+    use = {
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
+        "Resource": "*",
+    }
+    condition = {"Condition": {"StringEquals": {"aws:SourceAccount": "000000000000"}}}
+    queue = aws("sqs").create_queue(QueueName="told")["QueueUrl"]
+    told = aws("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    send = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": told}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [send]})
+    aws("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    for name, statement in (("shut", use | condition), ("open", use)):
+        topic = aws("sns").create_topic(
+            Name=f"rules-{name}", Attributes={"KmsMasterKeyId": key_with(aws, DELEGATES, statement)}
+        )["TopicArn"]
+        aws("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=told)
+        aws("events").put_rule(Name=f"to-{name}", EventPattern=json.dumps({"source": [f"test.{name}"]}))
+        aws("events").put_targets(Rule=f"to-{name}", Targets=[{"Id": "topic", "Arn": topic}])
+        aws("events").put_events(Entries=[{"Source": f"test.{name}", "DetailType": "t", "Detail": "{}"}])
+    received = until(lambda: aws("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"))
+    assert ["test.open" in message["Body"] for message in received] == [True]
+
+
+@pytest.fixture
+def security(aws: Clients) -> Iterator[str]:
+    """A security configuration of Glue that encrypts nothing."""
+    aws("glue").create_security_configuration(Name="plain", EncryptionConfiguration={})
+    yield "plain"
+    aws("glue").delete_security_configuration(Name="plain")
+
+
+def test_a_job_and_a_crawler_should_need_the_right_to_read_their_security_configuration(
+    aws: Clients, platform: dict[str, str], security: str
+) -> None:
+    glue = aws("glue")
+    job = glue.get_job(JobName=platform["Job"])["Job"]
+    crawler = glue.get_crawler(Name=platform["Crawler"])["Crawler"]
+    command = {"Name": "glueetl", "ScriptLocation": job["Command"]["ScriptLocation"]}
+    glue.create_job(Name="secured", Role=job["Role"], Command=command, SecurityConfiguration=security)
+    glue.create_crawler(
+        Name="secured",
+        Role=crawler["Role"],
+        DatabaseName="small",
+        Targets=crawler["Targets"],
+        CrawlerSecurityConfiguration=security,
+    )
+    try:
+        started = glue.start_job_run(JobName="secured")["JobRunId"]
+        glue.start_crawler(Name="secured")
+
+        def run() -> Any:
+            found = glue.get_job_run(JobName="secured", RunId=started)["JobRun"]
+            return found if found["JobRunState"] == "FAILED" else None
+
+        said = until(run)["ErrorMessage"]
+        assert "is not authorized to perform: glue:GetSecurityConfiguration" in said
+        crawl = until(lambda: glue.get_crawler(Name="secured")["Crawler"].get("LastCrawl"))
+        assert crawl["Status"] == "FAILED"
+        assert "is not authorized to perform: glue:GetSecurityConfiguration" in crawl["ErrorMessage"]
+    finally:
+        until(lambda: glue.get_crawler(Name="secured")["Crawler"]["State"] == "READY")
+        glue.delete_job(JobName="secured")
+        glue.delete_crawler(Name="secured")
+
+
 # --- clusters and their network ---
 
 

@@ -182,23 +182,6 @@ EXACT = [
     Fact(
         "cluster",
         "AWS::EMR::Cluster",
-        "Configurations[?Classification=='yarn-site'].ConfigurationProperties | [0]",
-        {
-            "yarn.node-labels.enabled": "true",
-            "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND",
-        },
-        "an application must not end with a spot machine",
-    ),
-    Fact(
-        "cluster",
-        "AWS::EMR::Cluster",
-        "Configurations[?Classification=='capacity-scheduler'].ConfigurationProperties | [0]",
-        {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"},
-        "with labels, masters' share is of the labelled nodes only",
-    ),
-    Fact(
-        "cluster",
-        "AWS::EMR::Cluster",
         "Configurations[].Configurations[?Classification!='export'][]",
         [],
         "EMR exports what lies in `export` and ignores the rest",

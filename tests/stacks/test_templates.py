@@ -471,13 +471,13 @@ def test_the_pipeline_should_touch_clusters_of_its_own_environment_only(dev: Syn
 def test_a_lost_run_should_raise_an_alarm_however_it_was_lost(dev: Synthesized) -> None:
     alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
     lost = {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
-    assert {alarm["MetricName"] for alarm in alarms} == lost | {"QuarantinedShare"}
+    assert {alarm["MetricName"] for alarm in alarms} == lost | {"QuarantinedShare", "FailedInvocations"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_alarm_should_tell_somebody_and_be_silent_without_data(synth: Synth, environment: str) -> None:
     alarms = [alarm for stack in STACKS for alarm in synth(environment).resources(stack, "AWS::CloudWatch::Alarm")]
-    assert len(alarms) == (4 if environment == "prod" else 6)  # two watch the workbench
+    assert len(alarms) == (7 if environment == "prod" else 9)  # two watch the workbench
     for alarm in alarms:
         assert len(alarm["AlarmActions"]) == 1
         assert alarm["TreatMissingData"] == "notBreaching"
@@ -625,13 +625,55 @@ def test_services_that_act_for_nobody_should_be_let_use_the_customer_key_for_thi
         for statement in key["KeyPolicy"]["Statement"]
         if "Service" in statement["Principal"]
         for service in map(plain, as_list(statement["Principal"]["Service"]))
+        if service != "events.amazonaws.com"
     }
     account = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
     logs = named.pop("logs.us-east-1.AWS::URLSuffix")
     assert list(logs) == ["ArnLike"]
-    assert named == dict.fromkeys(
-        ("budgets.amazonaws.com", "cloudwatch.amazonaws.com", "events.amazonaws.com"), account
-    )
+    assert named == dict.fromkeys(("budgets.amazonaws.com", "cloudwatch.amazonaws.com"), account)
+    # SNS guide, "Key management": aws:SourceAccount is not supported for EventBridge's messages to encrypted topics.
+    (rules,) = (one for one in key["KeyPolicy"]["Statement"] if one.get("Sid") == "RulesThatPublish")
+    assert rules["Principal"] == {"Service": "events.amazonaws.com"}
+    assert rules["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert "Condition" not in rules
+
+
+def test_a_role_of_glue_should_read_the_security_configuration_that_it_works_under(
+    dev: Synthesized, prod: Synthesized
+) -> None:
+    for made, count in ((dev, 0), (prod, 2)):  # a crawler's and a job's
+        found = [one for _, one in made.statements() if one.get("Action") == "glue:GetSecurityConfiguration"]
+        assert [one["Resource"] for one in found] == ["*"] * count  # Service Authorization Reference: no resource
+
+
+def test_node_labels_and_priorities_should_be_there_only_where_they_mean_something(
+    dev: Synthesized, prod: Synthesized
+) -> None:
+    for made, spot in ((dev, False), (prod, True)):
+        asked = made.definition()["States"]["cluster: create a transient one"]["Arguments"]
+        known = {one["Classification"]: one["Properties"] for one in asked["Configurations"]}
+        assert ("yarn-site" in known) is ("capacity-scheduler" in known) is spot, made.environment
+        if spot:  # an application must not end with a spot machine, and masters' share is of the labelled nodes only
+            assert known["yarn-site"]["yarn.node-labels.am.default-node-label-expression"] == "ON_DEMAND"
+            assert known["capacity-scheduler"] == {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}
+        for fleet in asked["Instances"].get("InstanceFleets", []):
+            (launch,) = fleet["LaunchSpecifications"].values()
+            by_priority = "prioritized" in launch["AllocationStrategy"]
+            assert all(("Priority" in kind) is by_priority for kind in fleet["InstanceTypeConfigs"]), fleet
+
+
+def test_a_rule_that_does_not_reach_its_target_should_raise_an_alarm(dev: Synthesized, prod: Synthesized) -> None:
+    for made in (dev, prod):
+        resources = made.templates["pipeline"]["Resources"]
+        rules = {name for name, one in resources.items() if one["Type"] == "AWS::Events::Rule"}
+        alarms = [
+            one["Properties"]
+            for one in resources.values()
+            if one["Type"] == "AWS::CloudWatch::Alarm" and one["Properties"]["MetricName"] == "FailedInvocations"
+        ]
+        assert len(rules) == 3
+        assert {alarm["Dimensions"][0]["Value"]["Ref"] for alarm in alarms} == rules
+        assert all(alarm["Namespace"] == "AWS/Events" and alarm["AlarmActions"] for alarm in alarms)
 
 
 def test_nodes_should_talk_tls_with_a_certificate_that_only_they_and_the_operator_read(prod: Synthesized) -> None:

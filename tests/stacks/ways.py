@@ -27,7 +27,7 @@ def clusters_left(machine: dict[str, Any]) -> list[str]:
     """The ways that leave a transient cluster, or end one that is not theirs, each as the names of its states.
 
     A state is left by its Next, End, Default, every Choice that is not known to be false, every Catch, and by an error
-    that nothing catches. A Catch of createCluster means that there is no cluster: its call has failed.
+    that nothing catches. A Catch of runJobFlow means that there is no cluster: its call has failed.
     """
     start = Now("none", frozenset())
     return [" -> ".join(way) for step, way in endings(machine, start) if step.wrong or step.now.cluster == "alive"]
@@ -63,7 +63,7 @@ def steps(state: State, now: Now) -> Iterator[Step]:
                 yield from errors(state, step.now)
             else:
                 yield onward(state, step.now, wrong=step.wrong)
-    elif call.startswith("elasticmapreduce:createCluster"):
+    elif call in ("aws-sdk:emr:runJobFlow", "elasticmapreduce:createCluster"):
         yield onward(state, now._replace(cluster="alive"), wrong=now.cluster != "none")
         yield from errors(state, now)
     elif call.startswith("elasticmapreduce:terminateCluster"):

@@ -18,12 +18,16 @@ from dml.local.access import iam
 from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
-from dml.local.services.glue_telemetry import CRAWLERS, Telemetry, log_group, log_key
+from dml.local.services.glue_telemetry import CRAWLERS, Telemetry, log_group, log_key, read_security
 from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 
 SAMPLE_BYTES = 4 * 1024 * 1024
 SAMPLED_FILES = 4
 COMMENT = "UPDATED_BY_CRAWLER"
+
+
+class SecurityError(Exception):
+    """The crawler's role may not read its security configuration."""
 
 
 class GlueCrawlers:
@@ -81,9 +85,12 @@ class GlueCrawlers:
             credentials = iam.credentials_of(
                 crawler["Role"], "glue.amazonaws.com", "AWS-Crawler", source=f"crawler/{crawler['Name']}"
             )
+            denied = read_security(self._place, credentials, crawler.get("CrawlerSecurityConfiguration") or "")
+            if denied:
+                raise SecurityError(denied)
             classifiers = [self._glue._classifiers.get(name, {}) for name in crawler.get("Classifiers", [])]
             Crawl(self._place, crawler, classifiers, credentials, handle).run()
-        except (ClientError, iam.RoleError) as error:
+        except (ClientError, iam.RoleError, SecurityError) as error:
             status, message = "FAILED", str(error)
         except Exception as error:  # noqa: BLE001 - whatever went wrong is this crawl's failure, and is told as such
             status, message = "FAILED", f"Internal Service Exception: {error!r}"

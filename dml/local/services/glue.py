@@ -12,7 +12,7 @@ from dml.local import hooks
 from dml.local.access import iam
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
-from dml.local.services.glue_telemetry import JOBS, Telemetry, log_group, log_key
+from dml.local.services.glue_telemetry import JOBS, Telemetry, log_group, log_key, read_security
 from dml.local.services.submission import submission
 
 ACTIVE = ("STARTING", "RUNNING", "STOPPING", "WAITING")
@@ -121,6 +121,9 @@ class GlueJobs:
             )
         except iam.RoleError as error:
             return "FAILED", str(error)
+        denied = read_security(self._place, credentials, job.get("SecurityConfiguration") or "")
+        if denied:
+            return "FAILED", denied
         output = self._place.logs / "glue" / f"{run['Id']}.log"
         process = submission(self._place, run["Id"], submit_arguments(job, run), credentials, output)
         handle.attach(process)

@@ -72,6 +72,20 @@ def log_key(security_configuration: str) -> str:
     return str(key or "")
 
 
+def read_security(place: Place, credentials: Mapping[str, str], security_configuration: str) -> str:
+    """Glue reads the security configuration with the job's or the crawler's role; why it cannot, or "".
+
+    Source: Glue guide, "Encrypting data written by AWS Glue", and roles of crawlers that others have published.
+    """
+    if not security_configuration:
+        return ""
+    try:
+        client(place, "glue", credentials).get_security_configuration(Name=security_configuration)
+    except ClientError as error:
+        return str(error)
+    return ""
+
+
 def _batches(text: str) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     size, now = 0, int(time.time() * 1000)

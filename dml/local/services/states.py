@@ -1,15 +1,16 @@
 """Step Functions in the embedded cloud: a Task's calls go over HTTP under the state machine's role; in the server.
 
 So a permission that the role lacks fails the execution here as it does on AWS. Added to ministack besides: the `.sync`
-integrations of Glue and EMR, S3's and EMR's SDK integrations, the machine's TimeoutSeconds, RedriveExecution, and
-executions that end what they run when they are stopped or time out. A Wait is shortened (SFN_WAIT_SCALE): nothing here
-takes minutes.
+integrations of Glue and EMR, SDK integrations (java_sdk.py), the machine's TimeoutSeconds, RedriveExecution, and
+executions that end what they run when they are stopped or time out; fields.py has what a state's fields mean. A Wait is
+shortened (SFN_WAIT_SCALE): nothing here takes minutes.
 """
 
 import contextvars
 import datetime
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,10 @@ from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.clients import client
 from dml.local.place import Place
+from dml.local.services.fields import PAYLOAD_BYTES, Fields, entered
+from dml.local.services.java_sdk import failed_call, from_wire, to_wire
 from dml.local.services.machine_role import check_machines, trace
+from stacks.arguments import BOTO_NAMES, faults_of_task
 
 log = logging.getLogger("dml.states")
 
@@ -33,9 +37,6 @@ POLL_SECONDS = 0.2
 REDRIVABLE_DAYS = 14
 UNSUCCESSFUL = ("FAILED", "ABORTED", "TIMED_OUT")
 HANDLED_WITH_EXECUTION = ("Task", "Parallel", "Map")
-# Names in an `aws-sdk:` resource that boto3 calls otherwise, and the prefixes of their error names.
-BOTO_NAMES = {"sfn": "stepfunctions", "cloudwatchlogs": "logs", "eventbridge": "events"}
-ERROR_PREFIXES = {"emr": "Emr"}
 JOB_RUN_ENDED = ("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED")
 STEP_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
@@ -68,6 +69,7 @@ class StateMachines:
         self._authoriser = authoriser
         self._sfn = hooks.module("services.stepfunctions")
         self._models = botocore.session.get_session()
+        self._fields = Fields()
         self._optimised: dict[str, Callable[[str, Any], Any]] = {
             "glue:startJobRun": self._start_job_run,
             "elasticmapreduce:createCluster": self._create_cluster,
@@ -83,8 +85,6 @@ class StateMachines:
             "_state_machines",
             "_executions",
             "_ExecutionError",
-            "_api_name_to_sfn_key",
-            "_AWS_SDK_ERROR_PREFIX",
             "_task_tokens",
             "_execute_pass",
             "_execute_task",
@@ -93,10 +93,12 @@ class StateMachines:
             "_execute_parallel",
             "_execute_map",
             "_fail_state_error",
+            "_start_execution",
         ):
             hooks.existing(self._sfn, name)
         self._error = hooks.module("core.responses").error_response_json
         self._reply = hooks.module("core.responses").json_response
+        self._fields.apply()
         hooks.replace(self._sfn, "_run_execution", self.run_execution)
         hooks.replace(self._sfn, "_invoke_with_callback", self.invoke_with_callback)
         self._describe = hooks.replace(self._sfn, "_describe_execution", self.describe_execution)
@@ -153,8 +155,9 @@ class StateMachines:
         given = json.loads(record["input"])
         execution = {"Id": record["executionArn"], "Input": given, "Name": record["name"]}
         execution |= {"StartTime": record["startDate"], "RoleArn": machine["roleArn"]}
+        execution["RedriveCount"] = record.get("redriveCount", 0)
         if record.get("redriveCount"):
-            execution |= {"RedriveCount": record["redriveCount"], "RedriveTime": record["redriveDate"]}
+            execution["RedriveTime"] = record["redriveDate"]
         context = {
             "QueryLanguage": definition.get("QueryLanguage", "JSONPath"),
             "Execution": execution,
@@ -166,8 +169,11 @@ class StateMachines:
             position.update(state=name, input=value)
             state = definition["States"][name]
             kind = state["Type"]
-            context["State"] = {"Name": name, "EnteredTime": self._sfn.now_iso(), "RetryCount": 0}
-            self._event(record, f"{kind}StateEntered", "stateEntered", name=name, input=json.dumps(value))
+            context["State"] = {"Name": name, "EnteredTime": self._sfn.now_iso()}
+            if kind in HANDLED_WITH_EXECUTION:
+                context["State"]["RetryCount"] = 0
+            event = self._event(record, f"{kind}StateEntered", "stateEntered", name=name, input=json.dumps(value))
+            entered.set((name, event["id"]))
             if kind == "Fail":
                 raise self._sfn._ExecutionError(*self._sfn._fail_state_error(state, value, context))
             if kind == "Succeed":
@@ -176,6 +182,7 @@ class StateMachines:
                 handle = getattr(self._sfn, f"_execute_{kind.lower()}")
                 more = (record, context) if kind in HANDLED_WITH_EXECUTION else (context,)
                 value, name_after = handle(state, value, *more)
+            self._fields.check_output(value)
             self._event(record, f"{kind}StateExited", "stateExited", name=name, output=json.dumps(value))
             name = name_after
         if record["status"] == "RUNNING":
@@ -183,20 +190,30 @@ class StateMachines:
             self._event(record, "ExecutionSucceeded", "executionSucceeded", output=record["output"])
             self._sfn._emit_execution_status_event(record)
 
-    def _event(self, record: dict[str, Any], kind: str, details: str, **fields: Any) -> None:
-        self._sfn._add_event(record, kind, {f"{details}EventDetails": fields})
+    def _event(self, record: dict[str, Any], kind: str, details: str, **fields: Any) -> dict[str, Any]:
+        event: dict[str, Any] = self._sfn._add_event(record, kind, {f"{details}EventDetails": fields})
+        return event
 
-    def fail_execution(self, record: dict[str, Any], error: str, cause: str) -> None:
+    def fail_execution(self, record: dict[str, Any], error: str | None, cause: str | None) -> None:
         """Ends an execution as FAILED; ministack says so first and why only then, which who polls can see."""
         record.update(error=error, cause=cause, stopDate=self._sfn.now_iso())
         self._fail(record, error, cause)
+        record["output"] = None  # an execution that failed has none
+        details = record["events"][-1]["executionFailedEventDetails"]
+        for name in [name for name, told in details.items() if told is None]:
+            del details[name]
 
     # --- redriving ---
 
     async def handle_request(self, method: str, path: str, headers: Any, body: Any, query: Any) -> Any:
-        """Step Functions' API: RedriveExecution is ours, all else ministack's."""
-        if headers.get("x-amz-target", "").endswith(".RedriveExecution"):
+        """Step Functions' API: RedriveExecution is ours, all else ministack's; some requests are refused before."""
+        action = headers.get("x-amz-target", "").rpartition(".")[2]
+        if action == "RedriveExecution":
             return self._sfn._finalize_response(self.redrive_execution(json.loads(body)))
+        check = REFUSED.get(action)
+        refused = check(self._sfn, json.loads(body)) if check else None
+        if refused:
+            return self._sfn._finalize_response(self._error(*refused, 400))
         return await self._handle(method, path, headers, body, query)
 
     def redrive_execution(self, request: Mapping[str, Any]) -> Any:
@@ -268,9 +285,18 @@ class StateMachines:
     def invoke(self, resource: str, arguments: Any) -> Any:
         """A Task's call. Activities, Lambda functions and nested executions stay ministack's."""
         name = resource.partition(":states:::")[2]
-        if name.startswith("aws-sdk:"):
-            service, action = name.removeprefix("aws-sdk:").split(":")[:2]
-            return self._call(service, action[0].upper() + action[1:], arguments)
+        kind, _, action = name.rpartition(":")
+        return self._fields.check_result(self._result_of(name, kind, action, resource, arguments), kind or resource)
+
+    def _result_of(self, name: str, kind: str, action: str, resource: str, arguments: Any) -> Any:
+        wrong = faults_of_task(resource, arguments)
+        if wrong:
+            given = json.dumps(arguments)
+            told = f"The Parameters '{given}' could not be used to start the Task: [{' '.join(wrong)}]"
+            raise self._fields.error(told, "States.Runtime")
+        if kind.startswith("aws-sdk:"):
+            service = kind.removeprefix("aws-sdk:")
+            return self._call(BOTO_NAMES.get(service, service), action[0].upper() + action[1:], arguments)
         integration = self._optimised.get(name.removesuffix(".sync"))
         if integration is not None:
             return integration(name, arguments)
@@ -291,7 +317,7 @@ class StateMachines:
     # --- integrations ---
 
     def _start_job_run(self, name: str, arguments: Any) -> Any:
-        started = self._call("glue", "StartJobRun", arguments)
+        started = self._call("glue", "StartJobRun", arguments, optimised=True)
         ids = {"JobName": arguments["JobName"], "RunId": started["JobRunId"]}
         if not name.endswith(".sync"):
             return {"JobRunId": ids["RunId"], "JobName": ids["JobName"]}
@@ -307,7 +333,7 @@ class StateMachines:
         request = {"JobFlowId": cluster, "Steps": [arguments["Step"]]}
         if "ExecutionRoleArn" in arguments:
             request["ExecutionRoleArn"] = arguments["ExecutionRoleArn"]
-        step_id = self._call("emr", "AddJobFlowSteps", request, prefix="ElasticMapReduce")["StepIds"][0]
+        step_id = self._call("emr", "AddJobFlowSteps", request, optimised=True)["StepIds"][0]
         if not name.endswith(".sync"):
             return {"StepId": step_id}
         result = self._wait_for(
@@ -318,7 +344,7 @@ class StateMachines:
         return self._result(result, succeeded=result["Step"]["Status"]["State"] == "COMPLETED")
 
     def _create_cluster(self, name: str, arguments: Any) -> Any:
-        made = self._call("emr", "RunJobFlow", arguments, prefix="ElasticMapReduce")
+        made = self._call("emr", "RunJobFlow", arguments, optimised=True)
         started = {"ClusterId": made["JobFlowId"], "ClusterArn": made.get("ClusterArn", "")}
         if not name.endswith(".sync"):
             return started
@@ -332,7 +358,7 @@ class StateMachines:
 
     def _terminate_cluster(self, name: str, arguments: Any) -> Any:
         cluster = arguments["ClusterId"]
-        self._call("emr", "TerminateJobFlows", {"JobFlowIds": [cluster]}, prefix="ElasticMapReduce")
+        self._call("emr", "TerminateJobFlows", {"JobFlowIds": [cluster]}, optimised=True)
         if not name.endswith(".sync"):
             return {}
         return self._wait_for(
@@ -343,12 +369,12 @@ class StateMachines:
 
     def _cancel_step(self, _name: str, arguments: Any) -> Any:
         request = {"ClusterId": arguments["ClusterId"], "StepIds": [arguments["StepId"]]}
-        return self._call("emr", "CancelSteps", request, prefix="ElasticMapReduce")["CancelStepsInfoList"][0]
+        return self._call("emr", "CancelSteps", request, optimised=True)["CancelStepsInfoList"][0]
 
     def _publish(self, _name: str, arguments: Any) -> Any:
         message = arguments.get("Message", "")
         text = message if isinstance(message, str) else json.dumps(message)
-        return self._call("sns", "Publish", arguments | {"Message": text}, prefix="SNS")
+        return self._call("sns", "Publish", arguments | {"Message": text}, optimised=True)
 
     def _result(self, result: dict[str, Any], *, succeeded: bool) -> dict[str, Any]:
         if not succeeded:
@@ -357,69 +383,25 @@ class StateMachines:
 
     # --- calls ---
 
-    def _call(self, service: str, action: str, arguments: Any, *, prefix: str = "") -> Any:
+    def _call(self, service: str, action: str, arguments: Any, *, optimised: bool = False) -> Any:
         """One AWS call as the machine's role; members are named in and out as the SDK for Java names them."""
         execution = _execution.get()
         if execution is None:
             raise self._sfn._ExecutionError("States.Runtime", f"{action} was called outside of an execution")
-        boto_name = BOTO_NAMES.get(service, service)
-        prefix = (
-            prefix or ERROR_PREFIXES.get(service) or self._sfn._AWS_SDK_ERROR_PREFIX.get(service, service.capitalize())
-        )
-        model = self._models.get_service_model(boto_name)
+        model = self._models.get_service_model(service)
         if action not in model.operation_names:
             raise self._sfn._ExecutionError("States.Runtime", f"{service} has no action {action}")
         operation = model.operation_model(action)
         try:
-            asked = client(self._place, boto_name, execution.credentials)
-            given = self._to_wire(arguments or {}, operation.input_shape) if operation.input_shape else {}
+            asked = client(self._place, service, execution.credentials)
+            given = to_wire(arguments or {}, operation.input_shape) if operation.input_shape else {}
             answer = getattr(asked, xform_name(action))(**given)
         except ParamValidationError as error:
             raise self._sfn._ExecutionError("States.Runtime", str(error)) from None
         except ClientError as error:
-            modelled = {shape.error_code for shape in model.error_shapes} | {shape.name for shape in model.error_shapes}
-            # S3 knows it for one new operation alone; what Step Functions reports for the others is S3.S3Exception.
-            modelled -= {"AccessDenied"}
-            raise self._sfn._ExecutionError(*sdk_error(prefix, error, modelled)) from None
+            raise self._sfn._ExecutionError(*failed_call(error, model, optimised=optimised)) from None
         answer.pop("ResponseMetadata", None)
-        return self._from_wire(answer, operation.output_shape) if operation.output_shape else {}
-
-    def _to_wire(self, value: Any, shape: Any) -> Any:
-        if shape.type_name == "structure" and isinstance(value, dict):
-            names = {self._sfn._api_name_to_sfn_key(name): name for name in shape.members} | {
-                n: n for n in shape.members
-            }
-            return {
-                names.get(key, key): self._to_wire(item, shape.members[names[key]]) if key in names else item
-                for key, item in value.items()
-                if item is not None
-            }
-        if shape.type_name == "list" and isinstance(value, list):
-            return [self._to_wire(item, shape.member) for item in value]
-        if shape.type_name == "map" and isinstance(value, dict):
-            return {key: self._to_wire(item, shape.value) for key, item in value.items()}
-        if shape.type_name in ("integer", "long") and isinstance(value, float) and value.is_integer():
-            return int(value)  # JSONata knows one kind of number
-        if shape.type_name == "blob":
-            return (value if isinstance(value, str) else json.dumps(value)).encode()
-        return value
-
-    def _from_wire(self, value: Any, shape: Any) -> Any:
-        if shape.type_name == "structure" and isinstance(value, dict):
-            return {
-                self._sfn._api_name_to_sfn_key(key): self._from_wire(item, shape.members[key])
-                for key, item in value.items()
-                if key in shape.members
-            }
-        if shape.type_name == "list" and isinstance(value, list):
-            return [self._from_wire(item, shape.member) for item in value]
-        if shape.type_name == "map" and isinstance(value, dict):
-            return {key: self._from_wire(item, shape.value) for key, item in value.items()}
-        if isinstance(value, datetime.datetime):
-            return value.astimezone(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if shape.type_name == "blob":
-            return (value.read() if hasattr(value, "read") else value).decode("utf-8", errors="replace")
-        return value
+        return from_wire(answer, operation.output_shape) if operation.output_shape else {}
 
     # --- the end of things ---
 
@@ -470,16 +452,28 @@ def not_redrivable(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def sdk_error(prefix: str, error: ClientError, modelled: set[str]) -> tuple[str, str]:
-    """A failed call's error name and cause. A code that the service's model does not know gets the service's own name.
+def _no_token(sfn: Any, request: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A token is opaque: one that was never given out is no token (recorded), one whose time is over has no task."""
+    if request.get("taskToken") in sfn._task_tokens or TOKEN.fullmatch(str(request.get("taskToken"))):
+        return None
+    return "InvalidToken", "Invalid Token: 'Invalid token'"
 
-    So a conditional PutObject that loses is S3.S3Exception, and only its cause tells the status code 412.
-    """
-    code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-    metadata = error.response.get("ResponseMetadata", {})
-    name = code.removesuffix("Exception") if code in modelled else prefix
-    cause = (
-        f"{message} (Service: {prefix}, Status Code: {metadata.get('HTTPStatusCode')}, "
-        f"Request ID: {metadata.get('RequestId', '')})"
+
+def _long_input(_sfn: Any, request: Mapping[str, Any]) -> tuple[str, str] | None:
+    if len(str(request.get("input", "")).encode()) <= PAYLOAD_BYTES:
+        return None
+    return (
+        "ValidationException",
+        "1 validation error detected: Value at 'input' failed to satisfy constraint: "
+        f"Member must have length less than or equal to {PAYLOAD_BYTES}",
     )
-    return f"{prefix}.{name}Exception", cause
+
+
+# What AWS refuses and ministack takes: by action, the check that gives the refusal's code and words.
+TOKEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as ministack makes them
+REFUSED: dict[str, Callable[[Any, Mapping[str, Any]], tuple[str, str] | None]] = {
+    "SendTaskSuccess": _no_token,
+    "SendTaskFailure": _no_token,
+    "SendTaskHeartbeat": _no_token,
+    "StartExecution": _long_input,
+}
