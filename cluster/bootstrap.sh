@@ -51,7 +51,8 @@ echo "$home/code" > "$packages/dml.pth"
 as_root chmod -R a+rX "$home"
 say "$home/python is ready"
 
-# 3. Notes, on the primary node. A note that an analyst has edited stays.
+# 3. Notes, on the primary node. A note that an analyst has edited stays. One that cannot be brought is said to be so:
+# jobs need none.
 [ -r "$instance" ] || fail "$instance is missing: EMR says there which node is the primary one"
 grep -q '"isMaster"[[:space:]]*:[[:space:]]*true' "$instance" || exit 0
 fetch notes "$work/notes"
@@ -69,10 +70,13 @@ find . -name '*.zpln' -print0 | while IFS= read -r -d '' note; do
     say "new note s3://$bucket/$key"
     continue
   fi
-  [[ $refusal == *PreconditionFailed* || $refusal == *412* ]] || fail "could not write s3://$bucket/$key: $refusal"
+  if [[ $refusal != *PreconditionFailed* && $refusal != *412* ]]; then
+    say "could not write s3://$bucket/$key: $refusal"
+    continue
+  fi
   # Whatever Zeppelin saves has no such metadata: a note that still has ours is as we brought it, and may be replaced.
   read -r seed etag < <(aws s3api head-object --region "$region" --bucket "$bucket" --key "$key" \
-    --query '[Metadata."dml-seed", ETag]' --output text) || fail "could not look at s3://$bucket/$key"
+    --query '[Metadata."dml-seed", ETag]' --output text) || { say "could not look at s3://$bucket/$key" && continue; }
   if [ "$seed" = None ] || [ "$seed" = "$sum" ]; then
     say "kept note s3://$bucket/$key"
   elif refusal=$(put "$note" "$key" --if-match "$etag"); then

@@ -158,6 +158,15 @@ def test_the_primary_node_should_bring_new_notes_and_newer_ones_but_never_over_a
     assert starts.notes == [b'{"name": "Explore"}', b'{"name": "newer"}', b"edited by an analyst"]
 
 
+def test_a_note_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(node: Node) -> None:
+    """An older CLI knows no --if-none-match; notes are for people, and the cluster is for jobs, too."""
+    aws = shutil.which("aws", path=node.environment["PATH"])
+    node.tool("aws", f'[ "$1" = s3api ] && echo "Unknown options: --if-none-match, *" >&2 && exit 252; exec {aws} "$@"')
+    started = node.start()
+    assert started.returncode == 0, started.stderr
+    assert f"could not write s3://{BUCKET}/{NOTE}: Unknown options: --if-none-match" in started.stdout
+
+
 def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:
     value = aws("ssm").get_parameter(Name=f"{PARAMETERS}/wheels")["Parameter"]["Value"]
     aws("ssm").delete_parameter(Name=f"{PARAMETERS}/wheels")
