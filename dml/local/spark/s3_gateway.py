@@ -6,14 +6,10 @@ here as it would on AWS. What a job has not committed yet (`_temporary` and `.sp
 local disk and is uploaded by the rename that commits it, as with EMR's S3-optimised committer: S3 only ever sees
 finished files, and a job that fails half-way leaves none.
 
-It obeys one job only: each request must have the delegation token that this job was given, and no page's browser may
-send it. Everybody else on this machine gets 403, whatever is asked.
-
 Protocol: https://hadoop.apache.org/docs/r3.3.4/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
 import argparse
-import hmac
 import json
 import os
 import re
@@ -453,18 +449,14 @@ def status(entry: Entry) -> dict[str, object]:
 
 
 class Gateway(ThreadingHTTPServer):
-    """Listens on a free port of 127.0.0.1.
-
-    `token` is what a request's `delegation` must be; while it is empty, none will do.
-    """
+    """Listens on a free port of 127.0.0.1."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, files: FileSystem, token: str = "") -> None:
+    def __init__(self, files: FileSystem) -> None:
         super().__init__(("127.0.0.1", 0), Conversation)
         self.files = files
-        self.token = token
 
 
 class Conversation(BaseHTTPRequestHandler):
@@ -498,10 +490,6 @@ class Conversation(BaseHTTPRequestHandler):
         self.parameters = {name: values[-1] for name, values in parse_qs(url.query).items()}
         bucket, _, key = unquote(url.path.removeprefix(API)).strip("/").partition("/")
         location = Location(bucket, key.strip("/"))
-        if not self._is_the_jobs():
-            self.close_connection = True  # and its body is not read
-            self._refuse(Failure(403, "org.apache.hadoop.security.AccessControlException", "This is another job's S3."))
-            return
         try:
             self._answer(self.command, self.parameters.get("op", "").upper(), location)
         except ConnectionError:  # the client has all it wants, or is gone
@@ -509,13 +497,6 @@ class Conversation(BaseHTTPRequestHandler):
         except (ClientError, BotoCoreError, OSError) as error:
             # A rename that fails is told by where it goes: where it comes from mostly is on this machine's disk only.
             self._refuse(failure(error, self._destination() if "destination" in self.parameters else location))
-
-    def _is_the_jobs(self) -> bool:
-        """Whether the job that this is for has sent the request: not somebody else, nor a page in a browser."""
-        given, token = self.parameters.get("delegation", ""), self.server.token
-        told = hmac.compare_digest(given.encode(), token.encode()) and bool(token)
-        by_page = any(name in self.headers for name in ("Origin", "Sec-Fetch-Site"))
-        return told and not by_page and self.headers["Host"] == f"127.0.0.1:{self.server.server_port}"
 
     def _answer(self, method: str, operation: str, location: Location) -> None:
         files = self.server.files
@@ -647,8 +628,8 @@ class Conversation(BaseHTTPRequestHandler):
 def main(argv: Sequence[str]) -> None:
     """Prints {"port": n} once it listens, then serves until standard input ends, which is when the parent has ended.
 
-    The first line on standard input is the job's delegation token, the second the process id of the Spark that it
-    serves. A parent that is killed cannot stop that Spark any more: this process then does.
+    A line on standard input is the process id of the Spark that it serves. A parent that is killed cannot stop that
+    Spark any more: this process then does.
     """
     parser = argparse.ArgumentParser(prog="s3_gateway", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=S3_SECONDS, help="of silence before S3 is asked again")
@@ -668,7 +649,6 @@ def main(argv: Sequence[str]) -> None:
         gateway = Gateway(FileSystem(s3, Path(scratch)))
         threading.Thread(target=gateway.serve_forever, daemon=True).start()
         print(json.dumps({"port": gateway.server_port}), flush=True)
-        gateway.token = sys.stdin.readline().strip()
         for spark in sys.stdin.readlines():
             end_session(int(spark))
 

@@ -63,8 +63,7 @@ def main() -> None:
             str(package("pyspark") / "bin" / "spark-submit"),
             *("--master", "local[2]", "--conf", "spark.ui.enabled=false", "--conf", "spark.driver.host=127.0.0.1"),
             "--driver-java-options",
-            f"-XX:SharedArchiveFile={JAVA_ARCHIVE} -XX:ArchiveClassesAtExit={SPARK_ARCHIVE} -XX:TieredStopAtLevel=1 "
-            "-XX:-UsePerfData",
+            f"-XX:SharedArchiveFile={JAVA_ARCHIVE} -XX:ArchiveClassesAtExit={SPARK_ARCHIVE} -XX:TieredStopAtLevel=1",
             str(script),
             (Path(scratch) / "data").as_uri(),
             cwd=scratch,
