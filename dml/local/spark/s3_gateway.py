@@ -50,7 +50,7 @@ ATTEMPTS = 3  # of one request
 LARGEST_SINGLE_COPY = 5 * 1024**3  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BLOCK = 32 * 1024 * 1024  # S3A's default; Hadoop cuts a text file into splits of this size
-# A connection that has not shown the token yet: how long it may take, and how many there may be, the oldest going first.
+# A connection that has not shown the token: how long it may take, and how many there may be; the oldest goes first.
 STRANGER_SECONDS, STRANGERS = 10.0, 256
 
 Item = TypeVar("Item")
@@ -520,7 +520,7 @@ class Conversation(BaseHTTPRequestHandler):
         with suppress(ConnectionError):
             super().handle()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # http.server's name
+    def log_message(self, format: str, *args: object) -> None:
         """Nothing: what http.server would write has the request in it, and so the token."""
 
     def parse_request(self) -> bool:
@@ -703,7 +703,7 @@ class Conversation(BaseHTTPRequestHandler):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints {"port": n, "secret": hex} once it listens, then serves until standard input ends, which is when the parent has ended.
+    """Prints {"port": n, "secret": hex} once it listens, then serves until standard input ends: its parent has ended.
 
     A line on standard input is the process id of the Spark that it serves. A parent that is killed cannot stop that
     Spark any more: this process then does.
