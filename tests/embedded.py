@@ -10,13 +10,19 @@ import pytest
 from dml.local.clients import client
 from dml.local.cloud import Cloud
 
+# What the shell that starts the cloud has, and nothing that runs in it may have (tests/local/test_what_listens.py).
+OPERATORS_OWN = ("AWS_PROFILE", "GITHUB_TOKEN", "SSH_AUTH_SOCK", "SPARK_CONF_DIR", "PYTHONPATH")
+
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An embedded cloud of the test session's own, on a free port, with nothing in it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a session that is terminated takes its cloud along
     made = Cloud(tmp_path_factory.mktemp("dml"))
-    made.up(free_port())
+    with pytest.MonkeyPatch.context() as shell:
+        for name in OPERATORS_OWN:
+            shell.setenv(name, "the-operators-own")
+        made.up(free_port())
     yield made
     made.down()
 

@@ -38,6 +38,7 @@ CLOSED = {
     "spark.ui.enabled": "false",
     "spark.authenticate": "true",  # by a secret that Spark makes for each run, where all of it is one process
     "spark.network.crypto.enabled": "true",
+    "spark.network.crypto.saslFallback": "false",
     "spark.network.crypto.authEngineVersion": "2",
     "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
 }
