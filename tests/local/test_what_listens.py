@@ -19,8 +19,8 @@ from dml.local.processes import command_line, command_lines
 from tests.embedded import OPERATORS_OWN, Clients
 from tests.local.conftest import Machine, until
 from tests.local.sockets import Listening, descendants, listening
+from tests.tables import table
 
-SECURITY = Path(__file__).parent.parent.parent / "docs" / "security.md"
 NOBODY = 65534
 SECRET = re.compile(r"^\w*(SECRET|TOKEN|PASSWORD)\w*$")
 
@@ -76,13 +76,6 @@ def running(cloud: Cloud, aws: Clients, machine: Machine) -> Iterator[Running]:
     finally:
         aws("stepfunctions").stop_execution(executionArn=execution)
         machine.finish(execution)
-
-
-def table(heading: str) -> list[list[str]]:
-    """The rows of the first table below a heading of docs/security.md, without its head."""
-    section = SECURITY.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
 def test_all_that_listens_while_a_job_runs_should_be_in_the_table_and_on_loopback(running: Running) -> None:
