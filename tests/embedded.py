@@ -13,6 +13,9 @@ from dml.local.clients import client
 from dml.local.cloud import Cloud
 from dml.local.deploy import Commands
 
+# What the shell that starts the cloud has, and nothing that runs in it may have (tests/local/test_what_listens.py).
+OPERATORS_OWN = ("AWS_PROFILE", "GITHUB_TOKEN", "SSH_AUTH_SOCK", "SPARK_CONF_DIR", "PYTHONPATH")
+
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
@@ -36,7 +39,10 @@ def own_cloud(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[C
     home = tmp_path_factory.mktemp(name)
     (home / "cdk.out").symlink_to(shared)
     made = Cloud(home)
-    made.up(free_port())
+    with pytest.MonkeyPatch.context() as shell:
+        for own in OPERATORS_OWN:
+            shell.setenv(own, "the-operators-own")
+        made.up(free_port())
     try:
         yield made
     finally:

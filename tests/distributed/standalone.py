@@ -6,6 +6,7 @@ every process of it: what executors import of `jobs` comes with the job.
 
 import http.client
 import json
+import secrets
 import subprocess
 import sysconfig
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 from dml.local.place import PROGRAM
 from dml.local.processes import command_line, end_session, session_members
-from dml.local.spark.process import JAVA_OPTIONS, SparkProcess, java_home, package
+from dml.local.spark.process import CLOSED, JAVA_OPTIONS, SparkProcess, java_home, package
 from tests.embedded import free_port
 
 WORKERS = 2
@@ -24,15 +25,22 @@ EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 class Submitted(SparkProcess):
-    """Spark with other settings than the embedded cloud's, such as another master."""
+    """Spark with other settings than the embedded cloud's, such as another master.
 
-    def __init__(self, *, settings: Mapping[str, str], **given: Any) -> None:
+    `conf`: a folder with the settings that are secret, which no command line may have.
+    """
+
+    def __init__(self, *, settings: Mapping[str, str], conf: Path | None = None, **given: Any) -> None:
         super().__init__(**given)
         self._own = settings
+        if conf:
+            self._environment["SPARK_CONF_DIR"] = str(conf)
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         defaults, fixed = super()._settings()
-        return defaults, {**fixed, **self._own}
+        # Executors are processes of their own, to which Spark hands no token where there is no Kerberos.
+        token = {"spark.executorEnv.HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}
+        return defaults, {**fixed, **token, **self._own}
 
 
 class Standalone:
@@ -44,6 +52,14 @@ class Standalone:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._port, self._web_port = free_port(), free_port()
         self.python = self._make_python()
+        self.secret = secrets.token_hex(32)
+        self.conf = self._folder / "conf"
+        self.conf.mkdir(mode=0o700)
+        shared = {name: CLOSED[name] for name in CLOSED if name.startswith(("spark.authenticate", "spark.network"))}
+        shared["spark.authenticate.secret"] = self.secret
+        text = "".join(f"{name} {value}\n" for name, value in shared.items())
+        (self.conf / "spark-defaults.conf").touch(0o600)
+        (self.conf / "spark-defaults.conf").write_text(text)
 
     def start(self) -> None:
         """Returns when every worker has told the master that it is there."""
@@ -54,6 +70,9 @@ class Standalone:
             size = ("--cores", "1", "--memory", "1g", "--work-dir", str(self._folder / f"worker-{number}"))
             self._spawn("worker.Worker", *address, *size, "--webui-port", "0", f"spark://127.0.0.1:{self._port}")
         until(lambda: (self._told() or {})["aliveworkers"] == WORKERS, "the workers are there")
+
+    def processes(self) -> list[int]:
+        return [pid for process in self._processes for pid in session_members(process.pid)]
 
     def stop(self) -> None:
         for process in self._processes:
@@ -76,8 +95,7 @@ class Standalone:
 
     def executors(self) -> list[int]:
         """The process ids of the executors that live."""
-        members = [pid for process in self._processes for pid in session_members(process.pid)]
-        return [pid for pid in members if EXECUTOR in command_line(pid).split()]
+        return [pid for pid in self.processes() if EXECUTOR in command_line(pid).split()]
 
     def _make_python(self) -> Path:
         """A virtual environment on this one's packages. Their .pth files, and so the editable install, do not count."""
@@ -95,6 +113,7 @@ class Standalone:
             "JAVA_HOME": str(java_home()),
             "SPARK_HOME": str(spark),
             "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_CONF_DIR": str(self.conf),
             "SPARK_LOCAL_DIRS": str(self._folder / "scratch"),
             "SPARK_DAEMON_MEMORY": "256m",
             "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS,

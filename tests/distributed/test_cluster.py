@@ -12,6 +12,7 @@ import pytest
 
 from dml.checkout import PROJECT
 from dml.local.cloud import Cloud
+from dml.local.processes import command_lines
 from dml.local.spark.process import Outcome
 from jobs import prepare
 from tests.distributed.standalone import Standalone, Submitted, events, until
@@ -69,7 +70,7 @@ def on_cluster(shipped: Shipped, cluster: Standalone, job: str, run_id: str) -> 
     """Runs one job on the cluster with its driver limited; what Spark logged of it."""
     folder = event_folder(shipped, run_id)
     settings = limited(cluster, folder)
-    shipped.run(job, run_id, process=Submitted, settings=settings)
+    shipped.run(job, run_id, process=Submitted, settings=settings, conf=cluster.conf)
     return list(events(folder))
 
 
@@ -152,13 +153,14 @@ def test_an_executor_killed_in_mid_fit_should_change_nothing_but_the_time(
     trained: Shipped, cluster: Standalone
 ) -> None:
     folder = event_folder(trained, "k1")
-    job = trained.job("train", "k1", process=Submitted, settings=limited(cluster, folder))
+    job = trained.job("train", "k1", process=Submitted, settings=limited(cluster, folder), conf=cluster.conf)
     outcomes: list[Outcome] = []
     thread = threading.Thread(target=lambda: outcomes.append(job.run()))
     thread.start()
     try:
         until(lambda: len(fit_stages(folder)) >= 2 or not thread.is_alive(), "the tree has begun to grow")
         killed = cluster.executors()[0]
+        assert not [line for line in command_lines().values() if cluster.secret in line]
         os.kill(killed, signal.SIGKILL)
         thread.join(120)
     finally:
@@ -195,6 +197,7 @@ def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_
         [trained.location("features")],
         process=Submitted,
         settings=limited(cluster, event_folder(trained, "probe")),
+        conf=cluster.conf,
     )
     outcome = job.run()
     imported = re.findall(r"^executors import (.*)$", trained.log("probe", "c1").read_text(), re.MULTILINE)

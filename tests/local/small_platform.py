@@ -11,9 +11,22 @@ arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 if arguments["--mode"] == "fail":
     raise ValueError("the label column is empty")
 spark = SparkSession.builder.getOrCreate()
-if arguments["--mode"] == "hang":
-    print("hanging", flush=True)
+if arguments["--mode"] in ("hang", "listen"):
+    import json
     import time
+    if arguments["--mode"] == "listen":
+        context = spark.sparkContext
+        done = context.accumulator(0)
+        context.parallelize([1]).foreach(lambda _: done.add(1))
+        context.addFile(__file__)
+        ports = {
+            "driver RPC of Spark": int(context.getConf().get("spark.driver.port")),
+            "block manager of Spark": context._jsc.sc().env().blockManager().blockManagerId().port(),
+            "py4j": context._gateway.gateway_parameters.port,
+            "accumulators of PySpark": context._accumulatorServer.server_address[1],
+        }
+        print("listening", json.dumps(ports), flush=True)
+    print("hanging", flush=True)
     while True:
         time.sleep(1)
 rows = spark.read.csv(arguments["--from"], header=True)
@@ -22,6 +35,8 @@ rows.write.mode("overwrite").json(arguments["--to"])
 BOOTSTRAP = """#!/bin/bash
 set -euo pipefail
 echo "node of $AWS_REGION"
+echo environment: $(compgen -e)
+echo "home: $HOME"
 sudo mkdir -p "$DML_HOME/made"
 python3.11 -c 'import json, os; assert json.load(open(os.environ["DML_INSTANCE_INFO"]))["isMaster"]'
 aws s3 cp "$1" "$DML_HOME/made/settings" --quiet

