@@ -28,7 +28,7 @@ JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / 
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
 QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
-# Else each Java keeps /tmp/hsperfdata_USER/PID, which all accounts see, and opens a socket in /tmp when it is asked to.
+# Else each Java keeps hsperfdata_USER/PID among the scratch files of all accounts, and opens a socket there when asked.
 UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
 # Spark obeys and answers its own processes only.
