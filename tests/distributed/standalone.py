@@ -11,7 +11,7 @@ import subprocess
 import sysconfig
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,15 @@ EXECUTOR = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 class Submitted(SparkProcess):
     """Spark with other settings than the embedded cloud's, such as another master.
 
-    `conf`: a folder with the settings that are secret, which no command line may have.
+    `conf`: a file with the settings that are secret, which no command line may have.
     """
 
-    def __init__(self, *, settings: Mapping[str, str], conf: Path | None = None, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(
+        self, *, settings: Mapping[str, str], arguments: Sequence[str], conf: Path | None = None, **given: Any
+    ) -> None:
+        secret = ["--properties-file", str(conf)] if conf else []
+        super().__init__(arguments=[*secret, *arguments], shipped=conf.parent if conf else None, **given)
         self._own = settings
-        if conf:
-            self._environment["SPARK_CONF_DIR"] = str(conf)
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         defaults, fixed = super()._settings()
@@ -53,17 +54,16 @@ class Standalone:
         self._port, self._web_port = free_port(), free_port()
         self.python = self._make_python()
         self.secret = secrets.token_hex(32)
-        self.conf = self._folder / "conf"
-        self.conf.mkdir(mode=0o700)
+        self.conf = self._folder / "secret.conf"
         shared = {name: CLOSED[name] for name in CLOSED if name.startswith(("spark.authenticate", "spark.network"))}
         shared["spark.authenticate.secret"] = self.secret
         text = "".join(f"{name} {value}\n" for name, value in shared.items())
-        (self.conf / "spark-defaults.conf").touch(0o600)
-        (self.conf / "spark-defaults.conf").write_text(text)
+        self.conf.touch(0o600)
+        self.conf.write_text(text)
 
     def start(self) -> None:
         """Returns when every worker has told the master that it is there."""
-        address = ("--host", "127.0.0.1")
+        address = ("--host", "127.0.0.1", "--properties-file", str(self.conf))
         self._spawn("master.Master", *address, "--port", str(self._port), "--webui-port", str(self._web_port))
         until(lambda: self._told() is not None, "the master answers")
         for number in range(WORKERS):
@@ -113,7 +113,6 @@ class Standalone:
             "JAVA_HOME": str(java_home()),
             "SPARK_HOME": str(spark),
             "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_CONF_DIR": str(self.conf),
             "SPARK_LOCAL_DIRS": str(self._folder / "scratch"),
             "SPARK_DAEMON_MEMORY": "256m",
             "SPARK_DAEMON_JAVA_OPTS": JAVA_OPTIONS,

