@@ -99,6 +99,34 @@ def test_a_cluster_that_cannot_be_started_for_whatever_reason_should_say_so_and_
     assert states(aws, cluster) == {"first": "CANCELLED"}
 
 
+def test_a_step_and_a_bootstrap_action_should_have_no_file_of_this_machine(
+    cloud: Cloud, aws: Clients, start: Any
+) -> None:
+    named = [["spark-submit", "/etc/passwd"], ["spark-submit", "--py-files", "{other}/a.py", "s3://nowhere/nothing.py"]]
+    other = cloud.place.cloud.absolute() / "nodes" / "j-ANOTHER"
+    other.mkdir(parents=True)
+    (other / "a.py").touch()
+    steps = [[word.replace("{other}", str(other)) for word in words] for words in named]
+    jars = [{"Jar": "command-runner.jar", "Args": words} for words in steps]
+    cluster = start(
+        Steps=[{"Name": str(n), "ActionOnFailure": "CONTINUE", "HadoopJarStep": jar} for n, jar in enumerate(jars)]
+    )
+    until(lambda: state(aws, cluster) == "WAITING")
+    reasons = [
+        found["Status"]["FailureDetails"]["Message"] for found in aws("emr").list_steps(ClusterId=cluster)["Steps"]
+    ]
+    for path in ("/etc/passwd", f"{other}/a.py"):
+        assert [
+            why for why in reasons if why.startswith(f"java.io.FileNotFoundException: File file:{path} does not ex")
+        ]
+    action = {"Name": "node", "ScriptBootstrapAction": {"Path": "file:///etc/passwd"}}
+    broken = start(BootstrapActions=[action])
+    until(lambda: state(aws, broken) == "TERMINATED_WITH_ERRORS")
+    reason = aws("emr").describe_cluster(ClusterId=broken)["Cluster"]["Status"]["StateChangeReason"]
+    assert reason["Code"] == "BOOTSTRAP_FAILURE"
+    assert reason["Message"].startswith("The bootstrap action file:///etc/passwd is not there: upload it to S3")
+
+
 def test_a_protected_cluster_should_not_be_terminated(aws: Clients, start: Any) -> None:
     cluster = start(Instances={"KeepJobFlowAliveWhenNoSteps": True, "TerminationProtected": True})
     with pytest.raises(ClientError, match="termination protected"):
