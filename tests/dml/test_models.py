@@ -573,7 +573,7 @@ def machine(aws: Clients, bucket: Bucket) -> Iterator[Machine]:
                 "models_bucket": BUCKET,
                 "topic_arn": topic,
                 "partition": "aws",
-                "transient_cluster": {},
+                "transient_cluster": {"Name": "unused", "Instances": {}},
                 "figures": ("log_loss", "auc"),
                 "prepare_minutes": 1,
                 "step_minutes": 1,

@@ -130,6 +130,8 @@ def test_a_clock_that_is_an_hour_off_should_be_told_as_that(
 ) -> None:
     """S3 takes a signature for fifteen minutes; the file that could not be read is still named."""
     right: Callable[..., dt.datetime] = botocore.auth.get_current_datetime
-    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *given: right(*given) + dt.timedelta(hours=hours))
-    with pytest.raises(JobError, match=rf"^{URI} cannot be read, .*RequestTimeTooSkewed"):
-        storage.read_json(connect(), URI)
+    wrong = dt.timedelta(hours=hours)
+    with monkeypatch.context() as clock:
+        clock.setattr(botocore.auth, "get_current_datetime", lambda *given: right(*given) + wrong)
+        with pytest.raises(JobError, match=rf"^{URI} cannot be read, .*RequestTimeTooSkewed"):
+            storage.read_json(connect(), URI)
