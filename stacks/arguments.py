@@ -20,11 +20,11 @@ BOTO_NAMES = {
     "elasticmapreduce": "emr",
     "states": "stepfunctions",
 }
-# Optimised integrations that are not called as the API's action is; the members that hold another structure.
+# Optimised integrations that are not called as the API's action is, and what those take that wrap the action's request.
 ACTIONS = {"createCluster": "RunJobFlow", "terminateCluster": "TerminateJobFlows", "addStep": "AddJobFlowSteps"}
 WRAPPED = {
-    "TerminateJobFlows": {"ClusterId": "string"},
-    "AddJobFlowSteps": {"ClusterId": "string", "Step": "structure"},
+    "TerminateJobFlows": ("ClusterId", "ExecutionRoleArn"),
+    "AddJobFlowSteps": ("ClusterId", "Step", "ExecutionRoleArn"),
 }
 # All that createCluster is shown to take: the fields that the CDK (aws-cdk-lib 2.275.0, EmrCreateCluster) renders.
 CREATE_CLUSTER = frozenset(
@@ -74,26 +74,26 @@ def faults_of_task(resource: str, arguments: Any) -> list[str]:
     kind, _, action = resource.partition(":states:::")[2].partition(".")[0].rpartition(":")
     sdk = kind.startswith("aws-sdk:")
     service = kind.removeprefix("aws-sdk:")
-    operation = _operation(BOTO_NAMES.get(service, service), action[:1].upper() + action[1:], action)
+    operation = _operation(BOTO_NAMES.get(service, service), action)
     if operation is None:
         return [f"the resource {resource} is not a service's action."] if sdk else []
     if is_expression(arguments) or not isinstance(arguments, dict):
         return []
     if not sdk and operation.name in WRAPPED:
-        known = WRAPPED[operation.name] | {"ExecutionRoleArn": "string"}
+        known = WRAPPED[operation.name]
         return [f"Arguments/{key} is not supported by {action}." for key in arguments if key not in known]
     closed = CREATE_CLUSTER if action == "createCluster" else None
     found = [f"Arguments/{key} is not a field of {action}." for key in arguments if closed and key not in closed]
     return found + list(_faults("Arguments", arguments, operation.input_shape)) if operation.input_shape else found
 
 
-def _operation(service: str, name: str, action: str) -> OperationModel | None:
+def _operation(service: str, action: str) -> OperationModel | None:
     session = _session()
     if service not in session.get_available_services():
         return None
     model = session.get_service_model(service)
-    known = ACTIONS.get(action, name)
-    return model.operation_model(known) if known in model.operation_names else None
+    name = ACTIONS.get(action, action[:1].upper() + action[1:])
+    return model.operation_model(name) if name in model.operation_names else None
 
 
 @cache

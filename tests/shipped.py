@@ -97,6 +97,20 @@ class Shipped:
         }
         self.glue.create_table(DatabaseName=self.database, TableInput=table)
 
+    def features_at(self, database: str, prefix: str) -> None:
+        """Makes a database whose table `features` lies below this prefix of the lake."""
+        table = {"Name": "features", "Parameters": {"classification": "parquet", "split_seed": "0"}}
+        table["StorageDescriptor"] = {"Location": f"s3://{self.lake}/{prefix}", "Columns": []}
+        self.glue.create_database(DatabaseInput={"Name": database})
+        self.glue.create_table(DatabaseName=database, TableInput=table)
+
+    def arguments(self, name: str, run_id: str, *, database: str = "", table: str = "features") -> list[str]:
+        """What the pipeline tells a job; of another dataset's `database`, if it is given."""
+        values = {"lake": f"s3://{self.lake}/", "models": f"s3://{self.models}/", "table": table}
+        given = {"dataset": "points", "database": database or self.database, "run-id": run_id, "region": REGION}
+        given |= {option: values[option] for option in TOLD[name]}
+        return [text for option, value in given.items() for text in (f"--{option}", value)]
+
     def job(
         self,
         name: str,
@@ -106,11 +120,7 @@ class Shipped:
         **options: Any,
     ) -> SparkProcess:
         """One job as the pipeline would start it."""
-        values = {"lake": f"s3://{self.lake}/", "models": f"s3://{self.models}/", "table": table}
-        given = {"dataset": "points", "database": self.database, "run-id": run_id, "region": REGION}
-        given |= {option: values[option] for option in TOLD[name]}
-        arguments = [text for option, value in given.items() for text in (f"--{option}", value)]
-        return self.submit(name, run_id, arguments, **options)
+        return self.submit(name, run_id, self.arguments(name, run_id, table=table), **options)
 
     def submit(
         self,

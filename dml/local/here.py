@@ -10,17 +10,10 @@ from typing import NoReturn
 
 from dml import checkout
 from dml.local.cloud import Cloud
+from dml.local.place import ASTRAY
 from dml.terminal.board import Board
 from dml.terminal.console import err
 
-# What leads AWS's tools to a real account where it stands beside keys; more of the kind is found in the environment.
-ASTRAY = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
 PROXIES = ("NO_PROXY", "no_proxy")
 
 
@@ -43,7 +36,9 @@ def stand_up(env: str, board: Board, *, port: int | None = None) -> Cloud:
 
 def shell_lines(given: Mapping[str, str], around: Mapping[str, str]) -> str:
     """Lines for a POSIX shell with the environment `around` that set what is given, and unset all else of AWS's."""
-    unset = sorted({*ASTRAY, *(name for name in around if name.startswith("AWS_"))} - given.keys())
+    unset = sorted(
+        {*ASTRAY, "AWS_SECURITY_TOKEN", *(name for name in around if name.startswith("AWS_"))} - given.keys()
+    )
     values = {name: value for name, value in given.items() if name not in PROXIES}
     for name in PROXIES:  # those of the user's own stay
         others = [one for one in around.get(name, "").split(",") if one]

@@ -19,6 +19,9 @@ PORT_VARIABLE = "GATEWAY_PORT"
 # A folder with the jars of Hadoop's S3A client. If it is set, jobs talk to S3 by it, not by our gateway.
 S3A_VARIABLE = "DML_S3A"
 
+# What leads AWS's tools to a real account, whatever keys stand beside it.
+ASTRAY = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+
 # What a program in the embedded cloud is told besides. NO_PROXY is for macOS: boto3 takes proxies from its System
 # Settings, for loopback too, unless the environment speaks of any. macOS has no C.UTF-8. And it ends what forks, as
 # Spark's Python workers do, where a library of Apple's was at work at that moment.

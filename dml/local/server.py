@@ -22,7 +22,7 @@ from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
 from dml.local.access.guard import Guard, Message, Receive, Send, StrangerError, answer, turn_away
-from dml.local.place import CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.place import ASTRAY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.processes import allow_many_files
 from dml.local.running import Running
 from dml.local.services.cloudformation import ResourceTypes
@@ -59,13 +59,7 @@ class RefusedError(Exception):
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Raises RefusedError if real AWS credentials are in reach of this process."""
-    for name in (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_PROFILE",
-        "AWS_DEFAULT_PROFILE",
-        "AWS_SESSION_TOKEN",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-    ):
+    for name in ("AWS_ACCESS_KEY_ID", *ASTRAY):
         if environment.get(name):
             raise RefusedError(
                 f"The embedded cloud does not start with {name} in its environment: "

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from dml.local.place import REGION
 from tests.embedded import Clients
 from tests.faults.conftest import EVERYTHING
 from tests.shipped import Shipped, role
@@ -42,16 +41,12 @@ def told(shipped: Shipped, aws: Clients) -> dict[str, list[str]]:
     jobs = []
     for case, body in cases.items():
         database, prefix = f"faults_{case}", f"broken/{case}/"
-        shipped.glue.create_database(DatabaseInput={"Name": database})
         if body is not None:
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"{prefix}part-0.parquet", Body=body)
-        location = {"Location": f"s3://{shipped.lake}/{prefix}", "Columns": []}
-        table = {"Name": "features", "Parameters": {"classification": "parquet", "split_seed": "0"}}
-        table["StorageDescriptor"] = location
-        shipped.glue.create_table(DatabaseName=database, TableInput=table)
-        arguments = ["--dataset", "points", "--database", database, "--run-id", case, "--region", REGION]
-        arguments += ["--models", f"s3://{shipped.models}/", "--lake", f"s3://{shipped.lake}/", "--table", "features"]
-        jobs += [(f"{job} {case}", job, arguments) for job in ("train", "predict")]
+        shipped.features_at(database, prefix)
+        jobs += [
+            (f"{job} {case}", job, shipped.arguments(job, case, database=database)) for job in ("train", "predict")
+        ]
     denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/broken/denied/*"}
     shipped.s3.put_object(Bucket=shipped.code, Key="cases.py", Body=SCRIPT.encode())
     report = f"{shipped.code}/told.json"

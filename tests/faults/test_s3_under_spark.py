@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from dml.local.place import REGION
 from dml.local.spark.process import failure_reason
 from tests.embedded import Clients
 from tests.faults.conftest import EVERYTHING
@@ -76,19 +75,16 @@ def reasons(shipped: Shipped, running_proxy: Proxy, aws: Clients) -> dict[str, s
     jobs = []
     for case, (job, _, _) in {**LASTING, **SILENT, DENIED: ("prepare", None, None)}.items():
         database = case.replace("-", "_")
-        shipped.glue.create_database(DatabaseInput={"Name": database})
         if job == "prepare":
+            shipped.glue.create_database(DatabaseInput={"Name": database})
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"raw/{case}/points.csv", Body=raw)
             location, told = f"s3://{shipped.lake}/raw/{case}/", {key: table[key] for key in ("Name", "Parameters")}
             told["StorageDescriptor"] = table["StorageDescriptor"] | {"Location": location}
+            shipped.glue.create_table(DatabaseName=database, TableInput=told)
         else:
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"points/features/{case}/part-0.parquet", Body=features)
-            told = {"Name": "features", "Parameters": {"classification": "parquet", "split_seed": "0"}}
-            told["StorageDescriptor"] = {"Location": f"s3://{shipped.lake}/points/features/{case}/", "Columns": []}
-        shipped.glue.create_table(DatabaseName=database, TableInput=told)
-        arguments = ["--dataset", "points", "--database", database, "--run-id", case, "--region", REGION]
-        arguments += ["--models", f"s3://{shipped.models}/", "--lake", f"s3://{shipped.lake}/"]
-        jobs.append((case, job, arguments))
+            shipped.features_at(database, f"points/features/{case}/")
+        jobs.append((case, job, shipped.arguments(job, case, database=database)))
     denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/raw/{DENIED}/*"}
     shipped.s3.put_object(Bucket=shipped.code, Key="cases.py", Body=SCRIPT.encode())
     running_proxy.faults = [fault for _, fault, _ in [*LASTING.values(), *SILENT.values()]]

@@ -26,10 +26,6 @@ SAMPLED_FILES = 4
 COMMENT = "UPDATED_BY_CRAWLER"
 
 
-class SecurityError(Exception):
-    """The crawler's role may not read its security configuration."""
-
-
 class GlueCrawlers:
     """Crawler runs."""
 
@@ -85,12 +81,10 @@ class GlueCrawlers:
             credentials = iam.credentials_of(
                 crawler["Role"], "glue.amazonaws.com", "AWS-Crawler", source=f"crawler/{crawler['Name']}"
             )
-            denied = read_security(self._place, credentials, crawler.get("CrawlerSecurityConfiguration") or "")
-            if denied:
-                raise SecurityError(denied)
+            read_security(self._place, credentials, crawler.get("CrawlerSecurityConfiguration") or "")
             classifiers = [self._glue._classifiers.get(name, {}) for name in crawler.get("Classifiers", [])]
             Crawl(self._place, crawler, classifiers, credentials, handle).run()
-        except (ClientError, iam.RoleError, SecurityError) as error:
+        except (ClientError, iam.RoleError) as error:
             status, message = "FAILED", str(error)
         except Exception as error:  # noqa: BLE001 - whatever went wrong is this crawl's failure, and is told as such
             status, message = "FAILED", f"Internal Service Exception: {error!r}"

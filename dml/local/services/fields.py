@@ -171,16 +171,11 @@ class Fields:
 
     # --- sizes ---
 
-    def check_result(self, result: Any, resource: str) -> Any:
-        """A Task's result; States.DataLimitExceeded, which its Catch may name, if it is too large."""
-        if size(result) > PAYLOAD_BYTES:
-            raise self._sfn._ExecutionError("States.DataLimitExceeded", too_large(resource))
-        return result
-
-    def check_output(self, value: Any) -> Any:
-        """What a state gives to the next one; States.DataLimitExceeded ends the execution if it is too large."""
+    def check_size(self, value: Any, what: str) -> Any:
+        """What the Task or the state `what` has given; States.DataLimitExceeded if that is too large."""
         if size(value) > PAYLOAD_BYTES:
-            raise self._sfn._ExecutionError("States.DataLimitExceeded", too_large(entered.get()[0]))
+            told = f"The state/task '{what}' returned a result with a size exceeding the maximum number of bytes"
+            raise self._sfn._ExecutionError("States.DataLimitExceeded", f"{told} service limit.")  # AWS's words
         return value
 
 
@@ -198,8 +193,3 @@ class _Context(dict[str, Any]):
 def size(value: Any) -> int:
     """Of the value as JSON, in bytes of UTF-8."""
     return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode())
-
-
-def too_large(what: str) -> str:
-    """AWS's words."""
-    return f"The state/task '{what}' returned a result with a size exceeding the maximum number of bytes service limit."

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from dml.local import hooks
 from dml.local.access import iam
 from dml.local.place import Place
@@ -119,11 +121,9 @@ class GlueJobs:
             credentials = iam.credentials_of(
                 job["Role"], "glue.amazonaws.com", "GlueJobRunnerSession", source=f"job/{job['Name']}"
             )
-        except iam.RoleError as error:
+            read_security(self._place, credentials, job.get("SecurityConfiguration") or "")
+        except (ClientError, iam.RoleError) as error:
             return "FAILED", str(error)
-        denied = read_security(self._place, credentials, job.get("SecurityConfiguration") or "")
-        if denied:
-            return "FAILED", denied
         output = self._place.logs / "glue" / f"{run['Id']}.log"
         process = submission(self._place, run["Id"], submit_arguments(job, run), credentials, output)
         handle.attach(process)

@@ -72,18 +72,13 @@ def log_key(security_configuration: str) -> str:
     return str(key or "")
 
 
-def read_security(place: Place, credentials: Mapping[str, str], security_configuration: str) -> str:
-    """Glue reads the security configuration with the job's or the crawler's role; why it cannot, or "".
+def read_security(place: Place, credentials: Mapping[str, str], security_configuration: str) -> None:
+    """Reads the security configuration, if there is one, with the job's or the crawler's role. Raises ClientError.
 
     Source: Glue guide, "Encrypting data written by AWS Glue", and roles of crawlers that others have published.
     """
-    if not security_configuration:
-        return ""
-    try:
+    if security_configuration:
         client(place, "glue", credentials).get_security_configuration(Name=security_configuration)
-    except ClientError as error:
-        return str(error)
-    return ""
 
 
 def _batches(text: str) -> Iterator[list[dict[str, Any]]]:

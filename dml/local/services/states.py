@@ -182,7 +182,7 @@ class StateMachines:
                 handle = getattr(self._sfn, f"_execute_{kind.lower()}")
                 more = (record, context) if kind in HANDLED_WITH_EXECUTION else (context,)
                 value, name_after = handle(state, value, *more)
-            self._fields.check_output(value)
+            self._fields.check_size(value, name)
             self._event(record, f"{kind}StateExited", "stateExited", name=name, output=json.dumps(value))
             name = name_after
         if record["status"] == "RUNNING":
@@ -286,7 +286,7 @@ class StateMachines:
         """A Task's call. Activities, Lambda functions and nested executions stay ministack's."""
         name = resource.partition(":states:::")[2]
         kind, _, action = name.rpartition(":")
-        return self._fields.check_result(self._result_of(name, kind, action, resource, arguments), kind or resource)
+        return self._fields.check_size(self._result_of(name, kind, action, resource, arguments), kind or resource)
 
     def _result_of(self, name: str, kind: str, action: str, resource: str, arguments: Any) -> Any:
         wrong = faults_of_task(resource, arguments)
