@@ -35,7 +35,14 @@ trap 'rm -rf "$work"' EXIT
 as_root mkdir -p "$home"
 as_root chown "$(id -u)" "$home"
 
-# 1. Python. --platform names the wheels' processor, so that pip takes them as they are, checked against the lock's hashes.
+# 1. Python. Whether EMR's image has 3.11 before EMR installs the applications, no document says; Amazon Linux 2023 has it
+# as a package, from a bucket in S3 that private subnets reach by NAT or by the gateway endpoint.
+if ! python3.11 -c '' 2>/dev/null; then
+  say "python3.11 is not here yet: from the distribution"
+  as_root dnf install -y --quiet python3.11 && python3.11 -c '' \
+    || fail "python3.11 is not on this image, and dnf could not install it: do the route tables of this subnet lead to S3?"
+fi
+# --platform names the wheels' processor, so that pip takes them as they are, checked against the lock's hashes.
 fetch wheels "$work/wheels"
 python3.11 -m venv --clear "$home/python"
 packages=$("$home/python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

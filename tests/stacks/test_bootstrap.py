@@ -167,6 +167,22 @@ def test_a_note_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(n
     assert f"could not write s3://{BUCKET}/{NOTE}: Unknown options: --if-none-match" in started.stdout
 
 
+def test_a_node_whose_image_has_no_python_3_11_should_install_it(node: Node) -> None:
+    python = shutil.which("python3.11", path=node.environment["PATH"])
+    node.tool("python3.11", f'[ -e {node.home}/installed ] || exit 127; exec {python} "$@"')
+    node.tool("dnf", f'[ "$*" = "install -y --quiet python3.11" ] && touch {node.home}/installed')
+    started = node.start(primary=False)
+    assert started.returncode == 0, started.stderr
+    assert node.python("import onlyarm; print(onlyarm.VALUE)") == "42"
+
+
+def test_a_node_that_cannot_have_python_3_11_should_say_so(node: Node) -> None:
+    node.tool("python3.11", "exit 127")
+    started = node.start(primary=False)
+    assert started.returncode == 1
+    assert "python3.11 is not on this image, and dnf could not install it" in started.stderr
+
+
 def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:
     value = aws("ssm").get_parameter(Name=f"{PARAMETERS}/wheels")["Parameter"]["Value"]
     aws("ssm").delete_parameter(Name=f"{PARAMETERS}/wheels")

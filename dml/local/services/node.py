@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,20 @@ for name in sys.argv[1:]:
     with open(name, "rb") as file:
         print(hashlib.file_digest(file, "sha256").hexdigest(), name, sep="  ")
 """
+# Bootstrap actions run before EMR installs its applications (EMR Management Guide, "Create bootstrap actions"), and no
+# document says that Python 3.11 is on the image by then. So it is not, until the distribution is asked for it.
+PYTHON = """#!/bin/sh
+echo "python3.11: command not found" >&2
+exit 127
+"""
+DNF = """#!/bin/sh
+for given in "$@"; do
+  case "$given" in
+    install|-*) ;;
+    *) cp {packages}/"$given" {tools}/ || {{ echo "Error: Unable to find a match: $given" >&2; exit 1; }} ;;
+  esac
+done
+"""
 
 
 class BootstrapError(Exception):
@@ -60,12 +75,21 @@ class Node:
 
     def run(self, actions: Sequence[Mapping[str, Any]]) -> None:
         """Runs a cluster's bootstrap actions in their order; raises BootstrapError at the first that fails."""
-        tools = self._folder / "bin"
-        for folder in (tools, self._folder / "home", self._folder / "tmp", self.log.parent):
+        tools, packages = self._folder / "bin", self._folder / "packages"
+        for folder in (tools, packages, self._folder / "home", self._folder / "tmp", self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        for name, script in (("sudo", SUDO), ("systemctl", SYSTEMCTL), ("sha256sum", SHA256SUM)):
-            (tools / name).write_text(script)
-            (tools / name).chmod(0o755)
+        dnf = DNF.format(packages=shlex.quote(str(packages)), tools=shlex.quote(str(tools)))
+        scripts = {
+            tools / "sudo": SUDO,
+            tools / "systemctl": SYSTEMCTL,
+            tools / "sha256sum": SHA256SUM,
+            tools / "dnf": dnf,
+            tools / "python3.11": PYTHON,
+            packages / "python3.11": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n',
+        }
+        for path, script in scripts.items():
+            path.write_text(script)
+            path.chmod(0o755)
         (self._folder / "instance.json").write_text('{"isMaster": true}\n')
         for number, action in enumerate(actions, start=1):
             script = action["ScriptBootstrapAction"]
