@@ -131,7 +131,14 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     moved = drift.drift(before, profile) if before else None
     clock.lap("save")
     report["seconds"] = clock.seconds
-    documents = {"tree": told, "metrics": report, "profile": profile, "drift": moved, "gate": verdict}
+    documents = {
+        "tree": told,
+        "metrics": report,
+        "figures": metrics.single(trained.test),
+        "profile": profile,
+        "drift": moved,
+        "gate": verdict,
+    }
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)

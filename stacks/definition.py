@@ -455,7 +455,7 @@ def gate(parts: Parts) -> dict[str, State]:
             },
             Next="gate: did the model pass?",
         ),
-        "gate: did the model pass?": choice(when("$passed", "publish: read the metrics"), otherwise=CLEAN_UP),
+        "gate: did the model pass?": choice(when("$passed", "publish: read the figures"), otherwise=CLEAN_UP),
     }
 
 
@@ -481,15 +481,11 @@ def publish(parts: Parts) -> dict[str, State]:
         "Next": "publish: send the figures",
     }
     return {
-        "publish: read the metrics": read(
+        "publish: read the figures": read(
             parts,
             parts.models_bucket,
-            f"{{% '{parts.dataset}/' & $run_id & '/metrics.json' %}}",
-            Assign={
-                # Whatever the task: the single figures, not the confusion matrix.
-                "metrics": "{% $sift($parse($states.result.Body).test, function($figure) {"
-                " $type($figure) = 'number' }) %}"
-            },
+            f"{{% '{parts.dataset}/' & $run_id & '/figures.json' %}}",
+            Assign={"metrics": "{% $parse($states.result.Body) %}"},
             Next="publish: is it the first model?",
         ),
         "publish: is it the first model?": choice(

@@ -240,7 +240,7 @@ def rights(
         iam.PolicyStatement(
             sid="ReadVerdict",
             actions=["s3:GetObject"],
-            resources=[f"{models}/{parts.dataset}/{key}" for key in (POINTER, "*/gate.json", "*/metrics.json")],
+            resources=[f"{models}/{parts.dataset}/{key}" for key in (POINTER, "*/gate.json", "*/figures.json")],
         ),
         iam.PolicyStatement(sid="Publish", actions=["s3:PutObject"], resources=[f"{models}/{parts.dataset}/{POINTER}"]),
         iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[parts.topic_arn]),

@@ -143,6 +143,11 @@ def evaluate(found: Any) -> Figures:
     return _multiclass(found) if isinstance(found, Table) else _regression(found)
 
 
+def single(evaluated: Figures) -> Dict[str, float]:
+    """figures.json: the figures that are one number each. What a run publishes with its model, however many classes."""
+    return {name: value for name, value in evaluated.items() if isinstance(value, (int, float))}
+
+
 def _binary(counts: Tally) -> Figures:
     p, n, k = counts
     positives, negatives, rows = k.sum(), (n - k).sum(), n.sum()

@@ -121,7 +121,8 @@ def test_a_run_should_leave_all_that_the_registry_promises(platform: Platform) -
     manifest = platform.json_object(Output.MODELS_BUCKET, f"{prefix}manifest.json")
     assert manifest is not None
     assert {name.rstrip("/") for name in manifest["files"]} | {"manifest.json"} == left
-    assert left >= {"model", "tree.json", "tree.sql", "metrics.json", "profile.json", "model-card.md", "gate.json"}
+    assert left >= {"model", "tree.json", "tree.sql", "profile.json", "model-card.md", "gate.json"}
+    assert left >= {"metrics.json", "figures.json"}
 
 
 def test_the_plain_scorer_should_say_what_spark_has_said(

@@ -14,7 +14,7 @@ from tests.embedded import Clients
 from tests.shipped import role
 
 MODELS = "faults-publish"
-METRICS = {"test": {"auc": 0.7, "pr_auc": 0.4, "log_loss": 0.5, "brier": 0.2, "accuracy": 0.8, "rows": 10}}
+METRICS = {"auc": 0.7, "pr_auc": 0.4, "log_loss": 0.5, "brier": 0.2, "accuracy": 0.8, "rows": 10}
 KEY = "points/CURRENT.json"
 
 
@@ -32,7 +32,7 @@ class Registry:
         states = publish(Parts(**given))  # what publish does not read may be anything
         assigned = {"run_id": "{% $states.context.Execution.Name %}", "current": "{% $states.input.current %}"}
         assigned |= {"previous": {}}
-        first = {"Type": "Pass", "Assign": assigned, "Next": "publish: read the metrics"}
+        first = {"Type": "Pass", "Assign": assigned, "Next": "publish: read the figures"}
         failed = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
         last = {"predict: add the step": {"Type": "Succeed"}, REASONS: failed}
         definition = {"QueryLanguage": "JSONata", "StartAt": "begin", "States": {"begin": first, **states, **last}}
@@ -42,7 +42,7 @@ class Registry:
 
     def start(self, run_id: str, current: str) -> str:
         """Publishes a whole run that began when CURRENT.json had the ETag `current`; the execution's ARN."""
-        for file, body in (("metrics.json", METRICS), ("manifest.json", {"run_id": run_id})):
+        for file, body in (("figures.json", METRICS), ("manifest.json", {"run_id": run_id})):
             self.s3.put_object(Bucket=MODELS, Key=f"points/{run_id}/{file}", Body=json.dumps(body).encode())
         given = json.dumps({"current": current})
         arn: str = self.states.start_execution(stateMachineArn=self._machine, name=run_id, input=given)["executionArn"]
@@ -61,7 +61,7 @@ class Registry:
         answer = self.s3.get_object(Bucket=MODELS, Key=KEY)
         pointer = json.loads(answer["Body"].read())
         assert pointer["model"] == f"s3://{MODELS}/points/{pointer['run_id']}/"
-        assert pointer["metrics"] == METRICS["test"]
+        assert pointer["metrics"] == METRICS
         self.s3.head_object(Bucket=MODELS, Key=f"points/{pointer['run_id']}/manifest.json")
         return pointer["run_id"], answer["ETag"]
 

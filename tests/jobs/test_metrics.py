@@ -209,3 +209,10 @@ def test_slices_of_several_classes_and_of_values_should_have_theirs(spark: Spark
     (one,) = metrics.slices(values, "regression", F.col("y"), ["colour"], 0.0)["colour"]
     assert (one["mean"], one["rmse"], one["mae"]) == (2.0, pytest.approx(2**0.5), 1.0)
     assert one["baseline"] == pytest.approx(5**0.5)
+
+
+def test_the_single_figures_of_any_task_should_be_what_a_run_publishes() -> None:
+    confusion = [[0] * 56 for _ in range(56)]
+    assert metrics.single({"macro_f1": 0.5, "rows": 9, "confusion": confusion}) == {"macro_f1": 0.5, "rows": 9}
+    assert metrics.single({"auc": 0.7, "rows": 9, "confusion": {"tp": 1}}) == {"auc": 0.7, "rows": 9}
+    assert metrics.single({"rmse": 2.5, "bias": -1, "rows": 9}) == {"rmse": 2.5, "bias": -1, "rows": 9}
