@@ -24,7 +24,7 @@ def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> list[c
     network = NetworkStack(app, f"{name}-network", environment=env, data=data)
     etl = EtlStack(app, f"{name}-etl", environment=env, datasets=datasets, data=data)
     cluster = ClusterStack(
-        app, f"{name}-cluster", environment=env, datasets=datasets, network=network, data=data, topic=observed.topic
+        app, f"{name}-cluster", environment=env, datasets=datasets, network=network, data=data, observed=observed
     )
     made = Made(data=data, etl=etl, cluster=cluster, observability=observed)
     pipeline = PipelineStack(app, f"{name}-pipeline", environment=env, datasets=datasets, made=made)

@@ -7,7 +7,6 @@ from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
-from aws_cdk import aws_sns as sns
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct, IConstruct
 
@@ -25,9 +24,10 @@ from stacks.emr import (
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
 from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, accept_in_template, accept_wildcards
 from stacks.network import EMR_TAG, NetworkStack
-from stacks.observability import alarm_on_workbench
+from stacks.observability import ObservabilityStack, alarm_on_workbench
 from stacks.outputs import CERTIFICATE, Output
-from stacks.settings import Environment, tags, workbench_parameter
+from stacks.settings import Environment, tags, transient_name, workbench_parameter
+from stacks.watch import Watch
 
 TRANSIENT_IDLE_SECONDS = 20 * 60  # ends a transient cluster whose run was stopped, and so could not end it
 NO_WORKBENCH = "none"
@@ -45,7 +45,7 @@ class ClusterStack(cdk.Stack):
         datasets: Sequence[Dataset],
         network: NetworkStack,
         data: DataStack,
-        topic: sns.ITopic,
+        observed: ObservabilityStack,
     ) -> None:
         super().__init__(scope, id)
         self._data = data
@@ -72,7 +72,7 @@ class ClusterStack(cdk.Stack):
         profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[name], instance_profile_name=name)
 
         self.definition = ClusterDefinition(
-            name=f"dml-{environment.name}-transient",
+            name=transient_name(environment.name),
             applications=["Hadoop", "Spark"],
             configurations=spark_configurations(spot=bool(environment.cluster.spot_nodes)),
             nodes=environment.cluster,
@@ -97,7 +97,10 @@ class ClusterStack(cdk.Stack):
         )
         workbench = self._workbench(profile, *shipped) if environment.workbench.enabled else None
         if workbench:
-            alarm_on_workbench(self, cluster_id=workbench.ref, topic=topic)
+            alarm_on_workbench(self, cluster_id=workbench.ref, topic=observed.topic)
+        self.watch = Watch(
+            self, "Watch", environment=environment, key=data.key, topic=observed.topic, log_group=observed.watch_logs
+        ).machine
         parameter = ssm.StringParameter(
             self,
             "WorkbenchId",

@@ -170,13 +170,23 @@ def definition(parts: Parts) -> dict[str, Any]:
         "Comment": f"From the raw data of {parts.dataset} to a published model and its predictions",
         "QueryLanguage": "JSONata",
         "StartAt": "begin: read the input",
-        "TimeoutSeconds": (2 * parts.prepare_minutes + 2 * parts.step_minutes) * 60 + 4 * 3600,
+        "TimeoutSeconds": longest_run(parts.prepare_minutes, parts.step_minutes),
         "States": states,
     }
     wrong = faults(machine)
     if wrong:
         raise ValueError(f"Step Functions would not take the state machine of {parts.dataset}: {' '.join(wrong)}")
     return machine
+
+
+def longest_run(prepare_minutes: int, step_minutes: int) -> int:
+    """Seconds after which a run times out; no cluster of a run may be older."""
+    return (2 * prepare_minutes + 2 * step_minutes) * 60 + 4 * 3600
+
+
+def cluster_of(name: str, dataset: str) -> str:
+    """How a run's own cluster is called, up to the run's id; stacks/watch.py finds it by that."""
+    return f"{name} of {dataset} "
 
 
 # --- The stages, in the order in which they are gone through ---
@@ -311,6 +321,7 @@ def cluster(parts: Parts) -> dict[str, State]:
     runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
     cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
+    named = cluster_of(parts.transient_cluster["Name"], parts.dataset)
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
         when("$trained", "gate: read the verdict"),  # a redriven run, which failed after its training
@@ -363,7 +374,7 @@ def cluster(parts: Parts) -> dict[str, State]:
         CREATE: task(
             parts,
             "aws-sdk:emr:runJobFlow",
-            Arguments=dict(parts.transient_cluster),
+            Arguments={**parts.transient_cluster, "Name": f"{{% '{named}' & $run_id %}}"},
             TimeoutSeconds=300,
             Retry=[BUSY_RETRY, EMR_RETRY | {"ErrorEquals": ["Emr.EmrException"]}],
             Assign={"cluster_id": "{% $states.result.JobFlowId %}", "transient": True, "attempts": 0},

@@ -35,7 +35,11 @@ class ObservabilityStack(cdk.Stack):
         super().__init__(scope, id)
         self.topic = self._topic(environment, data)
         self._budget(environment)
-        self.log_groups = {dataset.name: self._log_group(environment, dataset.name, data) for dataset in datasets}
+        self.log_groups = {
+            dataset.name: self._log_group(f"{pascal(dataset.name)}Logs", f"/{dataset.name}", environment, data)
+            for dataset in datasets
+        }
+        self.watch_logs = self._log_group("WatchLogs", "-watch", environment, data)
         analysts = analyst_policy(self, environment)
         cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
             Output.ANALYST_POLICY
@@ -100,12 +104,12 @@ class ObservabilityStack(cdk.Stack):
         )
         made.node.add_dependency(self.topic.node.find_child("Policy"))  # AWS Budgets tries whether it may publish
 
-    def _log_group(self, environment: Environment, dataset: str, data: DataStack) -> logs.LogGroup:
+    def _log_group(self, id: str, name: str, environment: Environment, data: DataStack) -> logs.LogGroup:
         """Named, because under /aws/vendedlogs/ a group doesn't use up the region's one short policy for deliveries."""
         group = logs.LogGroup(
             self,
-            f"{pascal(dataset)}Logs",
-            log_group_name=f"/aws/vendedlogs/states/dml-{environment.name}/{dataset}",
+            id,
+            log_group_name=f"/aws/vendedlogs/states/dml-{environment.name}{name}",
             retention=RETENTION[environment.logs.keep_days],
             encryption_key=data.key,
             removal_policy=removal(environment),

@@ -29,6 +29,7 @@ from stacks.observability import (
 )
 from stacks.outputs import pascal, state_machine_output
 from stacks.settings import Environment, tags
+from stacks.watch import look_after
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Pipeline(Construct):
         )
         accept_in_template(self.machine, {"W3005": SAID_TWICE})
         alarm_on_silence(self, rule=schedule(self, environment, self.machine), topic=topic)
+        look_after(self, environment=environment, dataset=name, runs=self.machine, watch=cluster.watch, topic=topic)
         alarm_on_lost_runs(self, dataset=name, state_machine_arn=self.machine.state_machine_arn, topic=topic)
         most = dataset.gate.max_quarantined_share
         alarm_on_quarantine(self, environment=environment, dataset=name, most=most, topic=topic)

@@ -69,6 +69,7 @@ class Budget(_Part):
 class Schedule(_Part):
     enabled: bool
     cron: Annotated[str, AfterValidator(_cron)]
+    alarm_days: int = Field(ge=1, le=400)
 
 
 class Etl(_Part):
@@ -89,6 +90,7 @@ class Cluster(_Part):
     spot_strategy: Literal["price-capacity-optimized", "capacity-optimized", "diversified", "lowest-price"]
     volume_gib: int = Field(ge=32, le=1024)
     step_timeout_minutes: int = Field(ge=5, le=1440)
+    alarm_hours: int = Field(ge=1, le=720)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -152,6 +154,11 @@ def tags(environment: Environment) -> dict[str, str]:
 def database_name(environment: Environment, dataset: str) -> str:
     """The Glue database of a dataset: people type it in SQL, and two environments may share an account."""
     return f"{environment.name}_{dataset}"
+
+
+def transient_name(environment: str) -> str:
+    """How clusters are called that a run makes for itself; their names go on with the dataset's and the run's."""
+    return f"dml-{environment}-transient"
 
 
 def workbench_parameter(environment: Environment) -> str:

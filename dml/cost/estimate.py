@@ -229,6 +229,7 @@ class _Pricing:
         self.free: Counter[str] = Counter()
         self.notes: list[str] = []
         self.schedules: dict[str, float] = {}
+        self._watches: dict[tuple[str, str], tuple[Resource, int]] = {}  # machines that start nothing, with transitions
         self.types = Counter(resource.type for resource in assembly.resources)
 
     def estimate(self) -> Estimate:
@@ -405,13 +406,16 @@ class _Pricing:
             for action, given in calls
             if action in names and (found := self.assembly.marked(given[names[action]]))
         )
+        transitions = self._transitions(states)
+        if not started and not any(action.lower().endswith(("createcluster", "runjobflow")) for action, _ in calls):
+            self._watches[machine.stack, machine.name] = machine, transitions
+            return
         jobs = [each for each in started if each.type == "AWS::Glue::Job"]
         run = next((str(job.properties.get("DefaultArguments", {}).get("--dataset", "")) for job in jobs), "")
         run = run or machine.name
         for each in started:
             yield each.stack, each.name
             self._started(each, run)
-        transitions = self._transitions(states)
         self._line(RUN, machine, "state machine", "step_functions", transitions, run)
         for what, rate, assumed in (
             ("logs written", "logs_ingest", "log_gb_per_run"),
@@ -477,10 +481,13 @@ class _Pricing:
             targets = properties.get("Targets") or [properties["Target"]]
             found = [self.assembly.referred(resource.stack, target.get("Arn")) for target in targets]
             runs = [run for each in found if each and (run := machines.get((each.stack, each.name)))]
+            watches = [watch for each in found if each and (watch := self._watches.get((each.stack, each.name)))]
             times = runs_per_month(expression, self.prices.hours_per_month) if isinstance(expression, str) else None
-            if times is None or not runs:
+            if times is None or not (runs or watches):
                 self._unknown(resource, f"what the schedule {expression} starts, and how often")
                 continue
+            for machine, transitions in watches:
+                self._standing(machine, "state machine on watch", "step_functions", times * transitions)
             for run in runs:
                 self.schedules[run] = self.schedules.get(run, 0) + times
 

@@ -83,7 +83,7 @@ def read(assembly: Path) -> Needs:
         bootstrap_version=max((one.get("requiresBootstrapStackVersion", 0) for one in stacks.values()), default=0),
         bootstrap_parameter=next((one[BOOTSTRAP] for one in stacks.values() if one.get(BOOTSTRAP)), ""),
         clusters=tuple(dict.fromkeys(clusters)),
-        machines=len(definitions),
+        machines=sum(bool([*cluster_requests(definition)]) for definition in definitions),
         glue_jobs=len(jobs),
         glue_dpus=sum(DPUS[job["WorkerType"]] * job["NumberOfWorkers"] for job in jobs),
         counts={kind: len(of_type(kind)) for kind, _ in resources},
@@ -163,7 +163,7 @@ def cluster(given: dict[str, Any], zones: Mapping[str, int]) -> Cluster:
     on_demand = int(limits.get("MaximumOnDemandCapacityUnits", minimum if spot else maximum))
     subnets = [*values(instances, "Ec2SubnetId"), *(one for some in values(instances, "Ec2SubnetIds") for one in some)]
     return Cluster(
-        name=given["Name"],
+        name=re.sub(r"^\{% '(\S+).*%\}$", r"\1", given["Name"]),  # a run's own cluster has its run's id behind that
         release=given["ReleaseLabel"],
         applications=tuple(one["Name"] for one in given["Applications"]),
         instance_types=tuple(dict.fromkeys(values(instances, "InstanceType"))),

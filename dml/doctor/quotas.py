@@ -159,8 +159,8 @@ def glue_runs(account: Account) -> Need:
 def clusters(account: Account) -> Need:
     """One for each dataset's run while there is no workbench."""
     pages = account.client("emr").get_paginator("list_clusters").paginate(ClusterStates=ACTIVE_CLUSTERS)
-    names = {one.name for one in account.clusters}
-    used = sum(one["Name"] not in names for page in pages for one in page["Clusters"])
+    names = tuple({one.name for one in account.clusters})
+    used = sum(not one["Name"].startswith(names) for page in pages for one in page["Clusters"])
     return Need(1, max(account.needs.machines, 1), used, "clusters at once", "datasets cannot all run at once")
 
 

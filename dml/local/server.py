@@ -86,7 +86,16 @@ class Extension:
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
         machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
-        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals(), Rules()):
+        for part in (
+            authoriser,
+            self._jobs,
+            self._clusters,
+            self._crawlers,
+            machines,
+            types,
+            Refusals(),
+            Rules(authoriser),
+        ):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

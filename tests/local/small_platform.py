@@ -37,6 +37,7 @@ set -euo pipefail
 echo "node of $AWS_REGION"
 echo environment: $(compgen -e)
 echo "home: $HOME"
+sudo dnf install -y python3.11
 sudo mkdir -p "$DML_HOME/made"
 python3.11 -c 'import json, os; assert json.load(open(os.environ["DML_INSTANCE_INFO"]))["isMaster"]'
 aws s3 cp "$1" "$DML_HOME/made/settings" --quiet

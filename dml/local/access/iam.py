@@ -106,8 +106,9 @@ def apply() -> None:
     for name in ("_roles", "_instance_profiles", "_gen_session_access_key", "_gen_secret", "_gen_session_token"):
         hooks.existing(hooks.module("services.iam"), name)
     hooks.existing(hooks.module("services.sts"), "register_session")
+    hooks.existing(hooks.module("services.stepfunctions"), "_tags")
     collectors = hooks.existing(hooks.module("services.tagging"), "_RESOURCE_TAG_COLLECTORS")
-    collectors |= {"elasticmapreduce": emr_tags, "ec2": ec2_tags}
+    collectors |= {"elasticmapreduce": emr_tags, "ec2": ec2_tags, "states": states_tags}
     _tell_conditions_of_writes(actions)
     _tell_namespace_of_metrics(actions)
     _name_resources(actions)
@@ -236,6 +237,15 @@ def ec2_tags() -> list[tuple[str, list[dict[str, str]]]]:
         (f"{prefix}:{kinds[name.partition('-')[0]]}/{name}", tags)
         for name, tags in ec2._tags.items()
         if name.partition("-")[0] in kinds
+    ]
+
+
+def states_tags() -> list[tuple[str, list[dict[str, str]]]]:
+    """The tags of each state machine by its ARN (Service Authorization Reference: stateMachine has aws:ResourceTag)."""
+    machines = hooks.module("services.stepfunctions")
+    return [
+        (arn, [{"Key": tag["key"], "Value": tag["value"]} for tag in machines._tags.get(arn, ())])
+        for arn in machines._state_machines
     ]
 
 

@@ -1,0 +1,345 @@
+"""Who looks after what nobody looks after, made at synth time: clusters that were left behind, datasets without a run.
+
+A run ends its own cluster on every way out but one: when it is stopped, or when it times out, it does nothing more.
+Then EventBridge starts the state machine here, which finds the run's cluster by its name. Every hour it looks for
+clusters that are older than any run may be, and every day how long ago a scheduled dataset has last had its run.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from stacks.arguments import faults
+from stacks.data import WRITE, use_key
+from stacks.definition import ANY_RETRY, BUSY_RETRY, NAMESPACE, State, choice, cluster_of, given, longest_run, when
+from stacks.findings import NO_RESOURCE, SAID_TWICE, accept_in_template, accept_wildcards
+from stacks.observability import ABOVE, alarm, alarm_on_silence
+from stacks.settings import Environment, tags, transient_name
+
+ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
+AT_ONCE = 10  # clusters that one TerminateJobFlows takes (EMR API Reference)
+CLUSTER_HOURS = "ClusterHours"  # the age of the oldest cluster
+QUIET_DAYS = "DaysSinceSuccess"  # since a run of the dataset has last ended well
+
+LIST = "clusters: list"
+DONE = "done"
+
+
+class Watch(Construct):
+    """The state machine, and the rule by which it looks at clusters every hour."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        key: kms.IKey | None,
+        topic: sns.ITopic,
+        log_group: logs.ILogGroup,
+    ) -> None:
+        super().__init__(scope, id)
+        stack = cdk.Stack.of(self)
+        allowed = rights(stack, environment, topic.topic_arn, key)
+        role = iam.Role(
+            self,
+            "Role",
+            description="Worn by the state machine that ends clusters which nobody waits for",
+            assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
+            inline_policies={"watch": iam.PolicyDocument(statements=allowed)},
+        )
+        any_machine = "Only what has this environment's tags; a dataset that comes or goes changes nothing here."
+        accept_wildcards(
+            role,
+            allowed,
+            {
+                "ListClusters": NO_RESOURCE,
+                "EndClusters": any_machine,
+                "AskForRuns": any_machine,
+                "SendFigures": NO_RESOURCE,
+            },
+        )
+        told = definition(environment, partition=stack.partition, topic_arn=topic.topic_arn)
+        self.machine = sfn.StateMachine(
+            self,
+            "StateMachine",
+            definition_body=sfn.DefinitionBody.from_string(stack.to_json_string(told)),
+            role=role,
+            logs=sfn.LogOptions(destination=log_group, level=sfn.LogLevel.ALL, include_execution_data=False),
+            tracing_enabled=True,
+        )
+        accept_in_template(self.machine, {"W3005": SAID_TWICE})
+        hourly = events.Rule(
+            self,
+            "Hourly",
+            description="Looks for clusters that are older than any run may be",
+            schedule=events.Schedule.expression("rate(1 hour)"),
+            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": "age"}))],
+        )
+        alarm_on_silence(hourly, rule=hourly, topic=topic)
+        failed = cloudwatch.Metric(
+            namespace="AWS/States",
+            metric_name="ExecutionsFailed",
+            dimensions_map={"StateMachineArn": self.machine.state_machine_arn},
+            statistic="Sum",
+            period=cdk.Duration.hours(1),
+        )
+        text = "Clusters left behind are not looked for: the state machine that does it failed."
+        alarm(self, "Failed", text, failed, ABOVE, 0, topic=topic)
+        hours = cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=CLUSTER_HOURS,
+            dimensions_map={"Environment": environment.name},
+            statistic="Maximum",
+            period=cdk.Duration.hours(1),
+        )
+        most = environment.cluster.alarm_hours
+        alarm(self, "OldCluster", f"A cluster has run for more than {most} hours.", hours, ABOVE, most, topic=topic)
+
+
+def look_after(
+    scope: Construct,
+    *,
+    environment: Environment,
+    dataset: str,
+    runs: sfn.IStateMachine,
+    watch: sfn.IStateMachine,
+    topic: sns.ITopic,
+) -> None:
+    """What one dataset's runs need of the watch: an end for the clusters of lost ones, an alarm if there are none."""
+    _end_cluster_of_lost_run(scope, environment=environment, dataset=dataset, runs=runs, watch=watch, topic=topic)
+    if environment.schedule.enabled:
+        _alarm_on_absence(scope, environment=environment, dataset=dataset, runs=runs, watch=watch, topic=topic)
+
+
+def _end_cluster_of_lost_run(
+    scope: Construct,
+    *,
+    environment: Environment,
+    dataset: str,
+    runs: sfn.IStateMachine,
+    watch: sfn.IStateMachine,
+    topic: sns.ITopic,
+) -> None:
+    """The rule by which a run that is stopped, timed out or lost does not leave its cluster.
+
+    A run that fails in its own way has ended its cluster already: none is found then.
+    """
+    name = events.EventField.from_path("$.detail.name")
+    rule = events.Rule(
+        scope,
+        "Lost",
+        description="Ends the cluster of a run that cannot do it any more",
+        event_pattern=events.EventPattern(
+            source=["aws.states"],
+            detail_type=["Step Functions Execution Status Change"],
+            detail={"stateMachineArn": [runs.state_machine_arn], "status": ["ABORTED", "FAILED", "TIMED_OUT"]},
+        ),
+        targets=[
+            targets.SfnStateMachine(
+                watch,
+                input=events.RuleTargetInput.from_object(
+                    {"do": "end", "cluster": f"{cluster_of(transient_name(environment.name), dataset)}{name}"}
+                ),
+            )
+        ],
+    )
+    alarm_on_silence(rule, rule=rule, topic=topic)
+
+
+def _alarm_on_absence(
+    scope: Construct,
+    *,
+    environment: Environment,
+    dataset: str,
+    runs: sfn.IStateMachine,
+    watch: sfn.IStateMachine,
+    topic: sns.ITopic,
+) -> None:
+    """An alarm for a scheduled dataset that has had no run that ended well for more than so many days.
+
+    An alarm of CloudWatch alone cannot ask for that: it looks back over seven days at most (CloudWatch User Guide,
+    "Evaluating an alarm").
+    """
+    daily = events.Rule(
+        scope,
+        "Daily",
+        description="Asks how long ago the last run ended well",
+        schedule=events.Schedule.expression("rate(1 day)"),
+        targets=[
+            targets.SfnStateMachine(
+                watch,
+                input=events.RuleTargetInput.from_object(
+                    {"do": "absence", "dataset": dataset, "machine": runs.state_machine_arn}
+                ),
+            )
+        ],
+    )
+    alarm_on_silence(daily, rule=daily, topic=topic)
+    quiet = cloudwatch.Metric(
+        namespace=NAMESPACE,
+        metric_name=QUIET_DAYS,
+        dimensions_map={"Environment": environment.name, "Dataset": dataset},
+        statistic="Maximum",
+        period=cdk.Duration.days(1),
+    )
+    days = environment.schedule.alarm_days
+    text = f"No run of {dataset} has ended well for more than {days} days, though it is scheduled."
+    alarm(scope, "Absent", text, quiet, ABOVE, days, topic=topic)
+
+
+def definition(environment: Environment, *, partition: str, topic_arn: str) -> dict[str, Any]:
+    """The machine. Input: {"do": "end", "cluster": name}, {"do": "age"} or {"do": "absence", "dataset", "machine"}."""
+    name = transient_name(environment.name)
+    longest = longest_run(environment.etl.timeout_minutes, environment.cluster.step_timeout_minutes)
+    now = "$toMillis($states.context.Execution.StartTime)"
+    hours = f"({now} - $toMillis(Status.Timeline.CreationDateTime)) / 3600000"
+    ours = f"$states.result.Clusters[$substring(Name, 0, {len(environment.name) + 5}) = 'dml-{environment.name}-']"
+    wanted = (
+        f"{ours}[$do = 'end' ? Name = $cluster : $substring(Name, 0, {len(name)}) = '{name}' "
+        f"and {hours} > {longest / 3600:g}]"
+    )
+    listed: State = {
+        "Assign": {
+            "found": f"{{% $append($found, [{wanted}.Id]) %}}",
+            "hours": f"{{% $max($append([$hours], {ours}.({hours}))) %}}",
+            "marker": f"{{% {given('$states.result.Marker', '')} %}}",
+        },
+        "Next": "clusters: are there more?",
+    }
+
+    def call(action: str, arguments: Mapping[str, Any], **fields: Any) -> State:
+        resource = f"arn:{partition}:states:::{action}"
+        return {
+            "Type": "Task",
+            "Resource": resource,
+            "Arguments": dict(arguments),
+            "TimeoutSeconds": 60,
+            "Retry": [BUSY_RETRY, ANY_RETRY],
+            **fields,
+        }
+
+    def figure(metric: str, value: str, dimensions: Sequence[Mapping[str, str]]) -> State:
+        datum = {"MetricName": metric, "Value": f"{{% {value} %}}", "Dimensions": list(dimensions)}
+        return call("aws-sdk:cloudwatch:putMetricData", {"Namespace": NAMESPACE, "MetricData": [datum]}, Next=DONE)
+
+    own = {"Name": "Environment", "Value": environment.name}
+    days = f"({now} - $toMillis($last)) / 86400000"
+    machine = {
+        "Comment": f"Looks after what nobody looks after in {environment.name}",
+        "QueryLanguage": "JSONata",
+        "StartAt": "begin",
+        "TimeoutSeconds": 1800,
+        "States": {
+            "begin": {
+                "Type": "Pass",
+                "Assign": {
+                    "do": "{% $states.input.do %}",
+                    "cluster": f"{{% {given('$states.input.cluster', '')} %}}",
+                    "dataset": f"{{% {given('$states.input.dataset', '')} %}}",
+                    "machine": f"{{% {given('$states.input.machine', '')} %}}",
+                    "found": [],
+                    "hours": 0,
+                },
+                "Next": "what is to be done?",
+            },
+            "what is to be done?": choice(when("$do = 'absence'", "runs: find the last"), otherwise=LIST),
+            LIST: call("aws-sdk:emr:listClusters", {"ClusterStates": ALIVE}, **listed),
+            "clusters: list more": call(
+                "aws-sdk:emr:listClusters", {"ClusterStates": ALIVE, "Marker": "{% $marker %}"}, **listed
+            ),
+            "clusters: are there more?": choice(
+                when("$marker != ''", "clusters: list more"),
+                when("$count($found) > 0", "clusters: end them"),
+                when("$do = 'age'", "clusters: tell their age"),
+                otherwise=DONE,
+            ),
+            "clusters: end them": call(
+                "aws-sdk:emr:terminateJobFlows",
+                {"JobFlowIds": f"{{% $append([], $found[[0..{AT_ONCE - 1}]]) %}}"},
+                Next="clusters: tell of them",
+            ),
+            "clusters: tell of them": call(
+                "sns:publish",
+                {
+                    "TopicArn": topic_arn,
+                    "Subject": f"dml {environment.name}: a cluster that was left behind is ended",
+                    "Message": "{% $join($append([], $found), ', ') & ($do = 'end' ? ' served a run that was stopped or"
+                    " lost: ' & $cluster : ' is older than any run may be') & '. It was asked to end.' %}",
+                },
+                Next="clusters: is their age to be told?",
+            ),
+            "clusters: is their age to be told?": choice(
+                when("$do = 'age'", "clusters: tell their age"), otherwise=DONE
+            ),
+            "clusters: tell their age": figure(CLUSTER_HOURS, "$hours", [own]),
+            "runs: find the last": call(
+                "aws-sdk:sfn:listExecutions",
+                {"StateMachineArn": "{% $machine %}", "StatusFilter": "SUCCEEDED", "MaxResults": 1},
+                Assign={"last": f"{{% {given('$states.result.Executions[0].StopDate', '')} %}}"},
+                Next="runs: was there one?",
+            ),
+            "runs: was there one?": choice(
+                when("$last != ''", "runs: tell how long ago"), otherwise="runs: ask since when there could be"
+            ),
+            "runs: ask since when there could be": call(
+                "aws-sdk:sfn:describeStateMachine",
+                {"StateMachineArn": "{% $machine %}"},
+                Assign={"last": "{% $states.result.CreationDate %}"},
+                Next="runs: tell how long ago",
+            ),
+            "runs: tell how long ago": figure(QUIET_DAYS, days, [own, {"Name": "Dataset", "Value": "{% $dataset %}"}]),
+            DONE: {"Type": "Succeed"},
+        },
+    }
+    wrong = faults(machine)
+    if wrong:
+        raise ValueError(f"Step Functions would not take the watch of {environment.name}: {' '.join(wrong)}")
+    return machine
+
+
+def rights(
+    stack: cdk.Stack, environment: Environment, topic_arn: str, key: kms.IKey | None
+) -> list[iam.PolicyStatement]:
+    """What the watch may do: see clusters, end ours, ask our state machines for their runs, tell the topic."""
+    ours = {"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in tags(environment).items()}}
+    return [
+        iam.PolicyStatement(sid="ListClusters", actions=["elasticmapreduce:ListClusters"], resources=["*"]),
+        iam.PolicyStatement(
+            sid="EndClusters",
+            actions=["elasticmapreduce:TerminateJobFlows"],
+            resources=[stack.format_arn(service="elasticmapreduce", resource="cluster", resource_name="*")],
+            conditions=ours,
+        ),
+        iam.PolicyStatement(
+            sid="AskForRuns",
+            actions=["states:ListExecutions", "states:DescribeStateMachine"],
+            resources=[
+                stack.format_arn(
+                    service="states",
+                    resource="stateMachine",
+                    resource_name="*",
+                    arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                )
+            ],
+            conditions=ours,
+        ),
+        iam.PolicyStatement(
+            sid="SendFigures",
+            actions=["cloudwatch:PutMetricData"],
+            resources=["*"],  # this action knows no resources
+            conditions={"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
+        ),
+        iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[topic_arn]),
+        *use_key(key, *WRITE),
+    ]

@@ -1,0 +1,179 @@
+"""The state machine that looks after what nobody looks after, on the embedded cloud, under its own rights."""
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+from stacks.definition import cluster_of
+from stacks.settings import Environment, load_environment, tags, transient_name
+from stacks.watch import definition, rights
+from tests.embedded import Clients
+from tests.local.conftest import until
+from tests.local.test_emr import start, state  # noqa: F401  # start is a fixture
+from tests.shipped import role
+
+ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
+ENVIRONMENT = load_environment("dev")
+NAME = cluster_of(transient_name("dev"), "penguins")
+TAGS = [{"Key": key, "Value": value} for key, value in tags(ENVIRONMENT).items()]
+
+
+class Watched:
+    """The machine of an environment, and the topic that it tells."""
+
+    def __init__(self, aws: Clients) -> None:
+        self._aws, self.states = aws, aws("stepfunctions")
+        self.topic = aws("sns").create_topic(Name="watched")["TopicArn"]
+        arn = f"{self.topic.rpartition(':')[0]}:watched".replace(":sns:", ":sqs:")
+        send = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": arn}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [send]})
+        self.queue = aws("sqs").create_queue(QueueName="watched", Attributes={"Policy": policy})["QueueUrl"]
+        aws("sns").subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn)
+        account = self.topic.split(":")[4]
+        stack = cdk.Stack(cdk.App(), "watch", env=cdk.Environment(account=account, region="us-east-1"))
+        allowed = [stack.resolve(one.to_statement_json()) for one in rights(stack, ENVIRONMENT, self.topic, None)]
+        allowed = json.loads(json.dumps(allowed).replace('{"Ref": "AWS::Partition"}', '"aws"'))
+        role(aws, "watch", *_plain(allowed), service="states.amazonaws.com")
+        self.machine = self.make("watch", ENVIRONMENT)
+
+    def make(self, name: str, environment: Environment) -> str:
+        arn = self._aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
+        told = json.dumps(definition(environment, partition="aws", topic_arn=self.topic))
+        return str(self.states.create_state_machine(name=name, roleArn=arn, definition=told)["stateMachineArn"])
+
+    def run(self, machine: str, /, **given: str) -> str:
+        arn = self.states.start_execution(stateMachineArn=machine, input=json.dumps(given))["executionArn"]
+        until(lambda: self.states.describe_execution(executionArn=arn)["status"] != "RUNNING")
+        told = self.states.describe_execution(executionArn=arn)
+        assert told["status"] == "SUCCEEDED", told.get("cause")
+        return str(arn)
+
+    def told(self) -> str:
+        """The next message."""
+        found = until(lambda: self._aws("sqs").receive_message(QueueUrl=self.queue).get("Messages"))
+        self._aws("sqs").delete_message(QueueUrl=self.queue, ReceiptHandle=found[0]["ReceiptHandle"])
+        return str(json.loads(found[0]["Body"])["Message"])
+
+    def visited(self, execution: str) -> list[str]:
+        events = self.states.get_execution_history(executionArn=execution)["events"]
+        return [one["stateEnteredEventDetails"]["name"] for one in events if "stateEnteredEventDetails" in one]
+
+    def figure(self, metric: str, **dimensions: str) -> float:
+        """The newest value of a metric of ours."""
+        wanted = [{"Name": name, "Value": value} for name, value in dimensions.items()]
+        now = dt.datetime.now(dt.UTC)
+        found = self._aws("cloudwatch").get_metric_statistics(
+            Namespace="dml",
+            MetricName=metric,
+            Dimensions=wanted,
+            StartTime=now - dt.timedelta(hours=1),
+            EndTime=now + dt.timedelta(minutes=1),
+            Period=60,
+            Statistics=["Maximum"],
+        )["Datapoints"]
+        return float(max(found, key=lambda one: one["Timestamp"])["Maximum"])
+
+
+def _plain(value: Any) -> Any:
+    """Joins as CloudFormation would join them."""
+    if isinstance(value, dict) and set(value) == {"Fn::Join"}:
+        return "".join(value["Fn::Join"][1])
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def watched(aws: Clients) -> Iterator[Watched]:
+    yield Watched(aws)
+
+
+def test_the_cluster_of_a_lost_run_should_be_ended_and_no_other(
+    watched: Watched,
+    aws: Clients,
+    start: Any,  # noqa: F811
+) -> None:
+    lost, other = (start(Name=f"{NAME}{run}", Tags=TAGS) for run in ("run-1", "run-2"))
+    foreign = start(Name=f"{NAME}run-1")  # of this name, but without our tags
+    with pytest.raises(AssertionError, match="not authorized to perform: elasticmapreduce:TerminateJobFlows"):
+        watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+    aws("emr").terminate_job_flows(JobFlowIds=[foreign])
+    watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+    until(lambda: state(aws, lost).startswith("TERMINAT"))
+    assert state(aws, other) in ALIVE
+    assert watched.told() == f"{lost} served a run that was stopped or lost: {NAME}run-1. It was asked to end."
+    again = watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+    assert watched.visited(again)[-2:] == ["clusters: are there more?", "done"]
+
+
+def test_a_cluster_that_is_older_than_any_run_may_be_should_be_ended_but_not_the_workbench(
+    watched: Watched,
+    aws: Clients,
+    start: Any,  # noqa: F811
+) -> None:
+    young = start(Name=f"{NAME}run-3", Tags=TAGS)
+    bench = start(Name="dml-dev-workbench", Tags=TAGS)
+    assert "clusters: end them" not in watched.visited(watched.run(watched.machine, do="age"))
+    assert state(aws, young) in ALIVE
+    assert 0 < watched.figure("ClusterHours", Environment="dev") < 1
+    no_time = {"etl": ENVIRONMENT.etl.model_copy(update={"timeout_minutes": -1000})}
+    hasty = watched.make("hasty", ENVIRONMENT.model_copy(update=no_time))  # whose runs may take no time at all
+    watched.run(hasty, do="age")
+    until(lambda: state(aws, young).startswith("TERMINAT"))
+    assert state(aws, bench) in ALIVE
+    assert watched.told() == f"{young} is older than any run may be. It was asked to end."
+
+
+def test_how_long_ago_a_run_has_ended_well_should_be_told(watched: Watched, aws: Clients) -> None:
+    passes = json.dumps({"StartAt": "a", "States": {"a": {"Type": "Succeed"}}})
+    arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
+    own = [{"key": key, "value": value} for key, value in tags(ENVIRONMENT).items()]
+    runs = watched.states.create_state_machine(name="runs", roleArn=arn, definition=passes, tags=own)["stateMachineArn"]
+    since_it_could = "runs: ask since when there could be"
+    never = watched.run(watched.machine, do="absence", dataset="never", machine=runs)
+    assert since_it_could in watched.visited(never)
+    assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset="never") < 0.01
+    watched.run(runs)
+    once = watched.run(watched.machine, do="absence", dataset="once", machine=runs)
+    assert since_it_could not in watched.visited(once)
+    assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset="once") < 0.01
+
+
+def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_may_start_it(
+    watched: Watched, aws: Clients
+) -> None:
+    """As stacks/watch.py makes the rule, with the role that CDK gives a target."""
+    waits = json.dumps({"StartAt": "a", "States": {"a": {"Type": "Wait", "Seconds": 600, "End": True}}})
+    arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
+    runs = watched.states.create_state_machine(name="stopped", roleArn=arn, definition=waits)["stateMachineArn"]
+    heard = watched.make("hears", ENVIRONMENT)
+    pattern = {"source": ["aws.states"], "detail": {"stateMachineArn": [runs], "status": ["ABORTED"]}}
+    may = {"Effect": "Allow", "Action": "states:StartExecution", "Resource": heard}
+    role(aws, "knocks", may | {"Resource": runs}, service="events.amazonaws.com")
+    target = {
+        "Id": "watch",
+        "Arn": heard,
+        "RoleArn": aws("iam").get_role(RoleName="knocks")["Role"]["Arn"],
+        "InputTransformer": {
+            "InputPathsMap": {"detail-name": "$.detail.name"},
+            "InputTemplate": f'{{"do":"end","cluster":"{NAME}<detail-name>"}}',
+        },
+    }
+    aws("events").put_rule(Name="lost", EventPattern=json.dumps(pattern))
+    aws("events").put_targets(Rule="lost", Targets=[target])
+
+    def stop(name: str) -> None:
+        execution = watched.states.start_execution(stateMachineArn=runs, name=name)["executionArn"]
+        watched.states.stop_execution(executionArn=execution)
+
+    stop("run-unheard")  # the target's role may start another machine only
+    document = json.dumps({"Version": "2012-10-17", "Statement": [may]})
+    aws("iam").put_role_policy(RoleName="knocks", PolicyName="all", PolicyDocument=document)
+    stop("run-heard")
+    (started,) = until(lambda: watched.states.list_executions(stateMachineArn=heard)["executions"])
+    given = json.loads(watched.states.describe_execution(executionArn=started["executionArn"])["input"])
+    assert given == {"do": "end", "cluster": f"{NAME}run-heard"}
