@@ -99,7 +99,7 @@ class ClusterStack(cdk.Stack):
         if workbench:
             alarm_on_workbench(self, cluster_id=workbench.ref, topic=observed.topic)
         self.watch = Watch(
-            self, "Watch", environment=environment, key=data.key, topic=observed.topic, log_group=observed.watch_logs
+            self, "Watch", environment=environment, data=data, topic=observed.topic, log_group=observed.watch_logs
         ).machine
         parameter = ssm.StringParameter(
             self,

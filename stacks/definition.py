@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stacks.arguments import faults
+from stacks.outputs import CERTIFICATE
 
 State = dict[str, Any]
 
@@ -28,6 +29,7 @@ OTHER_CRAWL_POLLS = 60  # an hour
 
 CRAWL = "crawl: note the last crawl"
 CLUSTER = "cluster: look up the workbench"
+CERTIFIED = "cluster: read until when the certificate is valid"
 CREATE = "cluster: create a transient one"
 REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
@@ -152,6 +154,7 @@ class Parts:
     prepare_minutes: int
     step_minutes: int
     figures: Sequence[str]  # which of the model's are sent to CloudWatch
+    certificate_bucket: str = ""  # where clusters find the certificate of their nodes; none if they need none
 
 
 def definition(parts: Parts) -> dict[str, Any]:
@@ -321,6 +324,7 @@ def cluster(parts: Parts) -> dict[str, State]:
     runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
     cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
+    create = CERTIFIED if parts.certificate_bucket else CREATE
     named = cluster_of(parts.transient_cluster["Name"], parts.dataset)
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
@@ -341,7 +345,7 @@ def cluster(parts: Parts) -> dict[str, State]:
             Next="cluster: is there a workbench?",
         ),
         "cluster: is there a workbench?": choice(
-            when("$workbench = 'none'", CREATE), otherwise="cluster: ask for the workbench"
+            when("$workbench = 'none'", create), otherwise="cluster: ask for the workbench"
         ),
         "cluster: ask for the workbench": task(
             parts,
@@ -351,14 +355,14 @@ def cluster(parts: Parts) -> dict[str, State]:
             Assign=asked,
             # EMR forgets a cluster some weeks after its end; the parameter may still name it.
             Catch=[
-                {"ErrorEquals": ["Emr.InvalidRequestException"], "Next": CREATE},
+                {"ErrorEquals": ["Emr.InvalidRequestException"], "Next": create},
                 not_modelled("cluster: is the workbench forgotten?"),
             ],
             Next="cluster: is the workbench up?",
         ),
         # One that is forgotten has no tags, and by its tags alone it may be asked for: so access is denied.
         "cluster: is the workbench forgotten?": choice(
-            when(FORGOTTEN, CREATE),
+            when(FORGOTTEN, create),
             when(f"{THROTTLED} and $attempts < {THROTTLED_POLLS}", "cluster: wait for EMR"),
             when("true", REASONS, failed=True),
         ),
@@ -369,8 +373,9 @@ def cluster(parts: Parts) -> dict[str, State]:
                 "cluster: what is it for?",
                 cluster_id="{% $workbench %}",
             ),
-            otherwise=CREATE,
+            otherwise=create,
         ),
+        **(certified(parts) if parts.certificate_bucket else {}),
         CREATE: task(
             parts,
             "aws-sdk:emr:runJobFlow",
@@ -410,6 +415,51 @@ def cluster(parts: Parts) -> dict[str, State]:
             ),
         ),
         "cluster: what is it for?": begun,
+    }
+
+
+def certified(parts: Parts) -> dict[str, State]:
+    """No cluster starts with a certificate that has run out, or without one: its nodes could not talk to each other."""
+    place, way_out = (
+        f"s3://{parts.certificate_bucket}/{CERTIFICATE}",
+        f"make one: dml certificates --env {parts.environment}",
+    )
+    now = "$toMillis($states.context.State.EnteredTime)"
+    missing = {"stage": "cluster", "error": ERROR, "cause": f"{{% {CAUSE} %}}"}
+    return {
+        CERTIFIED: task(
+            parts,
+            "aws-sdk:s3:headObject",
+            Arguments={"Bucket": parts.certificate_bucket, "Key": CERTIFICATE},
+            TimeoutSeconds=60,
+            Assign={"certificate_ends": f"{{% {given('$states.result.Metadata.expires', '')} %}}"},
+            Catch=[
+                {
+                    "ErrorEquals": ["States.ALL"],
+                    "Assign": {"failure": missing},
+                    "Next": "cluster: is there no certificate?",
+                }
+            ],
+            Next="cluster: is the certificate valid?",
+        ),
+        "cluster: is there no certificate?": choice(
+            refuse(
+                "cluster",
+                "NoCertificate",
+                f"'there is no certificate for the nodes at {place}; {way_out}'",
+                "$contains($failure.error & ' ' & $failure.cause, /NoSuchKey|Status Code: 404/)",
+            ),
+            when("true", REASONS, failed=True),
+        ),
+        "cluster: is the certificate valid?": choice(
+            refuse(
+                "cluster",
+                "CertificateExpired",
+                f"'the certificate for the nodes at {place} ended on ' & $certificate_ends & '; {way_out}'",
+                f"$certificate_ends != '' and $toMillis($certificate_ends) <= {now}",
+            ),
+            otherwise=CREATE,
+        ),
     }
 
 

@@ -19,6 +19,7 @@ class Output(StrEnum):
 CERTIFICATE = (
     "tls/certificate.zip"  # in the workspace bucket; dml/estate/certificate.py makes it, starting nodes read it
 )
+CERTIFICATE_RENEW_DAYS = 30  # before its end it is due for a new one, and an alarm says so
 
 
 def state_machine_output(dataset: str) -> str:

@@ -29,7 +29,7 @@ from stacks.observability import (
 )
 from stacks.outputs import pascal, state_machine_output
 from stacks.settings import Environment, tags
-from stacks.watch import look_after
+from stacks.watch import find_certificate, look_after
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Pipeline(Construct):
             prepare_minutes=environment.etl.timeout_minutes,
             step_minutes=environment.cluster.step_timeout_minutes,
             figures=FIGURES[dataset.task],
+            certificate_bucket=data.workspace.bucket_name if environment.encryption.in_transit else "",
         )
         allowed = rights(stack, environment, parts, data, cluster)
         role = iam.Role(
@@ -244,6 +245,7 @@ def rights(
             actions=["s3:GetObject"],
             resources=[f"{models}/{parts.dataset}/{key}" for key in (POINTER, "*/gate.json", "*/figures.json")],
         ),
+        *(find_certificate(data.workspace) if parts.certificate_bucket else []),
         iam.PolicyStatement(sid="Publish", actions=["s3:PutObject"], resources=[f"{models}/{parts.dataset}/{POINTER}"]),
         iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[parts.topic_arn]),
         # Its own failure, by the token of its own task: the action knows no resource.

@@ -15,20 +15,24 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from stacks.arguments import faults
-from stacks.data import WRITE, use_key
+from stacks.data import WRITE, DataStack, use_key
 from stacks.definition import ANY_RETRY, BUSY_RETRY, NAMESPACE, State, choice, cluster_of, given, longest_run, when
 from stacks.findings import NO_RESOURCE, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import ABOVE, alarm, alarm_on_silence
+from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS
 from stacks.settings import Environment, tags, transient_name
 
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
 AT_ONCE = 10  # clusters that one TerminateJobFlows takes (EMR API Reference)
 CLUSTER_HOURS = "ClusterHours"  # the age of the oldest cluster
+CERTIFICATE_DAYS = "CertificateDays"  # until the nodes' certificate ends; 0 if there is none
+BELOW = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
 QUIET_DAYS = "DaysSinceSuccess"  # since a run of the dataset has last ended well
 
 LIST = "clusters: list"
@@ -44,13 +48,14 @@ class Watch(Construct):
         id: str,
         *,
         environment: Environment,
-        key: kms.IKey | None,
+        data: DataStack,
         topic: sns.ITopic,
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, id)
         stack = cdk.Stack.of(self)
-        allowed = rights(stack, environment, topic.topic_arn, key)
+        certified = data.workspace if environment.encryption.in_transit else None
+        allowed = rights(stack, environment, topic.topic_arn, data.key, certified)
         role = iam.Role(
             self,
             "Role",
@@ -69,7 +74,8 @@ class Watch(Construct):
                 "SendFigures": NO_RESOURCE,
             },
         )
-        told = definition(environment, partition=stack.partition, topic_arn=topic.topic_arn)
+        bucket = certified.bucket_name if certified else ""
+        told = definition(environment, partition=stack.partition, topic_arn=topic.topic_arn, certificate_bucket=bucket)
         self.machine = sfn.StateMachine(
             self,
             "StateMachine",
@@ -103,8 +109,32 @@ class Watch(Construct):
             statistic="Maximum",
             period=cdk.Duration.hours(1),
         )
+        if certified:
+            self._alarm_on_certificate(environment, topic)
         most = environment.cluster.alarm_hours
         alarm(self, "OldCluster", f"A cluster has run for more than {most} hours.", hours, ABOVE, most, topic=topic)
+
+    def _alarm_on_certificate(self, environment: Environment, topic: sns.ITopic) -> None:
+        """Told while there is time to make a new one, by whoever may write to the workspace."""
+        daily = events.Rule(
+            self,
+            "Daily",
+            description="Asks until when the certificate for the nodes of clusters is valid",
+            schedule=events.Schedule.expression("rate(1 day)"),
+            targets=[
+                targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": "certificate"}))
+            ],
+        )
+        alarm_on_silence(daily, rule=daily, topic=topic)
+        days = cloudwatch.Metric(
+            namespace=NAMESPACE,
+            metric_name=CERTIFICATE_DAYS,
+            dimensions_map={"Environment": environment.name},
+            statistic="Minimum",
+            period=cdk.Duration.days(1),
+        )
+        text = f"The nodes' certificate ends within {CERTIFICATE_RENEW_DAYS} days: dml certificates --env {environment.name}"
+        alarm(self, "Certificate", text, days, BELOW, CERTIFICATE_RENEW_DAYS, topic=topic)
 
 
 def look_after(
@@ -198,8 +228,12 @@ def _alarm_on_absence(
     alarm(scope, "Absent", text, quiet, ABOVE, days, topic=topic)
 
 
-def definition(environment: Environment, *, partition: str, topic_arn: str) -> dict[str, Any]:
-    """The machine. Input: {"do": "end", "cluster": name}, {"do": "age"} or {"do": "absence", "dataset", "machine"}."""
+def definition(
+    environment: Environment, *, partition: str, topic_arn: str, certificate_bucket: str = ""
+) -> dict[str, Any]:
+    """The machine. Input: {"do": "end", "cluster": name}, {"do": "age"}, {"do": "absence", "dataset", "machine"}, or
+    {"do": "certificate"} if there is a bucket with the nodes' certificate.
+    """
     name = transient_name(environment.name)
     longest = longest_run(environment.etl.timeout_minutes, environment.cluster.step_timeout_minutes)
     now = "$toMillis($states.context.Execution.StartTime)"
@@ -235,6 +269,16 @@ def definition(environment: Environment, *, partition: str, topic_arn: str) -> d
 
     own = {"Name": "Environment", "Value": environment.name}
     days = f"({now} - $toMillis($last)) / 86400000"
+    certificate = {
+        "certificate: read its end": call(
+            "aws-sdk:s3:headObject",
+            {"Bucket": certificate_bucket, "Key": CERTIFICATE},
+            Assign={"days": f"{{% ($toMillis($states.result.Metadata.expires) - {now}) / 86400000 %}}"},
+            Catch=[{"ErrorEquals": ["States.ALL"], "Assign": {"days": 0}, "Next": "certificate: tell its days"}],
+            Next="certificate: tell its days",
+        ),
+        "certificate: tell its days": figure(CERTIFICATE_DAYS, "$max([0, $days])", [own]),
+    }
     machine = {
         "Comment": f"Looks after what nobody looks after in {environment.name}",
         "QueryLanguage": "JSONata",
@@ -253,7 +297,12 @@ def definition(environment: Environment, *, partition: str, topic_arn: str) -> d
                 },
                 "Next": "what is to be done?",
             },
-            "what is to be done?": choice(when("$do = 'absence'", "runs: find the last"), otherwise=LIST),
+            "what is to be done?": choice(
+                when("$do = 'absence'", "runs: find the last"),
+                *([when("$do = 'certificate'", "certificate: read its end")] if certificate_bucket else []),
+                otherwise=LIST,
+            ),
+            **(certificate if certificate_bucket else {}),
             LIST: call("aws-sdk:emr:listClusters", {"ClusterStates": ALIVE}, **listed),
             "clusters: list more": call(
                 "aws-sdk:emr:listClusters", {"ClusterStates": ALIVE, "Marker": "{% $marker %}"}, **listed
@@ -309,7 +358,11 @@ def definition(environment: Environment, *, partition: str, topic_arn: str) -> d
 
 
 def rights(
-    stack: cdk.Stack, environment: Environment, topic_arn: str, key: kms.IKey | None
+    stack: cdk.Stack,
+    environment: Environment,
+    topic_arn: str,
+    key: kms.IKey | None = None,
+    certified: s3.IBucket | None = None,
 ) -> list[iam.PolicyStatement]:
     """What the watch may do: see clusters, end ours, ask our state machines for their runs, tell the topic."""
     ours = {"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in tags(environment).items()}}
@@ -341,5 +394,16 @@ def rights(
             conditions={"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
         ),
         iam.PolicyStatement(sid="Notify", actions=["sns:Publish"], resources=[topic_arn]),
+        *(find_certificate(certified) if certified else []),
         *use_key(key, *WRITE),
+    ]
+
+
+def find_certificate(workspace: s3.IBucket) -> list[iam.PolicyStatement]:
+    """The right to see until when the nodes' certificate is valid. S3 says 403 for what may not be listed, not 404."""
+    return [
+        iam.PolicyStatement(sid="ListWorkspace", actions=["s3:ListBucket"], resources=[workspace.bucket_arn]),
+        iam.PolicyStatement(
+            sid="FindCertificate", actions=["s3:GetObject"], resources=[workspace.arn_for_objects(CERTIFICATE)]
+        ),
     ]

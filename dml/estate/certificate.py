@@ -17,11 +17,10 @@ from cryptography.x509.oid import NameOID
 
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from stacks.outputs import CERTIFICATE, Output
+from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS, Output
 from stacks.settings import load_environment
 
 VALID_DAYS = 365
-RENEW_DAYS = 30
 EXPIRES = "expires"  # the object's metadata: when, in ISO format
 
 
@@ -34,12 +33,14 @@ def ensure(platform: Platform, *, renew: bool = False) -> str | None:
     place = f"s3://{bucket}/{CERTIFICATE}"
     now = dt.datetime.now(dt.UTC)
     until = None if renew else _expiry(platform, bucket)
-    if until and until > now + dt.timedelta(days=RENEW_DAYS):
+    if until and until > now + dt.timedelta(days=CERTIFICATE_RENEW_DAYS):
         return None
     ends = now + dt.timedelta(days=VALID_DAYS)
     body = archive(platform.s3.meta.region_name, now, ends)
     try:
-        platform.s3.put_object(Bucket=bucket, Key=CERTIFICATE, Body=body, Metadata={EXPIRES: ends.isoformat()})
+        platform.s3.put_object(
+            Bucket=bucket, Key=CERTIFICATE, Body=body, Metadata={EXPIRES: ends.isoformat(timespec="seconds")}
+        )
     except ClientError as error:
         raise UserError(f"Could not write the nodes' certificate to {place}: {error}") from error
     return f"a new certificate for the nodes of clusters is at {place}, valid until {ends:%Y-%m-%d}"

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import io
+import json
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -12,8 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from dml.estate import certificate
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from stacks.outputs import CERTIFICATE, Output
+from stacks.definition import CERTIFIED, CLEAN_UP, CREATE, REASONS, Parts, certified
+from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS, Output
 from tests.embedded import Clients
+from tests.local.conftest import until
+from tests.shipped import role
 
 BUCKET = "dml-test-certificates"
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -64,6 +69,52 @@ def test_a_certificate_should_be_made_once_and_again_when_it_is_due_or_asked_for
     assert etag(aws) == first
     assert certificate.ensure(platform, renew=True) is not None
     assert etag(aws) != first
-    soon = (dt.datetime.now(dt.UTC) + dt.timedelta(days=certificate.RENEW_DAYS - 1)).isoformat()
+    soon = (dt.datetime.now(dt.UTC) + dt.timedelta(days=CERTIFICATE_RENEW_DAYS - 1)).isoformat()
     aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE, Body=b"old", Metadata={certificate.EXPIRES: soon})
     assert certificate.ensure(platform) is not None
+
+
+class Start:
+    """The states by which a run looks for the certificate before it makes a cluster, as a machine of their own."""
+
+    def __init__(self, aws: Clients) -> None:
+        self._states = aws("stepfunctions")
+        found = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+        role(aws, "certified", found, service="states.amazonaws.com")
+        given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
+        given |= {"environment": "prod", "partition": "aws", "certificate_bucket": BUCKET}
+        failed = {"Type": "Fail", "Error": "{% $failure.error %}"}
+        states = {CREATE: {"Type": "Succeed"}, CLEAN_UP: failed | {"Cause": "{% $failure.reason %}"}}
+        states[REASONS] = failed | {"Cause": "{% $failure.cause %}"}
+        definition = {"QueryLanguage": "JSONata", "StartAt": CERTIFIED, "States": certified(Parts(**given)) | states}
+        arn = aws("iam").get_role(RoleName="certified")["Role"]["Arn"]
+        made = self._states.create_state_machine(name="certified", roleArn=arn, definition=json.dumps(definition))
+        self._machine = made["stateMachineArn"]
+
+    def end(self) -> dict[str, Any]:
+        arn = self._states.start_execution(stateMachineArn=self._machine)["executionArn"]
+        until(lambda: self.told(arn)["status"] != "RUNNING")
+        return self.told(arn)
+
+    def told(self, arn: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._states.describe_execution(executionArn=arn)
+        return found
+
+
+def test_no_cluster_should_start_without_a_certificate_or_with_one_that_has_ended(
+    platform: Platform, aws: Clients
+) -> None:
+    start = Start(aws)
+    way_out = "make one: dml certificates --env prod"
+    without = start.end()
+    assert without["error"] == "NoCertificate"
+    assert without["cause"] == f"there is no certificate for the nodes at s3://{BUCKET}/{CERTIFICATE}; {way_out}"
+    past = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat(timespec="seconds")
+    aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE, Body=b"old", Metadata={certificate.EXPIRES: past})
+    expired = start.end()
+    assert expired["error"] == "CertificateExpired"
+    assert f"ended on {past}; {way_out}" in expired["cause"]
+    certificate.ensure(platform, renew=True)
+    assert start.end()["status"] == "SUCCEEDED"
+    aws("iam").delete_role_policy(RoleName="certified", PolicyName="all")
+    assert "Status Code: 403" in start.end()["cause"]  # not told as a certificate that is missing

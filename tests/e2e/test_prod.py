@@ -51,7 +51,7 @@ def test_a_run_in_prod_should_publish_a_model(told: dict[str, Any], platform: Pl
 def test_the_cluster_should_be_one_of_fleets_that_has_come_and_gone(told: dict[str, Any], aws: Clients) -> None:
     emr = aws("emr")
     found = [emr.describe_cluster(ClusterId=one["Id"])["Cluster"] for one in emr.list_clusters()["Clusters"]]
-    clusters = [one for one in found if one["Name"] == "dml-prod-transient"]
+    clusters = [one for one in found if one["Name"].startswith("dml-prod-transient of penguins run-")]
     assert clusters
     for cluster in clusters:
         assert cluster["Status"]["State"] == "TERMINATED"

@@ -8,7 +8,9 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
+from dml.estate.certificate import EXPIRES
 from stacks.definition import cluster_of
+from stacks.outputs import CERTIFICATE
 from stacks.settings import Environment, load_environment, tags, transient_name
 from stacks.watch import definition, rights
 from tests.embedded import Clients
@@ -35,14 +37,14 @@ class Watched:
         aws("sns").subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn)
         account = self.topic.split(":")[4]
         stack = cdk.Stack(cdk.App(), "watch", env=cdk.Environment(account=account, region="us-east-1"))
-        allowed = [stack.resolve(one.to_statement_json()) for one in rights(stack, ENVIRONMENT, self.topic, None)]
+        allowed = [stack.resolve(one.to_statement_json()) for one in rights(stack, ENVIRONMENT, self.topic)]
         allowed = json.loads(json.dumps(allowed).replace('{"Ref": "AWS::Partition"}', '"aws"'))
         role(aws, "watch", *_plain(allowed), service="states.amazonaws.com")
         self.machine = self.make("watch", ENVIRONMENT)
 
-    def make(self, name: str, environment: Environment) -> str:
+    def make(self, name: str, environment: Environment, **more: str) -> str:
         arn = self._aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
-        told = json.dumps(definition(environment, partition="aws", topic_arn=self.topic))
+        told = json.dumps(definition(environment, partition="aws", topic_arn=self.topic, **more))
         return str(self.states.create_state_machine(name=name, roleArn=arn, definition=told)["stateMachineArn"])
 
     def run(self, machine: str, /, **given: str) -> str:
@@ -141,6 +143,21 @@ def test_how_long_ago_a_run_has_ended_well_should_be_told(watched: Watched, aws:
     once = watched.run(watched.machine, do="absence", dataset="once", machine=runs)
     assert since_it_could not in watched.visited(once)
     assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset="once") < 0.01
+
+
+def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws: Clients) -> None:
+    aws("s3").create_bucket(Bucket="watched-tls")
+    read = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [read]})
+    aws("iam").put_role_policy(RoleName="watch", PolicyName="certificate", PolicyDocument=document)
+    prod = ENVIRONMENT.model_copy(update={"name": "prod"})
+    machine = watched.make("certified-watch", prod, certificate_bucket="watched-tls")
+    watched.run(machine, do="certificate")
+    assert watched.figure("CertificateDays", Environment="prod") == 0
+    ends = (dt.datetime.now(dt.UTC) + dt.timedelta(days=20)).isoformat(timespec="seconds")
+    aws("s3").put_object(Bucket="watched-tls", Key=CERTIFICATE, Body=b"zip", Metadata={EXPIRES: ends})
+    watched.run(machine, do="certificate")
+    assert 19.9 < watched.figure("CertificateDays", Environment="prod") < 20
 
 
 def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_may_start_it(
