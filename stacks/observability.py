@@ -34,7 +34,8 @@ class ObservabilityStack(cdk.Stack):
     ) -> None:
         super().__init__(scope, id)
         self.topic = self._topic(environment, data)
-        self._budget(environment)
+        if environment.budget.monthly_usd:
+            self._budget(environment)
         self.log_groups = {
             dataset.name: self._log_group(f"{pascal(dataset.name)}Logs", f"/{dataset.name}", environment, data)
             for dataset in datasets

@@ -49,6 +49,10 @@ class Network(_Part):
     egress: Literal["nat", "nat-per-zone", "endpoints"]
 
 
+class Retention(_Part):
+    keep_runs: int = Field(ge=1, le=10_000)
+
+
 class Notifications(_Part):
     email: Annotated[str, StringConstraints(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 
@@ -63,7 +67,7 @@ class Encryption(_Part):
 
 
 class Budget(_Part):
-    monthly_usd: int = Field(ge=1, le=1_000_000)
+    monthly_usd: int = Field(ge=0, le=1_000_000)  # 0: no budget
 
 
 class Schedule(_Part):
@@ -135,6 +139,7 @@ class Environment(_Part):
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{1,11}$")]
     keep_data: bool
+    retention: Retention
     network: Network
     notifications: Notifications
     logs: Logs

@@ -133,7 +133,8 @@ class Watch(Construct):
             statistic="Minimum",
             period=cdk.Duration.days(1),
         )
-        text = f"The nodes' certificate ends within {CERTIFICATE_RENEW_DAYS} days: dml certificates --env {environment.name}"
+        soon = f"within {CERTIFICATE_RENEW_DAYS} days"
+        text = f"The nodes' certificate ends {soon}: dml certificates --env {environment.name}"
         alarm(self, "Certificate", text, days, BELOW, CERTIFICATE_RENEW_DAYS, topic=topic)
 
 

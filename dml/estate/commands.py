@@ -156,3 +156,43 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
     )
     for table, what in pushed.items():
         typer.echo(f"{table}\t{what}")
+
+
+@data.command()
+def prune(
+    dataset: DatasetArgument = "nyc_flights",
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=1, help="So many of the newest runs stay; as retention.keep_runs says.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: YesOption = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete what old runs have left: features, predictions, quarantine, models. What anybody reads stays."""
+    from dml.estate import prune as own
+    from dml.estate.platform import deployed
+    from dml.terminal.console import ask, err, say, show_document
+    from dml.terminal.words import counted
+    from stacks.settings import load_environment
+
+    platform = deployed(local, env)
+    runs = own.plan(platform, dataset, keep or load_environment(env).retention.keep_runs)
+    going = [run for run in runs if not run.why]
+    show_document(
+        {"dataset": dataset, "runs": [run.as_json() for run in runs]},
+        lambda console, _: console.print(own.table(runs)),
+        as_json=as_json,
+    )
+    size = sum(run.size for run in going) / 1e6
+    what = f"{counted(len(going), 'run')} of {dataset}, {size:,.1f} MB"
+    if dry_run or not going:
+        say(f"Nothing was deleted. To go: {what}.")
+        return
+    if not yes:
+        again = f"data prune {dataset}{f' --keep {keep}' if keep else ''} --yes"
+        ask(platform.command(again), lambda: typer.confirm(f"Delete what is left of {what}?", err=True))
+    with err.status("") as spinner:
+        own.prune(platform, going, spinner.update)
+    say(f"Deleted: {what}. Models can be brought back by their former versions for 30 days.")

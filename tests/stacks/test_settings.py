@@ -101,7 +101,11 @@ def test_an_unknown_environment_should_be_refused_with_those_that_exist() -> Non
         ),
         ("0 5 ? * MON *", "0 5 * * *", r"schedule.cron is '0 5 \* \* \*': six fields: minutes, hours"),
         ("0 5 ? * MON *", "0 5 * * MON *", r"schedule.cron is .*: either the day of month \(third field\) or"),
-        ("monthly_usd = 50", "monthly_usd = 0", r"budget.monthly_usd is 0: input should be greater than or equal to 1"),
+        (
+            "monthly_usd = 50",
+            "monthly_usd = -1",
+            r"budget.monthly_usd is -1: input should be greater than or equal",
+        ),
         (
             "customer_key = false",
             'customer_key = "no"',
