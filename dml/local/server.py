@@ -30,6 +30,7 @@ from dml.local.services.crawler import GlueCrawlers
 from dml.local.services.emr import EmrClusters
 from dml.local.services.events import Rules
 from dml.local.services.glue import GlueJobs
+from dml.local.services.limits import Limits
 from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
 
@@ -88,6 +89,7 @@ class Extension:
         machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
         for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals(), Rules()):
             part.apply()
+        Limits().apply()  # in front of all of them
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)
         self._serve = hooks.replace(self._app, "app", self.serve)

@@ -55,6 +55,14 @@ class ResourceTypes:
         on_worker = hooks.existing(stacks, "_runs_on_worker_thread")
         blocking = ("AWS::EMR::Cluster", "Custom::S3AutoDeleteObjects")
         hooks.replace(stacks, "_runs_on_worker_thread", lambda kind: kind in blocking or on_worker(kind))
+        evaluate = hooks.existing(hooks.module("services.cloudformation.engine"), "_evaluate_conditions")
+
+        def conditions(template: Properties, parameters: Mapping[str, Any]) -> Any:
+            joined = {name: with_joins(one, parameters) for name, one in (template.get("Conditions") or {}).items()}
+            return evaluate({**template, "Conditions": joined}, parameters)
+
+        for name in ("engine", "stacks", "handlers", "changesets"):
+            hooks.replace(hooks.module(f"services.cloudformation.{name}"), "_evaluate_conditions", conditions)
 
     # --- EC2 ---
 
@@ -255,6 +263,36 @@ class ResourceTypes:
         handler = hooks.existing(table, kind)
         for operation in ("create", "update"):
             handler[operation] = _with_attributes(hooks.existing(handler, operation), attributes)
+
+
+def with_joins(expression: Any, parameters: Mapping[str, Any]) -> Any:
+    """A condition in which each Fn::Join is the text that it makes, which ministack's conditions lack.
+
+    The CDK's bootstrap stack asks so whether a list parameter is empty.
+    """
+    match expression:
+        case {"Fn::Join": [str() as separator, items]}:
+            parts = _listed(items, parameters)
+            return separator.join(parts) if all(isinstance(part, str) for part in parts) else expression
+        case dict():
+            return {key: with_joins(inner, parameters) for key, inner in expression.items()}
+        case list():
+            return [with_joins(inner, parameters) for inner in expression]
+    return expression
+
+
+def _listed(items: Any, parameters: Mapping[str, Any]) -> list[Any]:
+    """What Fn::Join joins: a list parameter's items, or each of a list, parameters by their values."""
+    match items:
+        case {"Ref": name} if name in parameters:
+            return [part.strip() for part in str(parameters[name]["Value"]).split(",")]
+        case list():
+            return [str(parameters[one["Ref"]]["Value"]) if _names(one, parameters) else one for one in items]
+    return [items]
+
+
+def _names(value: Any, parameters: Mapping[str, Any]) -> bool:
+    return isinstance(value, dict) and value.keys() == {"Ref"} and value["Ref"] in parameters
 
 
 def run_job_flow_request(properties: Properties) -> dict[str, Any]:
