@@ -118,6 +118,25 @@ def schema_faults(kind: str, properties: Mapping[str, Any]) -> list[str]:
     return list(_schema_faults(properties, {**schema, "type": "object"}, schema.get("definitions", {}), "#"))
 
 
+def replaced(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
+    """The properties whose change wants a new resource, as the type's schema says; () if the update is in place."""
+    paths = [path.removeprefix("/properties/") for path in resource_schema(kind).get("createOnlyProperties", [])]
+    return tuple(path for path in paths if _at(path, old) != _at(path, new))
+
+
+def given_name(kind: str, properties: Mapping[str, Any]) -> str:
+    """The name that a template gives a resource that goes by it; "" if CloudFormation makes it up."""
+    identifiers = resource_schema(kind).get("primaryIdentifier", [])
+    name = _at(identifiers[0].removeprefix("/properties/"), properties) if len(identifiers) == 1 else None
+    return name if isinstance(name, str) else ""
+
+
+def _at(path: str, value: Any) -> Any:
+    for part in path.split("/"):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 @functools.cache
 def resource_schema(kind: str) -> dict[str, Any]:
     """A resource type's schema; {} if there is none."""

@@ -3,10 +3,9 @@
 Two doors: a request over HTTP is held to botocore's model of its operation and to the service's quotas; a resource of a
 template, which ministack makes without a request, to CloudFormation's schema of its type and to the same quotas.
 Sources: IAM User Guide, "IAM and AWS STS quotas" (white space is not counted); Systems Manager guide, "Managing
-parameter tiers"; S3 User Guide, "Naming Amazon S3 objects"; SNS API reference, CreateTopic and Publish; EventBridge
+parameter tiers"; SNS API reference, CreateTopic and Publish; EventBridge
 guide, "Quotas"; Step Functions API reference, CreateStateMachine and StartExecution. Words: errors that users of AWS
-have reported on GitHub (IAM: amplify-cli#4369, kubeflow/dashboard#29, aws/eks-hybrid#741; SSM: aws-sdk-net#3157; S3:
-versitygw#2080).
+have reported on GitHub (IAM: amplify-cli#4369, kubeflow/dashboard#29, aws/eks-hybrid#741; SSM: aws-sdk-net#3157).
 """
 
 import functools
@@ -21,7 +20,7 @@ import cbor2
 from botocore.model import ServiceModel, Shape
 
 from dml.local import hooks
-from dml.local.services.constraints import faults, schema_faults, told
+from dml.local.services.constraints import faults, given_name, replaced, schema_faults, told
 
 # ministack's module, and the name of the service's model. S3 and EC2 have hardly a constraint in theirs.
 SERVICES = {
@@ -42,7 +41,6 @@ SERVICES = {
 # What a service calls a request that its model does not allow; Logs by itself (fluent-plugin-cloudwatch-logs#223), the
 # others by their protocol.
 VALIDATION = {"logs": "InvalidParameterException", "query": "ValidationError", "json": "ValidationException"}
-KEY_BYTES = 1024
 MANAGED_POLICY, INLINE_POLICIES, TRUST_POLICY, POLICIES_PER_ROLE = 6144, 10240, 2048, 10
 PARAMETER_BYTES = {"Standard": 4096, "Advanced": 8192}
 MESSAGE_BYTES, SUBJECT_CHARACTERS = 256 * 1024, 100
@@ -78,9 +76,6 @@ class Limits:
             owner = hooks.module(f"services.{module}")
             proceed = hooks.existing(owner, "handle_request")
             hooks.replace(owner, "handle_request", functools.partial(self._held, service, proceed))
-        s3 = hooks.module("services.s3")
-        hooks.existing(s3, "_parse_bucket_key")
-        self._objects = hooks.replace(s3, "handle_request", self._held_object)
         stacks = hooks.module("services.cloudformation.stacks")
         self._provision = hooks.replace(stacks, "_provision_resource", self._provision_held)
         self._update = hooks.replace(stacks, "_update_resource", self._update_held)
@@ -116,16 +111,6 @@ class Limits:
             return refused.status, {"Content-Type": "application/cbor", "smithy-protocol": "rpc-v2-cbor"}, answer
         return self._responses.error_response_json(refused.code, refused.message, refused.status)
 
-    async def _held_object(self, method: str, path: str, headers: Any, *rest: Any, **named: Any) -> Any:
-        """S3: a key of more than 1,024 bytes is too long, for whatever is asked of it."""
-        _, key = hooks.module("services.s3")._parse_bucket_key(path, headers)
-        size = len(key.encode())
-        if size > KEY_BYTES:
-            told = f"<Code>KeyTooLongError</Code><Message>Your key is too long</Message><Size>{size}</Size>"
-            answer = f"<Error>{told}<MaxSizeAllowed>{KEY_BYTES}</MaxSizeAllowed></Error>"
-            return 400, {"Content-Type": "application/xml"}, answer.encode()
-        return await self._objects(method, path, headers, *rest, **named)
-
     # --- templates ---
 
     def _provision_held(self, kind: str, logical_id: str, properties: Mapping[str, Any], stack: str) -> Any:
@@ -134,6 +119,7 @@ class Limits:
 
     def _update_held(self, kind: str, physical_id: str, old: Any, new: Any, stack: str, *rest: Any) -> Any:
         if old != new:
+            _check_replacement(kind, old, new)
             self._check_resource(kind, str(rest[0]) if rest else physical_id, new, old, physical_id)
         return self._update(kind, physical_id, old, new, stack, *rest)
 
@@ -151,6 +137,19 @@ class Limits:
                 f'Resource handler returned message: "{refused.message} (Service: {service}, Status Code: '
                 f'{refused.status})" (HandlerErrorCode: {HANDLER_CODES[refused.code]})'
             )
+
+
+def _check_replacement(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises ValueError where a new resource would have to take the name that the old one still has.
+
+    Source: CloudFormation guide, "Name type" and "Troubleshooting": what is replaced is made before the old one goes.
+    """
+    name = given_name(kind, new)
+    if name and name == given_name(kind, old) and replaced(kind, old, new):
+        raise ValueError(
+            "CloudFormation cannot update a stack when a custom-named resource requires replacing. "
+            f"Rename {name} and update the stack again."
+        )
 
 
 # --- reading requests ---
