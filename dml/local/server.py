@@ -22,14 +22,17 @@ from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
 from dml.local.access.guard import Guard, Message, Receive, Send, StrangerError, answer, turn_away
+from dml.local.access.variables import Variables
 from dml.local.place import ASTRAY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
 from dml.local.processes import allow_many_files
 from dml.local.running import Running
-from dml.local.services.cloudformation import ResourceTypes
+from dml.local.services.cloudformation import Exports, ResourceTypes
 from dml.local.services.crawler import GlueCrawlers
 from dml.local.services.emr import EmrClusters
 from dml.local.services.events import Rules
 from dml.local.services.glue import GlueJobs
+from dml.local.services.limits import Limits
+from dml.local.services.objects import Objects
 from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
 
@@ -97,6 +100,8 @@ class Extension:
             Rules(authoriser),
         ):
             part.apply()
+        for door in (Variables(), Objects(), Exports(), Limits()):  # in front of all of them
+            door.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)
         self._serve = hooks.replace(self._app, "app", self.serve)

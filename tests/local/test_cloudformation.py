@@ -114,3 +114,17 @@ def test_deleting_a_stack_should_empty_its_bucket_of_every_version(aws: Clients)
     aws("cloudformation").delete_stack(StackName="emptied")
     aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="emptied", WaiterConfig={"Delay": 1})
     assert name not in [found["Name"] for found in aws("s3").list_buckets()["Buckets"]]
+
+
+def test_a_condition_should_join_what_a_list_parameter_has(aws: Clients) -> None:
+    """So the CDK's bootstrap stack asks whether it was given policies; it was not, and takes its own."""
+    template = {
+        "Parameters": {"Given": {"Type": "CommaDelimitedList", "Default": ""}},
+        "Conditions": {"Any": {"Fn::Not": [{"Fn::Equals": ["", {"Fn::Join": ["", {"Ref": "Given"}]}]}]}},
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {"Any": {"Value": {"Fn::If": ["Any", {"Fn::Join": ["+", {"Ref": "Given"}]}, "none"]}}},
+    }
+    assert deploy(aws, "joined-none", template)["Any"] == "none"
+    assert deploy(aws, "joined-two", template, Given="a, b")["Any"] == "a+b"
+    for stack in ("joined-none", "joined-two"):
+        aws("cloudformation").delete_stack(StackName=stack)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from dml.local import hooks
 from dml.local.access import endpoints, iam, keys
 from dml.local.access.calls import Call, Calls, policy_name, principal, statement_name, statements
+from dml.local.access.variables import version
 
 UNREACHABLE = "Unreachable"
 BY_RESOURCE = "(the resource's policy)"
@@ -132,7 +133,10 @@ class Authoriser:
             documents.append((policy_name(arn), self._evaluator._resolve_managed_policy_document(arn, account) or {}))
         return [
             self._evaluator.parse_policy_document(
-                {"Statement": [{**one, "Sid": f"{name}/{statement_name(one)}"} for one in statements(document)]}
+                {
+                    "Version": version(document),
+                    "Statement": [{**one, "Sid": f"{name}/{statement_name(one)}"} for one in statements(document)],
+                }
             )
             for name, document in documents
         ]

@@ -1,4 +1,4 @@
-"""Resource types that ministack's CloudFormation lacks, and attributes that it forgets; in the server's process."""
+"""What ministack's CloudFormation lacks: resource types, attributes, exports that are in use; in the server."""
 
 import hashlib
 import json
@@ -55,6 +55,14 @@ class ResourceTypes:
         on_worker = hooks.existing(stacks, "_runs_on_worker_thread")
         blocking = ("AWS::EMR::Cluster", "Custom::S3AutoDeleteObjects")
         hooks.replace(stacks, "_runs_on_worker_thread", lambda kind: kind in blocking or on_worker(kind))
+        evaluate = hooks.existing(hooks.module("services.cloudformation.engine"), "_evaluate_conditions")
+
+        def conditions(template: Properties, parameters: Mapping[str, Any]) -> Any:
+            joined = {name: with_joins(one, parameters) for name, one in (template.get("Conditions") or {}).items()}
+            return evaluate({**template, "Conditions": joined}, parameters)
+
+        for name in ("engine", "stacks", "handlers", "changesets"):
+            hooks.replace(hooks.module(f"services.cloudformation.{name}"), "_evaluate_conditions", conditions)
 
     # --- EC2 ---
 
@@ -255,6 +263,119 @@ class ResourceTypes:
         handler = hooks.existing(table, kind)
         for operation in ("create", "update"):
             handler[operation] = _with_attributes(hooks.existing(handler, operation), attributes)
+
+
+class Exports:
+    """Values that stacks export: while another stack imports one, it is neither changed nor taken away.
+
+    Sources: CloudFormation guide, "Get exported outputs from a deployed stack" and "Outputs"; the words as users have
+    reported them (GitHub: linz/geostore#630, anomalyco/sst#1256, rlister/stax#40, aws-amplify/amplify-cli#1581).
+    """
+
+    def __init__(self) -> None:
+        self._cloudformation = hooks.module("services.cloudformation")
+        self._stacks = hooks.module("services.cloudformation.stacks")
+        self._handlers = hooks.module("services.cloudformation.handlers")
+
+    def apply(self) -> None:
+        """Extends ministack's CloudFormation."""
+        for owner, name in (
+            (self._cloudformation, "_exports"),
+            (self._cloudformation, "_stacks"),
+            (self._stacks, "_add_event"),
+            (self._handlers, "_imported_export_names"),
+            (self._handlers, "_resolve_stack"),
+            (self._handlers, "_xml"),
+        ):
+            hooks.existing(owner, name)
+        self._outputs = hooks.replace(self._stacks, "_resolve_stack_outputs", self.resolve_outputs)
+        actions = hooks.existing(self._handlers, "_ACTION_HANDLERS")
+        self._delete = hooks.replace(actions, "DeleteStack", self.delete_stack)
+        self._update = hooks.replace(actions, "UpdateStack", self.update_stack)
+
+    def resolve_outputs(self, *arguments: Any) -> Any:
+        """A stack's outputs and exports; ValueError, for which the operation fails, if it may not export so."""
+        outputs, exports = self._outputs(*arguments)
+        *_, name, stack_id = arguments
+        for export, known in list(self._cloudformation._exports.items()):
+            if known["StackId"] != stack_id:
+                if export in exports:
+                    owner = known["StackId"].split("/")[1]
+                    raise ValueError(f"Export with name {export} is already exported by stack {owner}")
+                continue
+            changed = export not in exports or exports[export]["Value"] != known["Value"]
+            if changed and (users := self._users(export, name)):
+                done = "updated" if export in exports else "deleted"
+                raise ValueError(f"Export {export} cannot be {done} as it is in use by {users}")
+        return outputs, exports
+
+    def delete_stack(self, given: Any) -> Any:
+        """DeleteStack. It is taken, but a stack whose export is in use stays as it is, and an event says why."""
+        stack = self._handlers._resolve_stack(_first(given, "StackName"))
+        for output in (stack or {}).get("Outputs", []):
+            export = output.get("ExportName")
+            users = self._users(export, stack["StackName"]) if export else ""
+            if users:
+                why = f"Export {export} cannot be deleted as it is in use by {users}"
+                stack["StackStatusReason"] = why
+                who = (stack["StackId"], stack["StackName"], stack["StackName"], "AWS::CloudFormation::Stack")
+                self._stacks._add_event(*who, stack["StackStatus"], why, stack["StackId"])
+                return self._handlers._xml(200, "DeleteStackResponse", "")
+        return self._delete(given)
+
+    def update_stack(self, given: Any) -> Any:
+        """UpdateStack, which says of a stack that cannot be updated what AWS says."""
+        status, headers, body = self._update(given)
+        stack = self._handlers._resolve_stack(_first(given, "StackName")) or {}
+        state = stack.get("StackStatus", "")
+        said = f"Stack [{stack.get('StackName')}] is in {state} state and cannot be updated"
+        told = f"Stack:{stack.get('StackId')} is in {state} state and can not be updated."
+        return status, headers, body.replace(said.encode(), told.encode())
+
+    def _users(self, export: str, exporter: str) -> str:
+        """The stacks that import it, as AWS lists them."""
+        return ", ".join(
+            name
+            for name, stack in list(self._cloudformation._stacks.items())
+            if name != exporter
+            and stack.get("StackStatus", "") not in ("DELETE_COMPLETE", "REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE")
+            and export in self._handlers._imported_export_names(stack, name)
+        )
+
+
+def _first(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name, "")
+    return str(value[0] if isinstance(value, list) else value)
+
+
+def with_joins(expression: Any, parameters: Mapping[str, Any]) -> Any:
+    """A condition in which each Fn::Join is the text that it makes, which ministack's conditions lack.
+
+    The CDK's bootstrap stack asks so whether a list parameter is empty.
+    """
+    match expression:
+        case {"Fn::Join": [str() as separator, items]}:
+            parts = _listed(items, parameters)
+            return separator.join(parts) if all(isinstance(part, str) for part in parts) else expression
+        case dict():
+            return {key: with_joins(inner, parameters) for key, inner in expression.items()}
+        case list():
+            return [with_joins(inner, parameters) for inner in expression]
+    return expression
+
+
+def _listed(items: Any, parameters: Mapping[str, Any]) -> list[Any]:
+    """What Fn::Join joins: a list parameter's items, or each of a list, parameters by their values."""
+    match items:
+        case {"Ref": name} if name in parameters:
+            return [part.strip() for part in str(parameters[name]["Value"]).split(",")]
+        case list():
+            return [str(parameters[one["Ref"]]["Value"]) if _names(one, parameters) else one for one in items]
+    return [items]
+
+
+def _names(value: Any, parameters: Mapping[str, Any]) -> bool:
+    return isinstance(value, dict) and value.keys() == {"Ref"} and value["Ref"] in parameters
 
 
 def run_job_flow_request(properties: Properties) -> dict[str, Any]:
