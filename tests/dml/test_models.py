@@ -574,6 +574,7 @@ def machine(aws: Clients, bucket: Bucket) -> Iterator[Machine]:
                 "topic_arn": topic,
                 "partition": "aws",
                 "transient_cluster": {"Name": "unused", "Instances": {}},
+                "certificate_bucket": "",
                 "figures": ("log_loss", "auc"),
                 "prepare_minutes": 1,
                 "step_minutes": 1,

@@ -357,7 +357,8 @@ def test_a_workbench_that_emr_has_forgotten_should_not_block_a_run(
         PolicyDocument=json.dumps({"Statement": [describe, find]}),
     )
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
-    given |= {"partition": "aws", "workbench_parameter": "/small/workbench", "transient_cluster": {}}
+    given |= {"partition": "aws", "workbench_parameter": "/small/workbench", "transient_cluster": {"Name": "own"}}
+    given["certificate_bucket"] = ""
     states = definition.cluster(Parts(**given))
     ends: dict[str, Any] = {name: {"Type": "Succeed", "Output": name} for name in (definition.CREATE,)}
     ends[definition.REASONS] = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
