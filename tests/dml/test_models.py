@@ -53,6 +53,7 @@ def documents(run_id: str, test: dict[str, Any], **metrics: Any) -> Documents:
             "settings": {"depth": 12, "min_leaf": 50, "smoothing": 100.0},
         }
         | metrics,
+        "figures.json": test,
         "tree.json": tree(("hour", "dest"), "hour <= 14.5"),
         "gate.json": {
             "passed": True,
