@@ -27,8 +27,11 @@ OTHER_CRAWL_SECONDS = 60
 OTHER_CRAWL_POLLS = 60  # an hour
 
 CRAWL = "crawl: note the last crawl"
+TODO = "begin: what is to be done?"
 CLUSTER = "cluster: look up the workbench"
+NETWORK = "cluster: look up the network"
 CREATE = "cluster: create a transient one"
+SKIP = "notify: nothing was done"
 REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
@@ -76,6 +79,9 @@ EMR_RETRY = {
     "MaxAttempts": 3,
     "JitterStrategy": "FULL",
 }
+NO_PARAMETER = "Ssm.ParameterNotFoundException"
+# What the schedule gives as its revision (stacks/pipeline.py): a run that nobody is waiting for.
+SCHEDULED = "$do = 'run' and $revision = 'scheduled'"
 # Where the cause is at hand, it tells them apart.
 THROTTLED = "$contains($failure.cause, /Rate exceeded|Throttling/)"
 FORGOTTEN = "$contains($failure.cause, /not authorized|AccessDenied/)"
@@ -143,8 +149,9 @@ class Parts:
     models_bucket: str
     train_script: str
     predict_script: str
-    library: str
+    py_files: str
     workbench_parameter: str
+    network_parameter: str
     transient_cluster: Mapping[str, Any]  # runJobFlow's parameters
     topic_arn: str
     partition: str
@@ -201,14 +208,49 @@ def begin(parts: Parts) -> dict[str, State]:
                 "redriven": False,
                 "redrives": 0,
             },
-            "Next": "begin: what is to be done?",
+            "Next": "begin: is there a network?",
         },
-        "begin: what is to be done?": choice(
+        "begin: is there a network?": look_up_network(
+            parts, {"ErrorEquals": [NO_PARAMETER], "Next": "begin: was it started by the clock?"}, Next=TODO
+        ),
+        "begin: was it started by the clock?": choice(
+            when(SCHEDULED, SKIP, reasons=[f"{parts.environment} is paused"]),
+            refuse("begin", "Paused", f"'{parts.environment} is paused: bring it back with dml resume'"),
+        ),
+        TODO: choice(
+            when(SCHEDULED, "begin: has there ever been a model?"),
             when("$do = 'run'", CRAWL),
             when("$do = 'predict'", CLUSTER),
             refuse("begin", "BadInput", "'the input says do: ' & $string($do) & ', but it can only be run or predict'"),
         ),
+        # The first model is for somebody to look at: until there is one, the clock starts nothing that costs.
+        "begin: has there ever been a model?": read(
+            parts,
+            parts.models_bucket,
+            f"{parts.dataset}/CURRENT.json",
+            Catch=[
+                {
+                    "ErrorEquals": ["S3.NoSuchKeyException"],
+                    "Assign": {"reasons": ["no model has ever been published, and the first one is yours to start"]},
+                    "Next": SKIP,
+                }
+            ],
+            Next=CRAWL,
+        ),
     }
+
+
+def look_up_network(parts: Parts, paused: State, *, Next: str) -> State:
+    """Where clusters are started. `dml pause` takes the parameter away with the network; `paused` is its catcher."""
+    return task(
+        parts,
+        "aws-sdk:ssm:getParameter",
+        Arguments={"Name": parts.network_parameter},
+        TimeoutSeconds=60,
+        Assign={"network": "{% $parse($states.result.Parameter.Value) %}"},
+        Catch=[paused],
+        Next=Next,
+    )
 
 
 def crawl(parts: Parts) -> dict[str, State]:
@@ -311,6 +353,18 @@ def cluster(parts: Parts) -> dict[str, State]:
     runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
     cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
+    paused = {  # while the run was at work, or before it was redriven
+        "ErrorEquals": [NO_PARAMETER],
+        "Assign": {
+            "failed": True,
+            "failure": {
+                "stage": "cluster",
+                "error": "Paused",
+                "reason": f"{parts.environment} is paused: bring it back with dml resume",
+            },
+        },
+        "Next": CLEAN_UP,
+    }
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
         when("$trained", "gate: read the verdict"),  # a redriven run, which failed after its training
@@ -327,10 +381,11 @@ def cluster(parts: Parts) -> dict[str, State]:
             Arguments={"Name": parts.workbench_parameter},
             TimeoutSeconds=60,
             Assign={"workbench": "{% $states.result.Parameter.Value %}", "attempts": 0},
+            Catch=[paused],
             Next="cluster: is there a workbench?",
         ),
         "cluster: is there a workbench?": choice(
-            when("$workbench = 'none'", CREATE), otherwise="cluster: ask for the workbench"
+            when("$workbench = 'none'", NETWORK), otherwise="cluster: ask for the workbench"
         ),
         "cluster: ask for the workbench": task(
             parts,
@@ -340,14 +395,14 @@ def cluster(parts: Parts) -> dict[str, State]:
             Assign=asked,
             # EMR forgets a cluster some weeks after its end; the parameter may still name it.
             Catch=[
-                {"ErrorEquals": ["Emr.InvalidRequestException"], "Next": CREATE},
+                {"ErrorEquals": ["Emr.InvalidRequestException"], "Next": NETWORK},
                 not_modelled("cluster: is the workbench forgotten?"),
             ],
             Next="cluster: is the workbench up?",
         ),
         # One that is forgotten has no tags, and by its tags alone it may be asked for: so access is denied.
         "cluster: is the workbench forgotten?": choice(
-            when(FORGOTTEN, CREATE),
+            when(FORGOTTEN, NETWORK),
             when(f"{THROTTLED} and $attempts < {THROTTLED_POLLS}", "cluster: wait for EMR"),
             when("true", REASONS, failed=True),
         ),
@@ -358,8 +413,9 @@ def cluster(parts: Parts) -> dict[str, State]:
                 "cluster: what is it for?",
                 cluster_id="{% $workbench %}",
             ),
-            otherwise=CREATE,
+            otherwise=NETWORK,
         ),
+        NETWORK: look_up_network(parts, paused, Next=CREATE),
         CREATE: task(
             parts,
             "aws-sdk:emr:runJobFlow",
@@ -629,6 +685,12 @@ def notify(parts: Parts) -> dict[str, State]:
             Output=outcome,
             End=True,
         ),
+        SKIP: message(
+            "nothing was done",
+            "'The scheduled run ' & $run_id & ' has ended at once: ' & $reasons[0] & '.'",
+            Output=outcome,
+            End=True,
+        ),
         "notify: the failure": message(
             "a run failed",
             "'Run ' & $run_id & ' failed at stage ' & $failure.stage & ': ' & $failure.reason",
@@ -675,7 +737,7 @@ def end(parts: Parts) -> dict[str, State]:
         RESUME: choice(
             # Its verdict was on a model that is no longer the current one: only another run can compare them.
             when(f"$failure.error = '{LOST_RACE}'", FAILED),
-            when(f"{stage} in ['begin', 'crawl']", "begin: what is to be done?", **again),
+            when(f"{stage} in ['begin', 'crawl']", TODO, **again),
             when(f"{stage} = 'prepare'", "prepare: run the Glue job", **again),
             when(f"{stage} in ['clean up', 'notify']", REPORT, **again),
             when("true", CLUSTER, cluster_id="", **again),
@@ -705,7 +767,7 @@ def read(parts: Parts, bucket: str, key: str, **fields: Any) -> State:
 
 def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:
     """spark-submit on the cluster, by a step that the run waits for."""
-    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.library, script]
+    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.py_files, script]
     return task(
         parts,
         "elasticmapreduce:addStep.sync",

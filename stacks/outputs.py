@@ -21,6 +21,23 @@ CERTIFICATE = (
 )
 
 
+# Stacks that all datasets share, in the order in which they are deployed; each dataset has one more (dml-ENV-DATASET),
+# which is deployed before the workbench, so that a starting workbench finds every dataset's notes.
+SHARED = ("data", "observability", "cluster", "network", "workbench")
+# Stacks of the releases in which all datasets were in one: `make_way` (dml/cdk.py) takes them away, in this order.
+FORMER = ("pipeline", "etl")
+
+
+def dataset_stack(dataset: str) -> str:
+    """The part of a dataset's stack's name behind the environment's prefix: nyc_flights -> nyc-flights."""
+    return dataset.replace("_", "-")
+
+
+def dataset_of(part: str) -> str | None:
+    """Whose stack it is; None for one that is no dataset's."""
+    return None if part in SHARED or part in FORMER else part.replace("-", "_")
+
+
 def state_machine_output(dataset: str) -> str:
     """Key of the output with the ARN of the dataset's state machine: nyc_flights -> StateMachineNycFlights."""
     return f"StateMachine{pascal(dataset)}"
