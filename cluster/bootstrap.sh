@@ -3,7 +3,8 @@
 # primary node the Zeppelin notes and the way to reach Zeppelin. Usage: bootstrap.sh PARAMETER_PATH REGION
 #
 # The script and its arguments stay the same from deploy to deploy, because a changed bootstrap action replaces the cluster.
-# What does change is found through SSM parameters below PARAMETER_PATH: wheels, code and notes (zips), notebook (where notes live).
+# What does change is found through SSM parameters below PARAMETER_PATH: wheels and code (zips), notebook (where notes live), and
+# below datasets/ one for each dataset (a zip with its settings and its notes).
 set -euo pipefail
 
 parameters=${1:?usage: bootstrap.sh PARAMETER_PATH REGION}
@@ -12,7 +13,8 @@ home=${DML_HOME:-/opt/dml}
 instance=${DML_INSTANCE_INFO:-/mnt/var/lib/info/instance.json}
 
 say() { echo "dml bootstrap: $*"; }
-fail() { echo "dml bootstrap: $*" >&2; exit 1; }
+complain() { echo "dml bootstrap: $*" >&2; }
+fail() { complain "$@"; exit 1; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 parameter() {
@@ -20,14 +22,19 @@ parameter() {
     || fail "could not read the SSM parameter $parameters/$1 in $region: is the cluster stack deployed, may this node read it?"
 }
 
+# unpack URI DIRECTORY
+unpack() {
+  aws s3 cp --region "$region" --only-show-errors "$1" "$work/fetched.zip" || { complain "could not fetch $1"; return 1; }
+  mkdir -p "$2"
+  python3.11 -m zipfile -e "$work/fetched.zip" "$2" || { complain "$1 is not a zip file"; return 1; }
+}
+
 # fetch NAME DIRECTORY: unpack the zip that the parameter NAME points at
 fetch() {
   local uri
   uri=$(parameter "$1")
   say "$1 from $uri"
-  aws s3 cp --region "$region" --only-show-errors "$uri" "$work/$1.zip" || fail "could not fetch $uri"
-  mkdir -p "$2"
-  python3.11 -m zipfile -e "$work/$1.zip" "$2" || fail "$uri is not a zip file"
+  unpack "$uri" "$2" || exit 1
 }
 
 work=$(mktemp -d)
@@ -58,14 +65,20 @@ echo "$home/code" > "$packages/dml.pth"
 as_root chmod -R a+rX "$home"
 say "$home/python is ready"
 
-# 3. Notes, on the primary node. A note that an analyst has edited stays. One that cannot be brought is said to be so:
-# jobs need none.
+# 3. Each dataset's settings and notes, on the primary node. A note that an analyst has edited stays. What cannot be brought is
+# said to be so: jobs need none of it.
 [ -r "$instance" ] || fail "$instance is missing: EMR says there which node is the primary one"
 grep -q '"isMaster"[[:space:]]*:[[:space:]]*true' "$instance" || exit 0
-fetch notes "$work/notes"
+aws ssm get-parameters-by-path --region "$region" --path "$parameters/datasets" --query 'Parameters[].Value' --output text \
+  > "$work/datasets" || complain "could not read the SSM parameters below $parameters/datasets: no dataset's notes are brought"
+for uri in $(cat "$work/datasets"); do
+  say "a dataset from $uri"
+  unpack "$uri" "$home/code" || say "its notes and settings are not on this node"
+done
+as_root chmod -R a+rX "$home/code"
 notebook=$(parameter notebook)
 bucket=${notebook#s3://} && prefix=${bucket#*/} && bucket=${bucket%%/*}
-cd "$work/notes"
+mkdir -p "$home/code/notes" && cd "$home/code/notes"
 put() { # put NOTE KEY OPTION...: prints why it was refused
   aws s3api put-object --region "$region" --bucket "$bucket" --key "$2" --body "$1" --content-type application/json \
     --metadata "dml-seed=$sum" "${@:3}" 2>&1 >/dev/null

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import WaiterError
 
 from dml.checkout import PROJECT
 from dml.errors import UserError
 from dml.terminal.words import counted
+from stacks.outputs import FORMER
 
 CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 # A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
@@ -102,6 +106,41 @@ def run(
             raise
     if process.returncode:
         raise UserError(f"cdk {arguments[0]} failed: {error_line(lines)} (log: {log})")
+
+
+def make_way(client: Callable[[str], Any], prefix: str, *, on_progress: Progress, every: float) -> None:
+    """Deletes an environment's stacks of the former layout, in which all datasets were in two; none if it has none.
+
+    They use what the stacks that are to be deployed no longer have. They hold no data. `client` makes a client of a
+    service. Raises UserError while one of their runs is at work, or if CloudFormation does not delete one.
+    """
+    cloudformation, states = client("cloudformation"), client("stepfunctions")
+    pages = cloudformation.get_paginator("describe_stacks").paginate()
+    standing = {one["StackName"] for page in pages for one in page["Stacks"]}
+    going = [prefix + part for part in FORMER if prefix + part in standing]
+    for name in going:
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=name):
+            for one in page["StackResourceSummaries"]:
+                if one["ResourceType"] != "AWS::StepFunctions::StateMachine":
+                    continue
+                machine = one["PhysicalResourceId"]
+                at_work = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]
+                if at_work:
+                    raise UserError(
+                        f"{name} is of a former release and has to go first, but its run {at_work[0]['name']} is "
+                        "at work. Wait for its end, then do this again."
+                    )
+    for name in going:
+        on_progress(f"deleting {name}, which is of a former release")
+        cloudformation.delete_stack(StackName=name)
+        waiter = cloudformation.get_waiter("stack_delete_complete")
+        try:
+            waiter.wait(StackName=name, WaiterConfig={"Delay": every, "MaxAttempts": int(30 * 60 / every)})
+        except WaiterError as error:
+            raise UserError(
+                f"{name}, which is of a former release and has to go first, was not deleted: {error}. "
+                f"Its events say why: aws cloudformation describe-stack-events --stack-name {name}"
+            ) from error
 
 
 def deploy(env: str, home: Path, on_progress: Progress) -> str:

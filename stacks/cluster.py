@@ -1,75 +1,74 @@
-"""The EMR clusters, made at synth time: roles, encryption, the workbench with Zeppelin, what a starting node reads."""
-
-from collections.abc import Sequence
+"""What EMR clusters stand on, made at synth time: roles, encryption, what a starting node reads."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_emr as emr
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
+from aws_cdk import aws_sns as sns
 from aws_cdk import aws_ssm as ssm
-from constructs import Construct, IConstruct
+from constructs import Construct
 
-from jobs.tables.settings import Dataset
 from stacks import code
 from stacks.data import ENCRYPT, DataStack, use_key
-from stacks.emr import (
-    ZEPPELIN_USER,
-    ClusterDefinition,
-    request,
-    spark_configurations,
-    template_properties,
-    with_zeppelin,
-)
+from stacks.emr import ZEPPELIN_USER, ClusterDefinition, Place, spark_configurations
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
-from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, TABLES, accept, accept_in_template, accept_wildcards
-from stacks.network import EMR_TAG, NetworkStack
-from stacks.observability import ObservabilityStack, alarm_on_workbench
-from stacks.outputs import CERTIFICATE, Output
-from stacks.settings import Environment, tags, transient_name, workbench_parameter
+from stacks.findings import (
+    NO_RESOURCE,
+    OBJECTS,
+    OWN_CODE,
+    TABLES,
+    accept,
+    accept_in_template,
+    accept_wildcards,
+    export,
+)
+from stacks.network import EMR_TAG
+from stacks.outputs import CERTIFICATE
+from stacks.settings import Environment, database_name, node_parameters, tags, transient_name
 from stacks.watch import Watch
 
 TRANSIENT_IDLE_SECONDS = 20 * 60  # ends a transient cluster whose run was stopped, and so could not end it
-NO_WORKBENCH = "none"
 
 
 class ClusterStack(cdk.Stack):
-    """Everything a cluster stands on, one cluster definition, and the workbench made from it."""
+    """Everything a cluster stands on but the network: roles, keys, what starting nodes read; one cluster definition.
+
+    `definition` is of a cluster that a run starts: the network's ids in it are JSONata over `$network`, which the run
+    reads when it needs them (stacks/definition.py).
+    """
 
     def __init__(
-        self,
-        scope: Construct,
-        id: str,
-        *,
-        environment: Environment,
-        datasets: Sequence[Dataset],
-        network: NetworkStack,
-        data: DataStack,
-        observed: ObservabilityStack,
+        self, scope: Construct, id: str, *, environment: Environment, data: DataStack, topic: sns.ITopic
     ) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, id, synthesizer=code.synthesizer(environment))
         self._data = data
         self._environment = environment
         # Ids that change travel by parameter, read when a node or a run starts: an export would tie stacks together,
         # a changed argument of the bootstrap action would replace the cluster. Physical names: they are the address.
-        self.parameters = f"/dml/{environment.name}"
-        self.workbench_parameter = workbench_parameter(environment)
+        self.parameters = node_parameters(environment)
 
-        self.train = code.script(self, "train")
-        self.predict = code.script(self, "predict")
-        self.library = code.library(self, datasets)
+        library = code.library(self)
         wheels = code.wheels(self, environment.cluster.processor)
-        notes = code.notes(self, environment, datasets)
         bootstrap = assets.Asset(self, "Bootstrap", path=str(code.ROOT / "cluster" / "bootstrap.sh"))
 
         self.key = key = data.key or disk_key(self)
-        self.node_role = self._node_role(
-            datasets, key, [bootstrap, wheels, notes, self.library, self.train, self.predict]
-        )
+        self.node_role = self._node_role(key, bootstrap)
         self.service_role = self._service_role(key)
         # Step Functions and EMR look for a profile that is named as its role.
         name = self.node_role.role_name
         profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[name], instance_profile_name=name)
+        for value in (self.node_role.role_arn, self.service_role.role_arn, self.service_role.role_name, profile.ref):
+            export(self, value)  # to datasets, whether there is one or not: the template stays the same
+        if not data.key:
+            export(self, key.key_arn)
+        self._parameters(
+            {
+                "wheels": wheels.s3_object_url,
+                "code": library.s3_object_url,
+                "notebook": data.workspace.s3_url_for_object(f"{ZEPPELIN_USER}/notebook/"),
+            }
+        )
 
         self.definition = ClusterDefinition(
             name=transient_name(environment.name),
@@ -77,53 +76,27 @@ class ClusterStack(cdk.Stack):
             configurations=spark_configurations(spot=bool(environment.cluster.spot_nodes)),
             nodes=environment.cluster,
             idle_seconds=TRANSIENT_IDLE_SECONDS,
-            subnet_ids=network.cluster_subnet_ids,
-            groups=network.groups,
+            place=Place.of_run(),
             service_role=self.service_role.role_name,
             instance_profile=profile.ref,
             log_uri=f"s3://{data.logs.bucket_name}/emr/",
             log_key=data.key.key_arn if data.key else None,
             bootstrap_script=bootstrap.s3_object_url,
-            bootstrap_arguments=[f"{self.parameters}/cluster", self.region],
+            bootstrap_arguments=[self.parameters, self.region],
             tags={EMR_TAG: "true", **tags(environment)},
         )
-        shipped = self._parameters(
-            {
-                "wheels": wheels.s3_object_url,
-                "code": self.library.s3_object_url,
-                "notes": notes.s3_object_url,
-                "notebook": data.workspace.s3_url_for_object(f"{ZEPPELIN_USER}/notebook/"),
-            }
-        )
-        workbench = self._workbench(profile, *shipped) if environment.workbench.enabled else None
-        if workbench:
-            alarm_on_workbench(self, cluster_id=workbench.ref, topic=observed.topic)
-        self.watch = Watch(
-            self, "Watch", environment=environment, data=data, topic=observed.topic, log_group=observed.watch_logs
-        ).machine
-        parameter = ssm.StringParameter(
-            self,
-            "WorkbenchId",
-            parameter_name=self.workbench_parameter,
-            string_value=workbench.ref if workbench else NO_WORKBENCH,
-            description=f"Id of the workbench cluster, or {NO_WORKBENCH}",
-        )
-        cdk.CfnOutput(self, "WorkbenchIdParameter", value=parameter.parameter_name).override_logical_id(
-            Output.WORKBENCH_PARAMETER
-        )
+        Watch(self, "Watch", environment=environment, data=data, topic=topic)
 
-    def _parameters(self, values: dict[str, str]) -> list[ssm.StringParameter]:
+    def _parameters(self, values: dict[str, str]) -> None:
         """What cluster/bootstrap.sh reads on a starting node."""
-        return [
+        for name, value in values.items():
             ssm.StringParameter(
                 self,
                 f"{name.capitalize()}Parameter",
-                parameter_name=f"{self.parameters}/cluster/{name}",
+                parameter_name=f"{self.parameters}/{name}",
                 string_value=value,
                 description="Read by nodes of EMR clusters when they start (cluster/bootstrap.sh)",
             )
-            for name, value in values.items()
-        ]
 
     def security_configuration(self, scope: Construct) -> str:
         """A security configuration for clusters of this environment, made in the stack of `scope`; its name.
@@ -134,43 +107,6 @@ class ClusterStack(cdk.Stack):
         if self._environment.encryption.in_transit:
             certificate = self._data.workspace.s3_url_for_object(CERTIFICATE)
         return security_configuration(scope, self.key, data_key=self._data.key, certificate=certificate)
-
-    def _workbench(self, *needed: IConstruct) -> emr.CfnCluster:
-        environment = self._environment
-        definition = with_zeppelin(
-            self.definition,
-            name=f"dml-{environment.name}-workbench",
-            idle_seconds=environment.workbench.idle_minutes * 60,
-            bucket=self._data.workspace.bucket_name,
-            region=self.region,
-        )
-        asked = request(definition, security_configuration=self.security_configuration(self))
-        # All of it as CloudFormation names things; what checkers read of a cluster is said in CDK's words too.
-        cluster = emr.CfnCluster(
-            self,
-            "Workbench",
-            name=definition.name,
-            job_flow_role=definition.instance_profile,
-            service_role=definition.service_role,
-            log_uri=definition.log_uri,
-            instances=emr.CfnCluster.JobFlowInstancesConfigProperty(),
-        )
-        for key, value in template_properties(asked).items():
-            cluster.add_property_override(key, value)
-        accept(
-            cluster,
-            {
-                "AwsSolutions-EMR4": "It is encrypted at rest; the rule looks for that where EMR does not take it "
-                "(at the top of the security configuration). tests/stacks/test_facts.py looks at the right place.",
-                "AwsSolutions-EMR5": "Encrypted in transit where encryption.in_transit says so; the rule looks in the "
-                "wrong place here too.",
-                "AwsSolutions-EMR6": "Nobody logs in by SSH: no key pair, no open port. Session Manager knows people.",
-            },
-        )
-        # Rights must be there before EMR uses them, and until the cluster is gone.
-        cluster.node.add_dependency(self.service_role, self.node_role, self.key, *needed)
-        accept_in_template(cluster, {"W3005": SAID_TWICE})
-        return cluster
 
     def _read_certificate(self) -> list[iam.PolicyStatement]:
         """The nodes' certificate for TLS among themselves. Notes run with this role too, and could read it."""
@@ -224,35 +160,32 @@ class ClusterStack(cdk.Stack):
         accept(role, {f"AwsSolutions-IAM4[Policy::{policy}]": reason})
         return role
 
-    def _node_role(self, datasets: Sequence[Dataset], key: kms.IKey, objects: Sequence[assets.Asset]) -> iam.Role:
-        """What the machines of a cluster wear, and with them every job and every note that runs there."""
+    def _node_role(self, key: kms.IKey, asset: assets.Asset) -> iam.Role:
+        """What the machines of a cluster wear, and with them every job and every note that runs there.
+
+        One role for the data of all datasets, by prefix: it neither grows nor changes with them (docs/decisions.md).
+        """
         data = self._data
-        names = [dataset.name for dataset in datasets]
+        databases = database_name(self._environment, "*")
         rights = [
-            *code.read_statements(objects),
+            *code.read_statements(self._environment, asset),
             iam.PolicyStatement(
                 sid="ReadParameters",
-                actions=["ssm:GetParameter"],
+                actions=["ssm:GetParameter", "ssm:GetParametersByPath"],
                 resources=[
-                    self.format_arn(
-                        service="ssm", resource="parameter", resource_name=f"{self.parameters[1:]}/cluster/*"
-                    )
+                    self.format_arn(service="ssm", resource="parameter", resource_name=f"{self.parameters[1:]}/*")
                 ],
             ),
             *read_prefix("Raw", data.raw.bucket_arn, ""),
             iam.PolicyStatement(sid="ReadLake", actions=["s3:GetObject"], resources=[data.lake.arn_for_objects("*")]),
-            *write_prefixes(
-                "Lake",
-                data.lake.bucket_arn,
-                [f"{name}/{folder}/" for name in names for folder in ("predictions", "runs")],
-            ),
+            *write_prefixes("Lake", data.lake.bucket_arn, ["*/predictions/", "*/runs/"]),
             iam.PolicyStatement(
                 sid="ReadCurrentModel",
                 actions=["s3:GetObject"],
-                resources=[data.models.arn_for_objects(f"{name}/CURRENT.json") for name in names],
+                resources=[data.models.arn_for_objects("*/CURRENT.json")],
             ),
             # A run's own folder only: which model is current is for the state machine to say.
-            *write_prefixes("Models", data.models.bucket_arn, [f"{name}/*/" for name in names]),
+            *write_prefixes("Models", data.models.bucket_arn, ["*/*/"]),
             *write_prefixes("Notes", data.workspace.bucket_arn, [f"{ZEPPELIN_USER}/notebook/"]),
             iam.PolicyStatement(
                 sid="WriteLogs", actions=["s3:PutObject"], resources=[data.logs.arn_for_objects("emr/*")]
@@ -261,11 +194,8 @@ class ClusterStack(cdk.Stack):
                 sid="UseTables",
                 actions=[*READ_TABLES, *WRITE_TABLES, "glue:GetDatabases", "glue:GetUserDefinedFunctions"],
                 resources=[
-                    *catalog_arns(self, *data.databases.values()),
-                    *(
-                        self.format_arn(service="glue", resource="userDefinedFunction", resource_name=f"{database}/*")
-                        for database in data.databases.values()
-                    ),
+                    *catalog_arns(self, databases),
+                    self.format_arn(service="glue", resource="userDefinedFunction", resource_name=f"{databases}/*"),
                 ],
             ),
             # Spark's Glue client looks for a database called "default" before all else, and makes it if there is none.
@@ -300,12 +230,13 @@ class ClusterStack(cdk.Stack):
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             inline_policies={"cluster": iam.PolicyDocument(statements=rights)},
         )
-        objects_of = ("ReadRaw", "ReadLake", "WriteLake", "WriteModels", "WriteNotes", "WriteLogs")
+        objects_of = ("ReadRaw", "ReadLake", "WriteLake", "ReadCurrentModel", "WriteModels", "WriteNotes", "WriteLogs")
         accept_wildcards(
             role,
             rights,
             {
                 **dict.fromkeys(objects_of, OBJECTS),
+                "ReadOwnCode": OWN_CODE,
                 "ReadParameters": "All parameters below this path are there for starting nodes, and nothing else is.",
                 "UseTables": TABLES,
                 "SessionAgent": "A machine that is not there yet has no name.",

@@ -1,19 +1,18 @@
-"""Where data are kept, made at synth time: the five buckets, a Glue database for each dataset, and their key."""
+"""Where data are kept, made at synth time: the five buckets that all datasets share, and their key."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import aws_cdk as cdk
-from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from jobs.tables.settings import Dataset
-from stacks.findings import SAID_TWICE, accept, accept_in_template, export
-from stacks.outputs import Output, database_output, pascal
-from stacks.settings import Environment, database_name
+from stacks import code
+from stacks.findings import AWS_KEYS, SAID_TWICE, accept, accept_in_template, export
+from stacks.outputs import Output
+from stacks.settings import Environment
 
 POINTER = "CURRENT.json"  # which model is current: models/{dataset}/CURRENT.json
 
@@ -24,8 +23,10 @@ class DataStack(cdk.Stack):
     `key` is the customer's KMS key, if the environment has one: for all of these but the logs bucket.
     """
 
-    def __init__(self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset]) -> None:
-        super().__init__(scope, id, termination_protection=environment.keep_data)
+    def __init__(self, scope: Construct, id: str, *, environment: Environment) -> None:
+        super().__init__(
+            scope, id, termination_protection=environment.keep_data, synthesizer=code.synthesizer(environment)
+        )
         self.key = customer_key(self, environment) if environment.encryption.customer_key else None
         self.logs = self._logs(environment)
         self.raw = self._bucket(Output.RAW_BUCKET, environment)
@@ -37,7 +38,9 @@ class DataStack(cdk.Stack):
             accept_emptying(self)
         for bucket in self.buckets:
             export(self, bucket.bucket_arn)
-        self.databases = {dataset.name: self._database(dataset, environment) for dataset in datasets}
+            export(self, bucket.bucket_name)
+        if self.key:
+            export(self, self.key.key_arn)
 
     @property
     def buckets(self) -> list[s3.Bucket]:
@@ -104,21 +107,6 @@ class DataStack(cdk.Stack):
                 conditions=condition,
             )
         )
-
-    def _database(self, dataset: Dataset, environment: Environment) -> str:
-        name = database_name(environment, dataset.name)
-        database = glue.CfnDatabase(
-            self,
-            f"{pascal(dataset.name)}Tables",
-            catalog_id=self.account,
-            database_input=glue.CfnDatabase.DatabaseInputProperty(
-                name=name, description=f"{dataset.title} ({environment.name})"
-            ),
-        )
-        database.apply_removal_policy(removal(environment))
-        output = database_output(dataset.name)
-        cdk.CfnOutput(self, f"{output}Name", value=database.ref).override_logical_id(output)
-        return name
 
 
 def customer_key(stack: cdk.Stack, environment: Environment) -> kms.Key:
@@ -240,3 +228,28 @@ def _old_versions() -> s3.LifecycleRule:
         noncurrent_version_expiration=cdk.Duration.days(30),
         expired_object_delete_marker=True,
     )
+
+
+def log_group(scope: Construct, id: str, name: str, environment: Environment, key: kms.IKey | None) -> logs.LogGroup:
+    """A state machine's. Named, because a group under /aws/vendedlogs/ uses up none of the region's short policy."""
+    group = logs.LogGroup(
+        scope,
+        id,
+        log_group_name=f"/aws/vendedlogs/states/{name}",
+        retention=RETENTION[environment.logs.keep_days],
+        encryption_key=key,
+        removal_policy=removal(environment),
+    )
+    if key is None:
+        accept_in_template(group, {"CKV_AWS_158": AWS_KEYS})
+    return group
+
+
+RETENTION = {
+    7: logs.RetentionDays.ONE_WEEK,
+    14: logs.RetentionDays.TWO_WEEKS,
+    30: logs.RetentionDays.ONE_MONTH,
+    90: logs.RetentionDays.THREE_MONTHS,
+    180: logs.RetentionDays.SIX_MONTHS,
+    365: logs.RetentionDays.ONE_YEAR,
+}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stacks.arguments import faults
-from stacks.outputs import CERTIFICATE
+from stacks.outputs import CERTIFICATE_END
 
 State = dict[str, Any]
 
@@ -28,9 +28,12 @@ OTHER_CRAWL_SECONDS = 60
 OTHER_CRAWL_POLLS = 60  # an hour
 
 CRAWL = "crawl: note the last crawl"
+TODO = "begin: what is to be done?"
 CLUSTER = "cluster: look up the workbench"
 CERTIFIED = "cluster: read until when the certificate is valid"
+NETWORK = "cluster: look up the network"
 CREATE = "cluster: create a transient one"
+SKIP = "notify: nothing was done"
 REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
@@ -78,6 +81,9 @@ EMR_RETRY = {
     "MaxAttempts": 3,
     "JitterStrategy": "FULL",
 }
+NO_PARAMETER = "Ssm.ParameterNotFoundException"
+# What the schedule gives as its revision (stacks/pipeline.py): a run that nobody is waiting for.
+SCHEDULED = "$do = 'run' and $revision = 'scheduled'"
 # Where the cause is at hand, it tells them apart.
 THROTTLED = "$contains($failure.cause, /Rate exceeded|Throttling/)"
 FORGOTTEN = "$contains($failure.cause, /not authorized|AccessDenied/)"
@@ -145,8 +151,9 @@ class Parts:
     models_bucket: str
     train_script: str
     predict_script: str
-    library: str
+    py_files: str
     workbench_parameter: str
+    network_parameter: str
     transient_cluster: Mapping[str, Any]  # runJobFlow's parameters
     topic_arn: str
     partition: str
@@ -214,14 +221,49 @@ def begin(parts: Parts) -> dict[str, State]:
                 "redriven": False,
                 "redrives": 0,
             },
-            "Next": "begin: what is to be done?",
+            "Next": "begin: is there a network?",
         },
-        "begin: what is to be done?": choice(
+        "begin: is there a network?": look_up_network(
+            parts, {"ErrorEquals": [NO_PARAMETER], "Next": "begin: was it started by the clock?"}, Next=TODO
+        ),
+        "begin: was it started by the clock?": choice(
+            when(SCHEDULED, SKIP, reasons=[f"{parts.environment} is paused"]),
+            refuse("begin", "Paused", f"'{parts.environment} is paused: bring it back with dml resume'"),
+        ),
+        TODO: choice(
+            when(SCHEDULED, "begin: has there ever been a model?"),
             when("$do = 'run'", CRAWL),
             when("$do = 'predict'", CLUSTER),
             refuse("begin", "BadInput", "'the input says do: ' & $string($do) & ', but it can only be run or predict'"),
         ),
+        # The first model is for somebody to look at: until there is one, the clock starts nothing that costs.
+        "begin: has there ever been a model?": read(
+            parts,
+            parts.models_bucket,
+            f"{parts.dataset}/CURRENT.json",
+            Catch=[
+                {
+                    "ErrorEquals": ["S3.NoSuchKeyException"],
+                    "Assign": {"reasons": ["no model has ever been published, and the first one is yours to start"]},
+                    "Next": SKIP,
+                }
+            ],
+            Next=CRAWL,
+        ),
     }
+
+
+def look_up_network(parts: Parts, paused: State, *, Next: str) -> State:
+    """Where clusters are started. `dml pause` takes the parameter away with the network; `paused` is its catcher."""
+    return task(
+        parts,
+        "aws-sdk:ssm:getParameter",
+        Arguments={"Name": parts.network_parameter},
+        TimeoutSeconds=60,
+        Assign={"network": "{% $parse($states.result.Parameter.Value) %}"},
+        Catch=[paused],
+        Next=Next,
+    )
 
 
 def crawl(parts: Parts) -> dict[str, State]:
@@ -324,8 +366,20 @@ def cluster(parts: Parts) -> dict[str, State]:
     runJobFlow takes every field of a cluster, createCluster a closed list. And a loop of our own waits for it: so the
     cluster's id is known from its first moment, and whatever goes wrong while it starts, it can be ended.
     """
-    create = CERTIFIED if parts.certificate_bucket else CREATE
+    create = CERTIFIED if parts.certificate_bucket else NETWORK
     named = cluster_of(parts.transient_cluster["Name"], parts.dataset)
+    paused = {  # while the run was at work, or before it was redriven
+        "ErrorEquals": [NO_PARAMETER],
+        "Assign": {
+            "failed": True,
+            "failure": {
+                "stage": "cluster",
+                "error": "Paused",
+                "reason": f"{parts.environment} is paused: bring it back with dml resume",
+            },
+        },
+        "Next": CLEAN_UP,
+    }
     begun = choice(
         when("$do = 'predict' or $published", "predict: add the step"),
         when("$trained", "gate: read the verdict"),  # a redriven run, which failed after its training
@@ -342,6 +396,7 @@ def cluster(parts: Parts) -> dict[str, State]:
             Arguments={"Name": parts.workbench_parameter},
             TimeoutSeconds=60,
             Assign={"workbench": "{% $states.result.Parameter.Value %}", "attempts": 0},
+            Catch=[paused],
             Next="cluster: is there a workbench?",
         ),
         "cluster: is there a workbench?": choice(
@@ -376,6 +431,7 @@ def cluster(parts: Parts) -> dict[str, State]:
             otherwise=create,
         ),
         **(certified(parts) if parts.certificate_bucket else {}),
+        NETWORK: look_up_network(parts, paused, Next=CREATE),
         CREATE: task(
             parts,
             "aws-sdk:emr:runJobFlow",
@@ -419,46 +475,41 @@ def cluster(parts: Parts) -> dict[str, State]:
 
 
 def certified(parts: Parts) -> dict[str, State]:
-    """No cluster starts with a certificate that has run out, or without one: its nodes could not talk to each other."""
-    place, way_out = (
-        f"s3://{parts.certificate_bucket}/{CERTIFICATE}",
-        f"make one: dml certificates --env {parts.environment}",
-    )
+    """No cluster starts without a certificate, or with one that has run out: its nodes could not talk to each other.
+
+    Its end is read from a file beside it: who may ask for the certificate itself may also read its private key.
+    """
+    way_out = f"make one: dml certificates --env {parts.environment}"
+    none = f"there is no certificate for the nodes of clusters, or nothing at s3://{parts.certificate_bucket}/"
     now = "$toMillis($states.context.State.EnteredTime)"
-    missing = {"stage": "cluster", "error": ERROR, "cause": f"{{% {CAUSE} %}}"}
+    missing = {
+        "stage": "cluster",
+        "error": "NoCertificate",
+        "reason": f"{none}{CERTIFICATE_END} says its end; {way_out}",
+    }
     return {
-        CERTIFIED: task(
+        CERTIFIED: read(
             parts,
-            "aws-sdk:s3:headObject",
-            Arguments={"Bucket": parts.certificate_bucket, "Key": CERTIFICATE},
-            TimeoutSeconds=60,
-            Assign={"certificate_ends": f"{{% {given('$states.result.Metadata.expires', '')} %}}"},
+            parts.certificate_bucket,
+            CERTIFICATE_END,
+            Assign={"certificate_ends": "{% $parse($states.result.Body).expires %}"},
             Catch=[
                 {
-                    "ErrorEquals": ["States.ALL"],
-                    "Assign": {"failure": missing},
-                    "Next": "cluster: is there no certificate?",
+                    "ErrorEquals": ["S3.NoSuchKeyException"],
+                    "Assign": {"failed": True, "failure": missing},
+                    "Next": CLEAN_UP,
                 }
             ],
             Next="cluster: is the certificate valid?",
-        ),
-        "cluster: is there no certificate?": choice(
-            refuse(
-                "cluster",
-                "NoCertificate",
-                f"'there is no certificate for the nodes at {place}; {way_out}'",
-                "$contains($failure.error & ' ' & $failure.cause, /NoSuchKey|Status Code: 404/)",
-            ),
-            when("true", REASONS, failed=True),
         ),
         "cluster: is the certificate valid?": choice(
             refuse(
                 "cluster",
                 "CertificateExpired",
-                f"'the certificate for the nodes at {place} ended on ' & $certificate_ends & '; {way_out}'",
-                f"$certificate_ends != '' and $toMillis($certificate_ends) <= {now}",
+                f"'the certificate for the nodes of clusters ended on ' & $certificate_ends & '; {way_out}'",
+                f"$toMillis($certificate_ends) <= {now}",
             ),
-            otherwise=CREATE,
+            otherwise=NETWORK,
         ),
     }
 
@@ -686,6 +737,12 @@ def notify(parts: Parts) -> dict[str, State]:
             Output=outcome,
             End=True,
         ),
+        SKIP: message(
+            "nothing was done",
+            "'The scheduled run ' & $run_id & ' has ended at once: ' & $reasons[0] & '.'",
+            Output=outcome,
+            End=True,
+        ),
         "notify: the failure": message(
             "a run failed",
             "'Run ' & $run_id & ' failed at stage ' & $failure.stage & ': ' & $failure.reason",
@@ -732,7 +789,7 @@ def end(parts: Parts) -> dict[str, State]:
         RESUME: choice(
             # Its verdict was on a model that is no longer the current one: only another run can compare them.
             when(f"$failure.error = '{LOST_RACE}'", FAILED),
-            when(f"{stage} in ['begin', 'crawl']", "begin: what is to be done?", **again),
+            when(f"{stage} in ['begin', 'crawl']", TODO, **again),
             when(f"{stage} = 'prepare'", "prepare: run the Glue job", **again),
             when(f"{stage} in ['clean up', 'notify']", REPORT, **again),
             when("true", CLUSTER, cluster_id="", **again),
@@ -762,7 +819,7 @@ def read(parts: Parts, bucket: str, key: str, **fields: Any) -> State:
 
 def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:
     """spark-submit on the cluster, by a step that the run waits for."""
-    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.library, script]
+    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.py_files, script]
     return task(
         parts,
         "elasticmapreduce:addStep.sync",

@@ -27,6 +27,24 @@ class Configuration:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in a network a cluster is started: its subnets and security groups, or texts that say where to find them.
+
+    `subnet` is for a cluster of instance groups, which lives in one zone; for instance fleets EMR chooses one.
+    """
+
+    subnets: Sequence[str] | str
+    groups: EmrGroups
+    subnet: str = ""
+
+    @classmethod
+    def of_run(cls) -> "Place":
+        """What a state machine knows only when it runs: JSONata over $network, which NetworkStack writes as JSON."""
+        groups = EmrGroups(*(f"{{% $network.{name} %}}" for name in ("primary", "core", "service")))
+        return cls("{% $network.subnets %}", groups, "{% $network.subnets[0] %}")
+
+
+@dataclass(frozen=True)
 class ClusterDefinition:
     """A cluster of one primary node, core nodes, and perhaps task nodes on spot, in private subnets of one VPC."""
 
@@ -35,8 +53,7 @@ class ClusterDefinition:
     configurations: Sequence[Configuration]
     nodes: Cluster
     idle_seconds: int
-    subnet_ids: Sequence[str]
-    groups: EmrGroups
+    place: Place
     service_role: str
     instance_profile: str
     log_uri: str
@@ -93,13 +110,14 @@ def zeppelin_configurations(*, bucket: str, region: str, idle_seconds: int) -> l
 
 
 def with_zeppelin(
-    cluster: ClusterDefinition, *, name: str, idle_seconds: int, bucket: str, region: str
+    cluster: ClusterDefinition, *, name: str, place: Place, idle_seconds: int, bucket: str, region: str
 ) -> ClusterDefinition:
     """The workbench: the same cluster with Zeppelin on it, that waits longer for work."""
     zeppelin = zeppelin_configurations(bucket=bucket, region=region, idle_seconds=idle_seconds // 2)
     return replace(
         cluster,
         name=name,
+        place=place,
         idle_seconds=idle_seconds,
         applications=[*cluster.applications, "Zeppelin"],
         configurations=[*cluster.configurations, *zeppelin],
@@ -115,9 +133,9 @@ def request(cluster: ClusterDefinition, *, security_configuration: str) -> dict[
         "Configurations": [_configuration(given) for given in cluster.configurations],
         "Instances": {
             **(_fleets(cluster) if cluster.nodes.layout == "fleets" else _groups(cluster)),
-            "EmrManagedMasterSecurityGroup": cluster.groups.primary,
-            "EmrManagedSlaveSecurityGroup": cluster.groups.core,
-            "ServiceAccessSecurityGroup": cluster.groups.service,
+            "EmrManagedMasterSecurityGroup": cluster.place.groups.primary,
+            "EmrManagedSlaveSecurityGroup": cluster.place.groups.core,
+            "ServiceAccessSecurityGroup": cluster.place.groups.service,
             "KeepJobFlowAliveWhenNoSteps": True,
             "TerminationProtected": False,
         },
@@ -188,7 +206,7 @@ def _groups(cluster: ClusterDefinition) -> dict[str, Any]:
 
     return {
         "InstanceGroups": [group("MASTER", 1), group("CORE", cluster.nodes.minimum_nodes)],
-        "Ec2SubnetId": cluster.subnet_ids[0],
+        "Ec2SubnetId": cluster.place.subnet,
     }
 
 
@@ -224,7 +242,7 @@ def _fleets(cluster: ClusterDefinition) -> dict[str, Any]:
             fleet("CORE", "TargetOnDemandCapacity", on_demand, nodes.minimum_nodes),
             *task,
         ],
-        "Ec2SubnetIds": list(cluster.subnet_ids),
+        "Ec2SubnetIds": cluster.place.subnets,
     }
 
 

@@ -1,4 +1,4 @@
-"""From raw files to features, made at synth time: for each dataset a crawler and the Glue job that prepares it."""
+"""From raw files to features, made at synth time: a dataset's crawler and the Glue job that prepares it."""
 
 import json
 import unicodedata
@@ -19,6 +19,7 @@ from stacks.findings import (
     LOG_GROUPS,
     NO_RESOURCE,
     OBJECTS,
+    OWN_CODE,
     TABLES,
     accept,
     accept_in_template,
@@ -34,51 +35,45 @@ READ_TABLES = ["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetP
 WRITE_TABLES = ["glue:CreateTable", "glue:UpdateTable"]
 
 
-@dataclass(frozen=True)
-class DatasetEtl:
-    """What the pipeline needs to know of a dataset's crawler and job: their names."""
-
-    crawler: str
-    prepare: str
-
-
-class EtlStack(cdk.Stack):
-    """A crawler and a Glue job for each dataset, each with a role of its own."""
+class Etl(Construct):
+    """A dataset's crawler and Glue job, each with a role of its own: `crawler` and `prepare` are their names."""
 
     def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], data: DataStack
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        environment: Environment,
+        dataset: Dataset,
+        database: str,
+        shipped: code.Shipped,
+        data: DataStack,
     ) -> None:
         super().__init__(scope, id)
-        self._environment = environment
-        self._data = data
-        self._script = code.script(self, "prepare")
-        self._library = code.library(self, datasets)
-        self._security = encrypt(self, environment, data.key) if data.key else None
+        self._stack = cdk.Stack.of(self)
+        self._environment, self._dataset, self._database, self._data = environment, dataset.name, database, data
+        self._code = shipped
+        self._security = encrypt(self, environment, dataset.name, data.key) if data.key else None
         self._log_reasons = dict.fromkeys(["WriteLogs", "EncryptLogs"] if data.key else ["WriteLogs"], LOG_GROUPS)
-        dialects = sorted({dialect for dataset in datasets for dialect in dialects_of(dataset)})
-        classifiers = {dialect: csv_classifier(self, environment, dialect) for dialect in dialects}
-        self.datasets = {
-            dataset.name: DatasetEtl(
-                crawler=self._crawler(dataset.name, [classifiers[dialect] for dialect in dialects_of(dataset)]),
-                prepare=self._prepare(dataset.name),
-            )
-            for dataset in datasets
-        }
+        name = f"dml-{environment.name}-{dataset.name}"
+        self.crawler = self._crawler([csv_classifier(self, name, dialect) for dialect in dialects_of(dataset)])
+        self.prepare = self._prepare()
 
-    def _crawler(self, dataset: str, classifiers: list[str]) -> str:
+    def _crawler(self, classifiers: list[str]) -> str:
+        dataset = self._dataset
         role = self._role(
-            f"{pascal(dataset)}CrawlerRole",
+            "CrawlerRole",
             f"Worn by the crawler of {dataset}",
             "crawl",
-            self._crawler_rights(dataset),
+            self._crawler_rights(),
             {"ReadRaw": OBJECTS, "CatalogueTables": TABLES, **self._security_reasons},
         )
         crawler = glue.CfnCrawler(
             self,
-            f"{pascal(dataset)}Crawler",
+            "Crawler",
             description=f"Catalogues the raw tables of {dataset}: each folder is a table",
             role=role.role_arn,
-            database_name=self._data.databases[dataset],
+            database_name=self._database,
             classifiers=classifiers,
             crawler_security_configuration=self._security,
             targets=glue.CfnCrawler.TargetsProperty(
@@ -103,10 +98,10 @@ class EtlStack(cdk.Stack):
         cdk.CfnOutput(self, f"{output}Name", value=crawler.ref).override_logical_id(output)
         return crawler.ref
 
-    def _crawler_rights(self, dataset: str) -> list[iam.PolicyStatement]:
+    def _crawler_rights(self) -> list[iam.PolicyStatement]:
         raw = self._data.raw
         return [
-            *read_prefix("Raw", raw.bucket_arn, f"{dataset}/"),
+            *read_prefix("Raw", raw.bucket_arn, f"{self._dataset}/"),
             iam.PolicyStatement(
                 sid="CatalogueTables",
                 actions=[
@@ -117,20 +112,22 @@ class EtlStack(cdk.Stack):
                     "glue:CreatePartition",
                     "glue:UpdatePartition",
                 ],
-                resources=catalog_arns(self, self._data.databases[dataset]),
+                resources=catalog_arns(self._stack, self._database),
             ),
             *self._read_security(),
-            *log_statements(self, "/aws-glue/crawlers", encrypted=bool(self._data.key)),
+            *log_statements(self._stack, "/aws-glue/crawlers", encrypted=bool(self._data.key)),
             *use_key(self._data.key, *READ, service="s3"),
         ]
 
-    def _prepare(self, dataset: str) -> str:
+    def _prepare(self) -> str:
+        dataset = self._dataset
         role = self._role(
-            f"{pascal(dataset)}PrepareRole",
+            "PrepareRole",
             f"Worn by the Glue job that prepares {dataset}",
             "prepare",
-            self._prepare_rights(dataset),
+            self._prepare_rights(),
             {
+                "ReadOwnCode": OWN_CODE,
                 "ReadRaw": OBJECTS,
                 "WriteLake": OBJECTS,
                 "PublishFeatures": TABLES,
@@ -141,7 +138,7 @@ class EtlStack(cdk.Stack):
         settings = self._environment.etl
         job = glue.CfnJob(
             self,
-            f"{pascal(dataset)}Prepare",
+            "Prepare",
             description=f"Joins and cleans the raw tables of {dataset} into the table `features`",
             role=role.role_arn,
             glue_version=GLUE_VERSION,
@@ -153,18 +150,18 @@ class EtlStack(cdk.Stack):
             # Two runs at once would race for the table `features`: the second one waits (stacks/pipeline.py).
             execution_property=glue.CfnJob.ExecutionPropertyProperty(max_concurrent_runs=1),
             command=glue.CfnJob.JobCommandProperty(
-                name="glueetl", python_version="3", script_location=self._script.s3_object_url
+                name="glueetl", python_version="3", script_location=self._code.prepare
             ),
             default_arguments={
-                "--extra-py-files": self._library.s3_object_url,
+                "--extra-py-files": self._code.py_files,
                 "--enable-metrics": "true",
                 "--enable-observability-metrics": "true",
                 "--enable-continuous-cloudwatch-log": "true",
                 "--job-language": "python",
                 "--dataset": dataset,
-                "--database": self._data.databases[dataset],
+                "--database": self._database,
                 "--lake": f"s3://{self._data.lake.bucket_name}/",
-                "--region": self.region,
+                "--region": self._stack.region,
             },
         )
         self._accept_own_encryption(job, "AwsSolutions-GL1", "AwsSolutions-GL3")
@@ -200,19 +197,19 @@ class EtlStack(cdk.Stack):
             accept(construct, dict.fromkeys(findings, AWS_KEYS))
             accept_in_template(construct, {"CKV_AWS_195": AWS_KEYS})
 
-    def _prepare_rights(self, dataset: str) -> list[iam.PolicyStatement]:
-        lake = self._data.lake.bucket_arn
+    def _prepare_rights(self) -> list[iam.PolicyStatement]:
+        lake, dataset = self._data.lake.bucket_arn, self._dataset
         return [
-            *code.read_statements([self._script, self._library]),
+            *code.read_statements(self._environment, self._code.asset),
             *read_prefix("Raw", self._data.raw.bucket_arn, f"{dataset}/"),
             *write_prefixes("Lake", lake, [f"{dataset}/{folder}/" for folder in ("features", "quarantine", "runs")]),
             iam.PolicyStatement(
                 sid="PublishFeatures",
                 actions=[*READ_TABLES, *WRITE_TABLES],
-                resources=catalog_arns(self, self._data.databases[dataset]),
+                resources=catalog_arns(self._stack, self._database),
             ),
             *self._read_security(),
-            *log_statements(self, "/aws-glue", encrypted=bool(self._data.key)),
+            *log_statements(self._stack, "/aws-glue", encrypted=bool(self._data.key)),
             *use_key(self._data.key, *WRITE, service="s3"),
             iam.PolicyStatement(
                 sid="SendMetrics",
@@ -257,16 +254,16 @@ def dialects_of(dataset: Dataset) -> list[Dialect]:
     return sorted(dialects, key=lambda dialect: (dialect.delimiter == ",", not dialect.header, dialect))
 
 
-def csv_classifier(scope: Construct, environment: Environment, dialect: Dialect) -> str:
+def csv_classifier(scope: Construct, whose: str, dialect: Dialect) -> str:
     """CSV whose header line is said rather than guessed: of an all-text file Glue calls the columns col0, col1, ...
 
-    Glue's API wants a name for a classifier, hence the physical one.
+    Glue's API wants a name for a classifier, hence the physical one; it begins with `whose`.
     """
     classifier = glue.CfnClassifier(
         scope,
         pascal(dialect.name.replace("-", "_")),
         csv_classifier=glue.CfnClassifier.CsvClassifierProperty(
-            name=f"dml-{environment.name}-{dialect.name}",
+            name=f"{whose}-{dialect.name}",
             contains_header="PRESENT" if dialect.header else "ABSENT",
             delimiter=dialect.delimiter,
             quote_symbol=dialect.quote,
@@ -341,13 +338,13 @@ def log_statements(stack: cdk.Stack, group: str, *, encrypted: bool) -> list[iam
     ]
 
 
-def encrypt(stack: cdk.Stack, environment: Environment, key: kms.Key) -> str:
-    """Glue's security configuration: its name. What crawlers and jobs log and write goes under the customer's key."""
+def encrypt(scope: Construct, environment: Environment, dataset: str, key: kms.Key) -> str:
+    """Glue's security configuration: its name. What crawler and job log and write goes under the customer's key."""
     sse = {"kms_key_arn": key.key_arn}
     made = glue.CfnSecurityConfiguration(
-        stack,
+        scope,
         "Security",
-        name=f"dml-{environment.name}",  # Glue's API wants one; log groups are named after it
+        name=f"dml-{environment.name}-{dataset}",  # Glue's API wants one; log groups are named after it
         encryption_configuration=glue.CfnSecurityConfiguration.EncryptionConfigurationProperty(
             cloud_watch_encryption=glue.CfnSecurityConfiguration.CloudWatchEncryptionProperty(
                 cloud_watch_encryption_mode="SSE-KMS", **sse

@@ -4,14 +4,16 @@ docs/security.md has the same reasons in one table. `make lint` fails for a find
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from constructs import IConstruct
 
 OBJECTS = "Objects come and go; their prefix is the narrowest name that S3 knows for them beforehand."
+OWN_CODE = "What a run was started with stays readable when newer code is deployed: all assets of the environment."
 TABLES = "Tables are made by crawler and jobs; their database is the narrowest name known beforehand."
 NO_RESOURCE = "The service knows no resource for this action; a condition narrows it where there is one to set."
 AWS_KEYS = "Without a customer key (encryption.customer_key) AWS's own keys encrypt it."
@@ -43,9 +45,10 @@ def accept_wildcards(role: IConstruct, rights: Sequence[iam.PolicyStatement], re
     Raises ValueError for a reason whose statement has no wildcard (any more), or is not there.
     """
     stack = cdk.Stack.of(role)
-    given = {statement.sid: [_shown(stack, resource) for resource in statement.resources] for statement in rights}
+    given = {statement.sid: statement for statement in rights}
     for sid, reason in reasons.items():
-        wild = [resource for resource in given.get(sid, []) if "*" in resource]
+        shown = [_shown(stack, resource) for resource in given[sid].resources] if sid in given else []
+        wild = [resource for resource in shown if "*" in resource]
         if not wild:
             raise ValueError(f"{role.node.path}: no statement {sid} with a wildcard, yet there is a reason for it")
         accept(role, {f"AwsSolutions-IAM5[Resource::{resource}]": reason for resource in wild})
@@ -54,33 +57,27 @@ def accept_wildcards(role: IConstruct, rights: Sequence[iam.PolicyStatement], re
 def export(stack: cdk.Stack, value: str) -> None:
     """Exports a value to the stacks that use it under the name that CDK would choose, and remembers the name."""
     (name,) = stack.resolve(stack.export_value(value)).values()
-    stack.node.add_metadata(_key(stack.resolve(value)), name)
+    EXPORTED.setdefault(stack.node.root, {})[_key(stack.resolve(value))] = name
 
 
 def _shown(stack: cdk.Stack, resource: str) -> str:
     """A resource's ARN as cdk-nag prints it: what is known only when deployed by its logical name or its export."""
     resolved = stack.resolve(resource)
     parts = resolved["Fn::Join"][1] if isinstance(resolved, dict) and "Fn::Join" in resolved else [resolved]
-    exports = {
-        entry.type: str(entry.data)
-        for other in stack.node.root.node.find_all()
-        if isinstance(other, cdk.Stack) and other is not stack
-        for entry in other.node.metadata
-        if entry.type.startswith(EXPORTED)
-    }
+    exports = EXPORTED.get(stack.node.root, {})
     return "".join(
         re.sub(r"\$\{(.+?)\}", r"<\1>", part)
-        if isinstance(part, str)
+        if isinstance(part := one.get("Fn::Sub", one) if isinstance(one, dict) else one, str)
         else exports.get(_key(part)) or f"<{'.'.join(_names(part))}>"
-        for part in parts
+        for one in parts
     )
 
 
-EXPORTED = "dml:exported:"
+EXPORTED: MutableMapping[IConstruct, dict[str, str]] = WeakKeyDictionary()  # of each app, the names by reference
 
 
 def _key(reference: Any) -> str:
-    return EXPORTED + ".".join(_names(reference))
+    return ".".join(_names(reference))
 
 
 def _names(reference: Any) -> list[str]:

@@ -1,15 +1,17 @@
 """The network of the clusters, made at synth time: private subnets over two zones, and EMR's three security groups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from stacks import code
 from stacks.data import DataStack
-from stacks.settings import Environment
+from stacks.settings import Environment, network_parameter
 
 # EMR's service role (AmazonEMRServicePolicy_v2) may only use what bears this tag: subnets, security groups, clusters.
 EMR_TAG = "for-use-with-amazon-emr-managed-policies"
@@ -29,7 +31,7 @@ class NetworkStack(cdk.Stack):
     """VPC, the ways out of it, EMR's security groups."""
 
     def __init__(self, scope: Construct, id: str, *, environment: Environment, data: DataStack) -> None:
-        super().__init__(scope, id)
+        super().__init__(scope, id, synthesizer=code.synthesizer(environment))
         egress = environment.network.egress
         closed = egress == "endpoints"
         self.vpc = ec2.Vpc(
@@ -65,6 +67,14 @@ class NetworkStack(cdk.Stack):
         self.groups = emr_groups(self, self.vpc.vpc_id)
         if closed:
             interface_endpoints(self, self.vpc, self.groups)
+        # Read by a run that needs a cluster of its own: by export, no dataset's stack would outlive a pause.
+        self.parameter = ssm.StringParameter(
+            self,
+            "Cluster",
+            parameter_name=network_parameter(environment),
+            string_value=self.to_json_string({"subnets": self.cluster_subnet_ids, **asdict(self.groups)}),
+            description="Where clusters are started, read by runs",
+        )
 
 
 NAT_SUBNET = ec2.SubnetConfiguration(
@@ -96,7 +106,7 @@ def reachable_buckets(stack: cdk.Stack, data: DataStack) -> list[iam.PolicyState
 
     find = ["s3:ListBucket", "s3:GetBucketLocation", "s3:ListBucketMultipartUploads"]
     upload = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
-    assets = f"cdk-{stack.synthesizer.bootstrap_qualifier}-assets-{stack.account}-{region}"
+    assets = f"cdk-{code.qualifier(stack)}-assets-{stack.account}-{region}"
     return [
         allow("FindOwnObjects", find, [bucket.bucket_arn for bucket in data.buckets], ours=True),
         allow(

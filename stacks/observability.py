@@ -1,6 +1,6 @@
 """Who is told and shown what, made at synth time: topic, what sends to it, dashboard, budget, the way to Zeppelin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import aws_cdk as cdk
 from aws_cdk import aws_budgets as budgets
@@ -9,38 +9,32 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
-from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from jobs.tables.settings import Dataset
-from stacks.data import DataStack, removal
+from stacks import code
+from stacks.data import DataStack
 from stacks.definition import NAMESPACE, QUARANTINED_SHARE, ROWS
-from stacks.findings import AWS_KEYS, accept_in_template, accept_wildcards
-from stacks.outputs import Output, pascal
+from stacks.findings import accept_in_template, accept_wildcards, export
+from stacks.outputs import Output
 from stacks.settings import Environment, tags, workbench_parameter
 
 
 class ObservabilityStack(cdk.Stack):
-    """Topic, budget, analysts' policy, and the state machines' log groups: what outlives `dml pause`.
+    """Topic, budget, analysts' policy, dashboard, messages about clusters: none of it names a dataset.
 
     Alarms stand in the stack of what they watch: here they would tie stacks in a circle.
     """
 
-    def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], data: DataStack
-    ) -> None:
-        super().__init__(scope, id)
+    def __init__(self, scope: Construct, id: str, *, environment: Environment, data: DataStack) -> None:
+        super().__init__(scope, id, synthesizer=code.synthesizer(environment))
         self.topic = self._topic(environment, data)
+        export(self, self.topic.topic_arn)
         if environment.budget.monthly_usd:
             self._budget(environment)
-        self.log_groups = {
-            dataset.name: self._log_group(f"{pascal(dataset.name)}Logs", f"/{dataset.name}", environment, data)
-            for dataset in datasets
-        }
-        self.watch_logs = self._log_group("WatchLogs", "-watch", environment, data)
+        dashboard(self, environment)
+        tell_of_failed_clusters(self, environment=environment, topic=self.topic)
         analysts = analyst_policy(self, environment)
         cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
             Output.ANALYST_POLICY
@@ -105,32 +99,10 @@ class ObservabilityStack(cdk.Stack):
         )
         made.node.add_dependency(self.topic.node.find_child("Policy"))  # AWS Budgets tries whether it may publish
 
-    def _log_group(self, id: str, name: str, environment: Environment, data: DataStack) -> logs.LogGroup:
-        """Named, because under /aws/vendedlogs/ a group doesn't use up the region's one short policy for deliveries."""
-        group = logs.LogGroup(
-            self,
-            id,
-            log_group_name=f"/aws/vendedlogs/states/dml-{environment.name}{name}",
-            retention=RETENTION[environment.logs.keep_days],
-            encryption_key=data.key,
-            removal_policy=removal(environment),
-        )
-        if not data.key:
-            accept_in_template(group, {"CKV_AWS_158": AWS_KEYS})
-        return group
-
 
 IDLE_HOURS = 3
 # Of a model's figures on held-out rows, the two that the dashboard shows: what it loses, and what it is worth.
 FIGURES = {"binary": ("log_loss", "auc"), "multiclass": ("log_loss", "accuracy"), "regression": ("rmse", "r2")}
-RETENTION = {
-    7: logs.RetentionDays.ONE_WEEK,
-    14: logs.RetentionDays.TWO_WEEKS,
-    30: logs.RetentionDays.ONE_MONTH,
-    90: logs.RetentionDays.THREE_MONTHS,
-    180: logs.RetentionDays.SIX_MONTHS,
-    365: logs.RetentionDays.ONE_YEAR,
-}
 
 
 def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPolicy:
@@ -270,22 +242,9 @@ def run_metric(environment: Environment, dataset: str, name: str) -> cloudwatch.
     )
 
 
-def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequence[str], topic: sns.ITopic) -> None:
-    """Messages about Glue jobs and clusters that failed, whoever had started them."""
-    # Imported, so that CDK adds no right to publish of its own: the topic has one, for this account only.
-    target = targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Topic", topic.topic_arn))
-    job = events.Rule(
-        scope,
-        "GlueJobFailed",
-        description="A Glue job failed, timed out or was stopped",
-        event_pattern=events.EventPattern(
-            source=["aws.glue"],
-            detail_type=["Glue Job State Change"],
-            detail={"jobName": list(jobs), "state": ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]},
-        ),
-        targets=[target],
-    )
-    cluster = events.Rule(
+def tell_of_failed_clusters(scope: Construct, *, environment: Environment, topic: sns.ITopic) -> None:
+    """Messages about clusters that ended with errors, whoever had started them."""
+    rule = events.Rule(
         scope,
         "ClusterFailed",
         description="A cluster ended with errors",
@@ -294,10 +253,30 @@ def tell_of_failures(scope: Construct, *, environment: Environment, jobs: Sequen
             detail_type=["EMR Cluster State Change"],
             detail={"name": [{"prefix": f"dml-{environment.name}-"}], "state": ["TERMINATED_WITH_ERRORS"]},
         ),
-        targets=[target],
+        targets=[told(scope, topic)],
     )
-    for rule in (job, cluster):
-        alarm_on_silence(rule, rule=rule, topic=topic)
+    alarm_on_silence(rule, rule=rule, topic=topic)
+
+
+def tell_of_failed_job(scope: Construct, *, job: str, topic: sns.ITopic) -> None:
+    """Messages about a Glue job that failed, whoever had started it."""
+    rule = events.Rule(
+        scope,
+        "GlueJobFailed",
+        description="A Glue job failed, timed out or was stopped",
+        event_pattern=events.EventPattern(
+            source=["aws.glue"],
+            detail_type=["Glue Job State Change"],
+            detail={"jobName": [job], "state": ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]},
+        ),
+        targets=[told(scope, topic)],
+    )
+    alarm_on_silence(rule, rule=rule, topic=topic)
+
+
+def told(scope: Construct, topic: sns.ITopic) -> targets.SnsTopic:
+    """The topic as a rule's target. Imported, so that CDK adds no right to publish of its own: it has one already."""
+    return targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Topic", topic.topic_arn))
 
 
 def alarm_on_silence(scope: Construct, *, rule: events.Rule, topic: sns.ITopic) -> None:
@@ -313,85 +292,56 @@ def alarm_on_silence(scope: Construct, *, rule: events.Rule, topic: sns.ITopic) 
     alarm(scope, "NotDelivered", text, failed, ABOVE, 0, topic=topic)
 
 
-def dashboard(
-    scope: Construct,
-    *,
-    environment: Environment,
-    datasets: Sequence[Dataset],
-    machines: Mapping[str, sfn.IStateMachine],
-) -> None:
-    """What an analyst wants to see: did the runs end well, how good are the models, how clean are the data."""
+def dashboard(scope: Construct, environment: Environment) -> None:
+    """What an analyst wants to see: did the runs end well, how good are the models, how clean are the data.
+
+    Each widget searches for its metrics, a line a dataset, so that it need not know which there are (CloudWatch User
+    Guide, "Search expressions": a term is a token of the name, unless it is in quotes; several must all be there).
+    """
     made = cloudwatch.Dashboard(
         scope, "Dashboard", dashboard_name=f"dml-{environment.name}", default_interval=cdk.Duration.days(90)
     )
-    day = cdk.Duration.days(1)
+    name, day = environment.name, cdk.Duration.days(1)
 
-    def runs(metric: str, label: str, color: str, machine: sfn.IStateMachine) -> cloudwatch.Metric:
-        return cloudwatch.Metric(
-            namespace="AWS/States",
-            metric_name=metric,
-            dimensions_map={"StateMachineArn": machine.state_machine_arn},
-            statistic="Sum",
-            period=day,
-            label=label,
-            color=color,
+    def runs(metric: str, statistic: str = "Sum") -> str:
+        """Of the state machines that are called dml-ENVIRONMENT-DATASET (stacks/pipeline.py)."""
+        return found(
+            f'{{AWS/States,StateMachineArn}} MetricName="{metric}" StateMachineArn=dml StateMachineArn={name}',
+            statistic,
         )
+
+    def figures(*names: str) -> str:
+        either = " OR ".join(f'"{one}"' for one in names)
+        return found(f'{{{NAMESPACE},Dataset,Environment}} Environment="{name}" MetricName=({either})', "Maximum")
+
+    def found(what: str, statistic: str) -> str:
+        return f"SEARCH('{what}', '{statistic}', {day.to_seconds():.0f})"
+
+    def widget(title: str, left: Sequence[str], right: Sequence[str] = ()) -> cloudwatch.GraphWidget:
+        def lines(searches: Sequence[str]) -> list[cloudwatch.IMetric]:
+            return [cloudwatch.MathExpression(expression=one, label="", period=day) for one in searches]
+
+        return cloudwatch.GraphWidget(title=title, width=12, height=9, left=lines(left), right=lines(right))
 
     made.add_widgets(
         cloudwatch.TextWidget(
             width=24,
             height=3,
-            markdown=f"# dml {environment.name}\n"
-            f"One row a dataset: how its runs ended, how good the models were on held-out rows (a loss: less is "
+            markdown=f"# dml {name}\n"
+            f"A line a dataset: how its runs ended, how good the models were on held-out rows (a loss: less is "
             f"better), how much of the raw data did not parse. `dml models list DATASET` says which model is current, "
             f"`dml report DATASET` shows it.",
-        )
+        ),
+        widget("runs a day that succeeded", [runs("ExecutionsSucceeded")]),
+        widget(
+            "runs a day that failed, timed out or were stopped",
+            [runs(metric) for metric in ("ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted")],
+        ),
+        widget(
+            "published models on held-out rows: loss, and merit on the right",
+            [figures(*dict.fromkeys(loss for loss, _ in FIGURES.values()))],
+            [figures(*dict.fromkeys(merit for _, merit in FIGURES.values()))],
+        ),
+        widget("rows prepared, and quarantined share on the right", [figures(ROWS)], [figures(QUARANTINED_SHARE)]),
+        widget("minutes a run", [f"{runs('ExecutionTime', 'Maximum')} / 60000"]),
     )
-    for settings in datasets:
-        dataset, machine, (loss, merit) = settings.name, machines[settings.name], FIGURES[settings.task]
-        made.add_widgets(
-            cloudwatch.GraphWidget(
-                title=f"{dataset}: runs a day",
-                width=6,
-                stacked=True,
-                left=[
-                    runs("ExecutionsSucceeded", "succeeded", cloudwatch.Color.GREEN, machine),
-                    runs("ExecutionsFailed", "failed", cloudwatch.Color.RED, machine),
-                    runs("ExecutionsTimedOut", "timed out", cloudwatch.Color.ORANGE, machine),
-                    runs("ExecutionsAborted", "stopped", cloudwatch.Color.GREY, machine),
-                ],
-            ),
-            cloudwatch.GraphWidget(
-                title=f"{dataset}: published models on held-out rows",
-                width=6,
-                left=[run_metric(environment, dataset, loss).with_(period=day)],
-                right=[run_metric(environment, dataset, merit).with_(period=day)],
-            ),
-            cloudwatch.GraphWidget(
-                title=f"{dataset}: rows",
-                width=6,
-                left=[run_metric(environment, dataset, ROWS).with_(label="prepared", period=day)],
-                right=[
-                    run_metric(environment, dataset, QUARANTINED_SHARE).with_(label="quarantined share", period=day)
-                ],
-            ),
-            cloudwatch.GraphWidget(
-                title=f"{dataset}: minutes a run",
-                width=6,
-                left=[
-                    cloudwatch.MathExpression(
-                        expression="milliseconds / 60000",
-                        label="minutes",
-                        period=day,
-                        using_metrics={
-                            "milliseconds": cloudwatch.Metric(
-                                namespace="AWS/States",
-                                metric_name="ExecutionTime",
-                                dimensions_map={"StateMachineArn": machine.state_machine_arn},
-                                statistic="Maximum",
-                            )
-                        },
-                    )
-                ],
-            ),
-        )

@@ -19,7 +19,25 @@ class Output(StrEnum):
 CERTIFICATE = (
     "tls/certificate.zip"  # in the workspace bucket; dml/estate/certificate.py makes it, starting nodes read it
 )
+CERTIFICATE_END = "tls/certificate.json"  # beside it: until when it is valid, which is no secret
 CERTIFICATE_RENEW_DAYS = 30  # before its end it is due for a new one, and an alarm says so
+
+
+# Stacks that all datasets share, in the order in which they are deployed; each dataset has one more (dml-ENV-DATASET),
+# which is deployed before the workbench, so that a starting workbench finds every dataset's notes.
+SHARED = ("data", "observability", "cluster", "network", "workbench")
+# Stacks of the releases in which all datasets were in one: `make_way` (dml/cdk.py) takes them away, in this order.
+FORMER = ("pipeline", "etl")
+
+
+def dataset_stack(dataset: str) -> str:
+    """The part of a dataset's stack's name behind the environment's prefix: nyc_flights -> nyc-flights."""
+    return dataset.replace("_", "-")
+
+
+def dataset_of(part: str) -> str | None:
+    """Whose stack it is; None for one that is no dataset's."""
+    return None if part in SHARED or part in FORMER else part.replace("-", "_")
 
 
 def state_machine_output(dataset: str) -> str:

@@ -1,22 +1,23 @@
-"""The way from raw data to predictions, made at synth time: a state machine for each dataset, its role, its alarms."""
+"""The way from raw data to predictions, made at synth time: a dataset's state machine, its role, schedule, alarms."""
 
-from collections.abc import Mapping, Sequence
+import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from jobs.tables.settings import Dataset
+from stacks import code
 from stacks.cluster import ClusterStack, pass_role
 from stacks.data import POINTER, WRITE, DataStack, use_key
 from stacks.definition import NAMESPACE, Parts, definition
 from stacks.emr import request
-from stacks.etl import EtlStack
+from stacks.etl import Etl
 from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import (
     FIGURES,
@@ -24,54 +25,24 @@ from stacks.observability import (
     alarm_on_lost_runs,
     alarm_on_quarantine,
     alarm_on_silence,
-    dashboard,
-    tell_of_failures,
+    tell_of_failed_job,
 )
-from stacks.outputs import pascal, state_machine_output
-from stacks.settings import Environment, tags
-from stacks.watch import find_certificate, look_after
+from stacks.outputs import state_machine_output
+from stacks.settings import Environment, machine_name, network_parameter, tags, workbench_parameter
+from stacks.watch import alarm_on_absence, find_certificate
 
 
 @dataclass(frozen=True)
-class Made:
-    """The stacks that a pipeline runs through."""
+class Shared:
+    """The stacks that all datasets share, and stand on. The network is none of them: runs find it by its parameter."""
 
     data: DataStack
-    etl: EtlStack
     cluster: ClusterStack
     observability: ObservabilityStack
 
 
-class PipelineStack(cdk.Stack):
-    """A state machine for each dataset; stacks/definition.py says what it does."""
-
-    def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, datasets: Sequence[Dataset], made: Made
-    ) -> None:
-        super().__init__(scope, id)
-        transient = request(made.cluster.definition, security_configuration=made.cluster.security_configuration(self))
-        machines = {
-            dataset.name: Pipeline(
-                self,
-                pascal(dataset.name),
-                environment=environment,
-                dataset=dataset,
-                made=made,
-                transient_cluster=transient,
-            ).machine
-            for dataset in datasets
-        }
-        tell_of_failures(
-            self,
-            environment=environment,
-            jobs=[names.prepare for names in made.etl.datasets.values()],
-            topic=made.observability.topic,
-        )
-        dashboard(self, environment=environment, datasets=datasets, machines=machines)
-
-
 class Pipeline(Construct):
-    """One dataset's state machine."""
+    """A dataset's state machine; stacks/definition.py says what it does."""
 
     def __init__(
         self,
@@ -80,25 +51,30 @@ class Pipeline(Construct):
         *,
         environment: Environment,
         dataset: Dataset,
-        made: Made,
-        transient_cluster: Mapping[str, Any],
+        database: str,
+        shipped: code.Shipped,
+        etl: Etl,
+        logs: logs.ILogGroup,
+        shared: Shared,
     ) -> None:
         super().__init__(scope, id)
         stack, name = cdk.Stack.of(self), dataset.name
-        data, etl, cluster, topic = made.data, made.etl.datasets[name], made.cluster, made.observability.topic
+        data, cluster, topic = shared.data, shared.cluster, shared.observability.topic
+        security = cluster.security_configuration(self)
         parts = Parts(
             environment=environment.name,
             dataset=name,
-            database=data.databases[name],
+            database=database,
             crawler=etl.crawler,
             prepare_job=etl.prepare,
             lake_bucket=data.lake.bucket_name,
             models_bucket=data.models.bucket_name,
-            train_script=cluster.train.s3_object_url,
-            predict_script=cluster.predict.s3_object_url,
-            library=cluster.library.s3_object_url,
-            workbench_parameter=cluster.workbench_parameter,
-            transient_cluster=transient_cluster,
+            train_script=shipped.train,
+            predict_script=shipped.predict,
+            py_files=shipped.py_files,
+            workbench_parameter=workbench_parameter(environment),
+            network_parameter=network_parameter(environment),
+            transient_cluster=request(cluster.definition, security_configuration=security),
             topic_arn=topic.topic_arn,
             partition=stack.partition,
             region=stack.region,
@@ -132,16 +108,17 @@ class Pipeline(Construct):
         self.machine = sfn.StateMachine(
             self,
             "StateMachine",
+            state_machine_name=machine_name(environment, name),  # the dashboard looks for it by its name
             definition_body=sfn.DefinitionBody.from_string(stack.to_json_string(definition(parts))),
             role=role,
-            logs=sfn.LogOptions(
-                destination=made.observability.log_groups[name], level=sfn.LogLevel.ALL, include_execution_data=False
-            ),
+            logs=sfn.LogOptions(destination=logs, level=sfn.LogLevel.ALL, include_execution_data=False),
             tracing_enabled=True,
         )
         accept_in_template(self.machine, {"W3005": SAID_TWICE})
-        alarm_on_silence(self, rule=schedule(self, environment, self.machine), topic=topic)
-        look_after(self, environment=environment, dataset=name, runs=self.machine, watch=cluster.watch, topic=topic)
+        alarm_on_silence(self, rule=schedule(self, environment, dataset, self.machine), topic=topic)
+        tell_of_failed_job(self, job=etl.prepare, topic=topic)
+        if environment.schedule.enabled and dataset.schedule.enabled:
+            alarm_on_absence(self, environment=environment, dataset=name, topic=topic)
         alarm_on_lost_runs(self, dataset=name, state_machine_arn=self.machine.state_machine_arn, topic=topic)
         most = dataset.gate.max_quarantined_share
         alarm_on_quarantine(self, environment=environment, dataset=name, most=most, topic=topic)
@@ -152,20 +129,35 @@ class Pipeline(Construct):
 OWN_CLUSTERS = "Transient clusters have no name beforehand; only those with this environment's tags can be used."
 
 
-def schedule(scope: Construct, environment: Environment, machine: sfn.StateMachine) -> events.Rule:
+def schedule(scope: Construct, environment: Environment, dataset: Dataset, machine: sfn.StateMachine) -> events.Rule:
     """Trains again by the clock. A run that finds another one at work waits for the crawler and the Glue job."""
     return events.Rule(
         scope,
         "Schedule",
-        description="Trains again and publishes what is better",
-        enabled=environment.schedule.enabled,
-        schedule=events.Schedule.expression(f"cron({environment.schedule.cron})"),
+        description="Trains again and publishes what is better; ends early while no model has ever been published",
+        enabled=environment.schedule.enabled and dataset.schedule.enabled,
+        schedule=events.Schedule.expression(f"cron({cron_of(environment, dataset)})"),
         targets=[
             targets.SfnStateMachine(
                 machine, input=events.RuleTargetInput.from_object({"do": "run", "revision": "scheduled"})
             )
         ],
     )
+
+
+def cron_of(environment: Environment, dataset: Dataset) -> str:
+    """When a dataset is trained again: as it says itself, else some minutes after the environment's own time.
+
+    How many follows from its name alone: the others' times stay the same when it comes or goes.
+    """
+    if dataset.schedule.cron:
+        return dataset.schedule.cron
+    schedule = environment.schedule
+    if not schedule.spread_minutes:
+        return schedule.cron
+    minutes, hours, *days = schedule.cron.split()
+    later = int(hours) * 60 + int(minutes) + zlib.crc32(dataset.name.encode()) % schedule.spread_minutes
+    return " ".join([str(later % 60), str(later // 60), *days])
 
 
 def rights(
@@ -186,10 +178,11 @@ def rights(
             resources=[stack.format_arn(service="glue", resource="job", resource_name=parts.prepare_job)],
         ),
         iam.PolicyStatement(
-            sid="FindWorkbench",
+            sid="FindCluster",
             actions=["ssm:GetParameter"],
             resources=[
-                stack.format_arn(service="ssm", resource="parameter", resource_name=parts.workbench_parameter[1:])
+                stack.format_arn(service="ssm", resource="parameter", resource_name=parameter[1:])
+                for parameter in (parts.workbench_parameter, parts.network_parameter)
             ],
         ),
         # A cluster that isn't there yet has no ARN and no tags.

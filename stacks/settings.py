@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from datasets import toml_file
 from datasets.toml_file import TomlError
+from jobs.tables.settings import checked_cron
 
 HOME = Path(__file__).parent.parent / "environments"
 
@@ -25,18 +26,6 @@ def _network(value: str) -> str:
     network = IPv4Network(value)
     if not 16 <= network.prefixlen <= 24:
         raise ValueError("a VPC for two zones is between a /16 and a /24")
-    return value
-
-
-def _cron(value: str) -> str:
-    """EventBridge's cron has six fields, and of the two days one is a question mark (EventBridge User Guide)."""
-    fields = value.split()
-    if len(fields) != 6 or not all(re.fullmatch(r"[A-Za-z0-9*?,/#-]+", part) for part in fields):
-        raise ValueError('six fields: minutes, hours, day of month, month, day of week, year; such as "0 5 ? * MON *"')
-    if [fields[2], fields[4]].count("?") != 1:
-        raise ValueError(
-            'either the day of month (third field) or the day of week (fifth) is "?", the other one is not'
-        )
     return value
 
 
@@ -72,8 +61,21 @@ class Budget(_Part):
 
 class Schedule(_Part):
     enabled: bool
-    cron: Annotated[str, AfterValidator(_cron)]
+    cron: Annotated[str, AfterValidator(checked_cron)]
+    spread_minutes: int = Field(ge=0, le=1439)
     alarm_days: int = Field(ge=1, le=400)
+
+    @model_validator(mode="after")
+    def _on_one_day(self) -> Self:
+        """Times are told apart by minutes and hours alone: another day would be another cron."""
+        minutes, hours = self.cron.split()[:2]
+        if not self.spread_minutes:
+            return self
+        if not (minutes.isdecimal() and hours.isdecimal()):
+            raise ValueError("spread_minutes needs a cron with one minute and one hour; with others it is 0")
+        if int(hours) * 60 + int(minutes) + self.spread_minutes > 24 * 60:
+            raise ValueError(f"spread_minutes ({self.spread_minutes}) from {hours}:{minutes:0>2} on is past midnight")
+        return self
 
 
 class Etl(_Part):
@@ -161,6 +163,11 @@ def database_name(environment: Environment, dataset: str) -> str:
     return f"{environment.name}_{dataset}"
 
 
+def machine_name(environment: Environment, dataset: str) -> str:
+    """The name of a dataset's state machine, by which dashboard and watch find it."""
+    return f"dml-{environment.name}-{dataset}"
+
+
 def transient_name(environment: str) -> str:
     """How clusters are called that a run makes for itself; their names go on with the dataset's and the run's."""
     return f"dml-{environment}-transient"
@@ -169,6 +176,16 @@ def transient_name(environment: str) -> str:
 def workbench_parameter(environment: Environment) -> str:
     """The SSM parameter with the workbench's cluster id: its address, for state machines and people."""
     return f"/dml/{environment.name}/workbench"
+
+
+def node_parameters(environment: Environment) -> str:
+    """The path of the SSM parameters that nodes read when they start (cluster/bootstrap.sh)."""
+    return f"/dml/{environment.name}/cluster"
+
+
+def network_parameter(environment: Environment) -> str:
+    """The SSM parameter with what a cluster's request needs of the network, as JSON; gone while it is paused."""
+    return f"/dml/{environment.name}/network"
 
 
 def environment_names() -> list[str]:

@@ -1,6 +1,8 @@
 """What surrounds the putting together of the stacks: checkers where they are asked for, errors in a sentence."""
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,9 +13,15 @@ from cdk_nag import AwsSolutionsChecks
 from datasets import DatasetError
 from notebooks.zpln import NoteError
 from stacks.code import CodeError
+from stacks.outputs import FORMER, SHARED, dataset_of, dataset_stack, pascal
 from stacks.settings import SettingsError
 
 TEMPLATE_BYTES = 1_000_000
+# Defaults of AWS (Service Quotas): rules of an event bus (EventBridge User Guide, "Quotas"; 100 in af-south-1 and
+# eu-south-1), roles of an account, stacks of a region. A dataset has two rules: nothing else of it reaches a
+# quota sooner.
+QUOTAS = {"AWS::Events::Rule": 300, "AWS::IAM::Role": 1_000, "AWS::CloudFormation::Stack": 2_000}
+LONGEST_NAME = 80 - len("dml--") - 12  # an environment's name has at most 12 characters
 # Names of services and of AWS's own policies differ in other partitions; nothing of ours was ever tried there.
 OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-isoe-", "eusc-")
 
@@ -33,16 +41,54 @@ def check(app: cdk.App) -> None:
         cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
 
 
-def check_size(assembly: CloudAssembly, datasets: int) -> None:
-    """Each dataset's state machine adds to one template: said here, rather than after stacks have been deployed."""
+def check_names(datasets: Sequence[str]) -> None:
+    """Raises DatasetError for a dataset that cannot have a stack of its own beside the others'."""
+    for name in datasets:
+        where = f"datasets/{name}"
+        if dataset_of(dataset_stack(name)) is None:
+            taken = ", ".join((*SHARED, *FORMER))
+            raise DatasetError(f"{where}: a stack of dml has this name ({taken}); give the dataset another one.")
+        if len(name) > LONGEST_NAME:
+            raise DatasetError(
+                f"{where}: a dataset's name has at most {LONGEST_NAME} characters, since that of its state machine "
+                f"(dml-ENVIRONMENT-{name}) has at most 80. Give it a shorter one."
+            )
+        for other in datasets:
+            if other != name and pascal(other) == pascal(name):
+                raise DatasetError(
+                    f"{where}: CloudFormation, which knows no underscores, calls it {pascal(name)}, and so it calls "
+                    f"{other}. Give one of them another name."
+                )
+
+
+def check_size(assembly: CloudAssembly) -> None:
+    """What CloudFormation takes of one template: said here, rather than after stacks have been deployed."""
     for stack in assembly.stacks:
         size = Path(stack.template_full_path).stat().st_size
         if size > TEMPLATE_BYTES:
             raise SystemExit(
-                f"The template of {stack.stack_name} has {size:,} bytes, and CloudFormation takes {TEMPLATE_BYTES:,}: "
-                f"{datasets} datasets are too many for one environment, about {datasets * TEMPLATE_BYTES // size} fit. "
-                "Take folders that you do not need out of datasets/."
+                f"The template of {stack.stack_name} has {size:,} bytes, and CloudFormation takes {TEMPLATE_BYTES:,}. "
+                "Take something out of the stack: stacks/ says what is in it."
             )
+
+
+def quotas_passed(assembly: CloudAssembly) -> list[str]:
+    """The quotas of a fresh account that these stacks alone go past, a sentence each: AWS raises them if it is asked.
+
+    What others have in the account is not known here; `dml doctor` looks.
+    """
+    counts = Counter(
+        resource["Type"]
+        for stack in assembly.stacks
+        for resource in json.loads(Path(stack.template_full_path).read_text(encoding="utf-8"))["Resources"].values()
+    )
+    counts["AWS::CloudFormation::Stack"] = len(assembly.stacks)
+    return [
+        f"{counts[kind]:,} of {kind}, and a fresh account may have {most:,}: ask for more before you deploy "
+        "(Service Quotas), or take folders that you do not need out of datasets/."
+        for kind, most in QUOTAS.items()
+        if counts[kind] > most
+    ]
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A run ends its own cluster on every way out but one: when it is stopped, or when it times out, it does nothing more.
 Then EventBridge starts the state machine here, which finds the run's cluster by its name. Every hour it looks for
-clusters that are older than any run may be, and every day how long ago a scheduled dataset has last had its run.
+clusters that are older than any run may be, and every day how long ago each dataset has last had its run. It knows
+datasets by the names of their state machines: none that comes or goes changes anything here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,19 +15,18 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from stacks.arguments import faults
-from stacks.data import WRITE, DataStack, use_key
+from stacks.data import WRITE, DataStack, log_group, use_key
 from stacks.definition import ANY_RETRY, BUSY_RETRY, NAMESPACE, State, choice, cluster_of, given, longest_run, when
 from stacks.findings import NO_RESOURCE, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import ABOVE, alarm, alarm_on_silence
-from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS
-from stacks.settings import Environment, tags, transient_name
+from stacks.outputs import CERTIFICATE_END, CERTIFICATE_RENEW_DAYS
+from stacks.settings import Environment, machine_name, tags, transient_name
 
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
 AT_ONCE = 10  # clusters that one TerminateJobFlows takes (EMR API Reference)
@@ -36,6 +36,7 @@ BELOW = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
 QUIET_DAYS = "DaysSinceSuccess"  # since a run of the dataset has last ended well
 
 LIST = "clusters: list"
+RUNS = "runs: list the datasets"
 DONE = "done"
 
 
@@ -50,7 +51,6 @@ class Watch(Construct):
         environment: Environment,
         data: DataStack,
         topic: sns.ITopic,
-        log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, id)
         stack = cdk.Stack.of(self)
@@ -63,14 +63,15 @@ class Watch(Construct):
             assumed_by=iam.ServicePrincipal("states.amazonaws.com"),
             inline_policies={"watch": iam.PolicyDocument(statements=allowed)},
         )
-        any_machine = "Only what has this environment's tags; a dataset that comes or goes changes nothing here."
+        ours = "Only this environment's, by tag or name; a dataset that comes or goes changes nothing here."
         accept_wildcards(
             role,
             allowed,
             {
                 "ListClusters": NO_RESOURCE,
-                "EndClusters": any_machine,
-                "AskForRuns": any_machine,
+                "EndClusters": ours,
+                "AskForRuns": ours,
+                "ListRuns": NO_RESOURCE,
                 "SendFigures": NO_RESOURCE,
             },
         )
@@ -81,18 +82,19 @@ class Watch(Construct):
             "StateMachine",
             definition_body=sfn.DefinitionBody.from_string(stack.to_json_string(told)),
             role=role,
-            logs=sfn.LogOptions(destination=log_group, level=sfn.LogLevel.ALL, include_execution_data=False),
+            logs=sfn.LogOptions(
+                destination=log_group(self, "Logs", f"dml-{environment.name}-watch", environment, data.key),
+                level=sfn.LogLevel.ALL,
+                include_execution_data=False,
+            ),
             tracing_enabled=True,
         )
         accept_in_template(self.machine, {"W3005": SAID_TWICE})
-        hourly = events.Rule(
-            self,
-            "Hourly",
-            description="Looks for clusters that are older than any run may be",
-            schedule=events.Schedule.expression("rate(1 hour)"),
-            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": "age"}))],
+        self._by_the_clock(
+            "Hourly", "rate(1 hour)", "age", "Looks for clusters that are older than any run may be", topic
         )
-        alarm_on_silence(hourly, rule=hourly, topic=topic)
+        self._by_the_clock("Daily", "rate(1 day)", "absence", "Asks how long ago runs have ended well", topic)
+        self._at_a_lost_run(environment, topic)
         failed = cloudwatch.Metric(
             namespace="AWS/States",
             metric_name="ExecutionsFailed",
@@ -114,18 +116,41 @@ class Watch(Construct):
         most = environment.cluster.alarm_hours
         alarm(self, "OldCluster", f"A cluster has run for more than {most} hours.", hours, ABOVE, most, topic=topic)
 
+    def _by_the_clock(self, id: str, rate: str, do: str, description: str, topic: sns.ITopic) -> None:
+        rule = events.Rule(
+            self,
+            id,
+            description=description,
+            schedule=events.Schedule.expression(rate),
+            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": do}))],
+        )
+        alarm_on_silence(rule, rule=rule, topic=topic)
+
+    def _at_a_lost_run(self, environment: Environment, topic: sns.ITopic) -> None:
+        """A run that fails in its own way has ended its cluster already: none is found then."""
+        machines = f"{_machines(cdk.Stack.of(self))}{machine_name(environment, '')}"
+        asked = {
+            "do": "end",
+            "machine": events.EventField.from_path("$.detail.stateMachineArn"),
+            "run": events.EventField.from_path("$.detail.name"),
+        }
+        rule = events.Rule(
+            self,
+            "Lost",
+            description="Ends the cluster of a run that cannot do it any more",
+            event_pattern=events.EventPattern(
+                source=["aws.states"],
+                detail_type=["Step Functions Execution Status Change"],
+                detail={"stateMachineArn": [{"prefix": machines}], "status": ["ABORTED", "FAILED", "TIMED_OUT"]},
+            ),
+            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object(asked))],
+        )
+        alarm_on_silence(rule, rule=rule, topic=topic)
+
     def _alarm_on_certificate(self, environment: Environment, topic: sns.ITopic) -> None:
         """Told while there is time to make a new one, by whoever may write to the workspace."""
-        daily = events.Rule(
-            self,
-            "Daily",
-            description="Asks until when the certificate for the nodes of clusters is valid",
-            schedule=events.Schedule.expression("rate(1 day)"),
-            targets=[
-                targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": "certificate"}))
-            ],
-        )
-        alarm_on_silence(daily, rule=daily, topic=topic)
+        text = "Asks until when the certificate for the nodes of clusters is valid"
+        self._by_the_clock("Certified", "rate(1 day)", "certificate", text, topic)
         days = cloudwatch.Metric(
             namespace=NAMESPACE,
             metric_name=CERTIFICATE_DAYS,
@@ -138,85 +163,12 @@ class Watch(Construct):
         alarm(self, "Certificate", text, days, BELOW, CERTIFICATE_RENEW_DAYS, topic=topic)
 
 
-def look_after(
-    scope: Construct,
-    *,
-    environment: Environment,
-    dataset: str,
-    runs: sfn.IStateMachine,
-    watch: sfn.IStateMachine,
-    topic: sns.ITopic,
-) -> None:
-    """What one dataset's runs need of the watch: an end for the clusters of lost ones, an alarm if there are none."""
-    _end_cluster_of_lost_run(scope, environment=environment, dataset=dataset, runs=runs, watch=watch, topic=topic)
-    if environment.schedule.enabled:
-        _alarm_on_absence(scope, environment=environment, dataset=dataset, runs=runs, watch=watch, topic=topic)
-
-
-def _end_cluster_of_lost_run(
-    scope: Construct,
-    *,
-    environment: Environment,
-    dataset: str,
-    runs: sfn.IStateMachine,
-    watch: sfn.IStateMachine,
-    topic: sns.ITopic,
-) -> None:
-    """The rule by which a run that is stopped, timed out or lost does not leave its cluster.
-
-    A run that fails in its own way has ended its cluster already: none is found then.
-    """
-    name = events.EventField.from_path("$.detail.name")
-    rule = events.Rule(
-        scope,
-        "Lost",
-        description="Ends the cluster of a run that cannot do it any more",
-        event_pattern=events.EventPattern(
-            source=["aws.states"],
-            detail_type=["Step Functions Execution Status Change"],
-            detail={"stateMachineArn": [runs.state_machine_arn], "status": ["ABORTED", "FAILED", "TIMED_OUT"]},
-        ),
-        targets=[
-            targets.SfnStateMachine(
-                watch,
-                input=events.RuleTargetInput.from_object(
-                    {"do": "end", "cluster": f"{cluster_of(transient_name(environment.name), dataset)}{name}"}
-                ),
-            )
-        ],
-    )
-    alarm_on_silence(rule, rule=rule, topic=topic)
-
-
-def _alarm_on_absence(
-    scope: Construct,
-    *,
-    environment: Environment,
-    dataset: str,
-    runs: sfn.IStateMachine,
-    watch: sfn.IStateMachine,
-    topic: sns.ITopic,
-) -> None:
+def alarm_on_absence(scope: Construct, *, environment: Environment, dataset: str, topic: sns.ITopic) -> None:
     """An alarm for a scheduled dataset that has had no run that ended well for more than so many days.
 
     An alarm of CloudWatch alone cannot ask for that: it looks back over seven days at most (CloudWatch User Guide,
     "Evaluating an alarm").
     """
-    daily = events.Rule(
-        scope,
-        "Daily",
-        description="Asks how long ago the last run ended well",
-        schedule=events.Schedule.expression("rate(1 day)"),
-        targets=[
-            targets.SfnStateMachine(
-                watch,
-                input=events.RuleTargetInput.from_object(
-                    {"do": "absence", "dataset": dataset, "machine": runs.state_machine_arn}
-                ),
-            )
-        ],
-    )
-    alarm_on_silence(daily, rule=daily, topic=topic)
     quiet = cloudwatch.Metric(
         namespace=NAMESPACE,
         metric_name=QUIET_DAYS,
@@ -232,8 +184,9 @@ def _alarm_on_absence(
 def definition(
     environment: Environment, *, partition: str, topic_arn: str, certificate_bucket: str = ""
 ) -> dict[str, Any]:
-    """The machine. Input: {"do": "end", "cluster": name}, {"do": "age"}, {"do": "absence", "dataset", "machine"}, or
-    {"do": "certificate"} if there is a bucket with the nodes' certificate.
+    """The machine. Input: {"do": "end", "machine", "run"}, {"do": "age"} or {"do": "absence"}.
+
+    With a bucket that has the nodes' certificate also {"do": "certificate"}.
     """
     name = transient_name(environment.name)
     longest = longest_run(environment.etl.timeout_minutes, environment.cluster.step_timeout_minutes)
@@ -268,17 +221,26 @@ def definition(
         datum = {"MetricName": metric, "Value": f"{{% {value} %}}", "Dimensions": list(dimensions)}
         return call("aws-sdk:cloudwatch:putMetricData", {"Namespace": NAMESPACE, "MetricData": [datum]}, Next=DONE)
 
+    before = f":stateMachine:{machine_name(environment, '')}"
+    dataset = f"$substringAfter($states.input.machine, '{before}')"
+    prefix, suffix = cluster_of(name, "*").split("*")
+    of_run = f"'{prefix}' & {dataset} & '{suffix}' & $states.input.run"
     own = {"Name": "Environment", "Value": environment.name}
+    begins = machine_name(environment, "")
+    of_datasets = f"$states.result.StateMachines[$substring(Name, 0, {len(begins)}) = '{begins}'].StateMachineArn"
     days = f"({now} - $toMillis($last)) / 86400000"
+    left = "certificate: tell its days"
     certificate = {
         "certificate: read its end": call(
-            "aws-sdk:s3:headObject",
-            {"Bucket": certificate_bucket, "Key": CERTIFICATE},
-            Assign={"days": f"{{% ($toMillis($states.result.Metadata.expires) - {now}) / 86400000 %}}"},
-            Catch=[{"ErrorEquals": ["States.ALL"], "Assign": {"days": 0}, "Next": "certificate: tell its days"}],
+            "aws-sdk:s3:getObject",
+            {"Bucket": certificate_bucket, "Key": CERTIFICATE_END},
+            Assign={"days": f"{{% ($toMillis($parse($states.result.Body).expires) - {now}) / 86400000 %}}"},
+            Catch=[
+                {"ErrorEquals": ["S3.NoSuchKeyException"], "Assign": {"days": 0}, "Next": "certificate: tell its days"}
+            ],
             Next="certificate: tell its days",
         ),
-        "certificate: tell its days": figure(CERTIFICATE_DAYS, "$max([0, $days])", [own]),
+        left: figure(CERTIFICATE_DAYS, "$max([0, $days])", [own]),
     }
     machine = {
         "Comment": f"Looks after what nobody looks after in {environment.name}",
@@ -290,16 +252,14 @@ def definition(
                 "Type": "Pass",
                 "Assign": {
                     "do": "{% $states.input.do %}",
-                    "cluster": f"{{% {given('$states.input.cluster', '')} %}}",
-                    "dataset": f"{{% {given('$states.input.dataset', '')} %}}",
-                    "machine": f"{{% {given('$states.input.machine', '')} %}}",
+                    "cluster": f"{{% $states.input.do = 'end' ? {of_run} : '' %}}",
                     "found": [],
                     "hours": 0,
                 },
                 "Next": "what is to be done?",
             },
             "what is to be done?": choice(
-                when("$do = 'absence'", "runs: find the last"),
+                when("$do = 'absence'", RUNS),
                 *([when("$do = 'certificate'", "certificate: read its end")] if certificate_bucket else []),
                 otherwise=LIST,
             ),
@@ -333,9 +293,21 @@ def definition(
                 when("$do = 'age'", "clusters: tell their age"), otherwise=DONE
             ),
             "clusters: tell their age": figure(CLUSTER_HOURS, "$hours", [own]),
+            RUNS: call(
+                "aws-sdk:sfn:listStateMachines",
+                {"MaxResults": 1000},
+                Assign={
+                    "machines": f"{{% $append([], {of_datasets}) %}}",
+                    "number": 0,
+                },
+                Next="runs: is there another dataset?",
+            ),
+            "runs: is there another dataset?": choice(
+                when("$number < $count($machines)", "runs: find the last"), otherwise=DONE
+            ),
             "runs: find the last": call(
                 "aws-sdk:sfn:listExecutions",
-                {"StateMachineArn": "{% $machine %}", "StatusFilter": "SUCCEEDED", "MaxResults": 1},
+                {"StateMachineArn": "{% $machines[$number] %}", "StatusFilter": "SUCCEEDED", "MaxResults": 1},
                 Assign={"last": f"{{% {given('$states.result.Executions[0].StopDate', '')} %}}"},
                 Next="runs: was there one?",
             ),
@@ -344,11 +316,19 @@ def definition(
             ),
             "runs: ask since when there could be": call(
                 "aws-sdk:sfn:describeStateMachine",
-                {"StateMachineArn": "{% $machine %}"},
+                {"StateMachineArn": "{% $machines[$number] %}"},
                 Assign={"last": "{% $states.result.CreationDate %}"},
                 Next="runs: tell how long ago",
             ),
-            "runs: tell how long ago": figure(QUIET_DAYS, days, [own, {"Name": "Dataset", "Value": "{% $dataset %}"}]),
+            "runs: tell how long ago": {
+                **figure(
+                    QUIET_DAYS,
+                    days,
+                    [own, {"Name": "Dataset", "Value": f"{{% $substringAfter($machines[$number], '{before}') %}}"}],
+                ),
+                "Assign": {"number": "{% $number + 1 %}"},
+                "Next": "runs: is there another dataset?",
+            },
             DONE: {"Type": "Succeed"},
         },
     }
@@ -378,16 +358,9 @@ def rights(
         iam.PolicyStatement(
             sid="AskForRuns",
             actions=["states:ListExecutions", "states:DescribeStateMachine"],
-            resources=[
-                stack.format_arn(
-                    service="states",
-                    resource="stateMachine",
-                    resource_name="*",
-                    arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
-                )
-            ],
-            conditions=ours,
+            resources=[f"{_machines(stack)}{machine_name(environment, '*')}"],
         ),
+        iam.PolicyStatement(sid="ListRuns", actions=["states:ListStateMachines"], resources=["*"]),
         iam.PolicyStatement(
             sid="SendFigures",
             actions=["cloudwatch:PutMetricData"],
@@ -400,11 +373,18 @@ def rights(
     ]
 
 
+def _machines(stack: cdk.Stack) -> str:
+    """What the ARNs of this account's state machines begin with."""
+    return stack.format_arn(
+        service="states", resource="stateMachine", resource_name="", arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME
+    )
+
+
 def find_certificate(workspace: s3.IBucket) -> list[iam.PolicyStatement]:
     """The right to see until when the nodes' certificate is valid. S3 says 403 for what may not be listed, not 404."""
     return [
         iam.PolicyStatement(sid="ListWorkspace", actions=["s3:ListBucket"], resources=[workspace.bucket_arn]),
         iam.PolicyStatement(
-            sid="FindCertificate", actions=["s3:GetObject"], resources=[workspace.arn_for_objects(CERTIFICATE)]
+            sid="FindCertificate", actions=["s3:GetObject"], resources=[workspace.arn_for_objects(CERTIFICATE_END)]
         ),
     ]

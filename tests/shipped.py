@@ -76,7 +76,7 @@ class Shipped:
             toml = toml.replace(old, new)
         library = self.folder / "library"
         library.mkdir()
-        write_library(library, [])
+        write_library(library)
         write_dataset(library, TypeAdapter(Dataset).validate_python(tomllib.loads(toml)), points.SQL)
         self.s3.upload_file(shutil.make_archive(str(self.folder / "library"), "zip", library), self.code, "library.zip")
         for job in TOLD:

@@ -6,6 +6,7 @@ encrypting data in transit"). It is signed by itself: only the cluster's own nod
 
 import datetime as dt
 import io
+import json
 import zipfile
 from collections.abc import Callable
 
@@ -17,11 +18,11 @@ from cryptography.x509.oid import NameOID
 
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS, Output
+from stacks.outputs import CERTIFICATE, CERTIFICATE_END, CERTIFICATE_RENEW_DAYS, Output
 from stacks.settings import load_environment
 
 VALID_DAYS = 365
-EXPIRES = "expires"  # the object's metadata: when, in ISO format
+EXPIRES = "expires"  # in the file beside it: when, in ISO format
 
 
 def ensure(platform: Platform, *, renew: bool = False) -> str | None:
@@ -37,10 +38,10 @@ def ensure(platform: Platform, *, renew: bool = False) -> str | None:
         return None
     ends = now + dt.timedelta(days=VALID_DAYS)
     body = archive(platform.s3.meta.region_name, now, ends)
+    told = json.dumps({EXPIRES: ends.isoformat(timespec="seconds")})
     try:
-        platform.s3.put_object(
-            Bucket=bucket, Key=CERTIFICATE, Body=body, Metadata={EXPIRES: ends.isoformat(timespec="seconds")}
-        )
+        platform.s3.put_object(Bucket=bucket, Key=CERTIFICATE, Body=body)
+        platform.s3.put_object(Bucket=bucket, Key=CERTIFICATE_END, Body=told.encode(), ContentType="application/json")
     except ClientError as error:
         raise UserError(f"Could not write the nodes' certificate to {place}: {error}") from error
     return f"a new certificate for the nodes of clusters is at {place}, valid until {ends:%Y-%m-%d}"
@@ -82,11 +83,12 @@ def archive(region: str, begins: dt.datetime, ends: dt.datetime) -> bytes:
 
 
 def _expiry(platform: Platform, bucket: str) -> dt.datetime | None:
+    """None if there is no certificate, or nobody knows until when it is valid."""
     try:
-        head = platform.s3.head_object(Bucket=bucket, Key=CERTIFICATE)
+        platform.s3.head_object(Bucket=bucket, Key=CERTIFICATE)
+        noted = json.loads(platform.s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read())
     except ClientError as error:
         if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
             return None
         raise UserError(f"Could not look at s3://{bucket}/{CERTIFICATE}: {error}") from error
-    noted = head["Metadata"].get(EXPIRES)
-    return dt.datetime.fromisoformat(noted) if noted else None
+    return dt.datetime.fromisoformat(noted[EXPIRES])

@@ -55,7 +55,7 @@ def pause(
 
 @top.command()
 def resume(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
-    """Bring a paused environment back: deploy all its stacks again, and adopt what an earlier `destroy` kept."""
+    """Bring a paused environment back, or to this release: deploy all stacks, and adopt what earlier ones have kept."""
     from dml import cdk, checkout
     from dml.errors import UserError
     from dml.estate import inventory
@@ -71,6 +71,8 @@ def resume(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     with here.stopped_together(local), Board(err, ["deploy"]) as board:
         board.start("deploy")
         said = partial(board.note, "deploy")
+        if not local:
+            cdk.make_way(platform.client, platform.prefix, on_progress=said, every=here.interval(local))
         board.done(
             "deploy", deploy(here.cloud(), env, on_progress=said) if local else cdk.deploy(env, checkout.home(), said)
         )

@@ -8,19 +8,19 @@ cfn-lint carries along.
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.markup import escape
 
 from dml import cdk
 from dml.errors import UserError
-from dml.estate.platform import STACKS, Platform
+from dml.estate.platform import Platform, answering
+from stacks.outputs import dataset_of
 
 REGION = "us-east-1"  # whose schemas are read: they say the same everywhere
 Template = Mapping[str, Any]
@@ -86,6 +86,7 @@ class Report:
     environment: str
     changes: list[Change]
     refused: list[Refusal]
+    left: list[str] = field(default_factory=list)  # stacks that stand and this checkout has not: no deploy touches them
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -99,17 +100,15 @@ def diff(platform: Platform) -> Report:
 
 
 def deployed(platform: Platform) -> dict[str, Template]:
-    """The environment's templates by stack, as CloudFormation has them; stacks that are not deployed are missing."""
+    """The environment's templates by stack, as CloudFormation has them, whether this checkout has them or not."""
     cloudformation = platform.client("cloudformation")
     found: dict[str, Template] = {}
-    for name in (platform.prefix + stack for stack in STACKS):
-        try:
-            body = cloudformation.get_template(StackName=name)["TemplateBody"]
-        except ClientError as error:
-            if "does not exist" in str(error):
-                continue
-            raise UserError(f"AWS did not let us read the template of {name}: {error}") from error
-        found[name] = json.loads(body) if isinstance(body, str) else body
+    with answering("read the templates"):
+        for page in cloudformation.get_paginator("describe_stacks").paginate():
+            for name in (one["StackName"] for one in page["Stacks"]):
+                if name.startswith(platform.prefix):
+                    body = cloudformation.get_template(StackName=name)["TemplateBody"]
+                    found[name] = json.loads(body) if isinstance(body, str) else body
     return found
 
 
@@ -144,7 +143,7 @@ def compare(
     """The changes from the templates `old` to `new`. `after`: for each new stack, those that are deployed before it."""
     changes = [change for name in new for change in changes_of(name, old.get(name, {}), new[name])]
     refused = [*exports_in_use(old, new, after, changes), *names_in_use(old, new, after, changes)]
-    return Report(environment, changes, refused)
+    return Report(environment, changes, refused, [name for name in old if name not in new])
 
 
 def changes_of(stack: str, old: Template, new: Template) -> Iterator[Change]:
@@ -281,7 +280,9 @@ def exports_in_use(
     """An export that another stack imports may neither go nor change, until that stack has let go of it."""
     replaced = {(one.stack, one.resource) for one in changes if one.action is Action.REPLACE}
     for stack, template in old.items():
-        exports = _exports(new.get(stack, {}))
+        if stack not in new:
+            continue  # it stays as it is
+        exports = _exports(new[stack])
         for export, value in _exports(template).items():
             moved = any((stack, name) in replaced for name in _references(value))
             if exports.get(export) == value and not moved:
@@ -295,7 +296,8 @@ def exports_in_use(
                 yield Refusal(
                     stack,
                     f"its export {export} {'changes' if export in exports else 'goes'} while {user} uses it",
-                    f"delete {user} first (cdk destroy {user}); deploying makes it again",
+                    f"delete {user} first (aws cloudformation delete-stack --stack-name {user})"
+                    + ("; deploying makes it again" if user in new else ""),
                     delete_first=user,
                 )
 
@@ -319,7 +321,17 @@ def names_in_use(
         stack, name, resource = taken[identity]
         gone = name not in _resources(new.get(stack, {}))
         stays = resource.get("DeletionPolicy", "").startswith("Retain")
-        if gone and not stays and stack in after.get(change.stack, set()):
+        # CloudFormation adopts what it finds if both sides keep it (--import-existing-resources, as `dml resume` asks).
+        adopts = new[change.stack]["Resources"][change.resource].get("DeletionPolicy", "").startswith("Retain")
+        if gone and (adopts or not stays) and stack in after.get(change.stack, set()):
+            continue
+        if stack not in new and not stays:
+            yield Refusal(
+                change.stack,
+                f"{change.resource} needs the name {identity.partition(' ')[2]}, which {name} of {stack} has",
+                f"delete {stack} first (aws cloudformation delete-stack --stack-name {stack})",
+                delete_first=stack,
+            )
             continue
         kept = ", which is kept when it is taken out" if gone and stays else ""
         yield Refusal(
@@ -350,6 +362,8 @@ def _imports(value: Any) -> set[str]:
 def _identity(resource: Mapping[str, Any]) -> str:
     """Type and name of a resource whose template names it; "" if CloudFormation does, or the name is not yet known."""
     kind, properties = resource["Type"], resource.get("Properties", {})
+    if kind == "AWS::Glue::Database":  # whose name may be said in either place
+        properties = {"DatabaseName": properties.get("DatabaseInput", {}).get("Name"), **properties}
     named = []
     for path in _schema(kind).get("primaryIdentifier", []):
         value: Any = properties
@@ -375,6 +389,14 @@ STYLES = {
 def show(console: Console, report: Report) -> None:
     """The report in words, stack by stack; what is replaced says why, and what that means."""
     counts = {action: sum(one.action == action for one in report.changes) for action in Action}
+    for name in report.left:
+        part = name.removeprefix(f"dml-{report.environment}-")
+        told = (
+            "of a former release: dml resume takes it away and deploys"
+            if (dataset := dataset_of(part)) is None
+            else f"of a dataset that this checkout has not: it stays until dml dataset remove {dataset}"
+        )
+        console.print(f"[bold]{name}[/bold] is {told}.", highlight=False, soft_wrap=True)
     if not report.changes:
         console.print(f"{report.environment} is what this checkout says: nothing would change.", highlight=False)
         return

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dml.estate.existence import stands, unless_gone
-from dml.estate.platform import STACKS, Platform, answering
+from dml.estate.platform import Platform, answering
+from stacks.outputs import FORMER, SHARED
 from stacks.settings import load_environment, tags
 
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]  # states of a cluster that has machines
@@ -86,7 +87,8 @@ class Elsewhere:
 def stacks(platform: Platform) -> list[Stack]:
     """All stacks of the environment with their resources, in the order in which they must go; [] if there is none.
 
-    Found by their names' beginning, not by this checkout's list: a stack of an older one is found too, and goes first.
+    Found by their names' beginning, not by this checkout's list: a dataset that has gone from it is found too, and
+    so are the stacks of older releases.
     """
     cloudformation = platform.client("cloudformation")
     found = []
@@ -94,7 +96,15 @@ def stacks(platform: Platform) -> list[Stack]:
         for page in cloudformation.get_paginator("describe_stacks").paginate():
             found += [one for one in page["Stacks"] if one["StackName"].startswith(platform.prefix)]
         made = [_stack(platform, cloudformation, one) for one in found if "ParentId" not in one]
-    return sorted(made, key=lambda stack: STACKS[::-1].index(stack.part) if stack.part in STACKS else -1)
+    return sorted(made, key=lambda stack: (_turn(stack.part), stack.part))
+
+
+def _turn(part: str) -> int:
+    """When a stack must go: the workbench first, datasets and what older releases had before what they stand on."""
+    if part in FORMER:
+        return FORMER.index(part) + 1
+    shared = SHARED[::-1]
+    return 0 if part == shared[0] else 10 + shared.index(part) if part in shared else len(FORMER) + 1
 
 
 def _stack(platform: Platform, cloudformation: Any, described: dict[str, Any]) -> Stack:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,14 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from dml.errors import UserError
 from dml.local import here
-from stacks.outputs import Output
+from stacks.outputs import SHARED, Output, dataset_of, dataset_stack
 
-STACKS = ("data", "network", "observability", "etl", "cluster", "pipeline")  # in the order in which they are deployed
-PAUSED = ("pipeline", "cluster", "network")  # what `dml pause` takes away, in the order in which it goes
-
-
-class NoStackError(UserError):
-    """A stack of that name does not exist."""
+PAUSED = ("workbench", "network")  # what `dml pause` takes away, in the order in which it goes
 
 
 @contextmanager
@@ -34,8 +28,6 @@ def answering(what: str) -> Iterator[None]:
             "No AWS credentials were found. Sign in (aws sso login, or AWS_PROFILE), or add --local to try it here."
         ) from None
     except ClientError as error:
-        if re.search(r"Stack .*does not exist", str(error)):
-            raise NoStackError(f"Could not {what}: it does not exist") from error
         raise UserError(f"AWS did not let us {what}: {error}") from error
     except BotoCoreError as error:
         raise UserError(f"Could not reach AWS to {what}: {error}") from error
@@ -95,29 +87,44 @@ class Platform:
     def _standing(self) -> dict[str, dict[str, str]]:
         """The outputs of each stack that stands; UserError if one is missing that `dml pause` does not take away."""
         cloudformation = self.client("cloudformation")
-        found: dict[str, dict[str, str]] = {}
-        for stack in STACKS:
-            name = self.prefix + stack
-            try:
-                with answering(f"read the stack {name}"):
-                    described = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-            except NoStackError:
-                if stack in PAUSED and found:
-                    continue
-                raise UserError(
-                    f"The stack {name} is not deployed here. Deploy first: "
-                    f"npx cdk deploy --all -c env={self.environment}, or try it on this machine: dml run --local"
-                ) from None
-            found[stack] = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+        with answering("read the stacks"):
+            found = {
+                one["StackName"].removeprefix(self.prefix): {
+                    output["OutputKey"]: output["OutputValue"] for output in one.get("Outputs", [])
+                }
+                for page in cloudformation.get_paginator("describe_stacks").paginate()
+                for one in page["Stacks"]
+                if one["StackName"].startswith(self.prefix)
+            }
+        for stack in SHARED:
+            if stack not in found and not (stack in PAUSED and found):
+                raise self._not_deployed(stack)
         return found
+
+    def _not_deployed(self, stack: str) -> UserError:
+        name = self.prefix + stack
+        return UserError(
+            f"The stack {name} is not deployed here. Deploy first: npx cdk deploy {name} -c env={self.environment}, "
+            "or try it on this machine: dml run --local"
+        )
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets whose stacks stand, sorted; also those that this checkout has no folder for."""
+        return sorted(dataset for part in self._standing if (dataset := dataset_of(part)))
 
     @cached_property
     def outputs(self) -> dict[str, str]:
         """Every output of the environment's stacks, by its name in stacks/outputs.py; paused stacks have none."""
         return {key: value for outputs in self._standing.values() for key, value in outputs.items()}
 
-    def output(self, key: str) -> str:
-        """The value of one stack output; UserError when the environment is paused, or older than this checkout."""
+    def output(self, key: str, *, dataset: str = "") -> str:
+        """The value of one stack output, of a `dataset`'s own stack if it is given.
+
+        Raises UserError when the stack is not deployed, the environment paused or older than this checkout.
+        """
+        if dataset and dataset_stack(dataset) not in self._standing:
+            raise self._not_deployed(dataset_stack(dataset))
         if key in self.outputs:
             return self.outputs[key]
         if self.paused:

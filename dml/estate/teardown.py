@@ -255,7 +255,8 @@ class Taking:
 
         Raises UserError rather than empty a bucket of a stack that CloudFormation would not delete.
         """
-        if stack.part in ("cluster", "network"):  # a run that was stopped meanwhile may still have started one
+        # A run that was stopped meanwhile may still have started one.
+        if stack.part in ("workbench", "cluster", "network"):
             for cluster in inventory.work(self._platform, self.receipt.stacks).clusters:
                 if not cluster.stack:
                     self._end_cluster(self._platform.client("emr"), cluster.id)

@@ -3,7 +3,8 @@
 import concurrent.futures
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -18,64 +19,68 @@ from dml.terminal.words import counted
 
 DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
 BOOTSTRAP_STACK = "CDKToolkit"
+DEPLOYED = "/dml/embedded-cloud/deployed/"
+LOOK_SECONDS = 0.2
 STANDING = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 
 
-def deploy(cloud: Cloud, env: str, *, on_progress: Progress) -> str:
+def deploy(cloud: Cloud, env: str, *, dataset: str = "", on_progress: Progress) -> str:
     """Brings the app's stacks of environment `env` to the embedded cloud; returns what was done, in a few words.
 
-    Raises UserError with the CDK CLI's own error if a command of it fails.
+    Of datasets only this one's, if it is given; the others' stacks stay as they are. Raises UserError with the
+    CDK CLI's own error if a command of it fails.
     """
     cloud.require()
     commands = Commands(cloud, on_progress)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         bootstrap = pool.submit(commands.bootstrap)
-        assembly = commands.assembly(env)
+        assembly = commands.assembly(env, dataset=dataset)
         bootstrap.result()
+    cdk.make_way(partial(client, cloud), f"dml-{env}-", on_progress=on_progress, every=LOOK_SECONDS)
     return deploy_assembly(cloud, assembly, on_progress=on_progress)
 
 
 def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> str:
-    """Deploys a synthesised app, unless just that stands already."""
-    fingerprint = fingerprint_of(assembly)
-    names = stack_names(assembly)
+    """Deploys those stacks of a synthesised app that do not stand just so."""
+    fingerprints = fingerprints_of(assembly)
     standing = Standing(cloud)
-    if standing.fingerprint(names) == fingerprint:
-        return f"{counted(len(names), 'stack')}, unchanged"
+    found = standing.fingerprints(sorted(fingerprints))
+    changed = {name: one for name, one in fingerprints.items() if found.get(name) != one}
+    if not changed:
+        return f"{counted(len(fingerprints), 'stack')}, unchanged"
     commands = Commands(cloud, on_progress)
     commands.bootstrap()
     on_progress("deploying")
     paths = ["--app", str(assembly), "--output", str(assembly)]
-    commands.run(["deploy", "--all", *paths, *DEPLOY_OPTIONS], cloud.place.cloud)
-    standing.remember(names, fingerprint)
+    commands.run(["deploy", *sorted(changed), "--exclusively", *paths, *DEPLOY_OPTIONS], cloud.place.cloud)
+    standing.remember(changed)
     cloud.save()
-    return counted(len(names), "stack")
+    same = len(fingerprints) - len(changed)
+    return counted(len(changed), "stack") + (f", {same} unchanged" if same else "")
 
 
 class Standing:
-    """What of the app stands in the embedded cloud. Its fingerprint is kept there: it never outlives the stacks."""
+    """What of the app stands in the embedded cloud. Fingerprints are kept there: they never outlive the stacks."""
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloudformation = client(cloud, "cloudformation")
         self._ssm = client(cloud, "ssm")
 
-    def fingerprint(self, names: Sequence[str]) -> str | None:
-        """Of the assembly deployed last, if all its stacks stand."""
-        try:
-            for name in names:
-                if self._cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"] not in STANDING:
-                    return None
-            value: str = self._ssm.get_parameter(Name=self._parameter(names))["Parameter"]["Value"]
-        except ClientError:
-            return None
-        return value
+    def fingerprints(self, names: Sequence[str]) -> dict[str, str]:
+        """Of each of these stacks that stands what it was deployed from last."""
+        pages = self._cloudformation.get_paginator("describe_stacks").paginate()
+        standing = {one["StackName"] for page in pages for one in page["Stacks"] if one["StackStatus"] in STANDING}
+        asked = [f"{DEPLOYED}{name}" for name in names if name in standing]
+        return {
+            one["Name"].removeprefix(DEPLOYED): one["Value"]
+            for first in range(0, len(asked), 10)  # as many as GetParameters takes
+            for one in self._ssm.get_parameters(Names=asked[first : first + 10])["Parameters"]
+        }
 
-    def remember(self, names: Sequence[str], fingerprint: str) -> None:
-        """Notes that an assembly is deployed."""
-        self._ssm.put_parameter(Name=self._parameter(names), Value=fingerprint, Type="String", Overwrite=True)
-
-    def _parameter(self, names: Sequence[str]) -> str:
-        return "/dml/embedded-cloud/deployed/" + "+".join(names)
+    def remember(self, fingerprints: Mapping[str, str]) -> None:
+        """Notes what stacks are deployed from."""
+        for name, fingerprint in fingerprints.items():
+            self._ssm.put_parameter(Name=f"{DEPLOYED}{name}", Value=fingerprint, Type="String", Overwrite=True)
 
 
 class Commands:
@@ -94,15 +99,19 @@ class Commands:
             folder.mkdir(parents=True, exist_ok=True)
             self.run(["bootstrap", f"aws://{ACCOUNT}/{REGION}"], folder)
 
-    def assembly(self, env: str) -> Path:
-        """The app of this checkout, synthesised for `env`; anew only where the checkout has changed since."""
-        folder = self._cloud.place.home / "cdk.out" / env
+    def assembly(self, env: str, *, dataset: str = "") -> Path:
+        """The app of this checkout, synthesised for `env`, and of datasets for one alone if it is given.
+
+        Anew only where the checkout has changed since.
+        """
+        folder = self._cloud.place.home / "cdk.out" / (f"{env}-{dataset}" if dataset else env)
         note, state = folder / "dml-checkout", checkout.state(PROJECT)
         if note.is_file() and note.read_text() == state:
             return folder
         note.unlink(missing_ok=True)
         self._progress("synthesising the templates")
-        self.run(["synth", "--quiet", "--output", str(folder), "-c", f"env={env}"], PROJECT)
+        only = ["-c", f"dataset={dataset}"] if dataset else []
+        self.run(["synth", "--quiet", "--output", str(folder), "-c", f"env={env}", *only], PROJECT)
         note.write_text(state)
         return folder
 
@@ -116,16 +125,13 @@ class Commands:
         cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
 
 
-def stack_names(assembly: Path) -> list[str]:
-    """The stacks of a synthesised app."""
+def fingerprints_of(assembly: Path) -> dict[str, str]:
+    """Of each stack of a synthesised app its template and its assets, which are named by their content."""
     artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]
-    stacks = [one for one in artifacts.items() if one[1]["type"] == "aws:cloudformation:stack"]
-    return sorted(artifact["properties"].get("stackName", name) for name, artifact in stacks)
-
-
-def fingerprint_of(assembly: Path) -> str:
-    """Of all templates and asset lists: assets are named by their content, so this covers them too."""
-    digest = hashlib.sha256()
-    for path in sorted([*assembly.glob("*.template.json"), *assembly.glob("*.assets.json")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    found = {}
+    for name, artifact in artifacts.items():
+        if artifact["type"] == "aws:cloudformation:stack":
+            digest = hashlib.sha256((assembly / artifact["properties"]["templateFile"]).read_bytes())
+            digest.update((assembly / f"{name}.assets.json").read_bytes())
+            found[str(artifact["properties"].get("stackName", name))] = digest.hexdigest()
+    return found

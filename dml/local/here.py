@@ -21,8 +21,11 @@ def cloud() -> Cloud:
     return Cloud(checkout.HOME)
 
 
-def stand_up(env: str, board: Board, *, port: int | None = None) -> Cloud:
-    """Starts it and deploys environment `env` to it, as the stages `embedded cloud` and `deploy` of the board."""
+def stand_up(env: str, board: Board, *, dataset: str = "", port: int | None = None) -> Cloud:
+    """Starts it and deploys environment `env` to it, as the stages `embedded cloud` and `deploy` of the board.
+
+    `dataset`: of the datasets this one only.
+    """
     from dml.local.deploy import deploy
 
     own = cloud()
@@ -30,7 +33,7 @@ def stand_up(env: str, board: Board, *, port: int | None = None) -> Cloud:
     own.up(port)
     board.done("embedded cloud", own.endpoint)
     board.start("deploy")
-    board.done("deploy", deploy(own, env, on_progress=lambda text: board.note("deploy", text)))
+    board.done("deploy", deploy(own, env, dataset=dataset, on_progress=lambda text: board.note("deploy", text)))
     return own
 
 

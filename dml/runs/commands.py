@@ -25,8 +25,9 @@ def run(
 ) -> None:
     """Do it all: catalogue the raw data, prepare it, train a tree, publish it if it is good, predict with it.
 
-    With --local also start the embedded cloud, deploy the platform to it and upload the raw data first; what stands
-    already is used again. On AWS it starts the deployed pipeline (a cluster costs money while it runs) and follows it.
+    With --local also start the embedded cloud, deploy what this dataset needs to it and upload the raw data first; what
+    stands already is used again. On AWS it starts the deployed pipeline (a cluster costs money while it runs) and
+    follows it.
     """
     from datasets import load_dataset
     from dml import checkout
@@ -41,7 +42,7 @@ def run(
     before = ["embedded cloud", "deploy", "raw data"] if local else []
     with here.stopped_together(local), Board(err, before + titles("run")) as board:
         if local:
-            platform = Platform(env, credentials=here.stand_up(env, board).environment())
+            platform = Platform(env, credentials=here.stand_up(env, board, dataset=dataset).environment())
             board.start("raw data")
             pushed = data.push(
                 platform, settings, cache=checkout.home() / "raw", on_progress=lambda text: board.note("raw data", text)

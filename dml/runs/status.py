@@ -19,21 +19,25 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
         console.print(f"[bold]Paused[/bold]       bring it back: {platform.command('resume')}", highlight=False)
     else:
         console.print(f"[bold]Workbench[/bold]    {_workbench(platform)}", highlight=False)
-    for dataset in dataset_names():
+    for dataset in platform.datasets:
         console.print()
+        known = dataset in dataset_names()
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
-        unit = load_dataset(dataset).label.unit
+        unit = load_dataset(dataset).label.unit if known else ""
         model = (
             f"{current['run_id']}  {headline(current['metrics'], unit)}" if current else "none yet: dml run " + dataset
         )
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
-        if platform.paused:
-            continue  # what ran went with the state machines
+        if not known:
+            gone = f"this checkout has no such dataset; take it away: {platform.command(f'dataset remove {dataset}')}"
+            console.print(f"  {gone}", highlight=False)
         executions = platform.client("stepfunctions").list_executions(
             stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
         )["executions"]
         if executions:
             console.print(_runs(executions))
+    if missing := [name for name in dataset_names() if name not in platform.datasets]:
+        console.print(f"\nNot deployed: {', '.join(missing)}", highlight=False)
 
 
 def _workbench(platform: Platform) -> str:

@@ -7,6 +7,7 @@ dataset.json, and `load` reads that on a cluster, where there is no pydantic.
 import datetime as dt
 import json
 import pkgutil
+import re
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import (
     Annotated,
@@ -55,6 +56,18 @@ Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
 Task = Literal["binary", "multiclass", "regression"]
+
+
+def checked_cron(value: str) -> str:
+    """EventBridge's cron has six fields, and of the two days one is a question mark (EventBridge User Guide)."""
+    fields = value.split()
+    if len(fields) != 6 or not all(re.fullmatch(r"[A-Za-z0-9*?,/#-]+", part) for part in fields):
+        raise ValueError('six fields: minutes, hours, day of month, month, day of week, year; such as "0 5 ? * MON *"')
+    if [fields[2], fields[4]].count("?") != 1:
+        raise ValueError(
+            'either the day of month (third field) or the day of week (fifth) is "?", the other one is not'
+        )
+    return value
 
 
 class _Part:
@@ -161,6 +174,22 @@ class Tune(_Part):
 
 
 @dataclass(frozen=True)
+class Schedule(_Part):
+    """When the dataset is trained again, where the environment has a schedule: at its own `cron` (UTC), or never."""
+
+    cron: str = ""
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.cron:
+            return
+        try:
+            checked_cron(self.cron)
+        except ValueError as error:
+            raise ValueError(f"cron: {error}") from None
+
+
+@dataclass(frozen=True)
 class Gate(_Part):
     """When a candidate may replace the current model.
 
@@ -195,6 +224,7 @@ class Dataset(_Part):
     time: Optional[Time] = None
     slices: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
+    schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
         tables = ", ".join(self.tables)

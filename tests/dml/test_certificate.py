@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from dml.estate import certificate
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from stacks.definition import CERTIFIED, CLEAN_UP, CREATE, REASONS, Parts, certified
-from stacks.outputs import CERTIFICATE, CERTIFICATE_RENEW_DAYS, Output
+from stacks.definition import CERTIFIED, CLEAN_UP, NETWORK, REASONS, Parts, certified
+from stacks.outputs import CERTIFICATE, CERTIFICATE_END, CERTIFICATE_RENEW_DAYS, Output
 from tests.embedded import Clients
 from tests.local.conftest import until
 from tests.shipped import role
@@ -49,7 +49,8 @@ def platform(cloud: Cloud, aws: Clients, monkeypatch: pytest.MonkeyPatch) -> Ite
     made = Platform("prod", credentials=cloud.environment())
     monkeypatch.setattr(made, "output", {Output.WORKSPACE_BUCKET: BUCKET}.__getitem__)
     yield made
-    aws("s3").delete_object(Bucket=BUCKET, Key=CERTIFICATE)
+    for key in (CERTIFICATE, CERTIFICATE_END):
+        aws("s3").delete_object(Bucket=BUCKET, Key=key)
     aws("s3").delete_bucket(Bucket=BUCKET)
 
 
@@ -70,7 +71,7 @@ def test_a_certificate_should_be_made_once_and_again_when_it_is_due_or_asked_for
     assert certificate.ensure(platform, renew=True) is not None
     assert etag(aws) != first
     soon = (dt.datetime.now(dt.UTC) + dt.timedelta(days=CERTIFICATE_RENEW_DAYS - 1)).isoformat()
-    aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE, Body=b"old", Metadata={certificate.EXPIRES: soon})
+    aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE_END, Body=json.dumps({certificate.EXPIRES: soon}).encode())
     assert certificate.ensure(platform) is not None
 
 
@@ -84,7 +85,7 @@ class Start:
         given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
         given |= {"environment": "prod", "partition": "aws", "certificate_bucket": BUCKET}
         failed = {"Type": "Fail", "Error": "{% $failure.error %}"}
-        states = {CREATE: {"Type": "Succeed"}, CLEAN_UP: failed | {"Cause": "{% $failure.reason %}"}}
+        states = {NETWORK: {"Type": "Succeed"}, CLEAN_UP: failed | {"Cause": "{% $failure.reason %}"}}
         states[REASONS] = failed | {"Cause": "{% $failure.cause %}"}
         definition = {"QueryLanguage": "JSONata", "StartAt": CERTIFIED, "States": certified(Parts(**given)) | states}
         arn = aws("iam").get_role(RoleName="certified")["Role"]["Arn"]
@@ -108,13 +109,14 @@ def test_no_cluster_should_start_without_a_certificate_or_with_one_that_has_ende
     way_out = "make one: dml certificates --env prod"
     without = start.end()
     assert without["error"] == "NoCertificate"
-    assert without["cause"] == f"there is no certificate for the nodes at s3://{BUCKET}/{CERTIFICATE}; {way_out}"
+    assert without["cause"].startswith("there is no certificate for the nodes of clusters")
+    assert without["cause"].endswith(f"s3://{BUCKET}/{CERTIFICATE_END} says its end; {way_out}")
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat(timespec="seconds")
-    aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE, Body=b"old", Metadata={certificate.EXPIRES: past})
+    aws("s3").put_object(Bucket=BUCKET, Key=CERTIFICATE_END, Body=json.dumps({certificate.EXPIRES: past}).encode())
     expired = start.end()
     assert expired["error"] == "CertificateExpired"
     assert f"ended on {past}; {way_out}" in expired["cause"]
     certificate.ensure(platform, renew=True)
     assert start.end()["status"] == "SUCCEEDED"
     aws("iam").delete_role_policy(RoleName="certified", PolicyName="all")
-    assert "Status Code: 403" in start.end()["cause"]  # not told as a certificate that is missing
+    assert start.end()["error"] == "S3.S3Exception"  # not told as a certificate that is missing

@@ -10,7 +10,7 @@ import pytest
 
 from dml.estate.certificate import EXPIRES
 from stacks.definition import cluster_of
-from stacks.outputs import CERTIFICATE
+from stacks.outputs import CERTIFICATE_END
 from stacks.settings import Environment, load_environment, tags, transient_name
 from stacks.watch import definition, rights
 from tests.embedded import Clients
@@ -21,6 +21,7 @@ from tests.shipped import role
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
 ENVIRONMENT = load_environment("dev")
 NAME = cluster_of(transient_name("dev"), "penguins")
+MACHINE = "arn:aws:states:us-east-1:000000000000:stateMachine:dml-dev-penguins"
 TAGS = [{"Key": key, "Value": value} for key, value in tags(ENVIRONMENT).items()]
 
 
@@ -102,13 +103,13 @@ def test_the_cluster_of_a_lost_run_should_be_ended_and_no_other(
     lost, other = (start(Name=f"{NAME}{run}", Tags=TAGS) for run in ("run-1", "run-2"))
     foreign = start(Name=f"{NAME}run-1")  # of this name, but without our tags
     with pytest.raises(AssertionError, match="not authorized to perform: elasticmapreduce:TerminateJobFlows"):
-        watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+        watched.run(watched.machine, do="end", machine=MACHINE, run="run-1")
     aws("emr").terminate_job_flows(JobFlowIds=[foreign])
-    watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+    watched.run(watched.machine, do="end", machine=MACHINE, run="run-1")
     until(lambda: state(aws, lost).startswith("TERMINAT"))
     assert state(aws, other) in ALIVE
     assert watched.told() == f"{lost} served a run that was stopped or lost: {NAME}run-1. It was asked to end."
-    again = watched.run(watched.machine, do="end", cluster=f"{NAME}run-1")
+    again = watched.run(watched.machine, do="end", machine=MACHINE, run="run-1")
     assert watched.visited(again)[-2:] == ["clusters: are there more?", "done"]
 
 
@@ -130,19 +131,21 @@ def test_a_cluster_that_is_older_than_any_run_may_be_should_be_ended_but_not_the
     assert watched.told() == f"{young} is older than any run may be. It was asked to end."
 
 
-def test_how_long_ago_a_run_has_ended_well_should_be_told(watched: Watched, aws: Clients) -> None:
+def test_how_long_ago_a_run_of_each_dataset_has_ended_well_should_be_told(watched: Watched, aws: Clients) -> None:
     passes = json.dumps({"StartAt": "a", "States": {"a": {"Type": "Succeed"}}})
     arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
-    own = [{"key": key, "value": value} for key, value in tags(ENVIRONMENT).items()]
-    runs = watched.states.create_state_machine(name="runs", roleArn=arn, definition=passes, tags=own)["stateMachineArn"]
-    since_it_could = "runs: ask since when there could be"
-    never = watched.run(watched.machine, do="absence", dataset="never", machine=runs)
-    assert since_it_could in watched.visited(never)
-    assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset="never") < 0.01
-    watched.run(runs)
-    once = watched.run(watched.machine, do="absence", dataset="once", machine=runs)
-    assert since_it_could not in watched.visited(once)
-    assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset="once") < 0.01
+    made = {
+        name: watched.states.create_state_machine(name=name, roleArn=arn, definition=passes)["stateMachineArn"]
+        for name in ("dml-dev-never", "dml-dev-once", "dml-prod-other")
+    }
+    watched.run(made["dml-dev-once"])
+    asked = watched.run(watched.machine, do="absence")
+    for machine in made.values():
+        watched.states.delete_state_machine(stateMachineArn=machine)
+    assert watched.visited(asked).count("runs: find the last") == 2  # the other environment's is not asked for
+    assert watched.visited(asked).count("runs: ask since when there could be") == 1
+    for dataset in ("never", "once"):
+        assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset=dataset) < 0.01
 
 
 def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws: Clients) -> None:
@@ -155,7 +158,7 @@ def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws:
     watched.run(machine, do="certificate")
     assert watched.figure("CertificateDays", Environment="prod") == 0
     ends = (dt.datetime.now(dt.UTC) + dt.timedelta(days=20)).isoformat(timespec="seconds")
-    aws("s3").put_object(Bucket="watched-tls", Key=CERTIFICATE, Body=b"zip", Metadata={EXPIRES: ends})
+    aws("s3").put_object(Bucket="watched-tls", Key=CERTIFICATE_END, Body=json.dumps({EXPIRES: ends}).encode())
     watched.run(machine, do="certificate")
     assert 19.9 < watched.figure("CertificateDays", Environment="prod") < 20
 
@@ -166,9 +169,12 @@ def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_ma
     """As stacks/watch.py makes the rule, with the role that CDK gives a target."""
     waits = json.dumps({"StartAt": "a", "States": {"a": {"Type": "Wait", "Seconds": 600, "End": True}}})
     arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
-    runs = watched.states.create_state_machine(name="stopped", roleArn=arn, definition=waits)["stateMachineArn"]
+    runs = watched.states.create_state_machine(name="dml-dev-penguins", roleArn=arn, definition=waits)[
+        "stateMachineArn"
+    ]
     heard = watched.make("hears", ENVIRONMENT)
-    pattern = {"source": ["aws.states"], "detail": {"stateMachineArn": [runs], "status": ["ABORTED"]}}
+    prefix = runs.removesuffix("penguins")
+    pattern = {"source": ["aws.states"], "detail": {"stateMachineArn": [{"prefix": prefix}], "status": ["ABORTED"]}}
     may = {"Effect": "Allow", "Action": "states:StartExecution", "Resource": heard}
     role(aws, "knocks", may | {"Resource": runs}, service="events.amazonaws.com")
     target = {
@@ -176,8 +182,8 @@ def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_ma
         "Arn": heard,
         "RoleArn": aws("iam").get_role(RoleName="knocks")["Role"]["Arn"],
         "InputTransformer": {
-            "InputPathsMap": {"detail-name": "$.detail.name"},
-            "InputTemplate": f'{{"do":"end","cluster":"{NAME}<detail-name>"}}',
+            "InputPathsMap": {"machine": "$.detail.stateMachineArn", "name": "$.detail.name"},
+            "InputTemplate": '{"do":"end","machine":<machine>,"run":<name>}',
         },
     }
     aws("events").put_rule(Name="lost", EventPattern=json.dumps(pattern))
@@ -193,4 +199,5 @@ def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_ma
     stop("run-heard")
     (started,) = until(lambda: watched.states.list_executions(stateMachineArn=heard)["executions"])
     given = json.loads(watched.states.describe_execution(executionArn=started["executionArn"])["input"])
-    assert given == {"do": "end", "cluster": f"{NAME}run-heard"}
+    assert given == {"do": "end", "machine": MACHINE, "run": "run-heard"}
+    watched.states.delete_state_machine(stateMachineArn=runs)

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from datasets import load_dataset, prepare_sql
 from jobs.tables import split
 from notebooks.zpln import NoteError, build_note, build_notes
-from stacks.code import write_library
+from stacks.code import write_dataset, write_library
 from tests.notebooks.zeppelin import Output, Runner
 
 SOURCES = Path(__file__).parents[2] / "notebooks"
@@ -69,7 +69,8 @@ def features(spark: SparkSession) -> None:
 def shipped_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """`datasets` as it is on a cluster, out of the code zip: settings as JSON, nothing to read TOML with."""
     folder = tmp_path_factory.mktemp("code")
-    write_library(folder, [load_dataset("nyc_flights")])
+    write_library(folder)
+    write_dataset(folder, load_dataset("nyc_flights"), prepare_sql("nyc_flights"))
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(sys.modules, "datasets")
         patch.syspath_prepend(folder)

@@ -12,10 +12,12 @@ from cdk_nag import AwsSolutionsChecks
 
 from app import build
 from datasets import load_dataset
+from stacks.outputs import SHARED
 from stacks.settings import Environment, load_environment
 
 ROOT = Path(__file__).parent.parent.parent
-STACKS = ("data", "observability", "network", "etl", "cluster", "pipeline")
+DATASET = "nyc-flights"  # the one dataset's stack
+STACKS = (*SHARED, DATASET)
 STANDS_FOR = {"AWS::Partition": "aws", "AWS::Region": "us-east-1", "AWS::AccountId": "123456789012"}
 
 
@@ -55,7 +57,7 @@ class Synthesized:
 
     def definition(self) -> dict[str, Any]:
         """The state machine of the dataset."""
-        machine = self.only("pipeline", "AWS::StepFunctions::StateMachine")
+        machine = self.only(DATASET, "AWS::StepFunctions::StateMachine")
         found: dict[str, Any] = json.loads(plain(machine["DefinitionString"]))
         return found
 

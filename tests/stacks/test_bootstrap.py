@@ -73,19 +73,21 @@ class Node:
 def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the cluster stack publishes for starting nodes, in small."""
     folder = tmp_path_factory.mktemp("published")
-    wheels, library, notes = (folder / name for name in ("wheels", "code", "notes"))
-    for each in (wheels, library / "jobs", notes / "nyc_flights"):
+    wheels, library, own = (folder / name for name in ("wheels", "code", "nyc_flights"))
+    for each in (wheels, library / "jobs", own / "notes" / "nyc_flights", own / "datasets" / "nyc_flights"):
         each.mkdir(parents=True)
     (wheels / "requirements.txt").write_text(wheel(wheels))
     (wheels / "platform").write_text("manylinux2014_aarch64\n")
     (library / "jobs" / "__init__.py").write_text("NAME = 'our jobs'\n")
-    (notes / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "Explore"}')
+    (own / "notes" / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "Explore"}')
+    (own / "datasets" / "__init__.py").touch()
+    (own / "datasets" / "nyc_flights" / "dataset.json").write_text("{}")
     aws("s3").create_bucket(Bucket=BUCKET)
     values = {"notebook": f"s3://{BUCKET}/zeppelin/notebook/"}
-    for each in (wheels, library, notes):
+    for each, name in ((wheels, "wheels"), (library, "code"), (own, "datasets/nyc_flights")):
         archive = shutil.make_archive(str(folder / each.name), "zip", each)
         aws("s3").upload_file(archive, BUCKET, f"assets/{each.name}.zip")
-        values[each.name] = f"s3://{BUCKET}/assets/{each.name}.zip"
+        values[name] = f"s3://{BUCKET}/assets/{each.name}.zip"
     for name, value in values.items():
         aws("ssm").put_parameter(Name=f"{PARAMETERS}/{name}", Value=value, Type="String", Overwrite=True)
 
@@ -137,10 +139,11 @@ def starts(cloud: Cloud, aws: Clients, published: None, tmp_path_factory: pytest
         made.services.append(services.read_text() if services.exists() else "")
 
     start()
-    newer = folder / "newer" / "nyc_flights"
-    newer.mkdir(parents=True)
-    (newer / "Explore_2ABC.zpln").write_text('{"name": "newer"}')
-    aws("s3").upload_file(shutil.make_archive(str(folder / "notes"), "zip", newer.parent), BUCKET, "assets/notes.zip")
+    newer = folder / "newer"
+    aws("s3").download_file(BUCKET, "assets/nyc_flights.zip", str(folder / "own.zip"))
+    shutil.unpack_archive(folder / "own.zip", newer)
+    (newer / "notes" / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "newer"}')
+    aws("s3").upload_file(shutil.make_archive(str(folder / "own"), "zip", newer), BUCKET, "assets/nyc_flights.zip")
     node.tool("systemctl", f'[ -e {node.home}/installed ] && echo "$*" >> {services}')
     node.tool("dnf", f'echo "$*" > {node.home}/installed')
     start()
@@ -181,6 +184,24 @@ def test_a_node_that_cannot_have_python_3_11_should_say_so(node: Node) -> None:
     started = node.start(primary=False)
     assert started.returncode == 1
     assert "python3.11 is not on this image, and dnf could not install it" in started.stderr
+
+
+def test_the_primary_node_should_have_each_datasets_settings_for_notes(node: Node) -> None:
+    assert node.start().returncode == 0
+    read = "import pkgutil; print(pkgutil.get_data('datasets', 'nyc_flights/dataset.json').decode())"
+    assert node.python(read) == "{}"
+
+
+def test_a_dataset_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(node: Node, aws: Clients) -> None:
+    """Neither one whose zip is gone, nor a cluster that has none yet."""
+    aws("ssm").put_parameter(Name=f"{PARAMETERS}/datasets/gone", Value=f"s3://{BUCKET}/gone.zip", Type="String")
+    try:
+        started = node.start()
+    finally:
+        aws("ssm").delete_parameter(Name=f"{PARAMETERS}/datasets/gone")
+    assert started.returncode == 0, started.stderr
+    assert f"could not fetch s3://{BUCKET}/gone.zip" in started.stderr
+    assert f"note s3://{BUCKET}/{NOTE}" in started.stdout  # of the other one
 
 
 def test_a_missing_parameter_should_end_the_start_with_its_name(node: Node, aws: Clients) -> None:

@@ -4,25 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aws_cdk as cdk
 import pytest
 
+from app import build
 from datasets import load_dataset, prepare_sql
+from jobs.tables.settings import Dataset
 from stacks import code
-from stacks.cluster import ClusterStack
-from stacks.data import DataStack
-from stacks.network import NetworkStack
-from stacks.observability import ObservabilityStack
+from stacks.outputs import SHARED
 from stacks.settings import load_environment
 from tests.stacks.conftest import ROOT, Synth, Synthesized
 
 
 def test_the_code_zip_should_give_a_job_its_settings_without_the_repository(tmp_path: Path) -> None:
     dataset = load_dataset("nyc_flights")
-    code.write_library(tmp_path / "library", [dataset])
+    code.write_library(tmp_path / "library")
+    code.write_dataset(tmp_path / "library", dataset, prepare_sql(dataset.name))
     archive = shutil.make_archive(str(tmp_path / "library"), "zip", tmp_path / "library")
     script = (
         "import json, jobs, jobs.tables.settings as s;"
@@ -43,7 +44,8 @@ def test_the_code_zip_should_give_a_job_its_settings_without_the_repository(tmp_
 
 
 def test_the_code_zip_should_hold_code_and_checked_settings_only(tmp_path: Path) -> None:
-    code.write_library(tmp_path / "library", [load_dataset("nyc_flights")])
+    code.write_library(tmp_path / "library")
+    code.write_dataset(tmp_path / "library", load_dataset("nyc_flights"), prepare_sql("nyc_flights"))
     suffixes = {path.suffix for path in (tmp_path / "library").rglob("*") if path.is_file()}
     assert suffixes == {".py", ".json", ".sql"}
 
@@ -74,62 +76,51 @@ def test_the_lock_should_hold_hashes_for_both_processors() -> None:  # and no ad
     assert lock.count("--hash=sha256:") > lock.count("==")
 
 
-def bootstrap_actions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str) -> tuple[object, set[str]]:
-    """The workbench's bootstrap actions, and what starting nodes would read, when the notes are this one."""
-    root = tmp_path / note
-    (root / "notebooks").mkdir(parents=True)
-    (root / "notebooks" / "note.md").write_text(f"# {note}\n\nHello.\n", encoding="utf-8")
-    for folder in ("jobs", "cluster"):
-        (root / folder).symlink_to(code.ROOT / folder)
-    monkeypatch.setattr(code, "ROOT", root)
-    environment, datasets = load_environment("dev"), [load_dataset("nyc_flights")]
-    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
-    data = DataStack(app, "data", environment=environment, datasets=datasets)
-    observability = ObservabilityStack(app, "observability", environment=environment, datasets=datasets, data=data)
-    ClusterStack(
-        app,
-        "cluster",
-        environment=environment,
-        datasets=datasets,
-        network=NetworkStack(app, "network", environment=environment, data=data),
-        data=data,
-        topic=observability.topic,
-    )
-    template = app.synth().get_stack_by_name("cluster").template
-    resources = template["Resources"].values()
-    (cluster,) = (each["Properties"] for each in resources if each["Type"] == "AWS::EMR::Cluster")
-    values = {json.dumps(each["Properties"]["Value"]) for each in resources if each["Type"] == "AWS::SSM::Parameter"}
-    return cluster["BootstrapActions"], values
+def templates(folder: Path, *datasets: Dataset) -> dict[str, dict[str, Any]]:
+    """What is synthesised for dev of these datasets, by stack."""
+    app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(folder))
+    build(app, load_environment("dev"), datasets)
+    return {stack.stack_name.removeprefix("dml-dev-"): stack.template for stack in app.synth().stacks}
 
 
 @pytest.mark.cdk
-def test_new_notes_should_reach_the_nodes_without_replacing_the_cluster(
+def test_a_dataset_should_come_and_change_without_any_other_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as first:
-        before, read_before = bootstrap_actions(tmp_path, first, "one")
-    with monkeypatch.context() as second:
-        after, read_after = bootstrap_actions(tmp_path, second, "two")
-    assert before == after
-    assert len(read_before ^ read_after) == 2  # one parameter's value before, and after
+    flights, penguins = load_dataset("nyc_flights"), load_dataset("penguins")
+    none, one, both = (
+        templates(tmp_path / str(number), *made) for number, made in enumerate(([], [flights], [flights, penguins]))
+    )
+    assert none.keys() == set(SHARED)
+    assert one.keys() == {*SHARED, "nyc-flights"}
+    assert {name: one[name] for name in none} == none
+    assert both.keys() - one.keys() == {"penguins"}
+    assert {name: both[name] for name in one} == one
+
+    root = tmp_path / "root"  # a note of one of them has changed
+    shutil.copytree(code.ROOT / "notebooks", root / "notebooks")
+    (root / "notebooks" / "nyc_flights" / "new.md").write_text("# New\n\nHello.\n", encoding="utf-8")
+    for folder in ("jobs", "cluster"):
+        (root / folder).symlink_to(code.ROOT / folder)
+    monkeypatch.setattr(code, "ROOT", root)
+    changed = templates(tmp_path / "changed", replace(flights, title="Other flights"), penguins)
+    assert {name for name in both if changed[name] != both[name]} == {"nyc-flights"}
 
 
 def test_the_bootstrap_arguments_should_hold_no_hash(dev: Synthesized) -> None:
-    (action,) = dev.only("cluster", "AWS::EMR::Cluster")["BootstrapActions"]
+    (action,) = dev.only("workbench", "AWS::EMR::Cluster")["BootstrapActions"]
     assert action["ScriptBootstrapAction"]["Args"] == ["/dml/dev/cluster", {"Ref": "AWS::Region"}]
 
 
 def test_a_note_should_ship_as_zeppelin_reads_it(tmp_path: Path) -> None:
     notes = [*(code.ROOT / "notebooks").glob("*.md"), *(code.ROOT / "notebooks" / "nyc_flights").glob("*.md")]
-    code.write_notes(tmp_path, load_environment("dev"), [load_dataset("nyc_flights")])
-    assert len(list(tmp_path.rglob("*.zpln"))) == len(notes)
-    archive = shutil.make_archive(str(tmp_path / "notes"), "zip", tmp_path)
-    assert zipfile.ZipFile(archive).namelist()  # never an empty zip, which cannot be unpacked
+    code.write_notes(tmp_path, load_environment("dev"), load_dataset("nyc_flights"))
+    assert len(list(tmp_path.glob("notes/nyc_flights/*.zpln"))) == len(notes)
 
 
 def test_columns_should_reach_the_jobs_in_the_order_of_the_file(tmp_path: Path) -> None:
     # The files of census_income have no header: the order is all that names their columns.
     dataset = load_dataset("census_income")
-    code.write_library(tmp_path, [dataset])
+    code.write_dataset(tmp_path, dataset, prepare_sql(dataset.name))
     shipped = json.loads((tmp_path / "datasets" / "census_income" / "dataset.json").read_text(encoding="utf-8"))
     assert list(shipped["tables"]["people"]["columns"]) == list(dataset.tables["people"].columns)

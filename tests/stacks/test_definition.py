@@ -247,7 +247,7 @@ def test_the_transient_cluster_should_be_the_workbench_without_zeppelin(
     dev: Synthesized, states: dict[str, State]
 ) -> None:
     transient = states["cluster: create a transient one"]["Arguments"]
-    workbench = dev.only("cluster", "AWS::EMR::Cluster")
+    workbench = dev.only("workbench", "AWS::EMR::Cluster")
     assert transient["ReleaseLabel"] == workbench["ReleaseLabel"]
     assert transient["ManagedScalingPolicy"] == workbench["ManagedScalingPolicy"]
     assert [application["Name"] for application in transient["Applications"]] == ["Hadoop", "Spark"]

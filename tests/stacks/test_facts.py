@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jmespath
 import pytest
 
-from tests.stacks.conftest import Synth
+from tests.stacks.conftest import DATASET, Synth
 
 
 class Fact(NamedTuple):
@@ -82,49 +82,49 @@ EXACT = [
         "what is asked for",
     ),
     Fact(
-        "observability",
+        DATASET,
         "AWS::Logs::LogGroup",
         "starts_with(LogGroupName, '/aws/vendedlogs/states/')",
         True,
         "else each delivery lengthens the region's one resource policy, which may have 5,120 characters",
     ),
     # --- etl
-    Fact("etl", "AWS::Glue::Job", "GlueVersion", "5.1", "the same Spark as EMR's and the local one: 3.5.6"),
-    Fact("etl", "AWS::Glue::Job", "Command.[Name, PythonVersion]", ["glueetl", "3"], "Spark, not Python shell"),
-    Fact("etl", "AWS::Glue::Job", "ExecutionProperty.MaxConcurrentRuns", 1, "two runs would race for one table"),
-    Fact("etl", "AWS::Glue::Job", "MaxRetries", 0, "the state machine decides on retries"),
-    Fact("etl", "AWS::Glue::Job", "NumberOfWorkers >= `2`", True, "one of them is the driver"),
-    Fact("etl", "AWS::Glue::Job", "Timeout >= `5` && Timeout <= `1440`", True, "Glue's own default is two days"),
+    Fact(DATASET, "AWS::Glue::Job", "GlueVersion", "5.1", "the same Spark as EMR's and the local one: 3.5.6"),
+    Fact(DATASET, "AWS::Glue::Job", "Command.[Name, PythonVersion]", ["glueetl", "3"], "Spark, not Python shell"),
+    Fact(DATASET, "AWS::Glue::Job", "ExecutionProperty.MaxConcurrentRuns", 1, "two runs would race for one table"),
+    Fact(DATASET, "AWS::Glue::Job", "MaxRetries", 0, "the state machine decides on retries"),
+    Fact(DATASET, "AWS::Glue::Job", "NumberOfWorkers >= `2`", True, "one of them is the driver"),
+    Fact(DATASET, "AWS::Glue::Job", "Timeout >= `5` && Timeout <= `1440`", True, "Glue's own default is two days"),
     Fact(
-        "etl",
+        DATASET,
         "AWS::Glue::Job",
         "Connections",
         None,
         "outside the VPC: the S3 endpoint's policy doesn't know its buckets",
     ),
     Fact(
-        "etl",
+        DATASET,
         "AWS::Glue::Job",
         'DefaultArguments."--enable-observability-metrics"',
         "true",
         "the only value that Glue takes",
     ),
     Fact(
-        "etl",
+        DATASET,
         "AWS::Glue::Job",
         "keys(DefaultArguments)[?@=='--JOB_NAME' || @=='--debug' || @=='--mode' || @=='--endpoint']",
         [],
         "Glue keeps these for itself",
     ),
     Fact(
-        "etl",
+        DATASET,
         "AWS::Glue::Crawler",
         "SchemaChangePolicy.[UpdateBehavior, DeleteBehavior]",
         ["UPDATE_IN_DATABASE", "LOG"],
         "a crawl never takes a table away",
     ),
-    Fact("etl", "AWS::Glue::Crawler", "Schedule", None, "runs start it, and wait for the end of their own crawl"),
-    Fact("etl", "AWS::Glue::Classifier", "CsvClassifier.AllowSingleColumn", False, "any text would fit one column"),
+    Fact(DATASET, "AWS::Glue::Crawler", "Schedule", None, "runs start it, and wait for the end of their own crawl"),
+    Fact(DATASET, "AWS::Glue::Classifier", "CsvClassifier.AllowSingleColumn", False, "any text would fit one column"),
     # --- cluster
     Fact(
         "cluster",
@@ -133,62 +133,68 @@ EXACT = [
         True,
         "Step Functions looks by the role's name",
     ),
-    Fact("cluster", "AWS::EMR::Cluster", "ReleaseLabel", "emr-7.13.0", "Spark 3.5.6; a change replaces the cluster"),
+    Fact("workbench", "AWS::EMR::Cluster", "ReleaseLabel", "emr-7.13.0", "Spark 3.5.6; a change replaces the cluster"),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "Applications[].Name",
         ["Hadoop", "Spark", "Zeppelin"],
         "and nothing that listens besides",
     ),
-    Fact("cluster", "AWS::EMR::Cluster", "Instances.KeepJobFlowAliveWhenNoSteps", True, "auto-termination needs it"),
-    Fact("cluster", "AWS::EMR::Cluster", "Instances.TerminationProtected", False, "else the stack cannot be deleted"),
-    Fact("cluster", "AWS::EMR::Cluster", "Instances.Ec2KeyName", None, "nobody logs in by SSH"),
-    Fact("cluster", "AWS::EMR::Cluster", "VisibleToAllUsers", True, "older checkers ask for it"),
-    Fact("cluster", "AWS::EMR::Cluster", "AutoScalingRole", None, "managed scaling has none; the role is obsolete"),
-    Fact("cluster", "AWS::EMR::Cluster", "Steps", None, "every property of a step is create-only"),
-    Fact("cluster", "AWS::EMR::Cluster", "StepConcurrencyLevel", 1, "steps wait for each other"),
+    Fact("workbench", "AWS::EMR::Cluster", "Instances.KeepJobFlowAliveWhenNoSteps", True, "auto-termination needs it"),
+    Fact("workbench", "AWS::EMR::Cluster", "Instances.TerminationProtected", False, "else the stack cannot be deleted"),
+    Fact("workbench", "AWS::EMR::Cluster", "Instances.Ec2KeyName", None, "nobody logs in by SSH"),
+    Fact("workbench", "AWS::EMR::Cluster", "VisibleToAllUsers", True, "older checkers ask for it"),
+    Fact("workbench", "AWS::EMR::Cluster", "AutoScalingRole", None, "managed scaling has none; the role is obsolete"),
+    Fact("workbench", "AWS::EMR::Cluster", "Steps", None, "every property of a step is create-only"),
+    Fact("workbench", "AWS::EMR::Cluster", "StepConcurrencyLevel", 1, "steps wait for each other"),
     Fact(
-        "cluster", "AWS::EMR::Cluster", "EbsRootVolumeSize >= `15` && EbsRootVolumeSize <= `100`", True, "EMR's limits"
+        "workbench",
+        "AWS::EMR::Cluster",
+        "EbsRootVolumeSize >= `15` && EbsRootVolumeSize <= `100`",
+        True,
+        "EMR's limits",
     ),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "AutoTerminationPolicy.IdleTimeout >= `60` && AutoTerminationPolicy.IdleTimeout <= `604800`",
         True,
         "EMR's limits",
     ),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "length(Instances.[EmrManagedMasterSecurityGroup, EmrManagedSlaveSecurityGroup, ServiceAccessSecurityGroup][])",
         3,
         "set one, set all three",
     ),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "Tags[?Key=='for-use-with-amazon-emr-managed-policies'].Value",
         ["true"],
         "without it EMR's service role may not start a machine",
     ),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "Configurations[?Classification=='spark-hive-site'].ConfigurationProperties.\"hive.metastore.client.factory.class\"",
         ["com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"],
         "the Glue catalog is the metastore",
     ),
     Fact(
-        "cluster",
+        "workbench",
         "AWS::EMR::Cluster",
         "Configurations[].Configurations[?Classification!='export'][]",
         [],
         "EMR exports what lies in `export` and ignores the rest",
     ),
-    Fact("cluster", "AWS::EMR::Cluster", "Configurations[?Properties]", [], "a template says ConfigurationProperties"),
     Fact(
-        "cluster",
+        "workbench", "AWS::EMR::Cluster", "Configurations[?Properties]", [], "a template says ConfigurationProperties"
+    ),
+    Fact(
+        "workbench",
         "AWS::EMR::Cluster",
         "Configurations[?Classification=='zeppelin-site'].ConfigurationProperties"
         '."zeppelin.interpreter.lifecyclemanager.class"',
@@ -196,15 +202,15 @@ EXACT = [
         "an idle Zeppelin must not keep the cluster alive",
     ),
     # --- pipeline
-    Fact("pipeline", "AWS::StepFunctions::StateMachine", "TracingConfiguration.Enabled", True, "where did the time go"),
+    Fact(DATASET, "AWS::StepFunctions::StateMachine", "TracingConfiguration.Enabled", True, "where did the time go"),
     Fact(
-        "pipeline",
+        DATASET,
         "AWS::StepFunctions::StateMachine",
         "StateMachineType",
         None,
         "STANDARD, the default: runs take hours",
     ),
-    Fact("pipeline", "AWS::CloudWatch::Alarm", "TreatMissingData", "notBreaching", "no run is not a failed run"),
+    Fact(DATASET, "AWS::CloudWatch::Alarm", "TreatMissingData", "notBreaching", "no run is not a failed run"),
 ]
 
 SECURITY = "SecurityConfiguration.EncryptionConfiguration"
@@ -226,12 +232,12 @@ EXACT += [
         expected,
         "EMR Management Guide, Create a security configuration",
     )
-    for stack in ("cluster", "pipeline")
+    for stack in ("workbench", DATASET)
     for path, expected in BOTH
 ]
 EXACT += [
-    Fact("cluster", "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
-    Fact("pipeline", "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
+    Fact("workbench", "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
+    Fact(DATASET, "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
 ]
 
 # What no stack may have, whatever else it has.
@@ -263,7 +269,7 @@ CHOSEN = [
     (
         "dev",
         Fact(
-            "cluster",
+            "workbench",
             "AWS::EMR::Cluster",
             "Instances.[MasterInstanceGroup, CoreInstanceGroup][].[InstanceType, Market]",
             [["m7g.xlarge", "ON_DEMAND"]] * 2,
@@ -273,7 +279,7 @@ CHOSEN = [
     (
         "dev",
         Fact(
-            "cluster",
+            "workbench",
             "AWS::EMR::Cluster",
             "Instances.[MasterInstanceFleet, Ec2SubnetIds]",
             [None, None],
@@ -283,7 +289,7 @@ CHOSEN = [
     (
         "other",
         Fact(
-            "cluster",
+            "workbench",
             "AWS::EMR::Cluster",
             "Instances.[MasterInstanceGroup, Ec2SubnetId]",
             [None, None],
@@ -293,7 +299,7 @@ CHOSEN = [
     (
         "other",
         Fact(
-            "cluster",
+            "workbench",
             "AWS::EMR::Cluster",
             "Instances.MasterInstanceFleet.TargetOnDemandCapacity",
             1,
@@ -302,12 +308,14 @@ CHOSEN = [
     ),
     (
         "other",
-        Fact("cluster", "AWS::EMR::SecurityConfiguration", f"{SECURITY}.EnableInTransitEncryption", True, "asked for"),
+        Fact(
+            "workbench", "AWS::EMR::SecurityConfiguration", f"{SECURITY}.EnableInTransitEncryption", True, "asked for"
+        ),
     ),
     (
         "dev",
         Fact(
-            "cluster",
+            "workbench",
             "AWS::EMR::SecurityConfiguration",
             f"{SECURITY}.[EnableInTransitEncryption, InTransitEncryptionConfiguration]",
             [False, None],

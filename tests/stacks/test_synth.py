@@ -5,19 +5,43 @@ from pathlib import Path
 import aws_cdk as cdk
 import pytest
 
-from stacks.synth import TEMPLATE_BYTES, check_partition, check_size
+from datasets import DatasetError
+from stacks.synth import TEMPLATE_BYTES, check_names, check_partition, check_size, quotas_passed
 
 
 @pytest.mark.parametrize("size", [TEMPLATE_BYTES // 2, 2 * TEMPLATE_BYTES])
-def test_more_datasets_than_a_template_takes_should_be_refused_with_the_way_out(tmp_path: Path, size: int) -> None:
+def test_more_than_a_template_takes_should_be_refused_with_the_way_out(tmp_path: Path, size: int) -> None:
     app = cdk.App(outdir=str(tmp_path))
-    cdk.CfnOutput(cdk.Stack(app, "dml-dev-pipeline"), "Machines", value="x" * size)
+    cdk.CfnOutput(cdk.Stack(app, "dml-dev-data"), "Machines", value="x" * size)
     assembly = app.synth()
     if size < TEMPLATE_BYTES:
-        check_size(assembly, 20)
+        check_size(assembly)
         return
-    with pytest.raises(SystemExit, match=r"of dml-dev-pipeline has 2,.*: 20 datasets are too many .*about 9 fit"):
-        check_size(assembly, 20)
+    with pytest.raises(SystemExit, match=r"of dml-dev-data has 2,.* bytes, and CloudFormation takes 1,000,000\. Take"):
+        check_size(assembly)
+
+
+def test_more_than_a_fresh_account_may_have_should_be_said_before_a_deploy(tmp_path: Path) -> None:
+    app = cdk.App(outdir=str(tmp_path))
+    stacks = [cdk.Stack(app, f"dml-dev-{number}") for number in range(2)]
+    for number in range(301):
+        cdk.CfnResource(stacks[number % 2], f"R{number}", type="AWS::Events::Rule")
+    (said,) = quotas_passed(app.synth())
+    assert said.startswith("301 of AWS::Events::Rule, and a fresh account may have 300: ask for more before you deploy")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["penguins", "data"], r"datasets/data: a stack of dml has this name \(data, .*pipeline, etl\)"),
+        (["p" * 64], r"at most 63 characters"),
+        (["a_1", "a1"], r"datasets/a_1: CloudFormation, .* calls it A1, and so it calls a1\. Give one of them"),
+    ],
+)
+def test_a_name_that_no_stack_can_have_should_be_refused_with_the_way_out(names: list[str], told: str) -> None:
+    check_names(["penguins", "nyc_flights", "p" * 63])
+    with pytest.raises(DatasetError, match=told):
+        check_names(names)
 
 
 def test_a_region_of_another_partition_should_be_refused_with_the_way_out() -> None:

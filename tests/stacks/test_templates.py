@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from pydantic import TypeAdapter
 
 from app import build
 from datasets import dataset_names, load_dataset
+from dml.estate.diff import read_assembly
 from jobs import predict, prepare, train
-from jobs.tables.settings import Dataset
-from stacks.data import DataStack
-from stacks.etl import EtlStack
+from jobs.tables.settings import Dataset, Schedule
+from stacks.etl import csv_classifier, dialects_of
 from stacks.network import EMR_TAG
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
+from stacks.pipeline import cron_of
 from stacks.settings import load_environment
-from tests.stacks.conftest import ROOT, STACKS, Synth, Synthesized, plain
+from tests.stacks.conftest import DATASET, ROOT, STACKS, Synth, Synthesized, plain
 
 ENVIRONMENTS = ("dev", "prod", "other")
 
@@ -72,7 +73,9 @@ def test_only_calls_that_know_no_resource_should_be_allowed_on_every_resource(de
     }  # CDK's, for a logging state machine
     assert wide - deliveries == {
         "cloudwatch:PutMetricData",
+        "elasticmapreduce:ListClusters",
         "elasticmapreduce:RunJobFlow",
+        "states:ListStateMachines",
         "states:SendTaskFailure",
         "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel",
@@ -114,10 +117,16 @@ def test_everything_that_can_be_tagged_should_say_whose_it_is(synth: Synth, envi
     taggable = {
         "network": ["AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::SecurityGroup", "AWS::EC2::FlowLog"],
         "data": ["AWS::S3::Bucket"],
-        "observability": ["AWS::SNS::Topic", "AWS::Logs::LogGroup"],
-        "etl": ["AWS::Glue::Crawler", "AWS::Glue::Job", "AWS::IAM::Role"],
+        "observability": ["AWS::SNS::Topic"],
         "cluster": ["AWS::IAM::Role", "AWS::SSM::Parameter"],
-        "pipeline": ["AWS::StepFunctions::StateMachine", "AWS::IAM::Role"],
+        "workbench": ["AWS::SSM::Parameter"],
+        DATASET: [
+            "AWS::Glue::Crawler",
+            "AWS::Glue::Job",
+            "AWS::IAM::Role",
+            "AWS::Logs::LogGroup",
+            "AWS::StepFunctions::StateMachine",
+        ],
     }
     for stack, kinds in taggable.items():
         for kind in kinds:
@@ -130,11 +139,11 @@ def test_everything_that_can_be_tagged_should_say_whose_it_is(synth: Synth, envi
 def test_the_outputs_should_have_the_names_that_the_cli_asks_for(dev: Synthesized) -> None:
     made = {stack: set(dev.templates[stack].get("Outputs", {})) for stack in STACKS}
     buckets = {str(output) for output in Output if output.endswith("Bucket")}
-    assert made["data"] >= buckets | {database_output("nyc_flights")}
+    assert made["data"] >= buckets
     assert made["observability"] >= {Output.TOPIC, Output.ANALYST_POLICY}
-    assert made["etl"] >= {crawler_output("nyc_flights")}
-    assert made["cluster"] >= {Output.WORKBENCH_PARAMETER}
-    assert made["pipeline"] == {"StateMachineNycFlights"} == {state_machine_output("nyc_flights")}
+    assert made["workbench"] >= {Output.WORKBENCH_PARAMETER}
+    assert made[DATASET] == {"StateMachineNycFlights", "CrawlerNycFlights", "DatabaseNycFlights"}
+    assert made[DATASET] == {named("nyc_flights") for named in (state_machine_output, crawler_output, database_output)}
 
 
 def test_no_stack_should_export_what_can_be_replaced(dev: Synthesized) -> None:
@@ -281,14 +290,15 @@ def test_the_topic_should_take_messages_by_tls_and_alarms_of_this_account_only(d
 
 
 def test_the_crawler_should_make_a_table_of_each_folder_and_trust_the_header_line(dev: Synthesized) -> None:
-    crawler = dev.only("etl", "AWS::Glue::Crawler")
+    crawler = dev.only(DATASET, "AWS::Glue::Crawler")
     grouping = json.loads(crawler["Configuration"])["Grouping"]
     assert grouping == {"TableGroupingPolicy": "CombineCompatibleSchemas", "TableLevelConfiguration": 3}
     (target,) = crawler["Targets"]["S3Targets"]
     assert plain(target["Path"]).endswith("/nyc_flights/")
-    classifier = dev.only("etl", "AWS::Glue::Classifier")["CsvClassifier"]
+    classifier = dev.only(DATASET, "AWS::Glue::Classifier")["CsvClassifier"]
     assert (classifier["ContainsHeader"], classifier["Delimiter"]) == ("PRESENT", ",")
-    assert crawler["Classifiers"] == [{"Ref": "CsvWithHeader"}]
+    (name,) = crawler["Classifiers"]
+    assert dev.templates[DATASET]["Resources"][name["Ref"]]["Type"] == "AWS::Glue::Classifier"
 
 
 def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() -> None:
@@ -302,36 +312,33 @@ def test_a_crawler_should_try_each_dialect_of_its_tables_once_and_commas_last() 
     settings = asdict(load_dataset("nyc_flights")) | {"main": "a"}
     settings["tables"] = {name: {"columns": {"id": "bigint"}, **given} for name, given in tables.items()}
     settings["source"]["files"] = dict.fromkeys(tables, "x.csv")
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    app, environment, made = (
-        cdk.App(context=context),
-        load_environment("dev"),
-        [TypeAdapter(Dataset).validate_python(settings)],
-    )
-    data = DataStack(app, "data", environment=environment, datasets=made)
-    stack = EtlStack(app, "etl", environment=environment, datasets=made, data=data)
-    template = assertions.Template.from_stack(stack)
-    classifiers = template.find_resources("AWS::Glue::Classifier")
-    (crawler,) = template.find_resources("AWS::Glue::Crawler").values()
-    tried = [classifiers.pop(ref["Ref"])["Properties"]["CsvClassifier"] for ref in crawler["Properties"]["Classifiers"]]
-    assert not classifiers
+    stack = cdk.Stack()
+    for dialect in dialects_of(TypeAdapter(Dataset).validate_python(settings)):
+        csv_classifier(stack, "dml-dev-x", dialect)
+    tried = [one["CsvClassifier"] for one in resources_of(stack, "AWS::Glue::Classifier")]
     assert [(one["Delimiter"], one["QuoteSymbol"], one["ContainsHeader"], one["Name"]) for one in tried] == [
-        ("\t", "'", "PRESENT", "dml-dev-csv-character-9-apostrophe-with-header"),
-        (";", '"', "PRESENT", "dml-dev-csv-semicolon-with-header"),
-        (",", '"', "PRESENT", "dml-dev-csv-with-header"),
-        (",", '"', "ABSENT", "dml-dev-csv-without-header"),
+        ("\t", "'", "PRESENT", "dml-dev-x-csv-character-9-apostrophe-with-header"),
+        (";", '"', "PRESENT", "dml-dev-x-csv-semicolon-with-header"),
+        (",", '"', "PRESENT", "dml-dev-x-csv-with-header"),
+        (",", '"', "ABSENT", "dml-dev-x-csv-without-header"),
     ]
 
 
+def resources_of(stack: cdk.Stack, kind: str) -> list[dict[str, Any]]:
+    """The properties of a stack's resources of one type, in the order in which they were made."""
+    found = assertions.Template.from_stack(stack).to_json()["Resources"].values()
+    return [one["Properties"] for one in found if one["Type"] == kind]
+
+
 def test_the_glue_job_should_run_the_same_spark_as_the_cluster_one_run_at_a_time(dev: Synthesized) -> None:
-    job = dev.only("etl", "AWS::Glue::Job")
+    job = dev.only(DATASET, "AWS::Glue::Job")
     assert (job["GlueVersion"], job["WorkerType"], job["MaxRetries"], job["Timeout"]) == ("5.1", "G.1X", 0, 60)
     assert job["ExecutionProperty"] == {"MaxConcurrentRuns": 1}
-    assert job["Role"] != dev.only("etl", "AWS::Glue::Crawler")["Role"]
+    assert job["Role"] != dev.only(DATASET, "AWS::Glue::Crawler")["Role"]
 
 
 def test_the_job_should_write_features_but_not_predictions_and_raw_should_stay_as_it_came(dev: Synthesized) -> None:
-    written = [plain(arn) for arn in as_list(dev.statement("etl", "WriteLake")["Resource"])]
+    written = [plain(arn) for arn in as_list(dev.statement(DATASET, "WriteLake")["Resource"])]
     assert [arn.rpartition("nyc_flights/")[2] for arn in written] == ["features/*", "quarantine/*", "runs/*"]
     for _, statement in dev.statements():
         if {"s3:PutObject", "s3:DeleteObject"} & set(as_list(statement["Action"])):
@@ -342,7 +349,7 @@ def test_the_job_should_write_features_but_not_predictions_and_raw_should_stay_a
 
 
 def workbench(synthesized: Synthesized) -> dict[str, Any]:
-    return synthesized.only("cluster", "AWS::EMR::Cluster")
+    return synthesized.only("workbench", "AWS::EMR::Cluster")
 
 
 def test_the_workbench_should_be_the_release_with_spark_and_zeppelin_and_end_itself(dev: Synthesized) -> None:
@@ -403,7 +410,7 @@ def test_spark_should_use_the_glue_catalog_and_our_python_everywhere(dev: Synthe
     assert set(export["ConfigurationProperties"].values()) == set(defaults.values()) == {"/opt/dml/python/bin/python"}
 
 
-@pytest.mark.parametrize("stack", ["cluster", "pipeline"])
+@pytest.mark.parametrize("stack", ["workbench", DATASET])
 def test_disks_should_be_encrypted_and_instance_credentials_need_a_session(dev: Synthesized, stack: str) -> None:
     settings = dev.only(stack, "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]
     encryption = settings["EncryptionConfiguration"]
@@ -420,22 +427,38 @@ def test_the_instance_profile_should_be_named_as_its_role(dev: Synthesized) -> N
 
 
 def test_the_workbench_should_wait_for_its_rights_and_for_what_its_nodes_read(dev: Synthesized) -> None:
-    resources = dev.templates["cluster"]["Resources"]
-    (cluster,) = (resource for resource in resources.values() if resource["Type"] == "AWS::EMR::Cluster")
-    kinds = [resources[name]["Type"] for name in cluster["DependsOn"]]
-    assert sorted(kinds) == [
-        "AWS::IAM::InstanceProfile",
-        "AWS::IAM::Role",
-        "AWS::IAM::Role",
-        "AWS::KMS::Key",
-        *["AWS::SSM::Parameter"] * 4,
-    ]
+    _, before = read_assembly(dev.folder)
+    assert before["dml-dev-workbench"] >= {"dml-dev-cluster", "dml-dev-network", "dml-dev-nyc-flights"}
+    parameters = {one["Name"] for one in dev.resources("cluster", "AWS::SSM::Parameter")}
+    assert parameters == {f"/dml/dev/cluster/{name}" for name in ("wheels", "code", "notebook")}
+    (own,) = dev.resources(DATASET, "AWS::SSM::Parameter")
+    assert own["Name"] == "/dml/dev/cluster/datasets/nyc_flights"
+
+
+def test_a_dataset_should_stand_without_the_network_and_nothing_should_stand_on_it(dev: Synthesized) -> None:
+    """Else `dml pause` could not take the network away, nor `dml dataset remove` the dataset."""
+    _, before = read_assembly(dev.folder)
+    assert before["dml-dev-nyc-flights"] == {"dml-dev-data", "dml-dev-observability", "dml-dev-cluster"}
+    assert not any("Export" in one for one in dev.templates[DATASET]["Outputs"].values())
+    created = dev.definition()["States"]["cluster: create a transient one"]["Arguments"]["Instances"]
+    place = {
+        name: value for name, value in created.items() if "Subnet" in name or "Group" in name.removesuffix("s")[-5:]
+    }
+    assert {name: value for name, value in place.items() if name != "InstanceGroups"} == {
+        "Ec2SubnetId": "{% $network.subnets[0] %}",
+        "EmrManagedMasterSecurityGroup": "{% $network.primary %}",
+        "EmrManagedSlaveSecurityGroup": "{% $network.core %}",
+        "ServiceAccessSecurityGroup": "{% $network.service %}",
+    }
+    (parameter,) = dev.resources("network", "AWS::SSM::Parameter")
+    assert parameter["Name"] == "/dml/dev/network"
+    assert json.loads(plain(parameter["Value"])).keys() == {"subnets", "primary", "core", "service"}
 
 
 def test_a_job_should_not_be_able_to_say_which_model_is_current(dev: Synthesized) -> None:
     written = [plain(arn) for arn in as_list(dev.statement("cluster", "WriteModels")["Resource"])]
-    assert [arn.partition("/")[2] for arn in written] == ["nyc_flights/*/*"]
-    publishing = dev.statement("pipeline", "Publish")
+    assert [arn.partition("/")[2] for arn in written] == ["*/*/*"]  # CURRENT.json lies one folder higher
+    publishing = dev.statement(DATASET, "Publish")
     assert plain(publishing["Resource"]).endswith("/nyc_flights/CURRENT.json")
 
 
@@ -453,8 +476,8 @@ def test_an_analyst_should_get_a_tunnel_to_own_machines_and_no_shell(dev: Synthe
 
 
 def test_without_a_workbench_there_should_be_no_cluster_and_the_parameter_should_say_so(prod: Synthesized) -> None:
-    assert not prod.resources("cluster", "AWS::EMR::Cluster")
-    values = {parameter["Name"]: parameter["Value"] for parameter in prod.resources("cluster", "AWS::SSM::Parameter")}
+    assert not prod.resources("workbench", "AWS::EMR::Cluster")
+    values = {parameter["Name"]: parameter["Value"] for parameter in prod.resources("workbench", "AWS::SSM::Parameter")}
     assert values["/dml/prod/workbench"] == "none"
 
 
@@ -462,14 +485,14 @@ def test_without_a_workbench_there_should_be_no_cluster_and_the_parameter_should
 
 
 def test_the_pipeline_should_touch_clusters_of_its_own_environment_only(dev: Synthesized) -> None:
-    statement = dev.statement("pipeline", "UseOwnClusters")
+    statement = dev.statement(DATASET, "UseOwnClusters")
     assert "elasticmapreduce:TerminateJobFlows" in statement["Action"]
     own = {"aws:ResourceTag/project": "dml", "aws:ResourceTag/environment": "dev"}
     assert statement["Condition"] == {"StringEquals": own}
 
 
 def test_a_lost_run_should_raise_an_alarm_however_it_was_lost(dev: Synthesized) -> None:
-    alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
+    alarms = dev.resources(DATASET, "AWS::CloudWatch::Alarm")
     lost = {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
     assert {alarm["MetricName"] for alarm in alarms} == lost | {"QuarantinedShare", "FailedInvocations"}
 
@@ -477,14 +500,17 @@ def test_a_lost_run_should_raise_an_alarm_however_it_was_lost(dev: Synthesized) 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_alarm_should_tell_somebody_and_be_silent_without_data(synth: Synth, environment: str) -> None:
     alarms = [alarm for stack in STACKS for alarm in synth(environment).resources(stack, "AWS::CloudWatch::Alarm")]
-    assert len(alarms) == (7 if environment == "prod" else 9)  # two watch the workbench
+    scheduled = load_environment("prod" if environment == "other" else environment).schedule.enabled
+    certified = environment != "dev"
+    # Of the dataset, its run and its rule; of what watches over runs; of rules. Two watch the workbench.
+    assert len(alarms) == 12 + scheduled + 2 * certified + 2 * (environment != "prod")
     for alarm in alarms:
         assert len(alarm["AlarmActions"]) == 1
         assert alarm["TreatMissingData"] == "notBreaching"
 
 
 def test_more_quarantined_rows_than_the_dataset_allows_should_raise_an_alarm(dev: Synthesized) -> None:
-    alarms = dev.resources("pipeline", "AWS::CloudWatch::Alarm")
+    alarms = dev.resources(DATASET, "AWS::CloudWatch::Alarm")
     (alarm,) = (alarm for alarm in alarms if alarm["MetricName"] == "QuarantinedShare")
     assert alarm["Threshold"] == load_dataset("nyc_flights").gate.max_quarantined_share
     assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
@@ -494,7 +520,7 @@ def test_more_quarantined_rows_than_the_dataset_allows_should_raise_an_alarm(dev
 
 
 def test_a_workbench_that_idles_for_hours_or_keeps_applications_waiting_should_raise_an_alarm(dev: Synthesized) -> None:
-    alarms = {alarm["MetricName"]: alarm for alarm in dev.resources("cluster", "AWS::CloudWatch::Alarm")}
+    alarms = {alarm["MetricName"]: alarm for alarm in dev.resources("workbench", "AWS::CloudWatch::Alarm")}
     idle, waiting = alarms["IsIdle"], alarms["AppsPending"]
     assert (idle["Statistic"], idle["EvaluationPeriods"] * idle["Period"]) == ("Minimum", 3 * 3600)
     assert (waiting["ComparisonOperator"], waiting["EvaluationPeriods"] * waiting["Period"]) == (
@@ -507,15 +533,20 @@ def test_a_workbench_that_idles_for_hours_or_keeps_applications_waiting_should_r
 
 @pytest.mark.parametrize(("environment", "state"), [("dev", "DISABLED"), ("prod", "ENABLED")])
 def test_training_should_be_scheduled_in_prod_only(synth: Synth, environment: str, state: str) -> None:
-    rules = synth(environment).resources("pipeline", "AWS::Events::Rule")
+    rules = synth(environment).resources(DATASET, "AWS::Events::Rule")
     (rule,) = (rule for rule in rules if "ScheduleExpression" in rule)
-    assert (rule["State"], rule["ScheduleExpression"]) == (state, "cron(0 5 ? * MON *)")
+    assert (rule["State"], rule["ScheduleExpression"]) == (state, "cron(11 8 ? * MON *)")
     (target,) = rule["Targets"]
     assert json.loads(target["Input"]) == {"do": "run", "revision": "scheduled"}
 
 
 def test_a_failed_job_or_cluster_should_be_told_whoever_started_it(dev: Synthesized) -> None:
-    rules = [rule for rule in dev.resources("pipeline", "AWS::Events::Rule") if "EventPattern" in rule]
+    rules = [
+        rule
+        for stack in ("observability", DATASET)
+        for rule in dev.resources(stack, "AWS::Events::Rule")
+        if "EventPattern" in rule
+    ]
     patterns = {rule["EventPattern"]["source"][0]: rule["EventPattern"] for rule in rules}
     assert patterns["aws.glue"]["detail-type"] == ["Glue Job State Change"]
     assert patterns["aws.glue"]["detail"]["state"] == ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]
@@ -524,24 +555,39 @@ def test_a_failed_job_or_cluster_should_be_told_whoever_started_it(dev: Synthesi
     assert all("Notifications" in plain(rule["Targets"][0]["Arn"]) for rule in rules)
 
 
-def test_the_dashboard_should_show_each_dataset_its_runs_models_and_rows(dev: Synthesized) -> None:
-    body = json.loads(plain(dev.only("pipeline", "AWS::CloudWatch::Dashboard")["DashboardBody"]))
-    titles = [widget["properties"].get("title") for widget in body["widgets"]]
-    assert titles == [
-        None,
-        "nyc_flights: runs a day",
-        "nyc_flights: published models on held-out rows",
-        "nyc_flights: rows",
-        "nyc_flights: minutes a run",
-    ]
+def test_the_dashboard_should_find_the_runs_models_and_rows_of_whatever_datasets_there_are(dev: Synthesized) -> None:
+    body = json.loads(plain(dev.only("observability", "AWS::CloudWatch::Dashboard")["DashboardBody"]))
     shown = json.dumps(body)
+    assert "nyc_flights" not in shown
+    searches = [metric[0]["expression"] for one in body["widgets"][1:] for metric in one["properties"]["metrics"]]
+    assert len(searches) == 9
+    assert all(search.startswith("SEARCH('{") for search in searches)
+    machine = dev.only(DATASET, "AWS::StepFunctions::StateMachine")["StateMachineName"]
+    assert machine == "dml-dev-nyc_flights"
     sent = [
         datum["MetricName"]
         for state in dev.definition()["States"].values()
         for datum in state.get("Arguments", {}).get("MetricData", [])
     ]
     assert len(sent) == 4
-    assert all(f'"{name}"' in shown for name in sent)  # what is sent is what is shown
+    assert all(f'\\"{name}\\"' in shown for name in sent)  # what is sent is what is shown
+
+
+def at(name: str, **schedule: Any) -> tuple[bool, str]:
+    """When a dataset of this name is started in prod."""
+    made = replace(load_dataset("penguins"), name=name, schedule=Schedule(**schedule))
+    return made.schedule.enabled, cron_of(load_environment("prod"), made)
+
+
+def test_datasets_should_start_one_after_the_other_each_at_a_time_of_its_own() -> None:
+    times = [at(f"bird_{number}")[1].split() for number in range(60)]
+    minutes = [int(hour) * 60 + int(minute) for minute, hour, *_ in times]
+    assert {tuple(rest) for _, _, *rest in times} == {("?", "*", "MON", "*")}
+    assert 5 * 60 <= min(minutes) < max(minutes) < 5 * 60 + 240
+    assert len(set(minutes)) > 45  # of 240
+    assert at("bird_1") == at("bird_1")
+    assert at("bird_1", cron="30 2 1 * ? *") == (True, "30 2 1 * ? *")
+    assert at("bird_1", enabled=False)[0] is False
 
 
 @pytest.mark.parametrize(("environment", "usd"), [("dev", 50), ("prod", 500)])
@@ -569,8 +615,8 @@ def test_a_customer_key_should_go_through_the_whole_chain(prod: Synthesized) -> 
         assert rule["BucketKeyEnabled"] is True
         assert plain(rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"]).startswith("Key")
     assert plain(prod.only("observability", "AWS::SNS::Topic")["KmsMasterKeyId"]).startswith(key)
-    assert plain(prod.only("observability", "AWS::Logs::LogGroup")["KmsKeyId"]).startswith(key)
-    security = prod.only("etl", "AWS::Glue::SecurityConfiguration")["EncryptionConfiguration"]
+    assert plain(prod.only(DATASET, "AWS::Logs::LogGroup")["KmsKeyId"]).startswith(key)
+    security = prod.only(DATASET, "AWS::Glue::SecurityConfiguration")["EncryptionConfiguration"]
     modes = {kind: [plain(value) for value in one.values()] for kind, one in security.items() if isinstance(one, dict)}
     modes |= {"S3Encryptions": [plain(value) for value in security["S3Encryptions"][0].values()]}
     assert {kind: values[1] for kind, values in modes.items()} == {
@@ -579,10 +625,15 @@ def test_a_customer_key_should_go_through_the_whole_chain(prod: Synthesized) -> 
         "S3Encryptions": modes["S3Encryptions"][1],
     }
     assert all(any(value.startswith(key) for value in values) for values in modes.values())
+    (ref,) = (
+        name
+        for name, one in prod.templates[DATASET]["Resources"].items()
+        if one["Type"] == "AWS::Glue::SecurityConfiguration"
+    )
     for kind in ("Crawler", "Job"):
-        made = prod.only("etl", f"AWS::Glue::{kind}")
-        assert made.get("CrawlerSecurityConfiguration", made.get("SecurityConfiguration")) == {"Ref": "Security"}
-    emr = prod.only("pipeline", "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]["EncryptionConfiguration"]
+        made = prod.only(DATASET, f"AWS::Glue::{kind}")
+        assert made.get("CrawlerSecurityConfiguration", made.get("SecurityConfiguration")) == {"Ref": ref}
+    emr = prod.only(DATASET, "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]["EncryptionConfiguration"]
     at_rest = emr["AtRestEncryptionConfiguration"]
     assert at_rest["S3EncryptionConfiguration"]["EncryptionMode"] == "SSE-KMS"
     for part in at_rest.values():
@@ -595,9 +646,9 @@ def test_a_customer_key_should_go_through_the_whole_chain(prod: Synthesized) -> 
 @pytest.mark.parametrize(
     ("stack", "role", "actions"),
     [
-        ("etl", "Crawler", {"kms:Decrypt"}),
-        ("etl", "Prepare", {"kms:Decrypt", "kms:GenerateDataKey"}),
-        ("pipeline", "Role", {"kms:Decrypt", "kms:GenerateDataKey"}),
+        (DATASET, "Crawler", {"kms:Decrypt"}),
+        (DATASET, "Prepare", {"kms:Decrypt", "kms:GenerateDataKey"}),
+        (DATASET, "PipelineRole", {"kms:Decrypt", "kms:GenerateDataKey"}),
     ],
 )
 def test_a_role_should_use_the_customer_key_for_what_it_reads_and_writes(
@@ -664,7 +715,7 @@ def test_node_labels_and_priorities_should_be_there_only_where_they_mean_somethi
 
 def test_a_rule_that_does_not_reach_its_target_should_raise_an_alarm(dev: Synthesized, prod: Synthesized) -> None:
     for made in (dev, prod):
-        resources = made.templates["pipeline"]["Resources"]
+        resources = made.templates[DATASET]["Resources"] | made.templates["observability"]["Resources"]
         rules = {name for name, one in resources.items() if one["Type"] == "AWS::Events::Rule"}
         alarms = [
             one["Properties"]
@@ -677,7 +728,7 @@ def test_a_rule_that_does_not_reach_its_target_should_raise_an_alarm(dev: Synthe
 
 
 def test_nodes_should_talk_tls_with_a_certificate_that_only_they_and_the_operator_read(prod: Synthesized) -> None:
-    security = prod.only("pipeline", "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]
+    security = prod.only(DATASET, "AWS::EMR::SecurityConfiguration")["SecurityConfiguration"]
     encryption = security["EncryptionConfiguration"]
     assert encryption["EnableInTransitEncryption"] is True
     tls = encryption["InTransitEncryptionConfiguration"]["TLSCertificateConfiguration"]
@@ -685,7 +736,7 @@ def test_nodes_should_talk_tls_with_a_certificate_that_only_they_and_the_operato
     (reading,) = [
         (stack, statement)
         for stack, statement in prod.statements()
-        if any("tls/" in plain(resource) for resource in as_list(statement["Resource"]))
+        if any("tls/certificate.zip" in plain(resource) for resource in as_list(statement["Resource"]))
     ]
     assert (reading[0], reading[1]["Action"]) == ("cluster", "s3:GetObject")
     assert (
@@ -712,7 +763,9 @@ def test_fleets_should_take_several_types_and_spot_for_task_nodes_only(prod: Syn
         }
     }
     assert "TargetSpotCapacity" not in fleets["MASTER"].keys() | fleets["CORE"].keys()
-    assert len(created["Instances"]["Ec2SubnetIds"]) == 2
+    assert created["Instances"]["Ec2SubnetIds"] == "{% $network.subnets %}"
+    (network,) = prod.resources("network", "AWS::SSM::Parameter")
+    assert len(json.loads(plain(network["Value"]))["subnets"]) == 2
     assert created["ManagedScalingPolicy"]["ComputeLimits"] == {
         "UnitType": "InstanceFleetUnits",
         "MinimumCapacityUnits": 2,
@@ -736,7 +789,7 @@ def test_emr_should_be_let_make_the_role_for_spot_where_spot_is_used(
 
 def test_the_workbench_should_be_made_as_transient_clusters_are(synth: Synth) -> None:
     other = synth("other")
-    made = other.only("cluster", "AWS::EMR::Cluster")
+    made = other.only("workbench", "AWS::EMR::Cluster")
     asked = other.definition()["States"]["cluster: create a transient one"]["Arguments"]
     fleets = {fleet.pop("InstanceFleetType"): fleet for fleet in asked["Instances"]["InstanceFleets"]}
     instances = made["Instances"]
@@ -829,14 +882,15 @@ def test_cdk_nag_should_find_nothing_that_is_not_explained(synth: Synth, environ
 def test_cdk_nag_should_find_what_is_not_explained(tmp_path: Path) -> None:
     app = cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"], outdir=str(tmp_path))
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app, verbose=True))
-    (data, *_) = build(app, load_environment("dev"), [load_dataset("nyc_flights")])
+    build(app, load_environment("dev"), [load_dataset("nyc_flights")])
+    data = app.node.find_child("dml-dev-data")
     s3.Bucket(data, "Open")
     with pytest.raises(RuntimeError, match="ValidationFailed"):
         app.synth()
 
 
 def test_the_state_machine_should_log_and_trace_without_the_data(dev: Synthesized) -> None:
-    machine = dev.only("pipeline", "AWS::StepFunctions::StateMachine")
+    machine = dev.only(DATASET, "AWS::StepFunctions::StateMachine")
     assert machine["TracingConfiguration"] == {"Enabled": True}
     logging = machine["LoggingConfiguration"]
     assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
@@ -848,7 +902,7 @@ def test_the_state_machine_should_log_and_trace_without_the_data(dev: Synthesize
 def test_every_argument_that_a_template_passes_should_be_one_that_its_job_takes(dev: Synthesized) -> None:
     states = dev.definition()["States"]
     glue = (
-        dev.only("etl", "AWS::Glue::Job")["DefaultArguments"]
+        dev.only(DATASET, "AWS::Glue::Job")["DefaultArguments"]
         | states["prepare: run the Glue job"]["Arguments"]["Arguments"]
     )
     passed = [part for name in glue for part in (name, "value")]
@@ -877,5 +931,6 @@ def test_every_dataset_should_have_parts_of_its_own(tmp_path: Path) -> None:
         resources = json.loads(path.read_text())["Resources"]
         assert len(resources) < 400, path.name  # CloudFormation takes 500 a stack
         counted.update(resource["Type"] for resource in resources.values())
-    for kind in ("AWS::Glue::Database", "AWS::Glue::Crawler", "AWS::Glue::Job", "AWS::StepFunctions::StateMachine"):
+    for kind in ("AWS::Glue::Database", "AWS::Glue::Crawler", "AWS::Glue::Job"):
         assert counted[kind] == len(dataset_names()), kind
+    assert counted["AWS::StepFunctions::StateMachine"] == len(dataset_names()) + 1  # what watches over all
