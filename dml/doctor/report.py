@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dml.doctor import account, machine, names, quotas
+from dml.doctor import account, machine, names, questions, quotas
 from dml.doctor.account import Account
 from dml.doctor.findings import Check, Finding, Skipped, problem
 from dml.doctor.machine import Machine
@@ -22,7 +22,7 @@ from dml.terminal.words import counted
 Where = TypeVar("Where")
 Row = dict[str, str]
 MACHINE_CHECKS = machine.CHECKS
-ACCOUNT_CHECKS = (*account.CHECKS, *quotas.CHECKS, *names.CHECKS)
+ACCOUNT_CHECKS = (*account.CHECKS, *quotas.CHECKS, *names.CHECKS, *questions.CHECKS)
 AT_ONCE = 8  # calls; more would be throttled
 SIGNS = {
     "ok": "[green]✓[/green]",

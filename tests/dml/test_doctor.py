@@ -14,15 +14,15 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from dml.doctor import needs as reading
-from dml.doctor import report
+from dml.doctor import questions, report
 from dml.doctor.account import CREDENTIALS, Account
 from dml.doctor.findings import Check
 from dml.doctor.machine import Machine
-from dml.doctor.needs import Cluster, Needs
+from dml.doctor.needs import Cluster, Needs, Policy
 from dml.doctor.report import ACCOUNT_CHECKS, MACHINE_CHECKS, look
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
@@ -56,6 +56,12 @@ NEEDS = Needs(
     nat_zones=(0,),
     names=dict.fromkeys(reading.NAMES, ("dml-dev-name",)),
     creates_databases=True,
+    definitions={
+        "dml-dev-pipeline/One": json.dumps(
+            {"States": {questions.METRICS: {"Assign": {"m": "{% $parse($states.result.Body).test.auc %}"}}}}
+        )
+    },
+    policies=(Policy("dml-dev-data/Role, trust", "{}", "RESOURCE_POLICY", "AWS::IAM::AssumeRolePolicyDocument"),),
 )
 
 
@@ -221,6 +227,21 @@ def name_examples(answer: int, says: str) -> dict[str, Example]:
     }
 
 
+def validated(result: str, *severities: str) -> dict[str, list[Answer]]:
+    told = [{"severity": one, "code": "C", "message": "No such state", "location": "/StartAt"} for one in severities]
+    return {"stepfunctions": [("validate_state_machine_definition", {"result": result, "diagnostics": told})]}
+
+
+def tested(**told: str) -> dict[str, list[Answer]]:
+    return {"stepfunctions": [("test_state", told)]}
+
+
+def analysed(*kinds: str) -> dict[str, list[Answer]]:
+    rest = {"issueCode": "INVALID_ACTION", "learnMoreLink": "https://example", "locations": []}
+    found = [{"findingType": kind, "findingDetails": "The action s3:Got does not exist.", **rest} for kind in kinds]
+    return {"accessanalyzer": [("validate_policy", {"findings": found})]}
+
+
 FAILING: dict[str, Example] = {
     "credentials": Example("expired", {"sts": [("get_caller_identity", "ExpiredToken", "The security token expired")]}),
     "region": Example("AWS_DEFAULT_REGION is us-west-2", {}, judged="warning"),
@@ -284,6 +305,9 @@ FAILING: dict[str, Example] = {
     ),
     "stacks": Example("UPDATE_ROLLBACK_FAILED", {"cloudformation": [stack("UPDATE_ROLLBACK_FAILED"), no_stack()]}),
     **name_examples(1, "not of our stacks"),
+    "definitions": Example("One, /StartAt: No such state", validated("FAIL", "ERROR", "WARNING")),
+    "expressions": Example("there '0.75', here 0.75", tested(status="SUCCEEDED", output='"0.75"')),
+    "policies": Example("trust: The action s3:Got does not exist. (INVALID_ACTION)", analysed("ERROR")),
 }
 PASSING: dict[str, Example] = {
     "credentials": Example("123456789012 as assumed-role/admin/ada", {"sts": [identity()]}),
@@ -343,6 +367,9 @@ PASSING: dict[str, Example] = {
     ),
     "stacks": Example("first deploy", {"cloudformation": NO_STACKS}),
     **name_examples(2, "free or ours"),
+    "definitions": Example("takes 1 definition", validated("OK")),
+    "expressions": Example("1 value as here", tested(status="SUCCEEDED", output="0.75")),
+    "policies": Example("takes 1 policy", analysed("SUGGESTION")),
 }
 CHECKS = {check.name: check for check in (CREDENTIALS, *ACCOUNT_CHECKS)}
 # A command, or the place to go to: what an advice has to name.
@@ -428,6 +455,23 @@ def test_a_service_that_is_not_reached_should_skip_the_check(name: str) -> None:
     found = look("account", CHECKS[name], Account(Refusing(unreachable), SPOT))  # type: ignore[arg-type]
     assert found["status"] == "skipped"
     assert "not reached" in found["found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "judged", "says"),
+    [
+        ("definitions", validated("OK", "WARNING"), "warning", "No such state"),
+        ("definitions", validated("FAIL"), "problem", "FAIL without a reason"),
+        ("expressions", tested(status="FAILED", error="States.QueryEvaluationError", cause="D1"), "problem", "D1"),
+        ("policies", analysed("SECURITY_WARNING", "SUGGESTION"), "warning", "s3:Got"),
+    ],
+)
+def test_what_aws_says_of_the_templates_should_be_told_by_its_weight(
+    name: str, answers: dict[str, list[Answer]], judged: str, says: str
+) -> None:
+    found = judge(name, Example(says, answers))
+    assert found["status"] == judged
+    assert says in found["found"]
 
 
 def test_templates_that_do_not_synthesise_should_skip_what_needs_them() -> None:
@@ -662,6 +706,11 @@ def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(nothing_depl
     assert after["names of Glue databases"]["status"] == "ok"
     assert "GetServiceQuota" in after["quota of VPCs"]["found"]
     assert after["quota of VPCs"]["status"] == "skipped"
+    for name in ("definitions", "policies"):
+        assert (after[name]["status"], "does not validate" in after[name]["found"]) == ("skipped", True)
+    assert (after["expressions"]["status"], after["expressions"]["found"]) == ("ok", "10 values as here")
+    with pytest.raises(ClientError, match="does not validate definitions as AWS does"):  # and it makes up no answer
+        aws("stepfunctions").validate_state_machine_definition(definition="{}")
 
 
 def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
@@ -675,6 +724,20 @@ def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
     assert synthesised.machines == synthesised.glue_jobs > 1
     assert synthesised.nat_zones == (0,)
     assert "dev_nyc_flights" in synthesised.names["AWS::Glue::Database"]
+    assert len(synthesised.definitions) == synthesised.machines
+    for text in synthesised.definitions.values():
+        machine = json.loads(text)
+        assert machine["StartAt"] in machine["States"]
+        assert (
+            "arn:aws:states:::glue:startJobRun.sync" in text
+            and "Fn::" not in text
+            and "Token" not in text.split("$")[0]
+        )
+    statements = [json.loads(policy.document)["Statement"] for policy in synthesised.policies]
+    resources = [one.get("Resource", "*") for some in statements for one in some]
+    named = [arn for one in resources for arn in ([one] if isinstance(one, str) else one)]
+    assert all(arn == "*" or re.match(r"arn:aws:[a-z0-9-]+:", arn) for arn in named), named
+    assert {policy.kind for policy in synthesised.policies} == {"IDENTITY_POLICY", "RESOURCE_POLICY"}
 
 
 def test_a_fleet_on_spot_should_need_spot_for_what_its_limits_keep_from_on_demand() -> None:
