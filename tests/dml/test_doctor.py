@@ -17,8 +17,8 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
+from dml.doctor import change_sets, questions, report
 from dml.doctor import needs as reading
-from dml.doctor import questions, report
 from dml.doctor.account import CREDENTIALS, Account
 from dml.doctor.findings import Check
 from dml.doctor.machine import Machine
@@ -711,6 +711,83 @@ def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(nothing_depl
     assert (after["expressions"]["status"], after["expressions"]["found"]) == ("ok", "10 values as here")
     with pytest.raises(ClientError, match="does not validate definitions as AWS does"):  # and it makes up no answer
         aws("stepfunctions").validate_state_machine_definition(definition="{}")
+
+
+# --- change sets: on the session's cloud, by templates of their own ---
+
+TOPIC = {"Type": "AWS::SNS::Topic"}
+
+
+def asked(platform: Platform, **templates: Any) -> dict[str, str]:
+    """What the check finds of these templates, each of a stack of its own."""
+    texts = {f"asked-{name}": json.dumps(template, separators=(",", ":")) for name, template in templates.items()}
+    needs = replace(NEEDS, stacks=tuple(texts), templates=texts)
+    return look("account", change_sets.CHECK, Account(platform, needs))
+
+
+@pytest.fixture
+def examined_cloud(cloud: Cloud, aws: Clients) -> Iterator[Platform]:
+    """The session's cloud with the CDK's bucket; afterwards nothing of the check's is in it."""
+    bucket = f"cdk-hnb659fds-assets-000000000000-{Platform('dev', credentials=cloud.environment()).region}"
+    if bucket not in [one["Name"] for one in aws("s3").list_buckets()["Buckets"]]:
+        aws("s3").create_bucket(Bucket=bucket)
+    yield Platform("dev", credentials=cloud.environment())
+    names = [one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"]]
+    assert [name for name in names if name.startswith("asked-")] == []
+    assert aws("s3").list_objects_v2(Bucket=bucket, Prefix="dml-doctor/")["KeyCount"] == 0
+
+
+def test_a_change_set_should_be_made_of_each_template_and_nothing_stay(examined_cloud: Platform) -> None:
+    large = {"Resources": {"A": TOPIC}, "Metadata": {"long": "x" * change_sets.BODY_BYTES}}
+    found = asked(examined_cloud, small={"Resources": {"A": TOPIC}}, large=large)
+    assert (found["status"], found["found"]) == ("ok", "CloudFormation takes 2 templates, nothing was executed")
+
+
+def test_a_template_that_cloudformation_refuses_should_be_told(examined_cloud: Platform) -> None:
+    wrong = {"Resources": {"A": TOPIC}, "Outputs": {f"O{i}": {"Value": "v"} for i in range(201)}}
+    found = asked(examined_cloud, good={"Resources": {"A": TOPIC}}, wrong=wrong)
+    assert found["status"] == "problem"
+    assert "asked-wrong: Template format error: Number of outputs, 201, is greater than" in found["found"]
+    assert "asked-good" not in found["found"]
+
+
+def test_a_stack_that_imports_what_is_not_there_yet_should_wait(examined_cloud: Platform) -> None:
+    imports = {"Resources": {"A": {**TOPIC, "Properties": {"DisplayName": {"Fn::ImportValue": "not-yet"}}}}}
+    found = asked(examined_cloud, first={"Resources": {"A": TOPIC}}, later=imports)
+    assert found["status"] == "warning"
+    assert "asked-later (it imports not-yet, which nothing exports yet)" in found["found"]
+    assert asked(examined_cloud, later=imports)["status"] == "skipped"
+
+
+def test_ctrl_c_should_leave_no_change_set_no_stack_and_no_template(
+    examined_cloud: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(change_sets, "_verdict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(examined_cloud, large={"Resources": {"A": TOPIC}, "Metadata": {"long": "x" * change_sets.BODY_BYTES}})
+
+
+def test_an_empty_stack_that_may_not_be_removed_should_be_told_with_the_way_out(
+    examined_cloud: Platform, cloud: Cloud, aws: Clients
+) -> None:
+    iam = aws("iam")
+    iam.create_user(UserName="asker")
+    allowed = {"Effect": "Allow", "NotAction": "cloudformation:DeleteStack", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="asker", PolicyName="asks", PolicyDocument=document)
+    key = iam.create_access_key(UserName="asker")["AccessKey"]
+    keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    found = asked(Platform("dev", credentials={**cloud.environment(), **keys}), one={"Resources": {"A": TOPIC}})
+    assert found["status"] == "problem"
+    assert "the empty stack asked-one (REVIEW_IN_PROGRESS)" in found["found"]
+    assert found["advice"] == "Remove it: aws cloudformation delete-stack --stack-name asked-one"
+    aws("cloudformation").delete_stack(StackName="asked-one")
+    iam.delete_access_key(UserName="asker", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(UserName="asker", PolicyName="asks")
+    iam.delete_user(UserName="asker")
 
 
 def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
