@@ -17,6 +17,7 @@ from dml.estate import commands as estate
 from dml.local import commands as local
 from dml.models import commands as models
 from dml.runs import commands as runs
+from dml.smoke import commands as smoke
 from dml.terminal import console
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for commands in (runs.top, models.top, estate.top, cost.top, doctor.top):
+for commands in (runs.top, models.top, estate.top, cost.top, doctor.top, smoke.top):
     app.add_typer(commands)
 for name, commands in {
     "dataset": dataset.app,

@@ -14,6 +14,13 @@ top = typer.Typer()
 def doctor(
     env: Annotated[str, typer.Option("--env", help="Which environment: a file of environments/.")] = "dev",
     offline: Annotated[bool, typer.Option("--offline", help="Look at this machine only; ask no account.")] = False,
+    change_set: Annotated[
+        bool,
+        typer.Option(
+            "--change-set",
+            help="Also make a change set for each stack: never executed, and deleted at once. This one thing writes.",
+        ),
+    ] = False,
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -27,9 +34,11 @@ def doctor(
 
     if offline and local:
         raise typer.BadParameter("--offline asks no account, --local asks the embedded cloud: choose one")
+    if offline and change_set:
+        raise typer.BadParameter("--offline asks no account, --change-set asks CloudFormation: choose one")
     connect = None if offline else partial(deployed, local, env, patient=False)
     with err.status("") as spinner:
-        found = report.examine(env, connect, on_progress=spinner.update)
+        found = report.examine(env, connect, on_progress=spinner.update, change_set=change_set)
     show_document(found, report.show, as_json=as_json)
     if report.problems(found):
         raise typer.Exit(1)

@@ -6,9 +6,11 @@ Templates speak CloudFormation's and EMR's language, which is AWS's to change, s
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from dml.doctor.standins import StandIns
 
 # DPUs of a Glue worker by type (Glue API Reference, "Jobs", WorkerType).
 DPUS = {"G.025X": 0.25, "Standard": 1, "G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8, "G.12X": 12, "G.16X": 16}
@@ -40,6 +42,16 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Policy:
+    """A policy's document as JSON. `kind`: IDENTITY_POLICY or RESOURCE_POLICY; `resource`: whose, where IAM asks."""
+
+    where: str
+    document: str
+    kind: str
+    resource: str = ""
+
+
+@dataclass(frozen=True)
 class Needs:
     """All that the checks of an account have to know."""
 
@@ -55,6 +67,9 @@ class Needs:
     nat_zones: tuple[int, ...]  # of each NAT gateway
     names: Mapping[str, tuple[str, ...]]  # fixed names, by resource type
     creates_databases: bool  # whether a role of ours may make a Glue database
+    definitions: Mapping[str, str] = field(default_factory=dict)  # of state machines, by stack and logical id
+    policies: tuple[Policy, ...] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)  # as JSON, by stack, in the order of a deploy
 
 
 def read(assembly: Path) -> Needs:
@@ -65,7 +80,8 @@ def read(assembly: Path) -> Needs:
         for name, each in artifacts.items()
         if each["type"] == "aws:cloudformation:stack"
     }
-    templates = [json.loads((assembly / properties["templateFile"]).read_text()) for properties in stacks.values()]
+    by_stack = {name: json.loads((assembly / one["templateFile"]).read_text()) for name, one in stacks.items()}
+    templates, filled = list(by_stack.values()), StandIns(by_stack)
     resources = [
         (each["Type"], each.get("Properties", {})) for one in templates for each in one.get("Resources", {}).values()
     ]
@@ -91,7 +107,48 @@ def read(assembly: Path) -> Needs:
         nat_zones=tuple(zones[text(one["SubnetId"])] for one in of_type("AWS::EC2::NatGateway")),
         names={kind: tuple(fixed_names(of_type(kind), path)) for kind, path in NAMES.items()},
         creates_databases=any("glue:CreateDatabase" in actions for actions in all_actions(resources)),
+        definitions=dict(definitions_of(by_stack, filled)),
+        policies=tuple({one.document: one for one in policies_of(by_stack, filled)}.values()),
+        templates={name: json.dumps(one, separators=(",", ":")) for name, one in by_stack.items()},
     )
+
+
+def definitions_of(templates: Mapping[str, Any], filled: StandIns) -> Iterator[tuple[str, str]]:
+    """The definition of each state machine, by where it stands."""
+    for stack, template in templates.items():
+        for name, resource in template.get("Resources", {}).items():
+            if resource["Type"] == "AWS::StepFunctions::StateMachine":
+                yield f"{stack}/{name}", filled.fill(template, resource["Properties"]["DefinitionString"])
+
+
+# Where the policy of a resource type stands, and what IAM Access Analyzer calls the resource, if that matters to it.
+RESOURCE_POLICIES = {
+    "AWS::EC2::VPCEndpoint": ("PolicyDocument", ""),
+    "AWS::KMS::Key": ("KeyPolicy", ""),
+    "AWS::S3::BucketPolicy": ("PolicyDocument", "AWS::S3::Bucket"),
+    "AWS::SNS::TopicPolicy": ("PolicyDocument", ""),
+}
+
+
+def policies_of(templates: Mapping[str, Any], filled: StandIns) -> Iterator[Policy]:
+    """Every policy of the templates."""
+    for stack, template in templates.items():
+        for name, resource in template.get("Resources", {}).items():
+            kind, properties, where = resource["Type"], resource.get("Properties", {}), f"{stack}/{name}"
+
+            def text(document: Any, template: Any = template) -> str:
+                return json.dumps(filled.fill(template, document))
+
+            if kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+                yield Policy(where, text(properties["PolicyDocument"]), "IDENTITY_POLICY")
+            elif kind == "AWS::IAM::Role":
+                trust = text(properties["AssumeRolePolicyDocument"])
+                yield Policy(f"{where}, trust", trust, "RESOURCE_POLICY", "AWS::IAM::AssumeRolePolicyDocument")
+                for one in properties.get("Policies", []):
+                    yield Policy(f"{where}, {one['PolicyName']}", text(one["PolicyDocument"]), "IDENTITY_POLICY")
+            elif kind in RESOURCE_POLICIES and RESOURCE_POLICIES[kind][0] in properties:
+                place, whose = RESOURCE_POLICIES[kind]
+                yield Policy(where, text(properties[place]), "RESOURCE_POLICY", whose)
 
 
 def zones_of(templates: list[dict[str, Any]]) -> dict[str, int]:

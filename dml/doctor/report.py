@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dml.doctor import account, machine, names, quotas
+from dml.doctor import account, change_sets, machine, names, questions, quotas
 from dml.doctor.account import Account
 from dml.doctor.findings import Check, Finding, Skipped, problem
 from dml.doctor.machine import Machine
@@ -22,7 +22,7 @@ from dml.terminal.words import counted
 Where = TypeVar("Where")
 Row = dict[str, str]
 MACHINE_CHECKS = machine.CHECKS
-ACCOUNT_CHECKS = (*account.CHECKS, *quotas.CHECKS, *names.CHECKS)
+ACCOUNT_CHECKS = (*account.CHECKS, *quotas.CHECKS, *names.CHECKS, *questions.CHECKS)
 AT_ONCE = 8  # calls; more would be throttled
 SIGNS = {
     "ok": "[green]✓[/green]",
@@ -33,9 +33,15 @@ SIGNS = {
 
 
 def examine(
-    environment: str, connect: Callable[[], Platform] | None, *, on_progress: Callable[[str], None]
+    environment: str,
+    connect: Callable[[], Platform] | None,
+    *,
+    on_progress: Callable[[str], None],
+    change_set: bool = False,
 ) -> dict[str, Any]:
     """Make all checks of an environment; `connect` gives the account's endpoint, None leaves the account alone.
+
+    `change_set`: make change sets as well, which are never executed and are deleted at once.
 
     Returns what --json prints: `environment`, `account`, `region`, `endpoint` (null for AWS's own), `counts` by status,
     and `checks`, each with `where` (machine or account), `check`, `status` (ok, warning, problem, skipped), `found` and
@@ -57,6 +63,9 @@ def examine(
             on_progress(f"asking AWS: {len(ACCOUNT_CHECKS)} checks of account and region")
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 rows += pool.map(lambda check: look("account", check, place), ACCOUNT_CHECKS)
+            if change_set:  # on this thread, which Ctrl-C interrupts: it has something to take away
+                on_progress("asking CloudFormation for change sets, which are not executed")
+                rows.append(look("account", change_sets.CHECK, place))
         else:
             unasked = Finding("skipped", "not asked without credentials", "See `credentials`")
             rows += [_row("account", check, unasked) for check in ACCOUNT_CHECKS]

@@ -46,6 +46,8 @@ class Platform:
         self.endpoint = given.get("AWS_ENDPOINT_URL")
         # A given endpoint is on loopback, which a proxy of the environment must not be asked for; AWS may need it.
         self._config = Config(retries={"mode": "standard", "max_attempts": 5}, proxies={} if self.endpoint else None)
+        if self.endpoint:  # sync-127.0.0.1, where some operations of AWS's would be, is nowhere
+            self._config = self._config.merge(Config(inject_host_prefix=False))
         if not patient:
             quick = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 2})
             self._config = self._config.merge(quick)

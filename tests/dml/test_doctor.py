@@ -14,15 +14,15 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
+from dml.doctor import change_sets, questions, report
 from dml.doctor import needs as reading
-from dml.doctor import report
 from dml.doctor.account import CREDENTIALS, Account
 from dml.doctor.findings import Check
 from dml.doctor.machine import Machine
-from dml.doctor.needs import Cluster, Needs
+from dml.doctor.needs import Cluster, Needs, Policy
 from dml.doctor.report import ACCOUNT_CHECKS, MACHINE_CHECKS, look
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
@@ -56,6 +56,12 @@ NEEDS = Needs(
     nat_zones=(0,),
     names=dict.fromkeys(reading.NAMES, ("dml-dev-name",)),
     creates_databases=True,
+    definitions={
+        "dml-dev-pipeline/One": json.dumps(
+            {"States": {questions.METRICS: {"Assign": {"m": "{% $parse($states.result.Body).test.auc %}"}}}}
+        )
+    },
+    policies=(Policy("dml-dev-data/Role, trust", "{}", "RESOURCE_POLICY", "AWS::IAM::AssumeRolePolicyDocument"),),
 )
 
 
@@ -221,6 +227,21 @@ def name_examples(answer: int, says: str) -> dict[str, Example]:
     }
 
 
+def validated(result: str, *severities: str) -> dict[str, list[Answer]]:
+    told = [{"severity": one, "code": "C", "message": "No such state", "location": "/StartAt"} for one in severities]
+    return {"stepfunctions": [("validate_state_machine_definition", {"result": result, "diagnostics": told})]}
+
+
+def tested(**told: str) -> dict[str, list[Answer]]:
+    return {"stepfunctions": [("test_state", told)]}
+
+
+def analysed(*kinds: str) -> dict[str, list[Answer]]:
+    rest = {"issueCode": "INVALID_ACTION", "learnMoreLink": "https://example", "locations": []}
+    found = [{"findingType": kind, "findingDetails": "The action s3:Got does not exist.", **rest} for kind in kinds]
+    return {"accessanalyzer": [("validate_policy", {"findings": found})]}
+
+
 FAILING: dict[str, Example] = {
     "credentials": Example("expired", {"sts": [("get_caller_identity", "ExpiredToken", "The security token expired")]}),
     "region": Example("AWS_DEFAULT_REGION is us-west-2", {}, judged="warning"),
@@ -284,6 +305,9 @@ FAILING: dict[str, Example] = {
     ),
     "stacks": Example("UPDATE_ROLLBACK_FAILED", {"cloudformation": [stack("UPDATE_ROLLBACK_FAILED"), no_stack()]}),
     **name_examples(1, "not of our stacks"),
+    "definitions": Example("One, /StartAt: No such state", validated("FAIL", "ERROR", "WARNING")),
+    "expressions": Example("there '0.75', here 0.75", tested(status="SUCCEEDED", output='"0.75"')),
+    "policies": Example("trust: The action s3:Got does not exist. (INVALID_ACTION)", analysed("ERROR")),
 }
 PASSING: dict[str, Example] = {
     "credentials": Example("123456789012 as assumed-role/admin/ada", {"sts": [identity()]}),
@@ -343,6 +367,9 @@ PASSING: dict[str, Example] = {
     ),
     "stacks": Example("first deploy", {"cloudformation": NO_STACKS}),
     **name_examples(2, "free or ours"),
+    "definitions": Example("takes 1 definition", validated("OK")),
+    "expressions": Example("1 value as here", tested(status="SUCCEEDED", output="0.75")),
+    "policies": Example("takes 1 policy", analysed("SUGGESTION")),
 }
 CHECKS = {check.name: check for check in (CREDENTIALS, *ACCOUNT_CHECKS)}
 # A command, or the place to go to: what an advice has to name.
@@ -428,6 +455,23 @@ def test_a_service_that_is_not_reached_should_skip_the_check(name: str) -> None:
     found = look("account", CHECKS[name], Account(Refusing(unreachable), SPOT))  # type: ignore[arg-type]
     assert found["status"] == "skipped"
     assert "not reached" in found["found"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "judged", "says"),
+    [
+        ("definitions", validated("OK", "WARNING"), "warning", "No such state"),
+        ("definitions", validated("FAIL"), "problem", "FAIL without a reason"),
+        ("expressions", tested(status="FAILED", error="States.QueryEvaluationError", cause="D1"), "problem", "D1"),
+        ("policies", analysed("SECURITY_WARNING", "SUGGESTION"), "warning", "s3:Got"),
+    ],
+)
+def test_what_aws_says_of_the_templates_should_be_told_by_its_weight(
+    name: str, answers: dict[str, list[Answer]], judged: str, says: str
+) -> None:
+    found = judge(name, Example(says, answers))
+    assert found["status"] == judged
+    assert says in found["found"]
 
 
 def test_templates_that_do_not_synthesise_should_skip_what_needs_them() -> None:
@@ -662,6 +706,88 @@ def test_the_embedded_cloud_should_be_examined_as_far_as_it_answers(nothing_depl
     assert after["names of Glue databases"]["status"] == "ok"
     assert "GetServiceQuota" in after["quota of VPCs"]["found"]
     assert after["quota of VPCs"]["status"] == "skipped"
+    for name in ("definitions", "policies"):
+        assert (after[name]["status"], "does not validate" in after[name]["found"]) == ("skipped", True)
+    assert (after["expressions"]["status"], after["expressions"]["found"]) == ("ok", "10 values as here")
+    with pytest.raises(ClientError, match="does not validate definitions as AWS does"):  # and it makes up no answer
+        aws("stepfunctions").validate_state_machine_definition(definition="{}")
+
+
+# --- change sets: on the session's cloud, by templates of their own ---
+
+TOPIC = {"Type": "AWS::SNS::Topic"}
+
+
+def asked(platform: Platform, **templates: Any) -> dict[str, str]:
+    """What the check finds of these templates, each of a stack of its own."""
+    texts = {f"asked-{name}": json.dumps(template, separators=(",", ":")) for name, template in templates.items()}
+    needs = replace(NEEDS, stacks=tuple(texts), templates=texts)
+    return look("account", change_sets.CHECK, Account(platform, needs))
+
+
+@pytest.fixture
+def examined_cloud(cloud: Cloud, aws: Clients) -> Iterator[Platform]:
+    """The session's cloud with the CDK's bucket; afterwards nothing of the check's is in it."""
+    bucket = f"cdk-hnb659fds-assets-000000000000-{Platform('dev', credentials=cloud.environment()).region}"
+    if bucket not in [one["Name"] for one in aws("s3").list_buckets()["Buckets"]]:
+        aws("s3").create_bucket(Bucket=bucket)
+    yield Platform("dev", credentials=cloud.environment())
+    names = [one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"]]
+    assert [name for name in names if name.startswith("asked-")] == []
+    assert aws("s3").list_objects_v2(Bucket=bucket, Prefix="dml-doctor/")["KeyCount"] == 0
+
+
+def test_a_change_set_should_be_made_of_each_template_and_nothing_stay(examined_cloud: Platform) -> None:
+    large = {"Resources": {"A": TOPIC}, "Metadata": {"long": "x" * change_sets.BODY_BYTES}}
+    found = asked(examined_cloud, small={"Resources": {"A": TOPIC}}, large=large)
+    assert (found["status"], found["found"]) == ("ok", "CloudFormation takes 2 templates, nothing was executed")
+
+
+def test_a_template_that_cloudformation_refuses_should_be_told(examined_cloud: Platform) -> None:
+    wrong = {"Resources": {"A": TOPIC}, "Outputs": {f"O{i}": {"Value": "v"} for i in range(201)}}
+    found = asked(examined_cloud, good={"Resources": {"A": TOPIC}}, wrong=wrong)
+    assert found["status"] == "problem"
+    assert "asked-wrong: Template format error: Number of outputs, 201, is greater than" in found["found"]
+    assert "asked-good" not in found["found"]
+
+
+def test_a_stack_that_imports_what_is_not_there_yet_should_wait(examined_cloud: Platform) -> None:
+    imports = {"Resources": {"A": {**TOPIC, "Properties": {"DisplayName": {"Fn::ImportValue": "not-yet"}}}}}
+    found = asked(examined_cloud, first={"Resources": {"A": TOPIC}}, later=imports)
+    assert found["status"] == "warning"
+    assert "asked-later (it imports not-yet, which nothing exports yet)" in found["found"]
+    assert asked(examined_cloud, later=imports)["status"] == "skipped"
+
+
+def test_ctrl_c_should_leave_no_change_set_no_stack_and_no_template(
+    examined_cloud: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(change_sets, "_verdict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        asked(examined_cloud, large={"Resources": {"A": TOPIC}, "Metadata": {"long": "x" * change_sets.BODY_BYTES}})
+
+
+def test_an_empty_stack_that_may_not_be_removed_should_be_told_with_the_way_out(
+    examined_cloud: Platform, cloud: Cloud, aws: Clients
+) -> None:
+    iam = aws("iam")
+    iam.create_user(UserName="asker")
+    allowed = {"Effect": "Allow", "NotAction": "cloudformation:DeleteStack", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="asker", PolicyName="asks", PolicyDocument=document)
+    key = iam.create_access_key(UserName="asker")["AccessKey"]
+    keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    found = asked(Platform("dev", credentials={**cloud.environment(), **keys}), one={"Resources": {"A": TOPIC}})
+    assert found["status"] == "problem"
+    assert "the empty stack asked-one (REVIEW_IN_PROGRESS)" in found["found"]
+    assert found["advice"] == "Remove it: aws cloudformation delete-stack --stack-name asked-one"
+    aws("cloudformation").delete_stack(StackName="asked-one")
+    iam.delete_access_key(UserName="asker", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(UserName="asker", PolicyName="asks")
+    iam.delete_user(UserName="asker")
 
 
 def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
@@ -675,6 +801,20 @@ def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
     assert synthesised.machines == synthesised.glue_jobs > 1
     assert synthesised.nat_zones == (0,)
     assert "dev_nyc_flights" in synthesised.names["AWS::Glue::Database"]
+    assert len(synthesised.definitions) == synthesised.machines
+    for text in synthesised.definitions.values():
+        machine = json.loads(text)
+        assert machine["StartAt"] in machine["States"]
+        assert (
+            "arn:aws:states:::glue:startJobRun.sync" in text
+            and "Fn::" not in text
+            and "Token" not in text.split("$")[0]
+        )
+    statements = [json.loads(policy.document)["Statement"] for policy in synthesised.policies]
+    resources = [one.get("Resource", "*") for some in statements for one in some]
+    named = [arn for one in resources for arn in ([one] if isinstance(one, str) else one)]
+    assert all(arn == "*" or re.match(r"arn:aws:[a-z0-9-]+:", arn) for arn in named), named
+    assert {policy.kind for policy in synthesised.policies} == {"IDENTITY_POLICY", "RESOURCE_POLICY"}
 
 
 def test_a_fleet_on_spot_should_need_spot_for_what_its_limits_keep_from_on_demand() -> None:

@@ -108,6 +108,7 @@ class StateMachines:
         self._matches = hooks.replace(self._sfn, "_error_matches", self.error_matches)
         self._sleep = hooks.replace(self._sfn, "_scaled_sleep", self.sleep)
         self._fail = hooks.replace(self._sfn, "_fail_execution", self.fail_execution)
+        self._test = hooks.replace(self._sfn, "_test_state", self.test_state)
         hooks.existing(self._sfn, "_SFN_WAIT_SCALE")
         check_machines(self._authoriser)
 
@@ -248,6 +249,12 @@ class StateMachines:
             **({"redriveStatusReason": reason} if reason else {}),
         }
         return self._reply(json.loads(body) | told)
+
+    def test_state(self, request: Mapping[str, Any]) -> Any:
+        """TestState, with the variables that it is given, which ministack forgets."""
+        given = json.loads(request.get("variables") or "{}")
+        context = json.loads(request.get("context") or "{}") | {"variables": given}
+        return self._test({**request, "context": context})
 
     # --- calls of a Task ---
 
@@ -469,6 +476,11 @@ def _long_input(_sfn: Any, request: Mapping[str, Any]) -> tuple[str, str] | None
     )
 
 
+def _no_validation(_sfn: Any, _request: Mapping[str, Any]) -> tuple[str, str]:
+    """ministack finds every definition valid, an empty one too; what AWS finds only AWS can say."""
+    return "UnknownOperationException", "The embedded cloud does not validate definitions as AWS does: ask AWS."
+
+
 # What AWS refuses and ministack takes: by action, the check that gives the refusal's code and words.
 TOKEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # as ministack makes them
 REFUSED: dict[str, Callable[[Any, Mapping[str, Any]], tuple[str, str] | None]] = {
@@ -476,4 +488,5 @@ REFUSED: dict[str, Callable[[Any, Mapping[str, Any]], tuple[str, str] | None]] =
     "SendTaskFailure": _no_token,
     "SendTaskHeartbeat": _no_token,
     "StartExecution": _long_input,
+    "ValidateStateMachineDefinition": _no_validation,
 }

@@ -1,0 +1,90 @@
+"""`dml smoke`: what it proves here, what it says where something differs, and that it leaves nothing."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dml.errors import UserError
+from dml.estate.platform import Platform
+from dml.local.cloud import Cloud
+from dml.smoke import proofs, scratch
+from tests.embedded import Clients
+
+Said = list[str]
+
+
+@pytest.fixture
+def platform(cloud: Cloud) -> Platform:
+    return Platform("dev", credentials=cloud.environment())
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(aws: Clients, cloud: Cloud) -> Any:
+    """Whatever a test does, its stack, its bucket and its role are gone afterwards."""
+    yield
+    assert [
+        one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"] if "smoke" in one["StackName"]
+    ] == []
+    assert [one["Name"] for one in aws("s3").list_buckets()["Buckets"] if "smoke" in one["Name"]] == []
+    assert [one["RoleName"] for one in aws("iam").list_roles()["Roles"] if "smoke" in one["RoleName"]] == []
+
+
+def prove(platform: Platform, said: Said) -> dict[str, Any]:
+    return proofs.prove(platform, every=0.1, say=said.append)
+
+
+def test_all_that_publishing_hangs_on_should_be_as_expected_and_nothing_be_left(platform: Platform) -> None:
+    said: Said = []
+    found = prove(platform, said)
+    assert [proof for proof in found["proofs"] if not proof["holds"]] == []
+    assert (found["ok"], len(found["proofs"])) == (True, 11)
+    assert (found["environment"], found["endpoint"]) == ("dev", platform.endpoint)
+    assert said[0].startswith("making the stack dml-dev-smoke-") and said[-1].startswith("taking the stack")
+
+
+def test_a_pointer_that_is_stored_as_a_text_should_be_a_difference(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the definition once had it, which no run would have survived."""
+    original = scratch.machine
+
+    def as_text(environment: str) -> dict[str, Any]:
+        made = original(environment)
+        for name in ("publish: the first model", "publish: replace the current model"):
+            made["States"][name]["Arguments"]["Body"] = "{% $string({'run_id': $run_id}) %}"
+        return made
+
+    monkeypatch.setattr(scratch, "machine", as_text)
+    found = prove(platform, [])
+    different = {proof["what"]: proof["seen"] for proof in found["proofs"] if not proof["holds"]}
+    assert not found["ok"]
+    assert different["an object is stored as a JSON object"] == different["the pointer is the winner's"] == "a str"
+
+
+def test_an_interruption_should_take_the_stack_away(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proofs.Bench, "_answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prove(platform, [])
+
+
+def test_a_stack_that_cannot_be_made_should_be_told_with_its_reason(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "v" * 5000}}
+    monkeypatch.setattr(scratch, "template", lambda _: {"Resources": {"Long": parameter}})
+    with pytest.raises(UserError, match=r"The stack dml-dev-smoke-\w+ was not made: .*maximum parameter value of 4096"):
+        prove(platform, [])
+
+
+def test_a_difference_should_be_shown_with_what_was_expected() -> None:
+    told = io.StringIO()
+    proof = {"what": "who comes second loses", "expected": "FAILED LostRace", "seen": "SUCCEEDED", "holds": False}
+    proofs.show(Console(file=told, width=200), {"proofs": [proof]})
+    assert "✗  who comes second loses  SUCCEEDED" in told.getvalue()
+    assert "expected" in told.getvalue() and "FAILED LostRace" in told.getvalue()
+    assert "1 difference of 1" in told.getvalue()
