@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import WaiterError
 
-from dml.checkout import PROJECT
+from dml.checkout import HOME, PROJECT
 from dml.errors import UserError
 from dml.terminal.words import counted
 from stacks.outputs import FORMER
@@ -21,6 +21,13 @@ CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 # A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
 ADOPT = "--import-existing-resources"
 SYNTH_SECONDS = 300
+COMPILED = HOME / "compiled"  # Python's modules: to compile the CDK's takes a third of a synthesis, once is enough
+# What the CLI adds to an app's context by itself (aws-cdk, `prepareContext`).
+CLI_CONTEXT = {
+    "aws:cdk:enable-path-metadata": True,
+    "aws:cdk:enable-asset-metadata": True,
+    "aws:cdk:version-reporting": True,
+}
 Progress = Callable[[str], None]
 
 
@@ -32,17 +39,24 @@ class SynthError(UserError):
         self.said = said
 
 
-def synthesize(environment: str, folder: Path, *, project: Path = PROJECT, path: str | None = None) -> None:
+def synthesize(
+    environment: str, folder: Path, *, dataset: str = "", project: Path = PROJECT, path: str | None = None
+) -> None:
     """Makes an environment's templates in `folder`: the app of a checkout is run as the CDK CLI runs it.
 
-    `path`: where programs are found, Node among them. Raises SynthError with what the app says if it refuses.
+    `dataset`: of the datasets this one only, if given. `path`: where programs are found, Node among them. Raises
+    SynthError with what the app says if it refuses.
     """
     configuration = json.loads((project / "cdk.json").read_text(encoding="utf-8"))
+    context = {**configuration["context"], **CLI_CONTEXT, "env": environment}
+    if dataset:
+        context["dataset"] = dataset
     settings = {
         "CDK_OUTDIR": str(folder),
-        "CDK_CONTEXT_JSON": json.dumps(configuration["context"] | {"env": environment}),
+        "CDK_CONTEXT_JSON": json.dumps(context),
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(COMPILED),
+        "PYTHONDONTWRITEBYTECODE": "" if project == PROJECT else "1",
         "NO_COLOR": "1",
         "PATH": path or with_own_programs(os.environ),
     }

@@ -110,8 +110,7 @@ class Commands:
             return folder
         note.unlink(missing_ok=True)
         self._progress("synthesising the templates")
-        only = ["-c", f"dataset={dataset}"] if dataset else []
-        self.run(["synth", "--quiet", "--output", str(folder), "-c", f"env={env}", *only], PROJECT)
+        cdk.synthesize(env, folder, dataset=dataset)
         note.write_text(state)
         return folder
 

@@ -1,13 +1,13 @@
 """The real CDK CLI deploys to the embedded cloud, and its errors reach the operator."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dml import checkout
+from dml import cdk, checkout
 from dml.cdk import error_line
 from dml.errors import UserError
 from dml.local.cloud import Cloud
@@ -55,20 +55,20 @@ def test_a_checkout_should_be_synthesised_once_until_it_changes(
 ) -> None:
     made = assembly_of("dev")
     manifest = (made / "manifest.json").stat().st_mtime_ns
-    synthesised: list[Sequence[str]] = []
+    synthesised: list[str] = []
     said: list[str] = []
-    monkeypatch.setattr(Commands, "run", lambda _self, arguments, _folder: synthesised.append(arguments))
+    monkeypatch.setattr(cdk, "synthesize", lambda environment, _folder, dataset: synthesised.append(environment))
     assert Commands(cloud, said.append).assembly("dev") == made
     assert (synthesised, said) == ([], [])
     assert (made / "manifest.json").stat().st_mtime_ns == manifest
 
     monkeypatch.setattr(checkout, "state", lambda _project: "changed")
 
-    def fails(_self: Commands, _arguments: Sequence[str], _folder: Path) -> None:
-        raise UserError("cdk synth failed")
+    def fails(_environment: str, _folder: Path, dataset: str) -> None:
+        raise UserError("it does not synthesise")
 
     note = (made / "dml-checkout").read_text()
-    monkeypatch.setattr(Commands, "run", fails)
+    monkeypatch.setattr(cdk, "synthesize", fails)
     try:
         for _ in range(2):
             with pytest.raises(UserError):
