@@ -176,7 +176,8 @@ class SparkProcess:
                 **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
                 # spark-submit begins with a Java of its own, which tells the command of the next one.
                 "SPARK_LAUNCHER_OPTS": UNSEEN,
-                **({"CONTAINER_ID": self._container} if self._container else {}),
+                # As YARN gives them: by the first Spark knows that it is in a container, and then wants the second.
+                **({"CONTAINER_ID": self._container, "LOCAL_DIRS": str(self._scratch)} if self._container else {}),
             }
             return self._outcome(self._submit(command, environment, log.fileno(), errors.fileno()))
 
