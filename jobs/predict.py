@@ -1,14 +1,13 @@
 """An EMR step runs this: the current model scores a table of the catalog, of any size, and publishes `predictions`."""
 
 import argparse
-import sys
 from typing import List, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
-from jobs.job import Job, arguments_of, begun
+from jobs.job import Job, arguments_of, begun, run
 from jobs.models import registry
 from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
 from jobs.tables import catalog, split, storage
@@ -118,4 +117,4 @@ def said(model: registry.Registered) -> List[Column]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("predict", main)

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 from typing import Any, Dict, Sequence, Tuple, Type
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
 from jobs.errors import JobError
-from jobs.job import Job, arguments_of, begun
+from jobs.job import Job, arguments_of, begun, run
 from jobs.tables import catalog, raw, split, storage
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
@@ -222,4 +221,4 @@ def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("prepare", main)

@@ -3,7 +3,6 @@
 import argparse
 import datetime as dt
 import platform
-import sys
 from dataclasses import asdict, replace
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
@@ -13,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
-from jobs.job import Job, arguments_of, begun
+from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
 from jobs.learners import encoding, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
@@ -30,6 +29,7 @@ TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 def build_parser() -> argparse.ArgumentParser:
     parser = arguments_of("train", __doc__, database="with the table `features`")
     parser.add_argument("--models", required=True, help="s3://BUCKET/ of the model registry")
+    parser.add_argument("--lake", required=True, help="s3://BUCKET/ where failure.json is left")
     parser.add_argument("--revision", default="", help="the git revision that the run was started from, if known")
     return parser
 
@@ -373,4 +373,4 @@ def metrics_report(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("train", main)

@@ -34,6 +34,7 @@ CERTIFIED = "cluster: read until when the certificate is valid"
 NETWORK = "cluster: look up the network"
 CREATE = "cluster: create a transient one"
 SKIP = "notify: nothing was done"
+TOLD = "clean up: read what the job says"
 REASONS = "clean up: read the reason"
 CLEAN_UP = "clean up: is there a transient cluster?"
 REPORT = "notify: how did it go?"
@@ -101,14 +102,26 @@ CALLBACK_ERRORS = [
     "Sfn.ValidationException",
 ]
 
-# The reason inside $failure.cause: Glue's ErrorMessage, or a step's FailureDetails, or the cause itself; with the ids
-# by which logs are found. Regular expressions, not $parse: a cause may be cut off, and an error here would end the run
-# uncleaned. \x5c is a backslash, \x7b a brace: JSONata's scanner miscounts brackets beside escaped characters.
+# Where a step's own job has not said why it failed. What follows from each is to be read here, without a log at hand.
+UNTOLD = {
+    "SILENT": "its job ended before it could say why: its container was over its memory or its machine was lost, most"
+    " likely. Read the log; then go on with larger machines (instance_types), or redrive",
+    "KILLED": "its application was killed on the cluster, by hand or with the cluster; redrive the run",
+    "NEVER": ". What the step asks for is not there or not allowed: mend that, deploy if need be, and redrive",
+    "UNKNOWN": "EMR says Unknown Error, and its job said nothing: it was killed before it could, or never started. Read"
+    " the log, which EMR archives some minutes after the end",
+}
+# The reason: what the job itself says in failure.json ($failure.told), else what the service says in $failure.cause:
+# Glue's ErrorMessage, or a step's FailureDetails, or the cause itself; with the ids by which logs are found. Regular
+# expressions, not $parse: a cause may be cut off, and an error here would end the run uncleaned. \x5c is a backslash,
+# \x7b a brace: JSONata's scanner miscounts brackets beside escaped characters. A step that fails tells no more than its
+# spark-submit knows: EMR's FailureDetails have the Reason `Unknown Error.` and, if any, its last error as Message.
 REASON = re.sub(
-    r"\s+",
-    " ",
+    r"\s+|\b(?:SILENT|KILLED|NEVER|UNKNOWN)\b",
+    lambda found: f"'{UNTOLD[found[0]]}'" if found[0] in UNTOLD else " ",
     r"""(
       $cause := $failure.cause;
+      $told := $failure.told.stage = $failure.stage ? $failure.told;
       $glue := $match($cause, /"ErrorMessage"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $details := $match($cause, /"FailureDetails"\s*:\s*\x7b(.*)/, 1).groups[0];
       $message := $match($details, /"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
@@ -117,16 +130,33 @@ REASON = re.sub(
       $why := $match($cause, /"StateChangeReason"\s*:\s*\x7b\s*"Message"\s*:\s*"((?:[^\x5c"]|\x5c.)+)"/, 1).groups[0];
       $id := $match($cause, /"(?:JobRunId|StepId|Id)"\s*:\s*"((?:jr_|s-)[0-9A-Za-z]+)"/, 1).groups[0];
       $log := $match($cause, /"LogFile"\s*:\s*"([^"]+)"/, 1).groups[0];
+      $submitted := $match($message, /Application (application_[0-9]+_[0-9]+) /, 1).groups[0];
       $ended := $exists($state) ? 'it ended as ' & $state & ($exists($why) ? ': ' & $why : '') : $step;
-      $quoted := $exists($glue) ? $glue : $exists($message) ? $message : $exists($step) ? $step : $ended;
-      $reason := $exists($quoted) ? $replace($replace($quoted, /\x5c[nrt]/, ' '), /\x5c(.)/, '$1') : $cause;
+      $quoted := $exists($glue) ? $glue
+        : $contains($message, /Application application_[0-9_]+ finished with failed status/) ? SILENT
+        : $contains($message, /Application application_[0-9_]+ is killed/) ? KILLED
+        : $contains($message, /^Exception in thread/)
+          ? 'it did not start: ' & $replace($message, /^Exception in thread .*?" /, '') & NEVER
+        : $exists($message) ? $message
+        : $step = 'Unknown Error.' ? UNKNOWN
+        : $exists($step) ? $step : $ended;
+      $reason := $exists($told) ? $told.sentence
+        : $exists($quoted) ? $replace($replace($quoted, /\x5c[nrt]/, ' '), /\x5c(.)/, '$1') : $cause;
+      $place := $told.log and $told.log != '' ? $failure.logs & $told.log
+        : $exists($log) ? $log
+        : $exists($id) and $contains($id, /^s-/) and $exists($failure.logs)
+          ? $failure.logs & 'steps/' & $id & '/stderr.gz';
       $substring($reason, 0, 4000)
         & ($exists($id) ? ' [' & $id & ']' : '')
-        & ($exists($log) ? ' (log: ' & $log & ')' : '')
+        & ($exists($submitted) and $not($exists($told)) ? ' [' & $submitted & ']' : '')
+        & ($exists($place) ? ' (log: ' & $place & ')' : '')
+        & ($exists($unread) and $unread != '' ? ' (failure.json could not be read: ' & $unread & ')' : '')
     )""",
 )
 # How often this execution has been redriven; Step Functions says so only once it has been.
 REDRIVES = "($exists($states.context.Execution.RedriveCount) ? $states.context.Execution.RedriveCount : 0)"
+# Told to each job: of each attempt it leaves another failure.json (jobs/job.py).
+ATTEMPT = f"{{% $string({REDRIVES}) %}}"
 # S3 answers 412 when CURRENT.json is no longer what it was, and 409 when another write is under way at this moment.
 LOST = (
     "$contains($failure.error & ' ' & $failure.cause,"
@@ -217,6 +247,7 @@ def begin(parts: Parts) -> dict[str, State]:
                 "trained": False,
                 "published": False,
                 "reasons": [],
+                "unread": "",
                 "failed": False,
                 "redriven": False,
                 "redrives": 0,
@@ -337,9 +368,13 @@ def prepare(parts: Parts) -> dict[str, State]:
         "prepare: run the Glue job": task(
             parts,
             "glue:startJobRun.sync",
-            Arguments={"JobName": parts.prepare_job, "Arguments": {"--run-id": "{% $run_id %}"}},
+            Arguments={
+                "JobName": parts.prepare_job,
+                "Arguments": {"--run-id": "{% $run_id %}", "--attempt": ATTEMPT},
+            },
             TimeoutSeconds=parts.prepare_minutes * 60 + 900,  # the job's own time-out, and what it waits for machines
             Retry=[slot_retry(parts), BUSY_RETRY],
+            Catch=[job_failed(parts, "prepare")],
             Next="prepare: read the counts",
         ),
         "prepare: read the counts": read(
@@ -545,6 +580,7 @@ def train(parts: Parts) -> dict[str, State]:
                 "--dataset": parts.dataset,
                 "--database": parts.database,
                 "--models": f"s3://{parts.models_bucket}/",
+                "--lake": f"s3://{parts.lake_bucket}/",
                 "--run-id": "{% $run_id %}",
                 "--revision": "{% $revision %}",
                 "--region": parts.region,
@@ -661,7 +697,24 @@ def clean_up(parts: Parts) -> dict[str, State]:
         "reason": f"{{% {left} %}}",
     }
     lost = f"$failure.stage = 'publish' and {LOST}"
+    failure_file = f"{{% '{parts.dataset}/runs/' & $run_id & '/attempt-' & $failure.attempt & '/failure.json' %}}"
+    told = "{'told': $parse($states.result.Body).{'stage': stage, 'sentence': sentence, 'log': log}}"
     return {
+        TOLD: read(
+            parts,
+            parts.lake_bucket,
+            failure_file,
+            Assign={"failure": f"{{% $merge([$failure, {told}]) %}}"},
+            Catch=[
+                {"ErrorEquals": ["S3.NoSuchKeyException"], "Next": REASONS},  # it was killed, or never started
+                {
+                    "ErrorEquals": ["States.ALL"],
+                    "Assign": {"unread": "{% $states.errorOutput.Error %}"},
+                    "Next": REASONS,
+                },
+            ],
+            Next=REASONS,
+        ),
         REASONS: {
             "Type": "Pass",
             "Assign": {
@@ -762,7 +815,7 @@ def end(parts: Parts) -> dict[str, State]:
     is redriven, with an error that is caught and leads back to the stage that failed.
     """
     cause = "$failure.stage & ': ' & $failure.reason"
-    again = {"failed": False, "redriven": False, "attempts": 0}
+    again = {"failed": False, "redriven": False, "unread": "", "attempts": 0}
     stage = "($exists($failure.first) ? $failure.first : $failure.stage)"
     return {
         END: task(
@@ -830,12 +883,13 @@ def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **f
                 "ActionOnFailure": "CONTINUE",  # the workbench has other users; a transient cluster is ended by the run
                 "HadoopJarStep": {
                     "Jar": "command-runner.jar",
-                    "Args": [*command, *(part for pair in arguments.items() for part in pair)],
+                    "Args": [*command, *(part for pair in arguments.items() for part in pair), "--attempt", ATTEMPT],
                 },
             },
         },
         TimeoutSeconds=parts.step_minutes * 60,
         Retry=[BUSY_RETRY, EMR_RETRY],
+        Catch=[job_failed(parts, name)],
         **fields,
     )
 
@@ -908,3 +962,12 @@ def caught(stage: str) -> State:
         "Assign": {"failed": True, "failure": failure | {"cause": f"{{% {cause} %}}"}},
         "Next": REASONS,
     }
+
+
+def job_failed(parts: Parts, stage: str) -> State:
+    """The catcher for a job's end in failure: first it is read what the job itself says, in this attempt's file."""
+    catcher = caught(stage)
+    failure = catcher["Assign"]["failure"] | {"attempt": ATTEMPT}
+    if stage != "prepare":  # where EMR archives the cluster's logs
+        failure["logs"] = f"{{% '{parts.transient_cluster['LogUri']}' & $cluster_id & '/' %}}"
+    return catcher | {"Assign": {"failed": True, "unread": "", "failure": failure}, "Next": TOLD}

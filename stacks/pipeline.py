@@ -223,7 +223,9 @@ def rights(
         iam.PolicyStatement(
             sid="ReadCounts",
             actions=["s3:GetObject"],
-            resources=[data.lake.arn_for_objects(f"{parts.dataset}/runs/*/prepare.json")],
+            resources=[
+                data.lake.arn_for_objects(f"{parts.dataset}/runs/*/{file}") for file in ("prepare.json", "failure.json")
+            ],
         ),
         iam.PolicyStatement(
             sid="SendFigures",
@@ -231,8 +233,8 @@ def rights(
             resources=["*"],  # this action knows no resources
             conditions={"StringEquals": {"cloudwatch:namespace": NAMESPACE}},
         ),
-        # Without the right to list, S3 says 403 rather than 404 where there is no current model yet.
-        iam.PolicyStatement(sid="ListModels", actions=["s3:ListBucket"], resources=[models]),
+        # Without the right to list, S3 says 403 rather than 404 where there is no current model or failure.json.
+        iam.PolicyStatement(sid="ListModels", actions=["s3:ListBucket"], resources=[models, data.lake.bucket_arn]),
         iam.PolicyStatement(
             sid="ReadVerdict",
             actions=["s3:GetObject"],

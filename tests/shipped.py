@@ -27,7 +27,7 @@ from tests.jobs import points
 from tests.local.emulator import variables
 
 # What each job is told besides --dataset, --database, --run-id and --region (stacks/etl.py, stacks/definition.py).
-TOLD = {"prepare": ("lake",), "train": ("models",), "predict": ("models", "lake", "table")}
+TOLD = {"prepare": ("lake",), "train": ("models", "lake"), "predict": ("models", "lake", "table")}
 
 SECRETS: dict[str, str] = {}  # of the keys that were made here, by their ids
 

@@ -574,7 +574,7 @@ def machine(aws: Clients, bucket: Bucket) -> Iterator[Machine]:
                 "models_bucket": BUCKET,
                 "topic_arn": topic,
                 "partition": "aws",
-                "transient_cluster": {"Name": "unused", "Instances": {}},
+                "transient_cluster": {"Name": "unused", "Instances": {}, "LogUri": "s3://logs/emr/"},
                 "certificate_bucket": "",
                 "figures": ("log_loss", "auc"),
                 "prepare_minutes": 1,

@@ -21,6 +21,7 @@ The clusters that a failure may not leave are counted after each test.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -253,15 +254,41 @@ def test_a_run_that_cannot_notify_should_fail_but_keep_what_it_made(runs: Runs, 
     assert runs.published() == after
 
 
-def test_a_failed_step_should_fail_the_run_with_its_own_reason(runs: Runs) -> None:
-    before = runs.published()
-    failed = runs.end(runs.start(do="predict", table="nonesuch"))
+def test_a_failed_step_should_fail_the_run_with_its_own_reason_of_this_very_attempt(runs: Runs) -> None:
+    """EMR knows no reason: it is in failure.json, which a job leaves anew each time that its run is redriven."""
+    before, lake = runs.published(), runs.platform.output(Output.LAKE_BUCKET)
+    arn = runs.start(do="predict", table="nonesuch")
+    failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
     assert failed["cause"].startswith("predict: ")
     assert "nonesuch" in failed["cause"]
+    assert re.search(r"/emr/j-\w+/containers/(application_\d+_\d+)/container_\w+/stdout\.gz\)$", failed["cause"])
     (told,) = runs.told(failed)
     assert "failed at stage predict: " in told
     assert runs.published() == before
+
+    first = runs.platform.json_object(
+        Output.LAKE_BUCKET, left := f"{DATASET}/runs/{failed['name']}/attempt-0/failure.json"
+    )
+    assert (first["stage"], first["sentence"] in failed["cause"]) == ("predict", True)
+    changed = json.dumps(first | {"sentence": "The first attempt's reason."})
+    runs.platform.s3.put_object(Bucket=lake, Key=left, Body=changed.encode())
+    again = runs.redrive(arn)
+    assert again["cause"].startswith("predict: ")
+    assert "nonesuch" in again["cause"]
+    with pytest.raises(runs.platform.s3.exceptions.NoSuchKey):  # of another attempt nothing is left, nor taken
+        runs.platform.s3.get_object(Bucket=lake, Key=left.replace("attempt-0", "attempt-2"))
+
+
+def test_a_step_that_never_starts_should_be_told_from_one_that_fails(runs: Runs, denied: Denied) -> None:
+    steps = runs.client("emr").list_steps
+    node = next(role["RoleName"] for role in runs.client("iam").list_roles()["Roles"] if "NodeRole" in role["RoleName"])
+    with denied(
+        node, "s3:GetObject"
+    ):  # the script cannot be had, nor could failure.json be written before Spark starts
+        failed = runs.end(runs.start(do="predict"))
+    assert failed["cause"].startswith("predict: it did not start: "), failed["cause"]
+    assert steps is not None
 
 
 @pytest.mark.usefixtures("no_workbench")

@@ -223,6 +223,7 @@ def _cluster() -> dict[str, Any]:
             "ReleaseLabel": "emr-7.13.0",
             "ServiceRole": {"Ref": "ServiceRole"},
             "JobFlowRole": {"Ref": "Profile"},
+            "LogUri": {"Fn::Sub": "s3://${Data}/logs/emr/"},
             "SecurityConfiguration": {"Ref": "Encryption"},
             "Applications": [{"Name": "Spark"}],
             "Configurations": [

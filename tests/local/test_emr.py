@@ -117,7 +117,9 @@ def test_a_step_and_a_bootstrap_action_should_have_no_file_of_this_machine(
     ]
     for path in ("/etc/passwd", f"{other}/a.py"):
         assert [
-            why for why in reasons if why.startswith(f"java.io.FileNotFoundException: File file:{path} does not ex")
+            why
+            for why in reasons
+            if f'in thread "main" java.io.FileNotFoundException: File file:{path} does not ex' in why
         ]
     action = {"Name": "node", "ScriptBootstrapAction": {"Path": "file:///etc/passwd"}}
     broken = start(BootstrapActions=[action])

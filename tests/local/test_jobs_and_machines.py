@@ -1,6 +1,8 @@
 """Jobs really run under their roles, and their state machine sees what became of them."""
 
+import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,18 +31,49 @@ def test_glue_job_and_emr_step_should_run_the_script_that_their_template_names(
         assert [json.loads(line)["Name"] for line in text.splitlines()] == ["Ada", "Alan"]
 
 
-def test_failing_jobs_should_fail_their_executions_with_the_scripts_own_message(machine: Machine, logs: Path) -> None:
+def test_failing_jobs_should_fail_their_executions_with_no_more_words_than_glue_and_emr_have(
+    aws: Clients, platform: dict[str, str], machine: Machine, logs: Path
+) -> None:
+    """EMR's FailureDetails know nothing of the script, and its logs come later; Glue has the script's message."""
     reason = "ValueError: the label column is empty"
     executions = [machine.start(do="job", mode="fail"), machine.start(do="step", mode="fail")]
     job, step = (machine.finish(execution) for execution in executions)
     assert (job["status"], job["error"]) == (step["status"], step["error"]) == ("FAILED", "States.TaskFailed")
     run = json.loads(job["cause"])
     assert run["JobRunState"] == "FAILED"
-    assert reason in run["ErrorMessage"]
+    assert re.fullmatch(
+        rf"Error Category: UNCLASSIFIED_ERROR; Failed Line Number: \d+; {reason}.*", run["ErrorMessage"]
+    )
     assert reason in (logs / "glue" / f"{run['Id']}.log").read_text()
-    details = json.loads(step["cause"])["Step"]["Status"]["FailureDetails"]
-    assert reason in details["Message"]
-    assert reason in Path(details["LogFile"]).read_text()
+    assert reason not in step["cause"]
+    told = json.loads(step["cause"])["Step"]
+    details, folder = told["Status"]["FailureDetails"], f"logs/emr/{platform['Cluster']}"
+    last = (
+        r'Exception in thread "main" org\.apache\.spark\.SparkException: Application (application_\d+_\d+) finished .*'
+    )
+    application = re.fullmatch(last, details["Message"])
+    assert application
+    assert details["Reason"] == "Unknown Error."
+    assert details["LogFile"] == f"s3://{platform['Data']}/{folder}/steps/{told['Id']}/stderr.gz"
+    container = f"{application[1].replace('application', 'container')}_01_000001"
+    kept = [
+        f"steps/{told['Id']}/stderr",
+        *(f"containers/{application[1]}/{container}/std{out}" for out in ("out", "err")),
+    ]
+
+    def archived(name: str) -> str | None:
+        try:
+            found = aws("s3").get_object(Bucket=platform["Data"], Key=f"{folder}/{name}.gz")["Body"].read()
+        except aws("s3").exceptions.NoSuchKey:
+            return None
+        return gzip.decompress(found).decode()
+
+    assert archived(kept[0]) is None  # they are archived after the end
+    until(lambda: None not in map(archived, kept))
+    of_step, stdout, stderr = (archived(name) or "" for name in kept)
+    assert f"Submitted application {application[1]}" in of_step
+    assert reason not in of_step + stderr
+    assert stdout.splitlines()[-1] == reason
 
 
 def test_a_permission_taken_from_a_role_should_fail_what_needs_it_and_say_so(
@@ -67,7 +100,8 @@ def test_stopping_an_execution_should_end_the_spark_that_it_waits_for(
 ) -> None:
     work = cloud.place.cloud / "work"
     executions = [machine.start(do="job", mode="hang"), machine.start(do="step", mode="hang")]
-    until(lambda: len([log for log in cloud.place.logs.rglob("*.log") if "hanging" in log.read_text()]) == 2)
+    logs = ("glue/*.log", "emr/*/containers/*/*/stdout")
+    until(lambda: sum("hanging" in log.read_text() for name in logs for log in cloud.place.logs.glob(name)) == 2)
     assert _programs_in(work)
     refused = aws("glue")
     try:

@@ -66,7 +66,7 @@ def running(cloud: Cloud, aws: Clients, machine: Machine) -> Iterator[Running]:
     execution = machine.start(do="step", mode="listen")
 
     def told() -> dict[str, int] | None:
-        texts = [log.read_text() for log in cloud.place.logs.rglob("emr/*/s-*.log")]
+        texts = [log.read_text() for log in cloud.place.logs.glob("emr/*/containers/*/*/stdout")]
         said = [found for text in texts if (found := re.search(r"^listening (.*)\nhanging", text, re.MULTILINE))]
         return json.loads(said[0][1]) if said else None
 
@@ -214,7 +214,8 @@ def test_no_secret_of_a_running_job_should_be_on_a_command_line_or_in_a_log(runn
         found = environment(pid).items()
         secrets |= {value for name, value in found if SECRET.fullmatch(name) and value != "the-operators-own"}
     assert len(secrets) >= 6  # of the role, two; py4j's; the Python workers'; the gateway's, in two ways
-    logs = "".join(log.read_text(errors="replace") for log in cloud.place.cloud.rglob("*.log"))
+    kept = [*cloud.place.cloud.rglob("*.log"), *cloud.place.logs.rglob("std*")]
+    logs = "".join(log.read_text(errors="replace") for log in kept)
     assert "hanging" in logs
     for secret in secrets:
         assert not [line for line in command_lines().values() if secret in line]

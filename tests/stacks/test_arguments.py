@@ -56,7 +56,7 @@ def test_expressions_and_what_is_known_only_when_deployed_should_be_taken() -> N
 def test_a_definition_that_step_functions_would_not_take_should_be_refused_at_synth() -> None:
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
     given |= {"figures": ("auc",), "prepare_minutes": 10, "step_minutes": 10}
-    given["transient_cluster"] = {"Name": "n", "Instances": {}, "LogEncryptionKey": "k"}
+    given["transient_cluster"] = {"Name": "n", "Instances": {}, "LogEncryptionKey": "k", "LogUri": "s3://l/"}
     given["certificate_bucket"] = ""
     with pytest.raises(ValueError, match=r"of -: .*Arguments/LogEncryptionKey is no member"):
         definition(Parts(**given))

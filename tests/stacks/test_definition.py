@@ -9,6 +9,7 @@ from typing import Any
 import jsonata
 import pytest
 
+from jobs.job import failure_uri
 from stacks.definition import (
     CLUSTER_MINUTES,
     CRAWL_MINUTES,
@@ -20,6 +21,7 @@ from stacks.definition import (
     REASON,
     REASONS,
     RESUME,
+    TOLD,
 )
 from tests.stacks.conftest import Synthesized
 from tests.stacks.ways import clusters_left
@@ -87,6 +89,9 @@ def test_every_task_should_be_caught_and_have_a_time_limit(states: dict[str, Sta
         assert too_large == last | {"ErrorEquals": ["States.DataLimitExceeded"]}, name  # which States.ALL may not catch
         if name == "publish: read whose model is current":  # what has failed is the write before it
             assert last == {"ErrorEquals": ["States.ALL"], "Next": REASONS}
+        elif name == TOLD:  # what has failed is the job before it
+            assert last["Next"] == REASONS
+            assert "failure" not in last["Assign"]
         elif name != "notify: the failure" and not name.endswith(("send the counts", "send the figures")):
             assert last["Assign"]["failure"]["stage"] == name.partition(":")[0]
 
@@ -322,8 +327,22 @@ def test_every_expression_should_be_jsonata(states: dict[str, State]) -> None:
         jsonata.Jsonata.jsonata(expression)
 
 
-def reason(cause: str, error: str = "States.TaskFailed") -> Any:
-    return jsonata.Jsonata.jsonata(REASON).evaluate(None, {"failure": {"cause": cause, "error": error}})
+def reason(cause: str, error: str = "States.TaskFailed", unread: str = "", **failure: Any) -> Any:
+    """What a run fails with; `failure`: more of what is known of it."""
+    bindings = {"failure": {"cause": cause, "error": error, **failure}, "unread": unread}
+    return jsonata.Jsonata.jsonata(REASON).evaluate(None, bindings)
+
+
+def step_cause(message: str = "", **details: str) -> str:
+    """The cause of a failed step's Task, as EMR fills FailureDetails."""
+    told = {"Reason": "Unknown Error.", **({"Message": message} if message else {}), **details}
+    return json.dumps({"Step": {"Id": "s-1A", "Status": {"State": "FAILED", "FailureDetails": told}}})
+
+
+APPLICATION = "application_1795985240819_0013"
+ENDED = f'Exception in thread "main" org.apache.spark.SparkException: Application {APPLICATION} '
+CLUSTER_LOGS = "s3://logs/emr/j-1B/"
+OWN = {"stage": "train", "sentence": "Column x is missing: add it.", "log": f"containers/{APPLICATION}/c_1/stdout.gz"}
 
 
 def test_a_failed_glue_job_should_be_told_by_its_own_message() -> None:
@@ -331,19 +350,64 @@ def test_a_failed_glue_job_should_be_told_by_its_own_message() -> None:
     assert reason(cause) == 'JobError: the table "x" is empty [jr_0f1e]'
 
 
-def test_a_failed_step_should_be_told_by_its_message_and_log() -> None:
-    details = {
-        "Reason": "Application failed",
-        "Message": "JobError: one {class} only",
-        "LogFile": "s3://logs/s-1A/stderr.gz",
-    }
-    cause = json.dumps({"Step": {"Id": "s-1A", "Status": {"State": "FAILED", "FailureDetails": details}}})
-    assert reason(cause) == "JobError: one {class} only [s-1A] (log: s3://logs/s-1A/stderr.gz)"
+def test_a_failed_job_should_be_told_by_what_it_has_left_in_failure_json() -> None:
+    cause = step_cause(ENDED + "finished with failed status", LogFile="s3://logs/emr/j-1B/steps/s-1A/stderr.gz")
+    assert reason(cause, stage="train", told=OWN, logs=CLUSTER_LOGS) == (
+        f"Column x is missing: add it. [s-1A] (log: {CLUSTER_LOGS}containers/{APPLICATION}/c_1/stdout.gz)"
+    )
+    glue = json.dumps({"Id": "jr_0f1e", "JobRunState": "FAILED", "ErrorMessage": "Error Category: UNCLASSIFIED_ERROR"})
+    own = {"stage": "prepare", "sentence": "The table is empty: push it.", "log": ""}
+    assert reason(glue, stage="prepare", told=own) == "The table is empty: push it. [jr_0f1e]"
 
 
-def test_a_step_without_a_message_should_be_told_by_its_reason() -> None:
-    cause = json.dumps({"Step": {"Id": "s-1A", "Status": {"FailureDetails": {"Reason": "Unknown Error."}}}})
-    assert reason(cause) == "Unknown Error. [s-1A]"
+def test_what_another_stage_has_left_should_not_be_taken_for_this_ones() -> None:
+    told = reason(step_cause(), stage="predict", told=OWN, logs=CLUSTER_LOGS)
+    assert "Column x" not in told
+    assert told.startswith("EMR says Unknown Error, and its job said nothing")
+
+
+@pytest.mark.parametrize(
+    ("message", "begins"),
+    [
+        (ENDED + "finished with failed status", "its job ended before it could say why: its container was over its"),
+        (
+            ENDED + "is killed",
+            "its application was killed on the cluster, by hand or with the cluster; redrive the run",
+        ),
+        (
+            'Exception in thread "main" java.io.FileNotFoundException: No such file or directory: s3://code/a.py',
+            "it did not start: java.io.FileNotFoundException: No such file or directory: s3://code/a.py. What the step",
+        ),
+        ("", "EMR says Unknown Error, and its job said nothing: it was killed before it could, or never started."),
+    ],
+)
+def test_a_step_whose_job_said_nothing_should_be_told_by_kind_with_its_log(message: str, begins: str) -> None:
+    told = reason(step_cause(message), stage="train", logs=CLUSTER_LOGS)
+    assert told.startswith(begins)
+    assert told.endswith(f"(log: {CLUSTER_LOGS}steps/s-1A/stderr.gz)")  # also where EMR gives no LogFile
+    assert (f" [{APPLICATION}]" in told) == (APPLICATION in message)
+
+
+def test_a_failure_json_that_could_not_be_read_should_be_told_with_the_services_words() -> None:
+    told = reason(step_cause(), unread="S3.S3Exception", stage="train", logs=CLUSTER_LOGS)
+    assert told.endswith("(failure.json could not be read: S3.S3Exception)")
+
+
+@pytest.mark.parametrize("stage", ["prepare: run the Glue job", "train: add the step", "predict: add the step"])
+def test_each_attempt_should_have_a_failure_json_of_its_own(states: dict[str, State], stage: str) -> None:
+    """The job is told the number of the redrive, and the file that is read is of the redrive that has failed."""
+    arguments = json.dumps(states[stage]["Arguments"])
+    (attempt,) = {found for found in expressions(states[stage]["Arguments"]) if "RedriveCount" in found}
+    assert "--attempt" in arguments
+    redriven = {"context": {"Execution": {"RedriveCount": 2}}}
+    assert evaluate(attempt, states={"context": {"Execution": {}}}) == "0"
+    assert evaluate(attempt, states=redriven) == "2"
+    for catcher in states[stage]["Catch"]:
+        assert catcher["Next"] == TOLD
+        failure = catcher["Assign"]["failure"]
+        caught = {"attempt": evaluate(failure["attempt"][2:-2], states=redriven)}
+        key = evaluate(states[TOLD]["Arguments"]["Key"][2:-2], run_id="run-1", failure=caught)
+        assert f"s3://l/{key}" == failure_uri("s3://l/", "nyc_flights", "run-1", "2")
 
 
 def test_what_was_stopped_without_a_word_should_be_told_by_its_state() -> None:

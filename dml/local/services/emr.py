@@ -11,7 +11,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -31,6 +30,7 @@ from dml.local.services.emr_roles import (
     subnets,
 )
 from dml.local.services.node import BootstrapError, Node, node_folder
+from dml.local.services.step_logs import Archiving, StepLogs, failure_details, step_logs
 from dml.local.services.submission import submission
 
 log = logging.getLogger("dml.emr")
@@ -91,7 +91,7 @@ class EmrClusters:
         for steps in self._emr._steps.all_values():
             for step in steps:
                 if step["Status"]["State"] in ("PENDING", "RUNNING", "CANCEL_PENDING"):
-                    _end_step(step, "FAILED", SHUT_DOWN, "")
+                    _end_step(step, "FAILED", details={"Reason": SHUT_DOWN})
         for cluster in self._emr._clusters.all_values():
             state = cluster["Status"]["State"]
             if state in ("STARTING", "BOOTSTRAPPING", "TERMINATING"):
@@ -164,7 +164,7 @@ class EmrClusters:
                 state = step["Status"]["State"]
                 handle = self._running.handle(step["Id"])
                 if state == "PENDING":
-                    _end_step(step, "CANCELLED", "Cancelled by user.", "")
+                    _end_step(step, "CANCELLED", "Cancelled by user.")
                 elif state == "RUNNING" and handle:
                     step["Status"]["State"] = "CANCEL_PENDING"
                     threading.Thread(target=handle.stop, args=("CANCELLED",), daemon=True).start()
@@ -220,7 +220,7 @@ class EmrClusters:
             return
         for step in self._emr._steps.get(cluster["Id"], []):
             if step["Status"]["State"] == "PENDING":
-                _end_step(step, "CANCELLED", "Job terminated", "")
+                _end_step(step, "CANCELLED", "Job terminated")
         handle = self._running.handle(cluster["Id"])
         if handle is None:
             self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
@@ -283,7 +283,7 @@ class EmrClusters:
             asked = handle.cause == "TERMINATED"
             for step in self._emr._steps.get(cluster["Id"], []):
                 if step["Status"]["State"] == "PENDING":
-                    _end_step(step, "CANCELLED", "Job terminated", "")
+                    _end_step(step, "CANCELLED", "Job terminated")
             if asked:
                 self._end(cluster, "TERMINATED", "USER_REQUEST", "Terminated by user request")
             else:
@@ -330,26 +330,35 @@ class EmrClusters:
             if failed and step["ActionOnFailure"] == "CANCEL_AND_WAIT":
                 for waiting in self._emr._steps[cluster["Id"]]:
                     if waiting["Status"]["State"] == "PENDING":
-                        _end_step(waiting, "CANCELLED", "A step before this one failed.", "")
+                        _end_step(waiting, "CANCELLED", "A step before this one failed.")
         return True
 
     def _run_step(
         self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle, own: Handle
     ) -> bool:
         """Blocks until the step has ended, which its own handle or its cluster's can bring about; if it failed."""
-        output = self._place.logs / "emr" / cluster["Id"] / f"{step['Id']}.log"
+        steps = self._emr._steps[cluster["Id"]]
+        logs = step_logs(self._place.logs / "emr" / cluster["Id"], cluster, steps, step)
         try:
-            failure = self._submit(cluster, step, credentials, output, (handle, own))
+            failure = self._submit(cluster, step, credentials, logs, (handle, own))
         except Exception as error:  # noqa: BLE001 - whatever went wrong is this step's failure, and is told as such
             failure = f"{type(error).__name__}: {error}"
         with self._lock:
             self._running.forget(step["Id"], own)
             if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
-                _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated", str(output))
+                _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated")
             elif failure := own.cause or failure:
-                _end_step(step, "FAILED", failure, str(output) if output.exists() else "")
+                told = failure_details(failure, cluster.get("LogUri", ""), cluster["Id"], step["Id"])
+                _end_step(step, "FAILED", details=told)
             else:
-                _end_step(step, "COMPLETED", "", "")
+                _end_step(step, "COMPLETED")
+        archiving = Archiving(logs, NodeLogs(self._place, cluster, credentials))
+
+        def archive(archiver: Handle) -> None:
+            archiver.attach(archiving)
+            archiving.run()
+
+        self._running.start(f"logs of {step['Id']}", archive)
         return bool(step["Status"]["State"] == "FAILED")
 
     def _submit(
@@ -357,24 +366,32 @@ class EmrClusters:
         cluster: Mapping[str, Any],
         step: Mapping[str, Any],
         credentials: Mapping[str, str],
-        output: Path,
+        logs: StepLogs,
         handles: Sequence[Handle],
     ) -> str:
-        """Runs a step's spark-submit; why it failed, or nothing."""
+        """Runs a step's spark-submit; the last error that it prints on EMR, or nothing."""
         arguments = step["Config"]["Args"]
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
             return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
         node = node_folder(self._place, cluster["Id"])
-        process = submission(self._place, step["Id"], arguments[1:], credentials, output, node=node)
+        process = submission(
+            self._place,
+            step["Id"],
+            arguments[1:],
+            credentials,
+            logs.stdout,
+            errors=logs.stderr,
+            container=logs.container,
+            node=node,
+        )
         for handle in handles:
             handle.attach(process)
         try:
-            return process.run().reason
+            return logs.tell(process.run())
         finally:
             for handle in handles:
                 handle.attach(None)
-            NodeLogs(self._place, cluster, credentials).push(output, f"steps/{step['Id']}/stderr")
 
     def _persist_security_configurations(self) -> None:
         state = hooks.existing(self._emr, "get_state")
@@ -403,9 +420,7 @@ def _change(cluster: dict[str, Any], state: str, code: str = "", message: str = 
     cluster["Status"] = {"State": state, "StateChangeReason": reason, "Timeline": timeline}
 
 
-def _end_step(step: dict[str, Any], state: str, message: str, log: str) -> None:
+def _end_step(step: dict[str, Any], state: str, message: str = "", *, details: Mapping[str, str] | None = None) -> None:
     timeline = step["Status"]["Timeline"] | {"EndDateTime": time.time()}
     status = {"State": state, "StateChangeReason": {"Message": message} if message else {}, "Timeline": timeline}
-    if state == "FAILED":
-        status["FailureDetails"] = {"Reason": "Application failed", "Message": message, "LogFile": log}
-    step["Status"] = status
+    step["Status"] = status | ({"FailureDetails": dict(details)} if details else {})

