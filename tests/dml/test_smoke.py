@@ -1,6 +1,8 @@
 """`dml smoke`: what it proves here, what it says where something differs, and that it leaves nothing."""
 
 import io
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,11 +10,12 @@ from rich.console import Console
 
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.local import here
 from dml.local.cloud import Cloud
 from dml.smoke import proofs, scratch
 from tests.embedded import Clients
 
-Said = list[str]
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -31,17 +34,15 @@ def nothing_left(aws: Clients, cloud: Cloud) -> Any:
     assert [one["RoleName"] for one in aws("iam").list_roles()["Roles"] if "smoke" in one["RoleName"]] == []
 
 
-def prove(platform: Platform, said: Said) -> dict[str, Any]:
-    return proofs.prove(platform, every=0.1, say=said.append)
-
-
-def test_all_that_publishing_hangs_on_should_be_as_expected_and_nothing_be_left(platform: Platform) -> None:
-    said: Said = []
-    found = prove(platform, said)
+def test_all_that_publishing_hangs_on_should_be_as_expected(
+    dml: Run, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here, "cloud", lambda: cloud)
+    code, out, err = dml("smoke", "--local", "--json")
+    found = json.loads(out)
     assert [proof for proof in found["proofs"] if not proof["holds"]] == []
-    assert (found["ok"], len(found["proofs"])) == (True, 11)
-    assert (found["environment"], found["endpoint"]) == ("dev", platform.endpoint)
-    assert said[0].startswith("making the stack dml-dev-smoke-") and said[-1].startswith("taking the stack")
+    assert (code, found["ok"], len(found["proofs"])) == (0, True, 11), err
+    assert (found["environment"], found["endpoint"]) == ("dev", cloud.endpoint)
 
 
 def test_a_pointer_that_is_stored_as_a_text_should_be_a_difference(
@@ -57,9 +58,12 @@ def test_a_pointer_that_is_stored_as_a_text_should_be_a_difference(
         return made
 
     monkeypatch.setattr(scratch, "machine", as_text)
-    found = prove(platform, [])
+    said: list[str] = []
+    found = proofs.prove(platform, every=0.1, say=said.append)
     different = {proof["what"]: proof["seen"] for proof in found["proofs"] if not proof["holds"]}
     assert not found["ok"]
+    assert said[0].startswith("making the stack dml-dev-smoke-") and said[-1].startswith("taking the stack")
+    assert "NOT as expected: an object is stored as a JSON object" in said
     assert different["an object is stored as a JSON object"] == different["the pointer is the winner's"] == "a str"
 
 
@@ -69,7 +73,7 @@ def test_an_interruption_should_take_the_stack_away(platform: Platform, monkeypa
 
     monkeypatch.setattr(proofs.Bench, "_answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prove(platform, [])
+        proofs.prove(platform, every=0.1, say=lambda _: None)
 
 
 def test_a_stack_that_cannot_be_made_should_be_told_with_its_reason(
@@ -78,7 +82,7 @@ def test_a_stack_that_cannot_be_made_should_be_told_with_its_reason(
     parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "v" * 5000}}
     monkeypatch.setattr(scratch, "template", lambda _: {"Resources": {"Long": parameter}})
     with pytest.raises(UserError, match=r"The stack dml-dev-smoke-\w+ was not made: .*maximum parameter value of 4096"):
-        prove(platform, [])
+        proofs.prove(platform, every=0.1, say=lambda _: None)
 
 
 def test_a_difference_should_be_shown_with_what_was_expected() -> None:
