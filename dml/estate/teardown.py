@@ -113,6 +113,7 @@ def pause_text(platform: Platform, going: Sequence[Stack], under_way: Work) -> l
         ),
         *(f"It stops {arn.rpartition(':')[2]}." for arn in under_way.executions),
         "Data, catalog, models and notes stay: Zeppelin saves every note to the workspace bucket at once.",
+        "Schedules stay too: until it is back, what they start ends at once and costs nothing.",
     ]
 
 
