@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from dml.terminal.options import EnvironmentOption, LocalOption, YesOption
+
 app = typer.Typer(help="What the platform learns from: folders of datasets/.", no_args_is_help=True)
 
 
@@ -36,6 +38,34 @@ def new(
         f"  dml run {name} --local      train a tree on this machine",
         highlight=False,
     )
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A deployed dataset; its folder may be gone.")],
+    with_data: Annotated[
+        bool, typer.Option("--data", help="Delete its raw data, features, models, notes and tables too.")
+    ] = False,
+    yes: YesOption = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Take a dataset's stack away: pipeline, crawler, job, schedule. Its data stay unless --data is given."""
+    from dml.estate import remove as own
+    from dml.estate.platform import deployed
+    from dml.local import here
+    from dml.terminal.console import ask, err, say
+
+    platform = deployed(local, env)
+    with err.status("") as spinner:
+        found = own.plan(platform, name, data=with_data, say=spinner.update)
+    say("\n".join(found.sentences))
+    if not yes:
+        again = platform.command(f"dataset remove {name}{' --data' if with_data else ''} --yes")
+        ask(again, lambda: typer.prompt(f"To do this for good, type {name}", err=True) == name)
+    with here.stopped_together(local=False), err.status("") as spinner:
+        own.remove(platform, found, say=spinner.update, every=here.interval(local))
+    typer.echo(f"{name} is gone from {env}")
 
 
 @app.command()

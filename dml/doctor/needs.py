@@ -163,6 +163,12 @@ def zones_of(templates: list[dict[str, Any]]) -> dict[str, int]:
         for output in template.get("Outputs", {}).values():
             if "Export" in output and (zone := found.get(text(output["Value"]))) is not None:
                 found[text({"Fn::ImportValue": output["Export"]["Name"]})] = zone
+    for template in templates:  # what a run reads of the network stack's parameter (stacks/emr.py, Place.of_run)
+        for resource in template.get("Resources", {}).values():
+            value = text(resource.get("Properties", {}).get("Value", ""))
+            if resource["Type"] == "AWS::SSM::Parameter" and value.startswith('{"subnets"'):
+                for place, subnet in enumerate(json.loads(value)["subnets"]):
+                    found[f"{{% $network.subnets[{place}] %}}"] = found[subnet]
     return found
 
 
@@ -218,7 +224,9 @@ def cluster(given: dict[str, Any], zones: Mapping[str, int]) -> Cluster:
     spot = spot or bool(values(instances, "SpotSpecification"))
     # Managed scaling adds nodes by the market that its limits leave room for; without that limit all are on demand.
     on_demand = int(limits.get("MaximumOnDemandCapacityUnits", minimum if spot else maximum))
-    subnets = [*values(instances, "Ec2SubnetId"), *(one for some in values(instances, "Ec2SubnetIds") for one in some)]
+    subnets = values(instances, "Ec2SubnetId")
+    for some in values(instances, "Ec2SubnetIds"):
+        subnets += [one for one in zones if "$network" in one] if isinstance(some, str) else some
     return Cluster(
         name=re.sub(r"^\{% '(\S+).*%\}$", r"\1", given["Name"]),  # a run's own cluster has its run's id behind that
         release=given["ReleaseLabel"],

@@ -29,7 +29,7 @@ def pause(
     local: LocalOption = False,
     env: EnvironmentOption = "dev",
 ) -> None:
-    """Take away what costs money by standing (network, clusters, pipeline); data, catalog, models and notes stay."""
+    """Take away what costs most by standing, network and clusters; data, catalog, models, notes and schedules stay."""
     from dml.estate import teardown
     from dml.estate.platform import deployed
     from dml.local import here

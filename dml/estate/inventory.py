@@ -174,17 +174,17 @@ def _clusters(platform: Platform, standing: Sequence[Stack]) -> list[Cluster]:
     return found
 
 
-def contents(platform: Platform, bucket: str) -> Contents:
-    """Counts what is in a bucket: a listing of all versions, 1,000 a call."""
+def contents(platform: Platform, bucket: str, *, prefix: str = "") -> Contents:
+    """Counts what is in a bucket, or below a prefix of it: a listing of all versions, 1,000 a call."""
     counted = Contents()
     s3 = platform.s3
     with answering(f"list the bucket {bucket}"), unless_gone():
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
             versions = page.get("Versions", [])
             counted.objects += sum(version["IsLatest"] for version in versions)
             counted.bytes += sum(version["Size"] for version in versions)
             counted.versions += len(versions) + len(page.get("DeleteMarkers", []))
-        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
             counted.uploads += len(page.get("Uploads", []))
     return counted
 

@@ -129,15 +129,19 @@ class Platform:
             raise self._not_deployed(dataset_stack(dataset))
         if key in self.outputs:
             return self.outputs[key]
+        self.check_running()
+        raise UserError(
+            f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
+            f"Deploy again: npx cdk deploy --all -c env={self.environment}"
+        )
+
+    def check_running(self) -> None:
+        """Raises UserError if the environment is paused."""
         if self.paused:
             raise UserError(
                 f"{self.environment} is paused: {', '.join(self.paused)} {'is' if len(self.paused) == 1 else 'are'} "
                 f"not deployed. Bring it back: {self.command('resume')}"
             )
-        raise UserError(
-            f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
-            f"Deploy again: npx cdk deploy --all -c env={self.environment}"
-        )
 
     @property
     def paused(self) -> list[str]:

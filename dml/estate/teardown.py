@@ -113,6 +113,7 @@ def pause_text(platform: Platform, going: Sequence[Stack], under_way: Work) -> l
         ),
         *(f"It stops {arn.rpartition(':')[2]}." for arn in under_way.executions),
         "Data, catalog, models and notes stay: Zeppelin saves every note to the workspace bucket at once.",
+        "Schedules stay too: until it is back, what they start ends at once and costs nothing.",
     ]
 
 
@@ -343,10 +344,13 @@ def _is_ready(glue: Any, crawler: str) -> bool:
     return bool(glue.get_crawler(Name=crawler)["Crawler"]["State"] == "READY")
 
 
-def empty(platform: Platform, bucket: str, *, say: Say) -> None:
-    """Deletes all versions, delete markers and unfinished uploads of a bucket; UserError if S3 keeps one of them."""
+def empty(platform: Platform, bucket: str, *, prefix: str = "", say: Say) -> None:
+    """Deletes all versions, delete markers and unfinished uploads of a bucket, or of what lies below a prefix.
+
+    Raises UserError if S3 keeps one of them.
+    """
     s3, gone = platform.s3, 0
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
         found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         if not found:
             continue
@@ -355,8 +359,8 @@ def empty(platform: Platform, bucket: str, *, say: Say) -> None:
         if errors := answer.get("Errors"):
             raise UserError(f"s3://{bucket}/{errors[0]['Key']} could not be deleted: {errors[0].get('Message')}")
         gone += len(keys)
-        say(f"emptying {bucket}: {gone:,} versions deleted")
-    for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+        say(f"emptying {bucket}/{prefix}: {gone:,} versions deleted")
+    for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
         for upload in page.get("Uploads", []):
             with unless_gone():
                 s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])

@@ -42,7 +42,7 @@ def deploy(cloud: Cloud, env: str, *, dataset: str = "", on_progress: Progress) 
 
 def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> str:
     """Deploys those stacks of a synthesised app that do not stand just so."""
-    fingerprints = fingerprints_of(assembly)
+    artifacts, fingerprints = described(assembly)
     standing = Standing(cloud)
     found = standing.fingerprints(sorted(fingerprints))
     changed = {name: one for name, one in fingerprints.items() if found.get(name) != one}
@@ -52,7 +52,10 @@ def deploy_assembly(cloud: Cloud, assembly: Path, *, on_progress: Progress) -> s
     commands.bootstrap()
     on_progress("deploying")
     paths = ["--app", str(assembly), "--output", str(assembly)]
-    commands.run(["deploy", *sorted(changed), "--exclusively", *paths, *DEPLOY_OPTIONS], cloud.place.cloud)
+    commands.run(
+        ["deploy", *sorted(map(artifacts.__getitem__, changed)), "--exclusively", *paths, *DEPLOY_OPTIONS],
+        cloud.place.cloud,
+    )
     standing.remember(changed)
     cloud.save()
     same = len(fingerprints) - len(changed)
@@ -124,13 +127,19 @@ class Commands:
         cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
 
 
-def fingerprints_of(assembly: Path) -> dict[str, str]:
-    """Of each stack of a synthesised app its template and its assets, which are named by their content."""
+def described(assembly: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Of each stack of a synthesised app, by its name, what the CLI calls it, and a fingerprint.
+
+    The fingerprint is of its template and the list of its assets, which are named by their content.
+    """
     artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]
-    found = {}
-    for name, artifact in artifacts.items():
-        if artifact["type"] == "aws:cloudformation:stack":
-            digest = hashlib.sha256((assembly / artifact["properties"]["templateFile"]).read_bytes())
-            digest.update((assembly / f"{name}.assets.json").read_bytes())
-            found[str(artifact["properties"].get("stackName", name))] = digest.hexdigest()
-    return found
+    called: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
+    for artifact, made in artifacts.items():
+        if made["type"] == "aws:cloudformation:stack":
+            digest = hashlib.sha256((assembly / made["properties"]["templateFile"]).read_bytes())
+            for part in sorted(assembly.glob(f"{artifact}.assets.json")):
+                digest.update(part.read_bytes())
+            name = made["properties"].get("stackName", artifact)
+            called[name], fingerprints[name] = artifact, digest.hexdigest()
+    return called, fingerprints

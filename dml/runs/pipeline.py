@@ -69,6 +69,7 @@ class Run:
 def start(platform: Platform, dataset: str, action: Action, *, table: str | None = None) -> Run:
     """Start one execution. Its name is the run id, and sorts by time."""
     machine = platform.output(state_machine_output(dataset), dataset=dataset)
+    platform.check_running()
     run_id = f"{action}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3]
     given = {"do": action, "revision": git_revision()} | ({"table": table} if table else {})
     try:

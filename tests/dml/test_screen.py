@@ -187,6 +187,7 @@ class Quiet(Left):
     """An environment whose workbench is down and in which nothing ran."""
 
     paused: tuple[str, ...] = ()
+    datasets = ("long_gone", "nyc_flights")
 
     def output(self, output: str) -> str:
         return output
@@ -209,4 +210,8 @@ def test_status_should_show_the_current_models_main_figure(figures: dict[str, An
     console = Console(file=io.StringIO(), force_terminal=False, width=160)
     status.show(console, Quiet({"nyc_flights/CURRENT.json": current}, tmp_path))
     assert isinstance(console.file, io.StringIO)
-    assert f"nyc_flights current model: {said}" in " ".join(console.file.getvalue().split())
+    told = " ".join(console.file.getvalue().split())
+    assert f"nyc_flights current model: {said}" in told
+    assert "long_gone current model: none yet" in told
+    assert "this checkout has no such dataset; take it away: dml dataset remove long_gone" in told
+    assert "Not deployed: census_income, life_expectancy, penguins" in told

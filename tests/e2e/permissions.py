@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from stacks.outputs import pascal
+from stacks.outputs import dataset_of
 
 REASONS = Path(__file__).with_name("unused.toml")
 Calls = list[dict[str, Any]]
@@ -18,7 +18,7 @@ Calls = list[dict[str, Any]]
 class Statement:
     """A statement of all roles of one kind: the crawlers' roles are one kind, whatever their datasets."""
 
-    role: str  # stack and logical id, such as "etl PrepareRole"
+    role: str  # stack and logical id, such as "dataset EtlPrepareRole"
     name: str  # POLICY/SID
 
     def __str__(self) -> str:
@@ -48,17 +48,17 @@ class Roles:
     def __init__(self, cloudformation: Any, prefix: str, datasets: Iterable[str]) -> None:
         """`prefix` is that of the environment's stacks, such as dml-dev-."""
         self._kinds: dict[str, str] = {}
-        names = [pascal(dataset) for dataset in datasets]
+        names = set(datasets)
         for stack in cloudformation.describe_stacks()["Stacks"]:
             if not stack["StackName"].startswith(prefix):
                 continue
             for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack["StackName"]):
                 for resource in page["StackResourceSummaries"]:
                     if resource["ResourceType"] == "AWS::IAM::Role":
-                        kind = _kind(resource["LogicalResourceId"], names)
-                        name = f"{stack['StackName'].removeprefix(prefix)} {kind}"
-                        self._kinds[resource["PhysicalResourceId"]] = name
-        self._datasets = names
+                        part = stack["StackName"].removeprefix(prefix)
+                        whose = "dataset" if dataset_of(part) in names else part
+                        kind = _kind(resource["LogicalResourceId"])
+                        self._kinds[resource["PhysicalResourceId"]] = f"{whose} {kind}"
 
     def allowed(self, calls: Calls) -> set[Statement]:
         """The statements that have allowed a call."""
@@ -83,7 +83,7 @@ class Roles:
 
     def _statement(self, role: str, name: str) -> Statement:
         policy, slash, statement = name.partition("/")
-        return Statement(self._kinds[role], f"{_kind(policy, self._datasets)}{slash}{statement}")
+        return Statement(self._kinds[role], f"{_kind(policy)}{slash}{statement}")
 
 
 def since(before: Calls, after: Calls) -> Calls:
@@ -96,9 +96,6 @@ def _identity(call: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(value for key, value in call.items() if key != "count")
 
 
-def _kind(name: str, datasets: Iterable[str]) -> str:
-    """A CloudFormation name without its hash and without a dataset's name."""
-    name = re.sub(r"[0-9A-F]{8}$", "", name)
-    for dataset in datasets:
-        name = name.removeprefix(dataset)
-    return name
+def _kind(name: str) -> str:
+    """A CloudFormation name without its hash."""
+    return re.sub(r"[0-9A-F]{8}$", "", name)

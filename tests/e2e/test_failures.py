@@ -15,6 +15,7 @@ Where each failure is tested:
 | the answer to publishing is lost    | here: test_a_publish_whose_answer_was_lost_... |
 | the notification fails              | here: test_a_run_that_cannot_notify_... |
 | a run is stopped, the server dies   | test_whole_way.py: an interrupt; faults/test_killed.py: jobs killed half-way |
+| newer code is deployed meanwhile    | here: test_a_deploy_during_a_run_... (which does not fail) |
 | the machine runs out of time        | local/test_states.py: test_a_machines_timeout_... |
 
 The clusters that a failure may not leave are counted after each test.
@@ -22,17 +23,21 @@ The clusters that a failure may not leave are counted after each test.
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from datasets import load_dataset
+from dml import cdk
+from dml.checkout import PROJECT
 from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
-from dml.local.deploy import deploy
+from dml.local.deploy import deploy, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
 from tests.local.conftest import until
@@ -356,3 +361,49 @@ def test_a_glue_job_that_runs_out_of_time_should_fail_the_run(runs: Runs, out_of
     assert failed["cause"].startswith("prepare: The job ran longer than its timeout of 1 minutes.")
     assert "cluster: look up the workbench" not in runs.entered(out_of_time)
     assert runs.platform.json_object(Output.MODELS_BUCKET, f"{SLOW}/CURRENT.json") is None
+
+
+def changed_checkout(folder: Path) -> Path:
+    """A copy of this checkout in which every job and the library are other files."""
+    for part in ("app.py", "cdk.json", "cluster", "datasets", "environments", "jobs", "notebooks", "stacks"):
+        copy = shutil.copytree if (PROJECT / part).is_dir() else shutil.copy
+        copy(PROJECT / part, folder / part)
+    (folder / ".dml").mkdir()
+    (folder / ".dml" / "wheels").symlink_to(PROJECT / ".dml" / "wheels")
+    for name in ("prepare.py", "train.py", "predict.py", "job.py"):
+        with (folder / "jobs" / name).open("a", encoding="utf-8") as job:
+            job.write("# Newer.\n")
+    return folder
+
+
+def scripts_of(runs: Runs, arn: str, cluster: str) -> set[str]:
+    """The scripts that a run's steps on a cluster were started with."""
+    steps = runs.client("emr").list_steps(ClusterId=cluster)["Steps"]
+    own = [step for step in steps if step["Name"].endswith(f" {arn.rpartition(':')[2]}")]
+    return {text for step in own for text in step["Config"]["Args"] if text.endswith(".py")}
+
+
+def test_a_deploy_during_a_run_should_break_neither_that_run_nor_the_next(
+    runs: Runs, cloud: Cloud, tmp_path: Path
+) -> None:
+    """A step that hangs on the workbench holds the run's training back, until newer code is deployed."""
+    cdk.synthesize("dev", tmp_path / "out", dataset=DATASET, project=changed_checkout(tmp_path))
+    raw, emr = runs.platform.output(Output.RAW_BUCKET), runs.client("emr")
+    runs.platform.s3.put_object(Bucket=raw, Key="hangs/hangs.py", Body=HANGS.encode())
+    (workbench,) = runs.clusters()
+    jar = {"Jar": "command-runner.jar", "Args": ["spark-submit", f"s3://{raw}/hangs/hangs.py"]}
+    step = {"Name": "hangs", "ActionOnFailure": "CONTINUE", "HadoopJarStep": jar}
+    (hanging,) = emr.add_job_flow_steps(JobFlowId=workbench, Steps=[step])["StepIds"]
+    arn = runs.start()
+    until(lambda: "train: add the step" in runs.entered(arn), seconds=WHOLE_RUN, every=0.3)
+    deploy_assembly(cloud, tmp_path / "out", on_progress=lambda _text: None)
+    emr.cancel_steps(ClusterId=workbench, StepIds=[hanging])
+    ended = runs.end(arn)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    assert len(scripts_of(runs, arn, workbench)) == 2, "train and predict"
+
+    following = runs.start(do="predict")
+    ended = runs.end(following)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    (newer,) = scripts_of(runs, following, workbench)
+    assert newer not in scripts_of(runs, arn, workbench)

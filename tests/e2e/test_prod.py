@@ -90,4 +90,4 @@ def test_no_call_of_the_run_should_have_been_denied_and_the_key_used_by_roles_th
     calls = cloud.calls()["calls"]
     assert roles.denied(calls) == [], json.dumps(roles.denied(calls), indent=1)
     by_key = {one.role for one in roles.allowed([call for call in calls if call["action"].startswith("kms:")])}
-    assert by_key >= {"etl CrawlerRole", "etl PrepareRole", "cluster NodeRole", "pipeline Role"}
+    assert by_key >= {"dataset EtlCrawlerRole", "dataset EtlPrepareRole", "cluster NodeRole", "dataset PipelineRole"}

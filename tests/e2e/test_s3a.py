@@ -56,7 +56,7 @@ def test_a_run_by_s3a_should_be_allowed_each_call_that_its_jobs_make(
     unexpected = [call for call in roles.denied(calls) if not looks_for_a_parent(call, calls)]
     assert unexpected == [], json.dumps(unexpected, indent=1)
     allowed = {(one.role, one.name) for one in roles.allowed(calls)}
-    assert allowed >= {("etl PrepareRole", "prepare/WriteLake"), ("cluster NodeRole", "cluster/WriteModels")}
+    assert allowed >= {("dataset EtlPrepareRole", "prepare/WriteLake"), ("cluster NodeRole", "cluster/WriteModels")}
     log = next((by_s3a.place.logs / "glue").glob("*.log")).read_text(encoding="utf-8")
     assert "webhdfs" not in log
 

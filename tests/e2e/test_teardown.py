@@ -12,16 +12,17 @@ import pytest
 from datasets import dataset_names
 from dml import checkout
 from dml.estate import teardown
-from dml.estate.platform import PAUSED, STACKS, Platform
+from dml.estate.platform import PAUSED, Platform
 from dml.estate.receipt import Receipts
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from stacks.network import EMR_TAG
-from stacks.outputs import Output, state_machine_output
+from stacks.outputs import SHARED, Output, dataset_stack, state_machine_output
 from tests.command import run_dml
 from tests.embedded import Clients, own_cloud
 
 Dml = Callable[..., tuple[int, str, str]]
+STACKS = {*SHARED, *map(dataset_stack, dataset_names())}
 NOTE = "zeppelin/notebook/mine_2ABC.zpln"
 MODEL = "nyc_flights/CURRENT.json"
 EDITED = {"edited": True}
@@ -156,14 +157,14 @@ def test_pause_should_be_refused_while_a_run_executes_and_stop_it_when_told(
     assert "dml pause --stop-runs --local --env prod" in err
     code, _, err = dml("pause", "--stop-runs", "--env", "prod")
     assert (code, "--yes" in err) == (1, True), "nobody is here to agree"
-    assert standing(aws, "prod") == set(STACKS)
+    assert standing(aws, "prod") == STACKS
     assert states.describe_execution(executionArn=execution)["status"] == "RUNNING"
 
     code, _, err = dml("pause", "--stop-runs", "--yes", "--env", "prod")
     assert code == 0, err
     assert cluster in err, "what is ended is told before"
     assert "KMS key" in err, "and what still costs, after"
-    assert standing(aws, "prod") == set(STACKS) - set(PAUSED)
+    assert standing(aws, "prod") == STACKS - set(PAUSED)
     assert cluster_state(aws, cluster) == "TERMINATED"
 
 
@@ -171,7 +172,7 @@ def test_pause_should_leave_nothing_that_costs_by_standing_and_keep_data_models_
     dml: Dml, prod: Platform, aws: Clients, cloud: Cloud
 ) -> None:
     left = answering(aws, "prod")
-    gone = {"clusters", "gateways", "addresses", "vpcs", "subnets", "security groups", "machines"}
+    gone = {"clusters", "gateways", "addresses", "vpcs", "subnets", "security groups"}
     assert not gone & left.keys()
     assert len(left["databases"]) == len(dataset_names())
     assert Platform("prod", credentials=cloud.environment()).json_object(Output.WORKSPACE_BUCKET, NOTE) == EDITED
@@ -193,7 +194,7 @@ def test_resume_should_bring_all_back_around_what_was_kept(
 ) -> None:
     code, _, err = dml("resume", "--env", "prod")
     assert code == 0, err
-    assert standing(aws, "prod") == set(STACKS)
+    assert standing(aws, "prod") == STACKS
     back = Platform("prod", credentials=cloud.environment())
     assert back.json_object(Output.WORKSPACE_BUCKET, NOTE) == EDITED
     assert back.json_object(Output.MODELS_BUCKET, MODEL) is not None
@@ -218,7 +219,7 @@ def test_a_dry_run_should_say_what_would_go_and_stay_and_delete_nothing(dml: Dml
     code, _, err = dml("destroy", "--env", "prod", typed="dev\n")
     assert (code, "Nothing was changed" in err) == (1, True), "another name was typed"
     assert answering(aws, "prod") == before
-    assert standing(aws, "prod") == set(STACKS)
+    assert standing(aws, "prod") == STACKS
 
 
 def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_even_after_an_interruption(
@@ -237,15 +238,15 @@ def test_what_cannot_be_deleted_should_be_a_failure_with_its_reason_even_after_a
     receipts = Receipts(cloud.place.home / "receipts", platform)
 
     def interrupt(text: str) -> None:
-        if text.startswith("deleting dml-prod-etl"):
+        if text.startswith("deleting dml-prod-nyc-flights"):
             raise KeyboardInterrupt
 
     first = teardown.plan(platform, receipts, say=interrupt)
     assert first is not None
     with pytest.raises(KeyboardInterrupt):
         teardown.destroy(platform, first, receipts, say=interrupt, every=0.02)
-    assert {"etl", "network", "data"} <= standing(aws, "prod")
-    assert "pipeline" not in standing(aws, "prod")
+    assert {"nyc-flights", "network", "data"} <= standing(aws, "prod")
+    assert not {"workbench", "census-income"} & standing(aws, "prod")
 
     second = teardown.plan(platform, receipts, say=lambda _: None)
     assert second is not None
@@ -361,7 +362,7 @@ def test_resume_should_adopt_the_log_groups_that_destroy_has_kept(
     aws("logs").create_log_stream(logGroupName=name, logStreamName="of-before")
     code, _, err = dml("resume", "--env", "prod", local=False)
     assert code == 0, err
-    assert standing(aws, "prod") == set(STACKS)
+    assert standing(aws, "prod") == STACKS
     assert aws("logs").describe_log_streams(logGroupName=name)["logStreams"], "what was logged before is there"
     code, _, err = dml("resume", "--env", "dev", local=False)
     assert (code, "npx cdk deploy" in err) == (1, True), "nothing of dev is there to be resumed"

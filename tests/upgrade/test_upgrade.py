@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from dml import checkout
+from dml import cdk, checkout
 from dml.errors import UserError
 from dml.estate import diff
-from dml.estate.diff import Action, Report
+from dml.estate.diff import Action
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import Commands, deploy_assembly
@@ -110,16 +110,13 @@ def found(platform: Platform) -> dict[str, Any]:
     }
 
 
-def upgrade(cloud: Cloud, aws: Clients, assembly: Path, report: Report) -> None:
-    """Deploys this checkout; first takes out of the way what the report says has to be."""
-    in_the_way = list(dict.fromkeys(refusal.delete_first for refusal in report.refused))
-    for name in in_the_way:
-        aws("cloudformation").delete_stack(StackName=name)
-        aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+def upgrade(cloud: Cloud, aws: Clients, environment: str, assembly: Path) -> None:
+    """Deploys this checkout, as `dml resume` does: what is of the former layout goes first."""
+    cdk.make_way(aws, f"dml-{environment}-", on_progress=lambda _text: None, every=0.2)
     try:
         deploy_assembly(cloud, assembly, on_progress=lambda _text: None)
     except UserError as error:
-        standing = [name for name in previous.templates(report.environment) if name not in in_the_way]
+        standing = [one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"]]
         raise AssertionError("\n".join([str(error), *events_of_failure(aws, standing)])) from None
 
 
@@ -135,16 +132,25 @@ def test_an_upgrade_should_say_what_it_replaces_and_keep_what_users_have(before:
     assembly = Commands(before, lambda _text: None).assembly(environment)
     report = diff.compare(environment, diff.deployed(platform), *diff.read_assembly(assembly))
     data = [one for one in report.changes if one.type in ("AWS::S3::Bucket", "AWS::Glue::Database", "AWS::SNS::Topic")]
-    assert [one for one in data if one.action not in (Action.ADD, Action.CHANGE)] == []
+    # A database moves to its dataset's stack: it is kept and adopted where data outlive their stacks, else made anew.
+    gone = [one for one in data if one.action not in (Action.ADD, Action.CHANGE)]
+    assert {(one.type, one.action, one.kept) for one in gone} == {
+        ("AWS::Glue::Database", Action.DELETE, environment == "prod")
+    }
     # A name that is taken has no way out but another name; what is in the way may be deleted, if it holds no data.
     assert [one for one in report.refused if not one.delete_first] == []
-    assert {one.delete_first for one in report.refused} <= {f"dml-{environment}-{s}" for s in ("cluster", "pipeline")}
+    assert {one.delete_first for one in report.refused} == {f"dml-{environment}-{s}" for s in ("etl", "pipeline")}
+    assert report.left == [f"dml-{environment}-{s}" for s in ("etl", "pipeline")]
 
-    upgrade(before, aws, assembly, report)
+    upgrade(before, aws, environment, assembly)
     platform = Platform(environment, credentials=before.environment())
+    if environment == "dev":
+        kept["tables"] = []  # the next run makes them again of what is in the lake
     assert found(platform) == kept
-    for stack in previous.templates(environment):
-        assert status(aws, stack) in ("UPDATE_COMPLETE", "CREATE_COMPLETE")
+    fresh, _ = diff.read_assembly(assembly)
+    assert all(status(aws, stack) in ("UPDATE_COMPLETE", "CREATE_COMPLETE") for stack in fresh)
+    left = {one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"]}
+    assert not {f"dml-{environment}-etl", f"dml-{environment}-pipeline"} & left
     machine = platform.output(state_machine_output(DATASET))
     assert platform.client("stepfunctions").describe_state_machine(stateMachineArn=machine)["status"] == "ACTIVE"
     workbench = platform.client("ssm").get_parameter(Name=platform.output(Output.WORKBENCH_PARAMETER))
@@ -165,7 +171,7 @@ def test_the_command_should_say_what_would_change_and_exit_with_1_if_some_of_it_
     # Somebody else's stack of ours uses what this checkout does not export any more.
     uses = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": {"Fn::ImportValue": "gone"}}}
     gone = {"Gone": {"Value": "v", "Export": {"Name": "gone"}}}
-    for stack, part in (("data", {"Outputs": gone}), ("pipeline", {"Resources": {"Uses": uses}})):
+    for stack, part in (("data", {"Outputs": gone}), ("penguins", {"Resources": {"Uses": uses}})):
         name = f"dml-dev-{stack}"
         template = diff.deployed(Platform("dev", credentials=before.environment()))[name]
         for section, added in part.items():
@@ -176,4 +182,4 @@ def test_the_command_should_say_what_would_change_and_exit_with_1_if_some_of_it_
     assert code == 1
     assert [(one["resource"], one["action"]) for one in report["changes"]] == [("Uses", "delete")]
     (refused,) = report["refused"]
-    assert refused["why"] == "its export gone goes while dml-dev-pipeline uses it"
+    assert refused["why"] == "its export gone goes while dml-dev-penguins uses it"
