@@ -267,7 +267,9 @@ def test_a_failed_step_should_fail_the_run_with_its_own_reason_of_this_very_atte
     assert "failed at stage predict: " in told
     assert runs.published() == before
 
-    first = runs.platform.json_object(Output.LAKE_BUCKET, left := f"{DATASET}/runs/{failed['name']}/attempt-0/failure.json")
+    first = runs.platform.json_object(
+        Output.LAKE_BUCKET, left := f"{DATASET}/runs/{failed['name']}/attempt-0/failure.json"
+    )
     assert (first["stage"], first["sentence"] in failed["cause"]) == ("predict", True)
     changed = json.dumps(first | {"sentence": "The first attempt's reason."})
     runs.platform.s3.put_object(Bucket=lake, Key=left, Body=changed.encode())
@@ -281,7 +283,9 @@ def test_a_failed_step_should_fail_the_run_with_its_own_reason_of_this_very_atte
 def test_a_step_that_never_starts_should_be_told_from_one_that_fails(runs: Runs, denied: Denied) -> None:
     steps = runs.client("emr").list_steps
     node = next(role["RoleName"] for role in runs.client("iam").list_roles()["Roles"] if "NodeRole" in role["RoleName"])
-    with denied(node, "s3:GetObject"):  # the script cannot be had, nor could failure.json be written before Spark starts
+    with denied(
+        node, "s3:GetObject"
+    ):  # the script cannot be had, nor could failure.json be written before Spark starts
         failed = runs.end(runs.start(do="predict"))
     assert failed["cause"].startswith("predict: it did not start: "), failed["cause"]
     assert steps is not None
