@@ -128,8 +128,38 @@ def begun(script: str, told: argparse.Namespace, clock: session.Clock) -> Iterat
     glue, s3 = (boto3.client(service, region_name=told.region) for service in ("glue", "s3"))
     spark = session.spark_session(script, told.dataset)
     try:
+        end_former(spark)
         clock.count_java(spark)
         clock.lap("session")
         yield Job(spark, glue, s3, dataset, clock)
     finally:
         spark.stop()
+
+
+def end_former(spark: SparkSession) -> None:
+    """Kills what an earlier attempt of this run has left on this YARN, and returns when it is dead.
+
+    A step that is cancelled or timed out ends its spark-submit, while the application goes on: it would write below the
+    same run's id. Applications of a run know each other by their tag (`spark.yarn.tags`), which its steps give them.
+    Not on Glue, which is no YARN and ends its own jobs.
+    """
+    context = spark.sparkContext
+    tag = context.getConf().get("spark.yarn.tags", "")
+    if context.master != "yarn" or not tag:
+        return
+    jvm: Any = context._jvm
+    states = jvm.org.apache.hadoop.yarn.api.records.YarnApplicationState
+    over = jvm.java.util.EnumSet.of(states.FINISHED, states.FAILED, states.KILLED)
+    client = jvm.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
+    client.init(context._jsc.hadoopConfiguration())
+    client.start()
+    try:
+        for found in client.getApplications(jvm.java.util.EnumSet.complementOf(over)):
+            name = found.getApplicationId().toString()
+            if name != context.applicationId and tag.lower() in {
+                str(one).lower() for one in found.getApplicationTags()
+            }:
+                client.killApplication(found.getApplicationId())
+                print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
+    finally:
+        client.stop()

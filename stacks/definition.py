@@ -872,7 +872,9 @@ def read(parts: Parts, bucket: str, key: str, **fields: Any) -> State:
 
 def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:
     """spark-submit on the cluster, by a step that the run waits for."""
-    command = ["spark-submit", "--deploy-mode", "cluster", "--py-files", parts.py_files, script]
+    # By its tag a later attempt of the run finds what a cancelled step leaves running (jobs/job.py).
+    tag = ["--conf", "{% 'spark.yarn.tags=' & $run_id %}"]
+    command = ["spark-submit", "--deploy-mode", "cluster", *tag, "--py-files", parts.py_files, script]
     return task(
         parts,
         "elasticmapreduce:addStep.sync",

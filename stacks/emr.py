@@ -11,6 +11,11 @@ RELEASE = "emr-7.13.0"  # Spark 3.5.6, Zeppelin 0.11.1, Python 3.11; one Spark w
 PYTHON = "/opt/dml/python/bin/python"  # made by cluster/bootstrap.sh on every node
 ROOT_VOLUME_GIB = 30
 
+# What a driver's Python, outside of Java's heap, may take. It took 193 MB for a small data set, of the 384 MB that are
+# the default's least; a tree's counts and a model's figures grow with the columns. Executors keep EMR's 18.75 %, some
+# 450 MB a core of the m family, of which a Python worker took 200.
+DRIVER_OVERHEAD = "1g"
+
 GLUE_METASTORE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
 ZEPPELIN_USER = "zeppelin"  # a folder in the workspace bucket, not a person: notes lie under zeppelin/notebook/
 ZEPPELIN_ON_S3 = "org.apache.zeppelin.notebook.repo.S3NotebookRepo"
@@ -66,23 +71,27 @@ class ClusterDefinition:
 def spark_configurations(*, spot: bool) -> list[Configuration]:
     """Spark with the Glue catalog as its metastore and our Python on every node, for jobs and notes alike.
 
-    Node labels: an application master on a spot machine would take its whole application along. With labels, masters
-    get a share of the labelled nodes only, so they may have all of it (EMR Management Guide, "Node labels"). Where all
-    nodes are on-demand there is nothing to tell apart, and no label that a node might lack.
+    Node labels: an application master on a spot machine would take its whole application along (EMR Management Guide,
+    "Node labels"). Where all nodes are on-demand there is nothing to tell apart, and no label that a node might lack.
+    Masters may have all memory: of the default's tenth a small cluster has room for one, and a step would wait for a
+    note's session, or for what a cancelled step has left, which it is to end ("Queue's AM resource limit exceeded").
     """
     python = {"PYSPARK_PYTHON": PYTHON, "PYSPARK_DRIVER_PYTHON": PYTHON}
     enabled = {"yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "ON_DEMAND"}
-    labels = [
-        Configuration("yarn-site", enabled),
-        Configuration("capacity-scheduler", {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}),
-    ]
     return [
         Configuration("spark-hive-site", {"hive.metastore.client.factory.class": GLUE_METASTORE}),
         Configuration("spark-env", configurations=[Configuration("export", python)]),
-        *(labels if spot else []),
+        *([Configuration("yarn-site", enabled)] if spot else []),
+        Configuration("capacity-scheduler", {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}),
         Configuration(
             "spark-defaults",
-            {"spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON, "spark.executorEnv.PYSPARK_PYTHON": PYTHON},
+            {
+                "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
+                "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
+                # YARN's second try would do a failed job over again; whether to try again is for the run to say.
+                "spark.yarn.maxAppAttempts": "1",
+                "spark.driver.memoryOverhead": DRIVER_OVERHEAD,
+            },
         ),
     ]
 

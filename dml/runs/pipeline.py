@@ -120,14 +120,19 @@ def _read_history(client: Any, run: Run) -> None:
     run._seen = len(events)
 
 
-def failure(run: Run, *, logs: Path | None) -> UserError:
-    """The sentences for a run that did not succeed: stage and reason, and where the log lies or how the run goes on."""
+def failure(run: Run, *, logs: Path | None, why: str = "") -> UserError:
+    """The sentences for a run that did not succeed: stage and reason, and where the log lies or how the run goes on.
+
+    `why`: what the log of a step says whose job could not say anything.
+    """
     if run.state == "ABORTED":
         return UserError(f"The run {run.run_id} was stopped.")
     if run.state == "TIMED_OUT":
         running = next((stage.name for stage in run.stages.values() if stage.started and not stage.ended), "its")
         return UserError(f"The run {run.run_id} took longer than its state machine allows, in stage {running}.")
     sentence = f"The run {run.run_id} failed. {run.cause or run.error or 'Step Functions gave no reason.'}"
+    if why:
+        sentence += f"\nBy its log: {why}"
     log = _log_of(run, logs)
     if log:
         sentence += f"\nLog: {log}"
@@ -143,5 +148,11 @@ def _log_of(run: Run, logs: Path | None) -> Path | None:
     """The job's log file on this machine, found by the id that the failure names."""
     if logs is None:
         return None
-    ids = re.findall(r"jr_[0-9a-f]+|\bs-[0-9A-Z]+", run.cause)
-    return next((path for found in ids for path in logs.rglob(f"*{found}*")), None)
+    ids = re.findall(r"containers/(application_\d+_\d+)/|(jr_[0-9a-f]+)|\b(s-[0-9A-Z]+)", run.cause)
+    places = (path for found in ids for path in logs.rglob(f"*{''.join(found)}*"))
+    return next((log for place in places for log in _printed(place)), None)
+
+
+def _printed(place: Path) -> list[Path]:
+    """The logs in a folder, what was printed first; or the log itself."""
+    return [place] if place.is_file() else sorted(place.rglob("std*"), reverse=True)

@@ -4,15 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import FIGURES, headline, task_of
-from dml.runs import pipeline
+from dml.runs import pipeline, step_log
 from dml.runs.pipeline import Action, Run
 from dml.terminal.board import Board
 from dml.terminal.words import counted
 from stacks.outputs import Output, database_output
+
+# How long a step's log is waited for: EMR archives it 3 to 4 minutes after the step's end, by public reports.
+LOG_SECONDS = {False: 600.0, True: 60.0}
 
 
 def titles(action: Action) -> list[str]:
@@ -103,8 +108,21 @@ def execute(
             f"Stop it: aws stepfunctions stop-execution --execution-arn {run.arn}"
         ) from None
     if run.state != "SUCCEEDED":
-        raise pipeline.failure(run, logs=logs)
+        raise pipeline.failure(run, logs=logs, why=_by_its_log(platform, run, board, local=logs is not None))
     return gather(platform, dataset, run)
+
+
+def _by_its_log(platform: Platform, run: Run, board: Board, *, local: bool) -> str:
+    """Why a step failed whose job could not say so, as soon as its log is archived; nothing for other failures."""
+
+    def wait() -> None:
+        if run.failed_stage:
+            board.note(_title(run.failed_stage), "waiting for the step's log, which EMR archives after its end")
+
+    try:
+        return step_log.read_cause(platform.s3, run.cause, seconds=LOG_SECONDS[local], waiting=wait)
+    except ClientError as error:
+        return f"its log cannot be read: {error}"
 
 
 def gather(platform: Platform, dataset: str, run: Run) -> Result:

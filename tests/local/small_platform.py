@@ -116,7 +116,7 @@ def template() -> dict[str, Any]:
             _allow(["ec2:CreateTags", "ec2:TerminateInstances"], "*"),
             _allow(["iam:PassRole"], {"Fn::GetAtt": ["NodeRole", "Arn"]}),
         ),
-        "NodeRole": _role("ec2", _code(), _data("raw"), _data("lake", *WRITE)),
+        "NodeRole": _role("ec2", _code(), _data("raw"), _data("lake", *WRITE), _data("emr", *WRITE)),
         "Profile": {"Type": "AWS::IAM::InstanceProfile", "Properties": {"Roles": [{"Ref": "NodeRole"}]}},
         "Encryption": {
             "Type": "AWS::EMR::SecurityConfiguration",
@@ -223,7 +223,7 @@ def _cluster() -> dict[str, Any]:
             "ReleaseLabel": "emr-7.13.0",
             "ServiceRole": {"Ref": "ServiceRole"},
             "JobFlowRole": {"Ref": "Profile"},
-            "LogUri": {"Fn::Sub": "s3://${Data}/logs/emr/"},
+            "LogUri": {"Fn::Sub": "s3://${Data}/emr/"},
             "SecurityConfiguration": {"Ref": "Encryption"},
             "Applications": [{"Name": "Spark"}],
             "Configurations": [

@@ -47,7 +47,7 @@ def test_failing_jobs_should_fail_their_executions_with_no_more_words_than_glue_
     assert reason in (logs / "glue" / f"{run['Id']}.log").read_text()
     assert reason not in step["cause"]
     told = json.loads(step["cause"])["Step"]
-    details, folder = told["Status"]["FailureDetails"], f"logs/emr/{platform['Cluster']}"
+    details, folder = told["Status"]["FailureDetails"], f"emr/{platform['Cluster']}"
     last = (
         r'Exception in thread "main" org\.apache\.spark\.SparkException: Application (application_\d+_\d+) finished .*'
     )
