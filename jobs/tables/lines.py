@@ -24,6 +24,7 @@ from jobs.tables.settings import Table
 # A file of features: 20 MB of text are some 250,000 rows and 5 MB of Parquet. SMALL is what Spark reads in one task.
 BYTES_PER_FILE, SMALL = 20_000_000, 4 * 1024**2
 FIRST_LINES = 100  # of a file: records of many lines mostly show there
+LONGEST = 1_000_000  # characters of one of them
 MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
 # Files that Hadoop unpacks, by the ends of their names: how long they are shows only when they have been read.
 PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
@@ -168,7 +169,7 @@ def _header(
     lines: DataFrame, files: int, table: CatalogTable, declared: Table, settings_file: str
 ) -> Tuple[str, List[str]]:
     """The line that every file begins with, and what to call its columns. Raises as `open_lines`."""
-    begun = lines.where(F.col("start") == 0)
+    begun = lines.where(F.col("start") == 0).withColumn("line", F.substring("line", 1, LONGEST + 1))
     if files == 1:
         first = [row["line"] for row in begun.select("line").head(FIRST_LINES)]
         found = [line for line in first if line.strip(SPACE)]
@@ -177,7 +178,7 @@ def _header(
         found = [row["line"] for row in first_of_each.collect()]
         if len(found) != files or len(set(found)) != 1:
             raise NotLinesError(table.name)
-    if not found or any(raw.is_open(line, declared) for line in found):
+    if not found or any("\r" in line or len(line) > LONGEST or raw.is_open(line, declared) for line in found):
         raise NotLinesError(table.name)
     names = fields_of(found[0], declared)
     if names is None or len(names) > MOST_COLUMNS or (files > 1 and raw.repeated(names)):
