@@ -30,6 +30,7 @@ from dml.local.services.crawler import GlueCrawlers
 from dml.local.services.emr import EmrClusters
 from dml.local.services.events import Rules
 from dml.local.services.glue import GlueJobs
+from dml.local.services.objects import Objects
 from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
 
@@ -86,7 +87,8 @@ class Extension:
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
         machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
-        for part in (authoriser, self._jobs, self._clusters, self._crawlers, machines, types, Refusals(), Rules()):
+        services = (self._jobs, self._clusters, self._crawlers, machines, types, Objects(), Refusals(), Rules())
+        for part in (authoriser, *services):
             part.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

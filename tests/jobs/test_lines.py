@@ -76,7 +76,11 @@ def test_lines_that_may_not_be_the_records_should_be_noticed(
 
 
 def test_several_files_should_be_one_table_without_their_headers(spark: SparkSession, tmp_path: Path) -> None:
-    files = {"a.csv": b"\n id , word\n1,x\n", "b.csv": b" id , word\r\n2,y\r\n", "c.csv": b"\xef\xbb\xbf id , word\n3,z"}
+    files = {
+        "a.csv": b"\n id , word\n1,x\n",
+        "b.csv": b" id , word\r\n2,y\r\n",
+        "c.csv": b"\xef\xbb\xbf id , word\n3,z",
+    }
     table = opened(spark, tmp_path, files)
     assert sorted(told(table)) == [(1, "x", None, None), (2, "y", None, None), (3, "z", None, None)]
 

@@ -404,12 +404,12 @@ def test_features_should_be_what_a_plain_query_makes_of_the_files(platform: Plat
     platform.upload(points.lines(2000))
     location = platform.prepare("r1")["location"]
     hashed = "CAST(CASE WHEN h >= 9223372036854775808 THEN h - 18446744073709551616 ELSE h END AS BIGINT)"
-    plain = duckdb.sql(
-        f"""SELECT * EXCLUDE h, {hashed} FROM (
-          SELECT id, day, CAST(delay > 15 AS INT) AS late, CAST(x AS DOUBLE) AS x, colour,
-                 CAST(('0x' || substr(md5('0|' || id), 1, 16)) AS HUGEINT) AS h
-          FROM read_csv('{platform.raw}/points.csv', nullstr = 'NA') WHERE delay IS NOT NULL) ORDER BY id"""
-    ).fetchall()
+    raw = duckdb.read_csv(str(platform.raw / "points.csv"), na_values="NA")
+    known = raw.filter("delay IS NOT NULL").project(
+        "id, day, CAST(delay > 15 AS INT) AS late, CAST(x AS DOUBLE) AS x, colour, "
+        "CAST('0x' || substr(md5('0|' || id), 1, 16) AS HUGEINT) AS h"
+    )
+    plain = known.order("id").project(f"* EXCLUDE h, {hashed}").fetchall()
     assert [tuple(row) for row in spark.read.parquet(location).collect()] == plain
 
 
