@@ -1,6 +1,7 @@
 """Objects in the embedded cloud: sent, copied and kept in pieces, whatever their size."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dml.local.cloud import Cloud
 from tests.embedded import Clients
 
 pytestmark = pytest.mark.cloud
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what a process has in memory is told by /proc")
 
 BUCKET = "objects-in-pieces"
 MEGABYTE = 1024**2
@@ -50,6 +52,7 @@ class Memory:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
+@LINUX
 def test_a_range_should_cost_what_it_returns(cloud: Cloud, aws: Clients, bucket: str) -> None:
     s3, memory = aws("s3"), Memory(cloud)
     before = memory.bytes("VmRSS")
@@ -62,6 +65,7 @@ def test_a_range_should_cost_what_it_returns(cloud: Cloud, aws: Clients, bucket:
     assert memory.bytes("VmHWM") - before < 24 * MEGABYTE
 
 
+@LINUX
 def test_a_large_object_should_be_sent_and_copied_in_pieces(cloud: Cloud, aws: Clients, bucket: str) -> None:
     s3, memory = aws("s3"), Memory(cloud)
     before = memory.bytes("VmRSS")
