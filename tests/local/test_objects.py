@@ -1,14 +1,19 @@
 """Objects in the embedded cloud: sent, copied and kept in pieces, whatever their size."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from dml.local.cloud import Cloud
+from dml.local.credentials import ID, SECRET
+from dml.local.place import REGION
 from tests.embedded import Clients
 
 pytestmark = pytest.mark.cloud
@@ -119,3 +124,55 @@ def test_ranges_at_the_edges_should_be_as_s3_has_them(aws: Clients, bucket: str)
     assert error.value.response["Error"]["Code"] == "InvalidRange"
     s3.put_object(Bucket=bucket, Key="empty", Body=b"")
     assert s3.get_object(Bucket=bucket, Key="empty")["Body"].read() == b""
+
+
+@LINUX
+def test_an_upload_in_parts_should_be_stored_in_pieces(cloud: Cloud, aws: Clients, bucket: str, tmp_path: Path) -> None:
+    s3, memory = aws("s3"), Memory(cloud)
+    (tmp_path / "large").write_bytes(large())
+    before = memory.bytes("VmRSS")
+    memory.forget()
+    s3.upload_file(str(tmp_path / "large"), bucket, "parts")  # of 8 MB each, ten at a time
+    assert memory.bytes("VmHWM") - before < 80 * MEGABYTE
+    answer = s3.get_object(Bucket=bucket, Key="parts")
+    assert (answer["ContentLength"], answer["Body"].read()) == (LARGE, large())
+    digests = b"".join(
+        hashlib.md5(large()[at : at + 8 * MEGABYTE]).digest()  # noqa: S324  # what S3's ETags are
+        for at in range(0, LARGE, 8 * MEGABYTE)
+    )
+    assert answer["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-{LARGE // MEGABYTE // 8}"'  # noqa: S324
+    (found,) = s3.list_objects_v2(Bucket=bucket, Prefix="parts")["Contents"]
+    assert found["Size"] == LARGE
+
+
+def test_parts_should_be_taken_in_the_order_that_is_asked_for(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    upload = {"Bucket": bucket, "Key": "ordered", "UploadId": ""}
+    upload["UploadId"] = s3.create_multipart_upload(Bucket=bucket, Key="ordered")["UploadId"]
+    parts = []
+    for number, letter in ((2, b"b"), (1, b"x"), (1, b"a"), (3, b"c")):  # the first part twice: the later one counts
+        etag = s3.upload_part(**upload, PartNumber=number, Body=letter * 5 * MEGABYTE)["ETag"]
+        parts = [part for part in parts if part["PartNumber"] != number]
+        parts.append({"PartNumber": number, "ETag": etag})
+    chosen = sorted(parts, key=lambda part: part["PartNumber"])[:2]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": chosen})
+    assert s3.get_object(Bucket=bucket, Key="ordered")["Body"].read() == b"a" * 5 * MEGABYTE + b"b" * 5 * MEGABYTE
+
+
+def test_what_cannot_be_written_should_be_an_error_and_leave_what_was_there(cloud: Cloud, bucket: str) -> None:
+    keys = {"aws_access_key_id": cloud.root[ID], "aws_secret_access_key": cloud.root[SECRET]}
+    once = Config(retries={"total_max_attempts": 1})
+    s3 = boto3.client("s3", region_name=REGION, endpoint_url=cloud.endpoint, config=once, **keys)
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"before")
+    (file,) = cloud.place.objects.glob(f"*/{bucket}/kept")
+    in_the_way = file.with_name("kept.tmp")  # where a new file is made first
+    in_the_way.mkdir()
+    try:
+        with pytest.raises(ClientError, match=r"The embedded cloud cannot write kept: Is a directory"):
+            s3.put_object(Bucket=bucket, Key="kept", Body=b"after")
+    finally:
+        in_the_way.rmdir()
+    assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"before"
+    assert len(s3.list_object_versions(Bucket=bucket, Prefix="kept")["Versions"]) == 1
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"after")
+    assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"after"
