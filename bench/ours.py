@@ -36,6 +36,11 @@ def session(job: str) -> SparkSession:
     return spark_session(job, DATASET)
 
 
+def plain_session() -> SparkSession:
+    """Spark as it comes, with what decides values alone."""
+    return SparkSession.builder.appName("plain").config("spark.sql.session.timeZone", "UTC").getOrCreate()
+
+
 def side() -> Column:
     """train or test, by the hash of a flight's key: every copy of a flight is on the same side."""
     found: Column = split.side(settings().training.test_share, F.col(split.HASH))

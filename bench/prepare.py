@@ -1,4 +1,5 @@
-"""The join of prepare.sql by this project's Glue job, by DuckDB and by pandas: `python -m bench.prepare NAME RESULT`.
+"""The join of prepare.sql by this project's Glue job, plain Spark, DuckDB and pandas: `python -m bench.prepare NAME
+RESULT`.
 
 Each reads the same CSV files and leaves the rows with a known label as Parquet.
 """
@@ -20,6 +21,29 @@ def ours(raw: Mapping[str, Path], out: Path) -> Path:
     from bench.ours import prepare_features
 
     return prepare_features(raw, out)
+
+
+def spark(raw: Mapping[str, Path], out: Path) -> Path:
+    """As an expert writes it who trusts the files: types declared, hash and Parquet, keys counted; no order of rows."""
+    from pyspark.sql import functions as F
+
+    from bench.ours import plain_session, settings
+    from datasets import prepare_sql
+    from jobs.tables import split
+
+    own, session = settings(), plain_session()
+    for name, file in raw.items():
+        texts = session.read.csv(str(file), header=True, nullValue="NA")
+        columns = own.tables[name].columns.items()
+        texts.select(
+            [F.expr(f"try_cast({column} AS {kind})").alias(column) for column, kind in columns]
+        ).createOrReplaceTempView(name)
+    rows = session.sql(prepare_sql(own.name)).where("late IS NOT NULL")
+    rows.withColumn(split.HASH, split.hashed(own.keys, own.training.seed)).write.parquet(str(out / "features"))
+    written = session.read.parquet(str(out / "features"))
+    if written.groupBy(*own.keys).count().where("count > 1").count():
+        raise ValueError("a key twice")
+    return out / "features"
 
 
 def duckdb(raw: Mapping[str, Path], out: Path) -> Path:
@@ -67,7 +91,12 @@ def pandas(raw: Mapping[str, Path], out: Path) -> Path:
     return out
 
 
-RUN: dict[str, Callable[[Mapping[str, Path], Path], Path]] = {"ours": ours, "duckdb": duckdb, "pandas": pandas}
+RUN: dict[str, Callable[[Mapping[str, Path], Path], Path]] = {
+    "ours": ours,
+    "spark": spark,
+    "duckdb": duckdb,
+    "pandas": pandas,
+}
 
 
 def checksums(features: Path, columns: Mapping[str, str]) -> dict[str, str]:
@@ -90,7 +119,7 @@ def main(name: str, result: str) -> None:
     finished = time.monotonic()
     kinds = {"flight_date": "DATE", **dict.fromkeys([*told["categories"], "carrier", "origin"], "VARCHAR")}
     kinds |= dict.fromkeys(["flight", told["label"], *told["numbers"]], "DOUBLE")
-    package = {"ours": "pyspark"}.get(name, name)
+    package = {"ours": "pyspark", "spark": "pyspark"}.get(name, name)
     versions = {"python": sys.version.split()[0], package: version(package)}
     write_json(Path(result), {"finished": finished, "checksums": checksums(features, kinds), "versions": versions})
 

@@ -32,7 +32,12 @@ REPEAT = (
     "goes on where it was; `FRESH=1` measures again. The pipeline's overhead: `dml run nyc_flights --local --json > "
     "run.json`, then `make bench PIPELINE=run.json`."
 )
-PREPARE_TITLES = {"ours": "**this project** (Spark)", "duckdb": "DuckDB, the same query", "pandas": "pandas, by hand"}
+PREPARE_TITLES = {
+    "ours": "**this project** (Spark)",
+    "spark": "plain Spark, the same query",
+    "duckdb": "DuckDB, the same query",
+    "pandas": "pandas, by hand",
+}
 BEFORE = ("embedded cloud", "deploy", "raw data", "total")  # seconds of `dml run --json` that are not the state machine
 SHALLOW, DEEP = 5, 12
 LEVEL = 0.001  # what "level" allows in AUC

@@ -1,7 +1,7 @@
 """An EMR step runs this: the current model scores a table of the catalog, of any size, and publishes `predictions`."""
 
 import argparse
-from typing import List, Sequence
+from typing import Any, Dict, List, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -11,6 +11,7 @@ from jobs.job import Job, arguments_of, begun, run
 from jobs.models import registry
 from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
 from jobs.tables import catalog, split, storage
+from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock, load_pandas, size_batches
 from jobs.tables.settings import Dataset
 
@@ -57,19 +58,17 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
         location = f"{home}/predictions/{run_id}/"
         with catalog.reading(source):
             predictions = score(catalog.read_parquet(job.spark, source), model, settings, str(source))
-            predictions.write.mode("overwrite").parquet(location)
-        written = job.spark.read.parquet(location)
-        counts = {}
-        if model.task != "regression":
-            counts = {str(row[PREDICTION]): row["count"] for row in written.groupBy(PREDICTION).count().collect()}
-        rows = sum(counts.values()) if counts else written.count()
+            seen, classes = Seen(), classes_of(model)
+            written = seen.of(predictions, rows=F.count("*"), **counters(classes))
+            written.write.mode("overwrite").parquet(location)
+        told = seen.told(plan_of(written))
         clock.lap("score")
         report = {
             "dataset": settings.name,
             "run_id": run_id,
             "table": table,
-            "rows": rows,
-            "predicted": counts,
+            "rows": told.get("rows", 0),
+            "predicted": {str(name): told[f"class_{i}"] for i, name in enumerate(classes) if told.get(f"class_{i}")},
             "location": location,
             "columns": dict(predictions.dtypes),
             "model_run": model.run_id,
@@ -101,6 +100,17 @@ def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: 
     side = split.side(training.test_share, split.hashed(settings.keys, training.seed))
     scored = model.score(rows.select(*needed), [*[F.col(key) for key in settings.keys], side.alias(split.SIDE)])
     return scored.select(*settings.keys, *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
+
+
+def classes_of(model: registry.Registered) -> List[Any]:
+    """What the column `prediction` can hold; nothing if it is a number."""
+    classes: List[Any] = {"binary": [0, 1], "multiclass": model.tree["classes"], "regression": []}[model.task]
+    return classes
+
+
+def counters(classes: Sequence[Any]) -> Dict[str, Column]:
+    """How many rows are predicted to be of each class, by its place: class_0, class_1, ..."""
+    return {f"class_{i}": F.count(F.when(F.col(PREDICTION) == name, 1)) for i, name in enumerate(classes)}
 
 
 def said(model: registry.Registered) -> List[Column]:

@@ -1,23 +1,26 @@
 """Glue runs this first: the raw tables become the features table, or nothing that anyone reads has changed."""
 
 import argparse
-import math
-from typing import Any, Dict, Sequence, Tuple, Type
+from dataclasses import dataclass
+from typing import Any, Dict, Sequence, Tuple, Type, Union
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.tables import catalog, raw, split, storage
+from jobs.tables import catalog, lines, raw, split, storage
+from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
 
+RawTable = Union[lines.Lines, raw.Records]
+
 LARGEST_LABEL = 1e150  # its square is still a number
-ROWS_PER_FILE = 250_000  # some 5 MB of Parquet: enough files to keep a cluster busy, few enough to list quickly
+NTH = "_nth"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,75 +56,86 @@ def prepare(job: Job, sql: str, *, database: str, lake: str, run_id: str) -> sto
 
 
 def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage.Json:
-    spark, settings, clock = job.spark, job.settings, job.clock
-    tables = {}
-    for name in settings.tables:
-        tables[name] = load_raw(spark, job.glue, settings, name, database, f"{home}/quarantine/{run_id}/{name}/")
-        print(f"read {name}: {tables[name]['rows']:,} rows, {tables[name]['quarantined']:,} quarantined", flush=True)
-    clock.lap("read")
-
-    rows = join(spark, settings, sql).withColumn(split.HASH, split.hashed(settings.keys, settings.training.seed))
+    settings, clock = job.settings, job.clock
     location = f"{home}/features/{run_id}/"
-    main_rows = tables[settings.main]["rows"] - tables[settings.main]["quarantined"]
-    seen = write_known(rows, settings, location, main_rows)
+    raws = {name: open_raw(job, name, database) for name in settings.tables}
+    clock.lap("read")
+    made = None
+    while made is None:
+        try:
+            made = write(job, sql, raws, location)
+        except lines.NotLinesError as unlike:
+            print(f"{unlike}: not every line is a record, so all lines are looked at first", flush=True)
+            for name in unlike.tables:
+                table, declared = raws[name].table, settings.tables[name]
+                raws[name] = raw.read_records(job.spark, table, declared, settings.file)
     clock.lap("join")
-    known = check_rows(spark.read.parquet(location), settings)
-    spark.catalog.clearCache()
-    # Not asked before there are rows: of a query that Spark can tell to be empty nothing is observed, and `get` waits.
-    every = int(seen.get["rows"])
-    reasons = {settings.label.unknown: every - known, "not in the result of prepare.sql": main_rows - every}
-    left_out = {reason: count for reason, count in reasons.items() if count > 0}
+    tables = {}
+    for name, counts in made.counts.items():
+        check_raw(counts, str(raws[name].table), name, settings)
+        if counts.bad:
+            set_aside(raws[name].bad, f"{home}/quarantine/{run_id}/{name}/")
+        tables[name] = {"rows": counts.rows, "quarantined": counts.bad, "location": raws[name].table.location}
+        print(f"read {name}: {counts.rows:,} rows, {counts.bad:,} quarantined", flush=True)
+    job.spark.catalog.clearCache()
+    check_features(made.features, settings)
     clock.lap("check")
+    main, known = made.counts[settings.main], made.features["rows"]
+    reasons = {
+        settings.label.unknown: made.joined - known,
+        "not in the result of prepare.sql": main.rows - main.bad - made.joined,
+    }
+    left_out = {reason: count for reason, count in reasons.items() if count > 0}
     print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
     return {
         "dataset": settings.name,
         "run_id": run_id,
         "tables": tables,
-        "rows_in": tables[settings.main]["rows"],
+        "rows_in": main.rows,
         "rows_out": known,
-        "quarantined": sum(int(table["quarantined"]) for table in tables.values()),
+        "quarantined": sum(counts.bad for counts in made.counts.values()),
         "left_out": left_out,
         "location": location,
-        "columns": dict(rows.dtypes),
+        "columns": made.columns,
         "split_seed": str(settings.training.seed),
         "seconds": clock.seconds,
     }
 
 
-def load_raw(
-    spark: SparkSession, glue: Any, settings: Dataset, name: str, database: str, quarantine: str
-) -> Dict[str, Any]:
-    """Reads one raw table, once, into the temp view `name`; bad rows go to `quarantine` as JSON lines.
+def open_raw(job: Job, name: str, database: str) -> RawTable:
+    """A raw table, to be read by the query that it is in; or read, if that will not do.
 
-    Returns rows, quarantined, location. Raises JobError for a table that is missing, empty, without a good row, lacking
-    a column, or with a file that cannot be read as the table's settings say.
+    Raises JobError for a table that is missing, has nothing in it or lacks a column, and for a file that cannot be read
+    as the table's settings say.
     """
-    push = f"upload it with `dml data push {settings.name}`, then run again so that the crawler finds it."
-    table = catalog.find_table(glue, database, name, f"{settings.file} needs it; {push}")
+    settings = job.settings
+    table = catalog.find_table(job.glue, database, name, f"{settings.file} needs it; {upload(settings)}")
     declared = settings.tables[name]
     try:
-        parsed = raw.parse(raw.read_lines(spark, table, declared, settings.file), declared).persist()
-        counted = parsed.agg(F.count("*"), F.count(raw.REASON), F.first(raw.REASON, ignorenulls=True)).head()
-    except (PySparkException, Py4JJavaError) as error:
-        if problem := raw.problem_of(error):
-            raise JobError(f"Raw table {table}: {problem}") from error
-        raise
-    rows, bad, reason = counted or (0, 0, None)
-    if rows == 0:
-        raise JobError(f"Raw table {table} is empty: {push}")
-    if bad == rows:
+        return lines.open_lines(job.spark, table, declared, settings.file)
+    except lines.NotLinesError:
+        return raw.read_records(job.spark, table, declared, settings.file)
+
+
+def check_raw(counts: raw.Counts, table: str, name: str, settings: Dataset) -> None:
+    """Raises JobError unless a raw table has a row that parses."""
+    if counts.rows == 0:
+        raise JobError(f"Raw table {table} is empty: {upload(settings)}")
+    if counts.bad == counts.rows:
         raise JobError(
-            f"None of the {rows:,} rows of raw table {table} parses; the first: {reason}. Mend the files, or "
-            f"what [tables.{name}] says of them (types, nulls, delimiter, header) in {settings.file}."
+            f"None of the {counts.rows:,} rows of raw table {table} parses; the first: {counts.reason}. Mend the "
+            f"files, or what [tables.{name}] says of them (types, nulls, delimiter, header) in {settings.file}."
         )
-    if bad:
-        broken = parsed.where(F.col(raw.REASON).isNotNull())
-        broken.select(
-            F.col(raw.FILE).alias("file"), F.col(raw.REASON).alias("reason"), F.col(raw.RECORD).alias("record")
-        ).write.mode("overwrite").json(quarantine)
-    good = parsed.where(F.col(raw.REASON).isNull()).select(*declared.columns)
-    good.createOrReplaceTempView(name)
-    return {"rows": rows, "quarantined": bad, "location": table.location}
+
+
+def upload(settings: Dataset) -> str:
+    return f"upload it with `dml data push {settings.name}`, then run again so that the crawler finds it."
+
+
+def set_aside(bad: DataFrame, quarantine: str) -> None:
+    """Writes rows that do not parse as JSON lines."""
+    told = {"file": raw.FILE, "reason": raw.REASON, "record": raw.RECORD}
+    bad.select(*[F.col(column).alias(name) for name, column in told.items()]).write.mode("overwrite").json(quarantine)
 
 
 def join(spark: SparkSession, settings: Dataset, sql: str) -> DataFrame:
@@ -151,45 +165,91 @@ def join(spark: SparkSession, settings: Dataset, sql: str) -> DataFrame:
     return rows.select(*declared)
 
 
-def write_known(rows: DataFrame, settings: Dataset, location: str, main_rows: int) -> Observation:
-    """Writes the rows whose label is known as Parquet; the observation will hold how many there were with the others.
+@dataclass(frozen=True)
+class Made:
+    """What was seen while features were written.
+
+    `counts`: of each raw table; `joined`: rows that prepare.sql gives; `features`: FIGURES of those whose label is
+    known; `columns`: the features table's, with their types.
+    """
+
+    counts: Dict[str, raw.Counts]
+    joined: int
+    features: Dict[str, Any]
+    columns: Dict[str, str]
+
+
+def write(job: Job, sql: str, raws: Dict[str, RawTable], location: str) -> Made:
+    """Writes the rows whose label is known as Parquet, in one pass over the raw tables that counts all on its way.
 
     The order of rows in the files follows from the keys alone, so that the same data always grow the same tree.
+    Raises NotLinesError for tables that are to be read otherwise, JobError as `join` does and for a wrong encoding.
     """
-    seen = Observation("rows")
-    label, keys = F.col(settings.label.column), settings.keys
-    observed = rows.observe(seen, F.count("*").alias("rows"))
-    files = max(1, math.ceil(main_rows / ROWS_PER_FILE))
-    ordered = observed.where(label.isNotNull()).repartition(files, *keys).sortWithinPartitions(*keys)
-    ordered.write.mode("overwrite").parquet(location)
-    return seen
+    settings = job.settings
+    for name, table in raws.items():
+        table.good.createOrReplaceTempView(name)
+    rows = join(job.spark, settings, sql).withColumn(split.HASH, split.hashed(settings.keys, settings.training.seed))
+    joined, written = Seen(), Seen()
+    known = joined.of(rows, rows=F.count("*")).where(F.col(settings.label.column).isNotNull())
+    together = in_order(known, settings, raws[settings.main])
+    features = written.of(together, **figures(settings)).drop(NTH)
+    try:
+        features.write.mode("overwrite").parquet(location)
+    except (PySparkException, Py4JJavaError) as error:
+        by_line = [name for name, table in raws.items() if isinstance(table, lines.Lines)]
+        if by_line and raw.problem_of(error):  # what reads with a look first also says of which table it is
+            raise lines.NotLinesError(*by_line) from error
+        raise
+    plan = plan_of(features)
+    counts, unlike = {}, []
+    for name, table in raws.items():
+        try:
+            counts[name] = table.counts(plan)
+        except lines.NotLinesError:
+            unlike.append(name)
+    if unlike:
+        raise lines.NotLinesError(*unlike)
+    return Made(counts, joined.told(plan).get("rows", 0), written.told(plan), dict(rows.dtypes))
 
 
-def check_rows(features: DataFrame, settings: Dataset) -> int:
-    """The number of rows. Raises JobError unless there are some, each key once and complete, each label right."""
+def in_order(rows: DataFrame, settings: Dataset, main: RawTable) -> DataFrame:
+    """The rows of one key side by side, in the order of keys, with NTH: a row's place among those of its key."""
+    keys = settings.keys
+    together = rows.coalesce(1) if main.is_small else rows.repartition(main.features_files, *keys)
+    # All rows of a key are in one partition, sorted: to number them takes no further shuffle, and no sort.
+    nth = F.row_number().over(Window.partitionBy(*keys).orderBy(*keys))
+    return together.withColumn(NTH, nth).sortWithinPartitions(*keys)
+
+
+def figures(settings: Dataset) -> Dict[str, Column]:
+    """What `check_features` asks of the rows of `in_order`."""
+    fits, _ = label_rule(settings.label, settings.task)
+    key = F.concat_ws(", ", *[F.concat(F.lit(f"{key}="), F.col(key).cast("string")) for key in settings.keys])
+    return {
+        "rows": F.count("*"),
+        "repeated": F.count(F.when(F.col(NTH) == 2, 1)),
+        "example": F.first(F.when(F.col(NTH) == 2, key), ignorenulls=True),
+        "keyless": F.count(F.when(F.greatest(*[F.col(key).isNull() for key in settings.keys], F.lit(False)), 1)),
+        "wrong": F.count(F.when(~fits, 1)),
+    }
+
+
+def check_features(found: Dict[str, Any], settings: Dataset) -> None:
+    """Raises JobError unless there are rows, each key once and complete, each label right. `found`: see `figures`."""
     file = f"datasets/{settings.name}/prepare.sql"
     label, keys = settings.label.column, settings.keys
-    fits, meant = label_rule(settings.label, settings.task)
-    wrong = (~fits).cast("int")
-    keyless = F.greatest(*[F.col(key).isNull().cast("int") for key in keys], F.lit(0))
-    per_key = features.groupBy(*keys).agg(F.count("*").alias("n"), F.sum(wrong).alias("wrong"))
-    checked = per_key.agg(
-        F.sum("n"), F.sum((F.col("n") > 1).cast("int")), F.sum("wrong"), F.sum(keyless), F.max_by(F.struct(*keys), "n")
-    ).head()
-    rows, repeated, wrong_labels, keyless_rows, example = checked or (0, 0, 0, 0, ())
-    if not rows:
+    if not found["rows"]:
         raise JobError(f"{file} gives no rows with a known label ({label}): look at its joins and conditions.")
-    if repeated:
-        shown = ", ".join(f"{key}={value}" for key, value in zip(keys, example))  # noqa: B905  # not in Python 3.9
+    if found["repeated"]:
         raise JobError(
-            f"{file} gives {repeated:,} keys more than once, e.g. {shown}: a join adds rows, or the keys of "
-            f"{settings.file} are too few."
+            f"{file} gives {found['repeated']:,} keys more than once, e.g. {found['example']}: a join adds rows, or "
+            f"the keys of {settings.file} are too few."
         )
-    if keyless_rows:
-        raise JobError(f"{file} gives {keyless_rows:,} rows with a NULL in a key column ({', '.join(keys)}).")
-    if wrong_labels:
-        raise JobError(f"{file} gives {wrong_labels:,} rows whose label ({label}) is {meant}.")
-    return int(rows)
+    if found["keyless"]:
+        raise JobError(f"{file} gives {found['keyless']:,} rows with a NULL in a key column ({', '.join(keys)}).")
+    if found["wrong"]:
+        _, meant = label_rule(settings.label, settings.task)
+        raise JobError(f"{file} gives {found['wrong']:,} rows whose label ({label}) is {meant}.")
 
 
 def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:

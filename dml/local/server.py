@@ -32,6 +32,7 @@ from dml.local.services.emr import EmrClusters
 from dml.local.services.events import Rules
 from dml.local.services.glue import GlueJobs
 from dml.local.services.limits import Limits
+from dml.local.services.object_rules import ObjectRules
 from dml.local.services.objects import Objects
 from dml.local.services.refusals import Refusals
 from dml.local.services.states import StateMachines
@@ -96,11 +97,12 @@ class Extension:
             self._crawlers,
             machines,
             types,
+            Objects(),
             Refusals(),
             Rules(authoriser),
         ):
             part.apply()
-        for door in (Variables(), Objects(), Exports(), Limits()):  # in front of all of them
+        for door in (Variables(), ObjectRules(), Exports(), Limits()):  # in front of all of them
             door.apply()
         for name in ("main", "_build_persistence_save_dict"):
             hooks.existing(self._app, name)

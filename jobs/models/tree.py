@@ -56,11 +56,11 @@ class Scorer:
         place = {node["id"]: i for i, node in enumerate(nodes)}
         index = {feature["name"]: i for i, feature in enumerate(self.features)}
         self.ids = np.array([node["id"] for node in nodes], dtype=np.int32)
-        self.feature = np.array([index.get(node.get("feature"), -1) for node in nodes], dtype=np.int32)
+        self.feature = np.array([index.get(node.get("feature"), 0) for node in nodes])
         self.threshold = np.array([node.get("threshold", 0.0) for node in nodes])
-        self.left, self.right = (
-            np.array([place.get(node.get(side), 0) for node in nodes], dtype=np.int32) for side in ("left", "right")
-        )
+        # Of each node where a row goes on, to the right and to the left, one behind the other; from a leaf to itself.
+        sides = [[place.get(node.get(side), at) for side in ("right", "left")] for at, node in enumerate(nodes)]
+        self.children = np.array(sides).ravel()
         self.depth = max(node["depth"] for node in nodes)
         self.name = {"binary": PROBABILITY, "multiclass": PROBABILITIES, "regression": PREDICTION}[tree["task"]]
         self.kind = "array<double>" if self.name == PROBABILITIES else "double"
@@ -80,14 +80,12 @@ class Scorer:
 
     def leaves(self, batch: pa.RecordBatch) -> Array:
         """The place of each row's leaf among the nodes."""
-        numbers = matrix(batch, self.features)
-        at = np.zeros(batch.num_rows, dtype=np.int32)
-        rows = np.arange(batch.num_rows)
-        table = np.stack(numbers) if numbers else np.empty((1, batch.num_rows))
+        count = batch.num_rows
+        at, rows = np.zeros(count, dtype=np.int64), np.arange(count)
+        numbers = np.concatenate([*matrix(batch, self.features), np.empty(0)])  # a feature behind the other
         for _ in range(self.depth):
-            feature = self.feature[at]
-            left = table[np.maximum(feature, 0), rows] <= self.threshold[at]
-            at = np.where(feature < 0, at, np.where(left, self.left[at], self.right[at]))
+            left = numbers.take(self.feature.take(at) * count + rows) <= self.threshold.take(at)
+            at = self.children.take(2 * at + left)
         return at
 
 

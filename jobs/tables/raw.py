@@ -5,12 +5,15 @@ crawler's guess at both is for analysts, jobs take only the place from it: it di
 cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
 """
 
+import math
 import re
 import unicodedata
-from typing import Any, Dict, List, Sequence
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
@@ -31,6 +34,63 @@ UNREADABLE = {
 }
 
 
+ROWS_PER_FILE = 250_000  # of the features: some 5 MB of Parquet
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of a raw table: its rows, those of them that do not parse, and why one of these does not."""
+
+    rows: int
+    bad: int
+    reason: Optional[str]
+
+
+@dataclass(frozen=True)
+class Records:
+    """A raw table all of whose lines were looked at before, parsed and kept for all that is asked of it."""
+
+    table: CatalogTable
+    declared: Table
+    parsed: DataFrame
+    counted: Counts
+
+    @property
+    def features_files(self) -> int:
+        """How many files are to have the rows that are made of this table's."""
+        return max(1, math.ceil((self.counted.rows - self.counted.bad) / ROWS_PER_FILE))
+
+    @property
+    def is_small(self) -> bool:
+        return False
+
+    @property
+    def good(self) -> DataFrame:
+        """The declared columns of the rows that parse."""
+        return self.parsed.where(F.col(REASON).isNull()).select(*self.declared.columns)
+
+    @property
+    def bad(self) -> DataFrame:
+        """The rows that do not parse."""
+        return self.parsed.where(F.col(REASON).isNotNull())
+
+    def counts(self, plan: str) -> Counts:
+        """What `Lines.counts` says, known already."""
+        return self.counted
+
+
+def read_records(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> Records:
+    """The table, whatever its records are like. Raises JobError as `read_lines`, and for an unreadable file."""
+    try:
+        parsed = parse(read_lines(spark, table, declared, settings_file), declared).persist()
+        counted = parsed.agg(F.count("*"), F.count(REASON), F.first(REASON, ignorenulls=True)).head()
+    except (PySparkException, Py4JJavaError) as error:
+        if problem := problem_of(error):
+            raise JobError(f"Raw table {table}: {problem}") from error
+        raise
+    return Records(table, declared, parsed, Counts(*(counted or (0, 0, None))))
+
+
 def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
     """The files of a raw table as text, a column a field, in the files' order: declared columns by their names, others
     `_0`, `_1`, ... by position; `_corrupt` (the record, if it has another number of fields), `_file`.
@@ -42,18 +102,11 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
     try:
         text = spark.read.option("recursiveFileLookup", True).text(table.location)
     except AnalysisException as error:
-        raise JobError(f"Raw table {table} has no files: upload them with `dml data push`, then run again.") from error
+        raise JobError(no_files(table)) from error
     options: Dict[str, Any] = {
+        **dialect(declared),
         "recursiveFileLookup": True,  # and so no folder name=value becomes a column
-        "sep": declared.delimiter,
-        "quote": declared.quote,
-        "escape": declared.quote,  # a quote is doubled to be meant; a backslash is a backslash
         "encoding": {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding],  # as Java calls them
-        # `a, b` has a space that is no part of b; who means it quotes it.
-        "ignoreLeadingWhiteSpace": True,
-        "ignoreTrailingWhiteSpace": True,
-        "mode": "PERMISSIVE",
-        "columnNameOfCorruptRecord": CORRUPT,
         "multiLine": _has_records_of_many_lines(text, table, declared, settings_file),
     }
     names, enforce = list(declared.columns), True
@@ -63,7 +116,7 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
         where = locate(names, declared, f"Raw table {table}", settings_file)
         # Spark compares each file's header with the schema, if there are others than the one that has just been read.
         enforce = len(text.inputFiles()) == 1
-        if not enforce and (twice := _repeated(names)):
+        if not enforce and (twice := repeated(names)):
             raise JobError(
                 f"Raw table {table} has several files and the header {_shown(twice)} more than once: "
                 "give the columns different names, or upload one file."
@@ -74,6 +127,20 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
     called = {position: name for name, position in where.items()}
     renamed = lines.toDF(*(called.get(position, f"_{position}") for position in range(len(names))), CORRUPT)
     return renamed.withColumn(FILE, F.col("_metadata.file_path"))
+
+
+def dialect(declared: Table) -> Dict[str, str]:
+    """What Spark's CSV reader is to know of a record."""
+    return {
+        "sep": declared.delimiter,
+        "quote": declared.quote,
+        "escape": declared.quote,  # a quote is doubled to be meant; a backslash is a backslash
+        # `a, b` has a space that is no part of b; who means it quotes it.
+        "ignoreLeadingWhiteSpace": "true",
+        "ignoreTrailingWhiteSpace": "true",
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": CORRUPT,
+    }
 
 
 def locate(header: Sequence[str], declared: Table, table: str, settings_file: str) -> Dict[str, int]:
@@ -115,14 +182,16 @@ def locate(header: Sequence[str], declared: Table, table: str, settings_file: st
     return found
 
 
-def parse(lines: DataFrame, declared: Table) -> DataFrame:
+def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFrame:
     """Declared columns in their declared types, and `_file`, `_reason` (NULL for a good row), `_record` (of a bad one).
+
+    `keep`: columns that are no cells and stay as they are.
 
     A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad. What casts is
     Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
     Infinity; a date is year-month-day.
     """
-    cells = [name for name in lines.columns if name not in (CORRUPT, FILE)]
+    cells = [name for name in lines.columns if name not in (CORRUPT, FILE, *keep)]
     columns, nulls = declared.columns, _literals(declared.nulls)
     # Spark reads an empty field as NULL; unless that is a null token it is a text without characters.
     cell = "`{}`" if "" in declared.nulls else "coalesce(`{}`, '')"
@@ -141,13 +210,14 @@ def parse(lines: DataFrame, declared: Table) -> DataFrame:
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
             shown = F.substring(f"_given_{name}", 1, 100)
             reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
-    dialect = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote}
-    rebuilt = F.to_csv(F.struct(*cells), dialect)
+    written = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote}
+    rebuilt = F.to_csv(F.struct(*cells), written)
     return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
         *[F.col(f"_value_{name}").alias(name) for name in columns],
         FILE,
         REASON,
         F.when(F.col(REASON).isNotNull(), F.coalesce(F.col(CORRUPT), rebuilt)).alias(RECORD),
+        *keep,
     )
 
 
@@ -161,6 +231,34 @@ def problem_of(error: Exception) -> str:
     return ""
 
 
+def ends_within_quotes(line: Column, declared: Table) -> Column:
+    """Whether a line ends within a quoted field."""
+    # Without the doubled quotes, such a line has a field that begins with a quote and no quote after that.
+    single = F.regexp_replace(line, re.escape(declared.quote) * 2, "")
+    return line.contains(declared.quote) & single.rlike(_open_field(declared))
+
+
+def is_open(line: str, declared: Table) -> bool:
+    """`ends_within_quotes` of one line that is at hand."""
+    return bool(re.search(_open_field(declared), line.replace(declared.quote * 2, "")))
+
+
+def no_files(table: CatalogTable) -> str:
+    return f"Raw table {table} has no files: upload them with `dml data push`, then run again."
+
+
+def not_utf_8(table: CatalogTable, file: str, settings_file: str) -> str:
+    return (
+        f'Raw table {table}: {file} is not UTF-8; convert it, or say encoding = "latin-1" in '
+        f"[tables.{table.name}] of {settings_file}."
+    )
+
+
+def _open_field(declared: Table) -> str:
+    mark, delimiter = re.escape(declared.quote), re.escape(declared.delimiter)
+    return f"(^|{delimiter})[ \\t]*{mark}[^{mark}]*$"
+
+
 def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> bool:
     """Whether a line of the files ends within a quoted field, so that its record goes on in the next line.
 
@@ -169,21 +267,15 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
     that are not UTF-8, which would otherwise become text with question marks, and quotes that are never closed, which
     would otherwise swallow the rows after them.
     """
-    quote, delimiter = declared.quote, re.escape(declared.delimiter)
-    line, mark = F.col("value"), re.escape(quote)
-    # Without the doubled quotes, such a line has a field that begins with a quote and no quote after that.
-    single = F.regexp_replace(line, mark * 2, "")
-    ends_within = line.contains(quote) & single.rlike(f"(^|{delimiter})[ \\t]*{mark}[^{mark}]*$")
-    found = [F.max(ends_within)]
+    quote, line = declared.quote, F.col("value")
+    mark = re.escape(quote)
+    found = [F.max(ends_within_quotes(line, declared))]
     if declared.encoding == "utf-8":
         kept = F.decode(line.cast("binary"), "UTF-8")  # malformed bytes come back as others
         found.append(F.max(F.when(line != kept, F.col("_metadata.file_path"))))
     many_lines, *malformed = text.agg(*found).head() or (None, None)
     if malformed and malformed[0]:
-        raise JobError(
-            f'Raw table {table}: {malformed[0]} is not UTF-8; convert it, or say encoding = "latin-1" in '
-            f"[tables.{table.name}] of {settings_file}."
-        )
+        raise JobError(not_utf_8(table, malformed[0], settings_file))
     if not many_lines:
         return False
     quotes = F.sum(F.length(line) - F.length(F.regexp_replace(line, mark, "")))
@@ -214,7 +306,7 @@ def _misfit(fields: int) -> Any:
     )
 
 
-def _repeated(names: Sequence[str]) -> List[str]:
+def repeated(names: Sequence[str]) -> List[str]:
     """The names that others are equal to, whatever their case."""
     lower = [name.lower() for name in names]
     return [name for name in names if lower.count(name.lower()) > 1]

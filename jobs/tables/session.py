@@ -7,6 +7,7 @@ from typing import Dict
 
 from pyspark.sql import SparkSession
 
+EMPTY_RELATIONS = "org.apache.spark.sql.execution.adaptive.AQEPropagateEmptyRelation"
 CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
 
 
@@ -22,6 +23,8 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
         # Files are not put together to partitions by Spark, whose measure is bytes, but by jobs/tables/features.py.
         .config("spark.files.openCostInBytes", "1")
+        # Where one side of a join turns out empty, Spark would not read the other; rows are counted as they are read.
+        .config("spark.sql.adaptive.optimizer.excludedRules", EMPTY_RELATIONS)
         .getOrCreate()
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -381,6 +382,43 @@ def test_rows_that_the_query_drops_should_be_counted(platform: Platform) -> None
     platform.upload(points.lines())
     report = platform.prepare("r1", sql=f"{points.SQL} WHERE id >= 100")
     assert report["left_out"]["not in the result of prepare.sql"] == 100
+
+
+def test_records_of_many_lines_far_down_should_be_read_anew_and_whole(
+    platform: Platform, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    platform.upload(points.lines())
+    platform.prepare("r1")
+    expected = spark.read.parquet(platform.location("features")).replace("red", "r\ned", "colour").collect()
+    lines = points.lines()
+    platform.glue.delete_table(DatabaseName=DATABASE, Name="points")
+    platform.upload([*lines[:150], *(line.replace("red", '"r\ned"') for line in lines[150:])])
+    report = platform.prepare("r2")
+    assert (report["rows_in"], report["rows_out"], report["quarantined"]) == (400, 390, 0)
+    found = spark.read.parquet(platform.location("features")).replace("red", "r\ned", "colour").collect()
+    assert found == expected
+    assert "points: not every line is a record, so all lines are looked at first" in capsys.readouterr().out
+
+
+def test_features_should_be_what_a_plain_query_makes_of_the_files(platform: Platform, spark: SparkSession) -> None:
+    platform.upload(points.lines(2000))
+    location = platform.prepare("r1")["location"]
+    hashed = "CAST(CASE WHEN h >= 9223372036854775808 THEN h - 18446744073709551616 ELSE h END AS BIGINT)"
+    raw = duckdb.read_csv(str(platform.raw / "points.csv"), na_values="NA")
+    known = raw.filter("delay IS NOT NULL").project(
+        "id, day, CAST(delay > 15 AS INT) AS late, CAST(x AS DOUBLE) AS x, colour, "
+        "CAST('0x' || substr(md5('0|' || id), 1, 16) AS HUGEINT) AS h"
+    )
+    plain = known.order("id").project(f"* EXCLUDE h, {hashed}").fetchall()
+    assert [tuple(row) for row in spark.read.parquet(location).collect()] == plain
+
+
+def test_a_table_that_the_query_leaves_out_should_be_counted(platform: Platform) -> None:
+    platform.upload([*points.lines(), "400,2024-01-04,two,red,3"])
+    nothing = "SELECT id, date'2024-01-01' AS day, 1.5D AS x, 'red' AS colour, int(id % 2) AS late FROM range(50)"
+    report = platform.prepare("r1", sql=nothing)
+    assert (report["rows_in"], report["rows_out"], report["quarantined"]) == (401, 50, 1)
+    assert report["left_out"] == {"not in the result of prepare.sql": 350}
 
 
 def test_training_should_refuse_one_class_and_leave_no_manifest(platform: Platform) -> None:

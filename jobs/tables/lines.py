@@ -1,0 +1,205 @@
+"""A raw table whose lines are its records: read in the one pass that writes what is made of it, and counted in it.
+
+Whether each line is a record nobody knows before all lines are read: a quoted field may go on in the next. So it is
+taken to be so, and what would show that it is not is observed in the same pass, beside the counts. `Lines.counts` says
+in the end what was seen, or that the table is to be read anew as jobs/tables/raw.py `read_lines` does it, which looks
+at all lines first.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from jobs.errors import JobError
+from jobs.tables import raw
+from jobs.tables.catalog import CatalogTable
+from jobs.tables.observed import Seen
+from jobs.tables.settings import Table
+
+# A file of features: 20 MB of text are some 250,000 rows and 5 MB of Parquet. SMALL is what Spark reads in one task.
+BYTES_PER_FILE, SMALL = 20_000_000, 4 * 1024**2
+FIRST_LINES = 100  # of a file: records of many lines mostly show there
+LONGEST = 1_000_000  # characters of one of them
+MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
+# Files that Hadoop unpacks, by the ends of their names: how long they are shows only when they have been read.
+PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
+SPACE = "".join(map(chr, range(0x21)))  # what Java's String.trim takes away; a line of it alone is no record
+# What `parsed` says of each line, beside what raw.parse does.
+BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED = "_bytes", "_is_record", "_is_header", "_unlike", "_malformed"
+SAID = (BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED)
+
+
+class NotLinesError(Exception):
+    """The lines of `tables` are not their records, or that is not certain."""
+
+    def __init__(self, *tables: str) -> None:
+        super().__init__(", ".join(tables))
+        self.tables = tables
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A raw table by its lines. `size`: of its files together, in bytes. `parsed`: as raw.parse, and SAID."""
+
+    table: CatalogTable
+    declared: Table
+    settings_file: str
+    size: int
+    files: int
+    parsed: DataFrame
+    seen: Seen
+
+    @property
+    def features_files(self) -> int:
+        """How many files are to have the rows that are made of this table's."""
+        return max(1, math.ceil(self.size / BYTES_PER_FILE))
+
+    @property
+    def is_small(self) -> bool:
+        return self.size <= SMALL
+
+    @property
+    def good(self) -> DataFrame:
+        """The declared columns of the rows that parse. Observed: for one query, which may use it more than once."""
+        observed = self.seen.of(self.parsed, **_figures())
+        return observed.where(F.col(IS_RECORD) & F.col(raw.REASON).isNull()).select(*self.declared.columns)
+
+    @property
+    def bad(self) -> DataFrame:
+        """The rows that do not parse."""
+        return self.parsed.where(F.col(IS_RECORD) & F.col(raw.REASON).isNotNull())
+
+    def counts(self, plan: str) -> raw.Counts:
+        """What was seen by the query that `good` is part of, once it has run. `plan`: that query, as optimised.
+
+        A query may leave a table out or stop reading it, and a task that is done again because its node was lost counts
+        its lines again. The bytes then do not add up to the files' size, and the table is counted by itself.
+
+        Raises NotLinesError, and JobError if a file is not UTF-8 and should be.
+        """
+        seen = self.seen.told(plan)
+        if not self._is_whole(seen):
+            alone = self.parsed.agg(*[figure.alias(name) for name, figure in _figures().items()]).head()
+            seen = alone.asDict() if alone else {}
+        if seen["malformed"]:
+            raise JobError(raw.not_utf_8(self.table, seen["malformed"], self.settings_file))
+        headers = self.files if self.declared.header else 0
+        if seen["unlike"] or seen["headers"] != headers or not self._is_whole(seen):
+            raise NotLinesError(self.table.name)
+        return raw.Counts(seen["rows"], seen["bad"], seen["reason"])
+
+    def _is_whole(self, seen: Dict[str, Any]) -> bool:
+        """Whether each byte was seen once. A file may lack its last line end, or begin with a byte order mark."""
+        return self.size - 3 * self.files <= (seen.get("bytes") or 0) <= self.size + self.files
+
+
+def open_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> Lines:
+    """The table, of which no more has been read than the first lines of a file.
+
+    Raises NotLinesError if these show that the lines are not its records, JobError for a table without files, without
+    anything in them or without a declared column.
+    """
+    try:
+        # A line ends at "\n" alone, so that bytes add up; whatever else Spark ends lines at is then found within one.
+        text = spark.read.options(recursiveFileLookup=True, lineSep="\n").text(table.location)
+    except AnalysisException as error:
+        raise JobError(raw.no_files(table)) from error
+    files = text.inputFiles()
+    if any(file.lower().endswith(PACKED) for file in files):
+        raise NotLinesError(table.name)
+    size = int(text._jdf.queryExecution().analyzed().stats().sizeInBytes())  # as the files were listed
+    value, path = F.col("value"), F.col("_metadata.file_path")
+    malformed = F.when(value != F.decode(value.cast("binary"), "UTF-8"), path)  # malformed bytes come back as others
+    lines = text.select(
+        _text(declared).alias("line"),
+        path.alias(raw.FILE),
+        F.col("_metadata.file_block_start").alias("start"),
+        (F.octet_length(value) + 1).cast("bigint").alias(BYTES),
+        (malformed if declared.encoding == "utf-8" else F.lit(None).cast("string")).alias(MALFORMED),
+    )
+    header, cells = None, list(declared.columns)
+    if declared.header:
+        header, cells = _header(lines, len(files), table, declared, settings_file)
+    line = F.col("line")
+    is_header = F.lit(False) if header is None else line == header
+    schema = ", ".join(f"`{name}` string" for name in [*cells, raw.CORRUPT])
+    split = lines.select(
+        F.from_csv(line, schema, raw.dialect(declared)).alias("cells"),
+        raw.FILE,
+        BYTES,
+        MALFORMED,
+        is_header.alias(IS_HEADER),
+        (~is_header & _has_text()).alias(IS_RECORD),
+        (raw.ends_within_quotes(line, declared) | line.contains("\r")).alias(UNLIKE),
+    )
+    parsed = raw.parse(split.select("cells.*", raw.FILE, *SAID), declared, keep=SAID)
+    return Lines(table, declared, settings_file, size, len(files), parsed, Seen())
+
+
+def _figures() -> Dict[str, Column]:
+    reason = F.when(F.col(IS_RECORD), F.col(raw.REASON))
+    return {
+        "bytes": F.sum(BYTES),
+        "rows": F.count(F.when(F.col(IS_RECORD), 1)),
+        "bad": F.count(reason),
+        "reason": F.first(reason, ignorenulls=True),
+        "headers": F.count(F.when(F.col(IS_HEADER), 1)),
+        "unlike": F.max(UNLIKE),
+        "malformed": F.max(MALFORMED),
+    }
+
+
+def _text(declared: Table) -> Column:
+    """A line without what is left of a Windows line end."""
+    value = "value" if declared.encoding == "utf-8" else "decode(CAST(value AS BINARY), 'ISO-8859-1')"
+    return F.expr(f"trim(TRAILING '\\r' FROM {value})")
+
+
+def _has_text() -> Column:
+    characters = "".join(f"\\u{ord(character):04x}" for character in SPACE)
+    return F.expr(f"trim(LEADING '{characters}' FROM line) != ''")
+
+
+def _header(
+    lines: DataFrame, files: int, table: CatalogTable, declared: Table, settings_file: str
+) -> Tuple[str, List[str]]:
+    """The line that every file begins with, and what to call its columns. Raises as `open_lines`."""
+    begun = lines.where(F.col("start") == 0).withColumn("line", F.substring("line", 1, LONGEST + 1))
+    if files == 1:
+        first = [row["line"] for row in begun.select("line").head(FIRST_LINES)]
+        found = [line for line in first if line.strip(SPACE)]
+    else:
+        first_of_each = begun.where(_has_text()).groupBy(raw.FILE).agg(F.first("line").alias("line"))
+        found = [row["line"] for row in first_of_each.collect()]
+        if len(found) != files or len(set(found)) != 1:
+            raise NotLinesError(table.name)
+    if not found or any("\r" in line or len(line) > LONGEST or raw.is_open(line, declared) for line in found):
+        raise NotLinesError(table.name)
+    names = fields_of(found[0], declared)
+    if names is None or len(names) > MOST_COLUMNS or (files > 1 and raw.repeated(names)):
+        raise NotLinesError(table.name)
+    where = raw.locate(names, declared, f"Raw table {table}", settings_file)
+    called = {position: name for name, position in where.items()}
+    return found[0], [called.get(position, f"_{position}") for position in range(len(names))]
+
+
+def fields_of(line: str, declared: Table) -> Optional[List[str]]:
+    """The fields of a plain line, each either without quotes or between two; None for any other."""
+    quote, delimiter = re.escape(declared.quote), re.escape(declared.delimiter)
+    space = f"[{re.escape(SPACE.replace(declared.delimiter, ''))}]*"
+    plain = re.compile(f"{space}(?:{quote}([^{quote}]*){quote}|([^{quote}{delimiter}]*?)){space}({delimiter}|$)")
+    fields: List[str] = []
+    position = 0
+    while True:
+        found = plain.match(line, position)
+        if found is None:
+            return None
+        fields.append(found[1] if found[1] is not None else found[2])
+        position = found.end()
+        if not found[3]:
+            return fields

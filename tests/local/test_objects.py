@@ -1,0 +1,178 @@
+"""Objects in the embedded cloud: sent, copied and kept in pieces, whatever their size."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from dml.local.cloud import Cloud
+from dml.local.credentials import ID, SECRET
+from dml.local.place import REGION
+from tests.embedded import Clients
+
+pytestmark = pytest.mark.cloud
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what a process has in memory is told by /proc")
+
+BUCKET = "objects-in-pieces"
+MEGABYTE = 1024**2
+LARGE = 96 * MEGABYTE
+
+
+def large() -> bytes:
+    """Content of LARGE bytes, each megabyte with its own number throughout."""
+    return b"".join(bytes([number]) * MEGABYTE for number in range(LARGE // MEGABYTE))
+
+
+@pytest.fixture(scope="module")
+def bucket(aws: Clients) -> Iterator[str]:
+    s3 = aws("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=BUCKET, Key="large", Body=large())
+    yield BUCKET
+    for kind in ("Versions", "DeleteMarkers"):
+        for found in s3.list_object_versions(Bucket=BUCKET).get(kind, []):
+            s3.delete_object(Bucket=BUCKET, Key=found["Key"], VersionId=found["VersionId"])
+    s3.delete_bucket(Bucket=BUCKET)
+
+
+class Memory:
+    """The server's resident memory, by Linux's account: now, and the most since `forget`."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        record = json.loads((cloud.place.cloud / "server.json").read_text())
+        self._process = Path("/proc") / str(record["pid"])
+
+    def forget(self) -> None:
+        (self._process / "clear_refs").write_text("5")  # man 5 proc: resets the peak
+
+    def bytes(self, name: str) -> int:
+        lines = (self._process / "status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+@LINUX
+def test_a_range_should_cost_what_it_returns(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    s3, memory = aws("s3"), Memory(cloud)
+    before = memory.bytes("VmRSS")
+    memory.forget()
+    for start in range(0, LARGE, 8 * MEGABYTE):
+        answer = s3.get_object(Bucket=bucket, Key="large", Range=f"bytes={start}-{start + 9}")
+        number = start // MEGABYTE
+        assert answer["Body"].read() == bytes([number]) * 10
+        assert answer["ContentRange"] == f"bytes {start}-{start + 9}/{LARGE}"
+    assert memory.bytes("VmHWM") - before < 24 * MEGABYTE
+
+
+@LINUX
+def test_a_large_object_should_be_sent_and_copied_in_pieces(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    s3, memory = aws("s3"), Memory(cloud)
+    before = memory.bytes("VmRSS")
+    memory.forget()
+    etag = s3.copy_object(CopySource={"Bucket": bucket, "Key": "large"}, Bucket=bucket, Key="copy")["CopyObjectResult"]
+    assert s3.get_object(Bucket=bucket, Key="copy")["Body"].read() == large()
+    assert etag["ETag"] == s3.head_object(Bucket=bucket, Key="large")["ETag"]
+    s3.copy_object(CopySource={"Bucket": bucket, "Key": "large"}, Bucket=bucket, Key="copy")  # a version of its own
+    assert memory.bytes("VmHWM") - before < 24 * MEGABYTE
+
+
+def test_an_earlier_version_should_be_what_it_was(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    first, second = (s3.put_object(Bucket=bucket, Key="twice", Body=text)["VersionId"] for text in (b"first", b"then"))
+    for version, text in ((first, b"first"), (second, b"then")):
+        assert s3.get_object(Bucket=bucket, Key="twice", VersionId=version)["Body"].read() == text
+    s3.delete_object(Bucket=bucket, Key="twice")
+    assert s3.get_object(Bucket=bucket, Key="twice", VersionId=second)["Body"].read() == b"then"
+    copied = {"Bucket": bucket, "Key": "twice", "VersionId": first}
+    s3.copy_object(CopySource=copied, Bucket=bucket, Key="back")
+    assert s3.get_object(Bucket=bucket, Key="back")["Body"].read() == b"first"
+    for marker in s3.list_object_versions(Bucket=bucket, Prefix="twice")["DeleteMarkers"]:
+        s3.delete_object(Bucket=bucket, Key="twice", VersionId=marker["VersionId"])
+    s3.delete_object(Bucket=bucket, Key="twice", VersionId=second)
+    assert s3.get_object(Bucket=bucket, Key="twice")["Body"].read() == b"first"
+
+
+def test_an_object_that_is_replaced_should_not_be_sent_as_a_mixture(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    s3.put_object(Bucket=bucket, Key="changing", Body=b"a" * 32 * MEGABYTE)
+    answer = s3.get_object(Bucket=bucket, Key="changing")
+    begun = answer["Body"].read(MEGABYTE)
+    s3.put_object(Bucket=bucket, Key="changing", Body=b"b" * 32 * MEGABYTE)
+    assert set(begun + answer["Body"].read()) == set(b"a")
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket=bucket, Key="changing", Range="bytes=10-19", IfMatch=answer["ETag"])
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+
+
+def test_ranges_at_the_edges_should_be_as_s3_has_them(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    last = bytes([LARGE // MEGABYTE - 1])
+    for span, expected in (
+        (f"bytes={LARGE - 3}-", last * 3),
+        ("bytes=-2", last * 2),
+        (f"bytes={LARGE - 1}-{LARGE + 99}", last),
+    ):
+        assert s3.get_object(Bucket=bucket, Key="large", Range=span)["Body"].read() == expected
+    with pytest.raises(ClientError) as error:
+        s3.get_object(Bucket=bucket, Key="large", Range=f"bytes={LARGE}-")
+    assert error.value.response["Error"]["Code"] == "InvalidRange"
+    s3.put_object(Bucket=bucket, Key="empty", Body=b"")
+    assert s3.get_object(Bucket=bucket, Key="empty")["Body"].read() == b""
+
+
+@LINUX
+def test_an_upload_in_parts_should_be_stored_in_pieces(cloud: Cloud, aws: Clients, bucket: str, tmp_path: Path) -> None:
+    s3, memory = aws("s3"), Memory(cloud)
+    (tmp_path / "large").write_bytes(large())
+    before = memory.bytes("VmRSS")
+    memory.forget()
+    s3.upload_file(str(tmp_path / "large"), bucket, "parts")  # of 8 MB each, ten at a time
+    assert memory.bytes("VmHWM") - before < 80 * MEGABYTE
+    answer = s3.get_object(Bucket=bucket, Key="parts")
+    assert (answer["ContentLength"], answer["Body"].read()) == (LARGE, large())
+    digests = b"".join(
+        hashlib.md5(large()[at : at + 8 * MEGABYTE]).digest()  # noqa: S324  # what S3's ETags are
+        for at in range(0, LARGE, 8 * MEGABYTE)
+    )
+    assert answer["ETag"] == f'"{hashlib.md5(digests).hexdigest()}-{LARGE // MEGABYTE // 8}"'  # noqa: S324
+    (found,) = s3.list_objects_v2(Bucket=bucket, Prefix="parts")["Contents"]
+    assert found["Size"] == LARGE
+
+
+def test_parts_should_be_taken_in_the_order_that_is_asked_for(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    upload = {"Bucket": bucket, "Key": "ordered", "UploadId": ""}
+    upload["UploadId"] = s3.create_multipart_upload(Bucket=bucket, Key="ordered")["UploadId"]
+    parts = []
+    for number, letter in ((2, b"b"), (1, b"x"), (1, b"a"), (3, b"c")):  # the first part twice: the later one counts
+        etag = s3.upload_part(**upload, PartNumber=number, Body=letter * 5 * MEGABYTE)["ETag"]
+        parts = [part for part in parts if part["PartNumber"] != number]
+        parts.append({"PartNumber": number, "ETag": etag})
+    chosen = sorted(parts, key=lambda part: part["PartNumber"])[:2]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": chosen})
+    assert s3.get_object(Bucket=bucket, Key="ordered")["Body"].read() == b"a" * 5 * MEGABYTE + b"b" * 5 * MEGABYTE
+
+
+def test_what_cannot_be_written_should_be_an_error_and_leave_what_was_there(cloud: Cloud, bucket: str) -> None:
+    keys = {"aws_access_key_id": cloud.root[ID], "aws_secret_access_key": cloud.root[SECRET]}
+    once = Config(retries={"total_max_attempts": 1})
+    s3 = boto3.client("s3", region_name=REGION, endpoint_url=cloud.endpoint, config=once, **keys)
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"before")
+    (file,) = cloud.place.objects.glob(f"*/{bucket}/kept")
+    in_the_way = file.with_name("kept.tmp")  # where a new file is made first
+    in_the_way.mkdir()
+    try:
+        with pytest.raises(ClientError, match=r"The embedded cloud cannot write kept: Is a directory"):
+            s3.put_object(Bucket=bucket, Key="kept", Body=b"after")
+    finally:
+        in_the_way.rmdir()
+    assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"before"
+    assert len(s3.list_object_versions(Bucket=bucket, Prefix="kept")["Versions"]) == 1
+    s3.put_object(Bucket=bucket, Key="kept", Body=b"after")
+    assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"after"
