@@ -33,15 +33,15 @@ def scratch(platform: Platform, *, every: float, say: Callable[[str], None]) -> 
     cloudformation = platform.client("cloudformation")
     name = f"{platform.prefix}smoke-{uuid.uuid4().hex[:8]}"
     say(f"making the stack {name}")
-    with answering(f"make the stack {name}"):
-        cloudformation.create_stack(
-            StackName=name,
-            TemplateBody=json.dumps(template(platform.environment)),
-            Capabilities=["CAPABILITY_IAM"],
-            OnFailure="DO_NOTHING",
-            Tags=[{"Key": "project", "Value": "dml"}, {"Key": "environment", "Value": platform.environment}],
-        )
     try:
+        with answering(f"make the stack {name}"):
+            cloudformation.create_stack(
+                StackName=name,
+                TemplateBody=json.dumps(template(platform.environment)),
+                Capabilities=["CAPABILITY_IAM"],
+                OnFailure="DO_NOTHING",
+                Tags=[{"Key": "project", "Value": "dml"}, {"Key": "environment", "Value": platform.environment}],
+            )
         with answering(f"follow the stack {name}"):
             stack = _settled(cloudformation, name, every)
             if stack["StackStatus"] != "CREATE_COMPLETE":
@@ -186,7 +186,7 @@ def _remove(platform: Platform, name: str, every: float) -> None:
         cloudformation.delete_stack(StackName=name)
         left = _settled_or_gone(cloudformation, stack["StackId"], every)
     except (ClientError, BotoCoreError, UserError) as error:
-        left = str(error)
+        left = "" if "does not exist" in str(error) else str(error)  # it was never made
     if left:
         raise UserError(
             f"The stack {name} could not be taken away ({left}). Empty its bucket and remove it: "

@@ -35,35 +35,42 @@ def ground(aws: Clients) -> str:
 
 
 @contextmanager
-def worn(aws: Clients, case: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The keys of whoever asks in a case: a role that has its policies, in a session as the case says, or a user."""
+def user(aws: Clients, case: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The keys of a user that has a case's policies."""
     iam = aws("iam")
-    identity = document(case["identity"], case.get("version", "2012-10-17"))
-    if case.get("user"):
-        iam.create_user(UserName=USER)
-        iam.put_user_policy(UserName=USER, PolicyName="p", PolicyDocument=identity)
-        key = iam.create_access_key(UserName=USER)["AccessKey"]
+    iam.create_user(UserName=USER)
+    iam.put_user_policy(UserName=USER, PolicyName="p", PolicyDocument=document(case["identity"]))
+    key = iam.create_access_key(UserName=USER)["AccessKey"]
+    try:
         yield variables(key)
+    finally:
         iam.delete_access_key(UserName=USER, AccessKeyId=key["AccessKeyId"])
         iam.delete_user_policy(UserName=USER, PolicyName="p")
         iam.delete_user(UserName=USER)
-        return
-    limits: dict[str, str] = {}
+
+
+@contextmanager
+def worn(aws: Clients, case: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The keys of a role that has a case's policies and boundary, in a session with its tags and policy."""
+    iam, limits = aws("iam"), {}
     if "boundary" in case:
         made = iam.create_policy(PolicyName="conformance-boundary", PolicyDocument=document(case["boundary"]))
         limits["PermissionsBoundary"] = made["Policy"]["Arn"]
     iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST), **limits)
-    if case["identity"]:
-        iam.put_role_policy(RoleName=ROLE, PolicyName="p", PolicyDocument=identity)
-    session: dict[str, Any] = {"Tags": [{"Key": key, "Value": value} for key, value in case.get("tags", {}).items()]}
-    if "session" in case:
-        session["Policy"] = document(case["session"])
-    yield variables(aws("sts").assume_role(RoleArn=ARN, RoleSessionName="asks", **session)["Credentials"])
-    for name in iam.list_role_policies(RoleName=ROLE)["PolicyNames"]:
-        iam.delete_role_policy(RoleName=ROLE, PolicyName=name)
-    iam.delete_role(RoleName=ROLE)
-    if limits:
-        iam.delete_policy(PolicyArn=limits["PermissionsBoundary"])
+    try:
+        if case["identity"]:
+            identity = document(case["identity"], case.get("version", "2012-10-17"))
+            iam.put_role_policy(RoleName=ROLE, PolicyName="p", PolicyDocument=identity)
+        session: dict[str, Any] = {"Tags": [{"Key": key, "Value": tag} for key, tag in case.get("tags", {}).items()]}
+        if "session" in case:
+            session["Policy"] = document(case["session"])
+        yield variables(aws("sts").assume_role(RoleArn=ARN, RoleSessionName="asks", **session)["Credentials"])
+    finally:
+        for name in iam.list_role_policies(RoleName=ROLE)["PolicyNames"]:
+            iam.delete_role_policy(RoleName=ROLE, PolicyName=name)
+        iam.delete_role(RoleName=ROLE)
+        if limits:
+            iam.delete_policy(PolicyArn=limits["PermissionsBoundary"])
 
 
 def answer(asker: Any, operation: str, given: Mapping[str, Any]) -> str:
@@ -80,7 +87,7 @@ def answer(asker: Any, operation: str, given: Mapping[str, Any]) -> str:
 def test_a_call_should_be_decided_as_on_aws(aws: Clients, cloud: Cloud, ground: str, case: dict[str, Any]) -> None:
     case = placed(case, Bucket=ground, Role=ARN, Session=SESSION)
     aws("s3").delete_object(Bucket=ground, Key="made")
-    with worn(aws, case) as keys:
+    with (user if case.get("user") else worn)(aws, case) as keys:
         if "bucket" in case:
             aws("s3").put_bucket_policy(Bucket=ground, Policy=document(case["bucket"]))
         else:

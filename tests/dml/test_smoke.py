@@ -85,6 +85,18 @@ def test_a_stack_that_cannot_be_made_should_be_told_with_its_reason(
         proofs.prove(platform, every=0.1, say=lambda _: None)
 
 
+def test_a_stack_that_is_refused_should_be_told_and_not_be_looked_for(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {f"O{number}": {"Value": "v"} for number in range(201)}
+    refused = {"Resources": {"A": {"Type": "AWS::SNS::Topic"}}, "Outputs": outputs}
+    monkeypatch.setattr(scratch, "template", lambda _: refused)
+    with pytest.raises(
+        UserError, match=r"^AWS did not let us make the stack dml-dev-smoke-\w+: .*Template format error"
+    ):
+        proofs.prove(platform, every=0.1, say=lambda _: None)
+
+
 def test_a_difference_should_be_shown_with_what_was_expected() -> None:
     told = io.StringIO()
     proof = {"what": "who comes second loses", "expected": "FAILED LostRace", "seen": "SUCCEEDED", "holds": False}

@@ -43,7 +43,8 @@ class Variables:
         statements = self._parse(document)
         if version(document) == VERSION:
             for statement in statements:
-                statement.has_variables = True
+                where = [*statement.resources, *statement.not_resources, str(statement.conditions)]
+                statement.has_variables = any("${" in text for text in where)
         return statements
 
     def first_match(self, context: Any, statements: Any, effect: str) -> Any:
