@@ -16,7 +16,7 @@ from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
 from dml.terminal.words import counted
 from stacks.definition import REASONS
 
-METRICS = "publish: read the metrics"
+METRICS = "publish: read the figures"
 MOST_TOLD = 5
 # Failures whose reasons must be found, one of each form: Glue's, a step's, S3's when a race was lost.
 CAUSES = {
@@ -31,7 +31,7 @@ CAUSES = {
     ),
     "publish": "At least one of the pre-conditions did not hold (Service: S3, Status Code: 412, Request ID: R)",
 }
-FIGURES = {"test": {"auc": 0.75, "rows": 9, "confusion": {"tp": 1}, "kind": "binary"}}
+FIGURES = {"auc": 0.75, "rows": 9}
 
 
 def definitions(account: Account) -> Finding:
@@ -107,7 +107,7 @@ def questions(given: Mapping[str, str]) -> Iterator[tuple[str, Any, dict[str, An
     for expression, stage in sorted(seen):
         if stage:
             failure = {"stage": stage, "error": "States.TaskFailed", "cause": CAUSES[stage], "reason": "unknown"}
-            yield expression, {}, {"failure": failure, "run_id": "run"}
+            yield expression, {}, {"failure": failure, "run_id": "run", "unread": ""}
         else:
             yield expression, {"Body": json.dumps(FIGURES)}, {}
 

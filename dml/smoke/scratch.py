@@ -112,7 +112,12 @@ def machine(environment: str) -> dict[str, Any]:
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "none")
     given |= {"environment": environment, "dataset": DATASET, "partition": "aws", "figures": []}
     given |= {"lake_bucket": BUCKET, "models_bucket": BUCKET, "prepare_minutes": 1, "step_minutes": 1}
-    given["transient_cluster"] = {"Name": "none", "Instances": {"InstanceCount": 1}}  # none is started
+    given["transient_cluster"] = {
+        "Name": "none",
+        "Instances": {"InstanceCount": 1},
+        "LogUri": "none",
+    }  # none is started
+    given["certificate_bucket"] = ""
     states = definition(Parts(**given))["States"]
     kept = {name: state for name, state in states.items() if name.startswith(KEPT) and name != FIGURES}
     begin = {
@@ -128,7 +133,7 @@ def machine(environment: str) -> dict[str, Any]:
     choose = {
         "Type": "Choice",
         "Choices": [{"Condition": "{% $exists($states.input.blind) %}", "Next": BLIND}],
-        "Default": "publish: read the metrics",
+        "Default": "publish: read the figures",
     }
     blind = {
         "Type": "Task",

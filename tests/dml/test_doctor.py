@@ -60,7 +60,7 @@ NEEDS = Needs(
     creates_databases=True,
     definitions={
         "dml-dev-pipeline/One": json.dumps(
-            {"States": {questions.METRICS: {"Assign": {"m": "{% $parse($states.result.Body).test.auc %}"}}}}
+            {"States": {questions.METRICS: {"Assign": {"m": "{% $parse($states.result.Body).auc %}"}}}}
         )
     },
     policies=(Policy("dml-dev-data/Role, trust", "{}", "RESOURCE_POLICY", "AWS::IAM::AssumeRolePolicyDocument"),),
