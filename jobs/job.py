@@ -7,7 +7,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
+from typing import Any, Callable, Iterator, List, Mapping, NoReturn, Optional, Sequence
 
 import boto3
 from botocore.config import Config
@@ -163,3 +163,8 @@ def end_former(spark: SparkSession) -> None:
                 print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
     finally:
         client.stop()
+
+
+def of_run(applications: Mapping[str, Sequence[str]], tag: str, own: str) -> List[str]:
+    """The applications with the tag, but for one's own; YARN keeps tags in lower case."""
+    return [name for name, tags in applications.items() if name != own and tag.lower() in map(str.lower, tags)]
