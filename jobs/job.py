@@ -154,13 +154,12 @@ def end_former(spark: SparkSession) -> None:
     client.init(context._jsc.hadoopConfiguration())
     client.start()
     try:
-        for found in client.getApplications(jvm.java.util.EnumSet.complementOf(over)):
-            name = found.getApplicationId().toString()
-            if name != context.applicationId and tag.lower() in {
-                str(one).lower() for one in found.getApplicationTags()
-            }:
-                client.killApplication(found.getApplicationId())
-                print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
+        alive = client.getApplications(jvm.java.util.EnumSet.complementOf(over))
+        found = {one.getApplicationId().toString(): one for one in alive}
+        tags = {name: list(one.getApplicationTags()) for name, one in found.items()}
+        for name in of_run(tags, tag, context.applicationId):
+            client.killApplication(found[name].getApplicationId())  # returns when YARN says that it is killed
+            print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
     finally:
         client.stop()
 
