@@ -301,7 +301,7 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
                 return {"ClusterId": cluster, "StepIds": [step["Id"]]}
         return None
 
-    (told,) = emr.cancel_steps(**until(running))["CancelStepsInfoList"]
+    (told,) = emr.cancel_steps(**until(running, seconds=WHOLE_RUN))["CancelStepsInfoList"]
     assert told["Status"] == "SUBMITTED", told
     failed = runs.end(arn)
     assert (failed["status"], failed["error"]) == ("FAILED", "States.TaskFailed")
