@@ -7,7 +7,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, NoReturn, Optional, Sequence
+from typing import Any, Callable, Iterator, List, Mapping, NoReturn, Optional, Sequence
 
 import boto3
 from botocore.config import Config
@@ -154,12 +154,16 @@ def end_former(spark: SparkSession) -> None:
     client.init(context._jsc.hadoopConfiguration())
     client.start()
     try:
-        for found in client.getApplications(jvm.java.util.EnumSet.complementOf(over)):
-            name = found.getApplicationId().toString()
-            if name != context.applicationId and tag.lower() in {
-                str(one).lower() for one in found.getApplicationTags()
-            }:
-                client.killApplication(found.getApplicationId())
-                print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
+        alive = client.getApplications(jvm.java.util.EnumSet.complementOf(over))
+        found = {one.getApplicationId().toString(): one for one in alive}
+        tags = {name: list(one.getApplicationTags()) for name, one in found.items()}
+        for name in of_run(tags, tag, context.applicationId):
+            client.killApplication(found[name].getApplicationId())  # returns when YARN says that it is killed
+            print(f"killed {name}, which an earlier attempt of this run had left behind", flush=True)
     finally:
         client.stop()
+
+
+def of_run(applications: Mapping[str, Sequence[str]], tag: str, own: str) -> List[str]:
+    """The applications with the tag, but for one's own; YARN keeps tags in lower case."""
+    return [name for name, tags in applications.items() if name != own and tag.lower() in map(str.lower, tags)]

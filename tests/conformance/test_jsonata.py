@@ -100,7 +100,7 @@ def asked() -> list[tuple[str, Bindings]]:
     """Each expression of a machine in each situation."""
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
     given |= {"partition": "aws", "prepare_minutes": 60, "step_minutes": 60, "figures": ["auc"]}
-    given["transient_cluster"] = {"Name": "n", "Instances": {"InstanceCount": 1}}
+    given["transient_cluster"] = {"Name": "n", "Instances": {"InstanceCount": 1}, "LogUri": "s3://l/"}
     found = dict.fromkeys([REASON, LOST, *expressions(definition(Parts(**given)))])
     assert len(found) > 60
     return [(expression, bindings) for expression in found for bindings in situations()]

@@ -17,6 +17,7 @@ MADE = {
     "CURRENT.json",
     "dataset.json",
     "drift.json",
+    "failure.json",
     "figures.json",
     "gate.json",
     "manifest.json",

@@ -16,7 +16,7 @@ import pytest
 from datasets import load_dataset, prepare_sql
 from jobs import predict, prepare, train
 from jobs.errors import JobError, reason_of
-from jobs.job import failure_uri, run
+from jobs.job import failure_uri, of_run, run
 from jobs.tables import settings
 
 ROOT = Path(__file__).parents[2]
@@ -200,3 +200,9 @@ def test_java_that_is_gone_should_be_told_by_what_it_said_last() -> None:
     output = "java.lang.OutOfMemoryError: Java heap space\n\tat a.b\nTraceback (most recent call last):\n  File x\n"
     output += "py4j.protocol.Py4JError: An error occurred while calling None.None\n"
     assert reason_of(output)[0] == "HeapFull"
+
+
+def test_a_later_attempt_should_end_its_own_runs_applications_only() -> None:
+    """As YARN tells of those that are alive: with tags in lower case, which a run's id may not be."""
+    alive = {"a_1": ["run-20261129t2104"], "a_2": ["run-20261129t2104"], "a_3": ["run-20261129t2105"], "a_4": []}
+    assert of_run(alive, "run-20261129T2104", own="a_2") == ["a_1"]

@@ -407,7 +407,12 @@ def test_spark_should_use_the_glue_catalog_and_our_python_everywhere(dev: Synthe
     assert hive["hive.metastore.client.factory.class"].endswith(".AWSGlueDataCatalogHiveClientFactory")
     (export,) = configuration(cluster, "spark-env")["Configurations"]
     defaults = configuration(cluster, "spark-defaults")["ConfigurationProperties"]
-    assert set(export["ConfigurationProperties"].values()) == set(defaults.values()) == {"/opt/dml/python/bin/python"}
+    pythons = {name: value for name, value in defaults.items() if name.endswith("PYSPARK_PYTHON")}
+    assert len(pythons) == 2
+    assert set(export["ConfigurationProperties"].values()) == set(pythons.values()) == {"/opt/dml/python/bin/python"}
+    # A job that has failed is not done over again by YARN: whether it is, the run says, as another attempt.
+    assert defaults["spark.yarn.maxAppAttempts"] == "1"
+    assert defaults["spark.driver.memoryOverhead"] == "1g"
 
 
 @pytest.mark.parametrize("stack", ["workbench", DATASET])
@@ -703,10 +708,11 @@ def test_node_labels_and_priorities_should_be_there_only_where_they_mean_somethi
     for made, spot in ((dev, False), (prod, True)):
         asked = made.definition()["States"]["cluster: create a transient one"]["Arguments"]
         known = {one["Classification"]: one["Properties"] for one in asked["Configurations"]}
-        assert ("yarn-site" in known) is ("capacity-scheduler" in known) is spot, made.environment
-        if spot:  # an application must not end with a spot machine, and masters' share is of the labelled nodes only
+        assert ("yarn-site" in known) is spot, made.environment
+        if spot:  # an application must not end with a spot machine
             assert known["yarn-site"]["yarn.node-labels.am.default-node-label-expression"] == "ON_DEMAND"
-            assert known["capacity-scheduler"] == {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}
+        # Else a second master waits for the first to end, and with it a step that is to end what a former one has left.
+        assert known["capacity-scheduler"] == {"yarn.scheduler.capacity.maximum-am-resource-percent": "1"}
         for fleet in asked["Instances"].get("InstanceFleets", []):
             (launch,) = fleet["LaunchSpecifications"].values()
             by_priority = "prioritized" in launch["AllocationStrategy"]
@@ -912,10 +918,11 @@ def test_every_argument_that_a_template_passes_should_be_one_that_its_job_takes(
 
     for name, job in (("train", train), ("predict", predict)):
         arguments = states[f"{name}: add the step"]["Arguments"]["Step"]["HadoopJarStep"]["Args"]
-        assert arguments[:4] == ["spark-submit", "--deploy-mode", "cluster", "--py-files"]
-        assert arguments[4].endswith(".zip")
-        assert arguments[5].endswith(".py")
-        parsed, others = job.build_parser().parse_known_args(arguments[6:])
+        tag = ["--conf", "{% 'spark.yarn.tags=' & $run_id %}"]  # by which attempts of a run find each other
+        assert arguments[:6] == ["spark-submit", "--deploy-mode", "cluster", *tag, "--py-files"]
+        assert arguments[6].endswith(".zip")
+        assert arguments[7].endswith(".py")
+        parsed, others = job.build_parser().parse_known_args(arguments[8:])
         assert others == []
         assert None not in vars(parsed).values()
 
