@@ -21,6 +21,8 @@ RawTable = Union[lines.Lines, raw.Records]
 
 LARGEST_LABEL = 1e150  # its square is still a number
 NTH = "_nth"
+# Some 5 MB of Parquet each: enough files to keep a cluster busy, few enough to list quickly.
+ROWS_PER_FILE, BYTES_PER_FILE = 250_000, 20_000_000
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -215,7 +217,8 @@ def write(job: Job, sql: str, raws: Dict[str, RawTable], location: str) -> Made:
 def in_order(rows: DataFrame, settings: Dataset, main: RawTable) -> DataFrame:
     """The rows of one key side by side, in the order of keys, with NTH: a row's place among those of its key."""
     keys = settings.keys
-    together = rows.coalesce(1) if main.is_small else rows.repartition(main.features_files, *keys)
+    files = main.parts(rows=ROWS_PER_FILE, text=BYTES_PER_FILE)
+    together = rows.coalesce(1) if main.is_small and files == 1 else rows.repartition(files, *keys)
     # All rows of a key are in one partition, sorted: to number them takes no further shuffle, and no sort.
     nth = F.row_number().over(Window.partitionBy(*keys).orderBy(*keys))
     return together.withColumn(NTH, nth).sortWithinPartitions(*keys)

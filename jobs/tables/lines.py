@@ -21,8 +21,7 @@ from jobs.tables.catalog import CatalogTable
 from jobs.tables.observed import Seen
 from jobs.tables.settings import Table
 
-# A file of features: 20 MB of text are some 250,000 rows and 5 MB of Parquet. SMALL is what Spark reads in one task.
-BYTES_PER_FILE, SMALL = 20_000_000, 4 * 1024**2
+SMALL = 4 * 1024**2  # bytes that Spark reads in one task
 FIRST_LINES = 100  # of a file: records of many lines mostly show there
 LONGEST = 1_000_000  # characters of one of them
 MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
@@ -54,10 +53,9 @@ class Lines:
     parsed: DataFrame
     seen: Seen
 
-    @property
-    def features_files(self) -> int:
-        """How many files are to have the rows that are made of this table's."""
-        return max(1, math.ceil(self.size / BYTES_PER_FILE))
+    def parts(self, *, rows: int, text: int) -> int:
+        """How many parts it makes, each of so many rows or, before rows are counted, of so many bytes of text."""
+        return max(1, math.ceil(self.size / text))
 
     @property
     def is_small(self) -> bool:

@@ -34,9 +34,6 @@ UNREADABLE = {
 }
 
 
-ROWS_PER_FILE = 250_000  # of the features: some 5 MB of Parquet
-
-
 @dataclass(frozen=True)
 class Counts:
     """Of a raw table: its rows, those of them that do not parse, and why one of these does not."""
@@ -55,10 +52,9 @@ class Records:
     parsed: DataFrame
     counted: Counts
 
-    @property
-    def features_files(self) -> int:
-        """How many files are to have the rows that are made of this table's."""
-        return max(1, math.ceil((self.counted.rows - self.counted.bad) / ROWS_PER_FILE))
+    def parts(self, *, rows: int, text: int) -> int:
+        """How many parts it makes, each of so many rows; see `Lines.parts`."""
+        return max(1, math.ceil((self.counted.rows - self.counted.bad) / rows))
 
     @property
     def is_small(self) -> bool:

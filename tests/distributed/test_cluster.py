@@ -21,7 +21,7 @@ from tests.shipped import Shipped, many_points
 
 pytestmark = pytest.mark.spark
 
-ROWS, ROWS_PER_FILE = 200_000, 120_000  # two files, so that both executors have something to do
+ROWS, BYTES_PER_FILE = 200_000, 4_000_000  # two files, so that both executors have something to do
 # A column of doubles, 1.6 MB, would not fit, the counts of two tasks do: a job that fetches rows to the driver fails.
 DRIVER_LIMIT = "1400k"
 IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
@@ -58,9 +58,9 @@ def shipped(cloud: Cloud, aws: Clients, cluster: Standalone, tmp_path_factory: p
     changes = [("depth = 3", "depth = 6"), ("suspicious_auc = 0.95", "suspicious_auc = 0.99")]
     made = Shipped(cloud, aws, tmp_path_factory.mktemp("cluster"), "cluster", *changes)
     made.upload(list(many_points(ROWS)))
-    script, size = (PROJECT / "jobs" / "prepare.py").read_text(), f"ROWS_PER_FILE = {prepare.ROWS_PER_FILE:_}"
+    script, size = (PROJECT / "jobs" / "prepare.py").read_text(), f"{prepare.BYTES_PER_FILE:_}"
     assert size in script
-    smaller = script.replace(size, f"ROWS_PER_FILE = {ROWS_PER_FILE:_}")
+    smaller = script.replace(size, f"{BYTES_PER_FILE:_}")
     made.s3.put_object(Bucket=made.code, Key="prepare.py", Body=smaller.encode())
     on_cluster(made, cluster, "prepare", "c1")
     return made
