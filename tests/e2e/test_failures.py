@@ -336,6 +336,31 @@ def test_a_glue_job_that_runs_out_of_time_should_fail_the_run(runs: Runs, out_of
     assert runs.platform.json_object(Output.MODELS_BUCKET, f"{SLOW}/CURRENT.json") is None
 
 
+def test_a_run_that_the_clock_starts_should_end_at_once_until_there_has_been_a_model(runs: Runs) -> None:
+    """And say why; by hand the first one is started."""
+    arn = runs.start("census_income", do="run", revision="scheduled")
+    ended = runs.end(arn)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    assert json.loads(ended["output"])["published"] is False
+    (told,) = runs.told(ended)
+    assert told.endswith("has ended at once: no model has ever been published, and the first one is yours to start.")
+    assert {name.partition(":")[0] for name in runs.entered(arn)} == {"begin", "notify"}
+
+
+def test_in_a_paused_environment_the_clock_should_start_nothing_and_people_be_told_the_way_out(runs: Runs) -> None:
+    ssm, name = runs.client("ssm"), "/dml/dev/network"
+    value = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.delete_parameter(Name=name)
+    try:
+        ended = runs.end(runs.start(do="run", revision="scheduled"))
+        assert (ended["status"], json.loads(ended["output"])["reasons"]) == ("SUCCEEDED", ["dev is paused"])
+        assert "has ended at once: dev is paused." in runs.told(ended)[0]
+        failed = runs.end(runs.start())
+        assert (failed["error"], failed["cause"]) == ("Paused", "begin: dev is paused: bring it back with dml resume")
+    finally:
+        ssm.put_parameter(Name=name, Value=value, Type="String")
+
+
 def changed_checkout(folder: Path) -> Path:
     """A copy of this checkout in which every job and the library are other files."""
     for part in ("app.py", "cdk.json", "cluster", "datasets", "environments", "jobs", "notebooks", "stacks"):

@@ -101,6 +101,16 @@ def test_an_unknown_environment_should_be_refused_with_those_that_exist() -> Non
         ),
         ("0 5 ? * MON *", "0 5 * * *", r"schedule.cron is '0 5 \* \* \*': six fields: minutes, hours"),
         ("0 5 ? * MON *", "0 5 * * MON *", r"schedule.cron is .*: either the day of month \(third field\) or"),
+        (
+            "spread_minutes = 240",
+            "spread_minutes = 1141",
+            r"schedule: spread_minutes \(1141\) from 5:00 on is past midnight",
+        ),
+        (
+            'cron = "0 5 ? * MON *"',
+            'cron = "0 5,17 ? * MON *"',
+            r"schedule: spread_minutes needs a cron with one minute and",
+        ),
         ("monthly_usd = 50", "monthly_usd = 0", r"budget.monthly_usd is 0: input should be greater than or equal to 1"),
         (
             "customer_key = false",
