@@ -31,7 +31,7 @@ from typing import Any
 import pytest
 
 from datasets import load_dataset
-from dml import cdk
+from dml import cdk, checkout
 from dml.checkout import PROJECT
 from dml.estate import data
 from dml.estate.platform import Platform
@@ -39,6 +39,7 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import deploy, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
+from tests.command import run_dml
 from tests.local.conftest import until
 
 DATASET, SLOW = "penguins", "life_expectancy"
@@ -405,3 +406,34 @@ def test_a_deploy_during_a_run_should_break_neither_that_run_nor_the_next(
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
     (newer,) = scripts_of(runs, following, workbench)
     assert newer not in scripts_of(runs, arn, workbench)
+
+
+def test_a_dataset_should_be_taken_away_alone_and_its_data_only_if_asked(
+    runs: Runs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stacks() -> set[str]:
+        return {one["StackName"] for one in runs.client("cloudformation").describe_stacks()["Stacks"]}
+
+    def remove(*options: str) -> tuple[int, str]:
+        code, _, err = run_dml(monkeypatch, capsys, "dataset", "remove", SLOW, "--local", "--yes", *options)
+        return code, err
+
+    def lies() -> int:
+        return int(runs.platform.s3.list_objects_v2(Bucket=raw, Prefix=f"{SLOW}/")["KeyCount"])
+
+    monkeypatch.setattr(checkout, "HOME", cloud.place.home)
+    raw, before = runs.platform.output(Output.RAW_BUCKET), stacks()
+    runs.platform.s3.put_object(Bucket=raw, Key=f"{SLOW}/more.csv", Body=b"1")
+    objects = lies()
+    try:
+        code, err = remove()
+        assert code == 0, err
+        assert f"Kept: s3://{raw}/{SLOW}/" in err
+        assert (stacks(), lies()) == (before - {"dml-dev-life-expectancy"}, objects)
+        code, err = remove("--data")
+        assert (code, lies()) == (0, 0), err
+        code, err = remove()
+        assert (code, f"There is no dataset {SLOW} in dev" in err) == (1, True)
+    finally:
+        deploy(cloud, "dev", on_progress=lambda _text: None)
+    assert stacks() == before
