@@ -39,7 +39,7 @@ class Removal:
         ]
         word = "Deleted, although it outlives its stack" if self.data else "Kept"
         told += [f"{word}: {one.type} {one.id}" for one in self.kept]
-        return gone + told + ([] if self.data else ["To delete all of that too: --data."])
+        return gone + told + (["To delete all of that too: --data."] if told and not self.data else [])
 
 
 def plan(platform: Platform, dataset: str, *, data: bool, say: Say) -> Removal:

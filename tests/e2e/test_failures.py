@@ -33,7 +33,7 @@ from typing import Any
 import pytest
 
 from datasets import load_dataset
-from dml import cdk
+from dml import cdk, checkout
 from dml.checkout import PROJECT
 from dml.estate import data
 from dml.estate.platform import Platform
@@ -41,6 +41,7 @@ from dml.local.cloud import Cloud
 from dml.local.deploy import deploy, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
+from tests.command import run_dml
 from tests.local.conftest import until
 
 DATASET, SLOW = "penguins", "life_expectancy"
@@ -362,6 +363,31 @@ def test_a_glue_job_that_runs_out_of_time_should_fail_the_run(runs: Runs, out_of
     assert runs.platform.json_object(Output.MODELS_BUCKET, f"{SLOW}/CURRENT.json") is None
 
 
+def test_a_run_that_the_clock_starts_should_end_at_once_until_there_has_been_a_model(runs: Runs) -> None:
+    """And say why; by hand the first one is started."""
+    arn = runs.start("census_income", do="run", revision="scheduled")
+    ended = runs.end(arn)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    assert json.loads(ended["output"])["published"] is False
+    (told,) = runs.told(ended)
+    assert told.endswith("has ended at once: no model has ever been published, and the first one is yours to start.")
+    assert {name.partition(":")[0] for name in runs.entered(arn)} == {"begin", "notify"}
+
+
+def test_in_a_paused_environment_the_clock_should_start_nothing_and_people_be_told_the_way_out(runs: Runs) -> None:
+    ssm, name = runs.client("ssm"), "/dml/dev/network"
+    value = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+    ssm.delete_parameter(Name=name)
+    try:
+        ended = runs.end(runs.start(do="run", revision="scheduled"))
+        assert (ended["status"], json.loads(ended["output"])["reasons"]) == ("SUCCEEDED", ["dev is paused"])
+        assert "has ended at once: dev is paused." in runs.told(ended)[0]
+        failed = runs.end(runs.start())
+        assert (failed["error"], failed["cause"]) == ("Paused", "begin: dev is paused: bring it back with dml resume")
+    finally:
+        ssm.put_parameter(Name=name, Value=value, Type="String")
+
+
 def changed_checkout(folder: Path) -> Path:
     """A copy of this checkout in which every job and the library are other files."""
     for part in ("app.py", "cdk.json", "cluster", "datasets", "environments", "jobs", "notebooks", "stacks"):
@@ -406,3 +432,34 @@ def test_a_deploy_during_a_run_should_break_neither_that_run_nor_the_next(
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
     (newer,) = scripts_of(runs, following, workbench)
     assert newer not in scripts_of(runs, arn, workbench)
+
+
+def test_a_dataset_should_be_taken_away_alone_and_its_data_only_if_asked(
+    runs: Runs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stacks() -> set[str]:
+        return {one["StackName"] for one in runs.client("cloudformation").describe_stacks()["Stacks"]}
+
+    def remove(*options: str) -> tuple[int, str]:
+        code, _, err = run_dml(monkeypatch, capsys, "dataset", "remove", SLOW, "--local", "--yes", *options)
+        return code, err
+
+    def lies() -> int:
+        return int(runs.platform.s3.list_objects_v2(Bucket=raw, Prefix=f"{SLOW}/")["KeyCount"])
+
+    monkeypatch.setattr(checkout, "HOME", cloud.place.home)
+    raw, before = runs.platform.output(Output.RAW_BUCKET), stacks()
+    runs.platform.s3.put_object(Bucket=raw, Key=f"{SLOW}/more.csv", Body=b"1")
+    objects = lies()
+    try:
+        code, err = remove()
+        assert code == 0, err
+        assert f"Kept: s3://{raw}/{SLOW}/" in err
+        assert (stacks(), lies()) == (before - {"dml-dev-life-expectancy"}, objects)
+        code, err = remove("--data")
+        assert (code, lies()) == (0, 0), err
+        code, err = remove()
+        assert (code, f"There is no dataset {SLOW} in dev" in err) == (1, True)
+    finally:
+        deploy(cloud, "dev", on_progress=lambda _text: None)
+    assert stacks() == before

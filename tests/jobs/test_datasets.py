@@ -75,6 +75,12 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ),
         ('x = "double"', 'x = "float"', "tables.points.columns.x is 'float': input should be 'bigint', 'double', 'st"),
         ('x = "double"', 'X = "double"', "tables.points.columns.X is 'X': string should match pattern"),
+        (
+            "[gate]",
+            '[schedule]\ncron = "0 5 * * *"\n[gate]',
+            "schedule: cron: six fields: minutes, hours, day of month",
+        ),
+        ("[gate]", "[schedule]\nwhen = 1\n[gate]", "schedule.when is not a setting; allowed here: cron, enabled"),
         ('main = "points"', 'main = "dots"', "main: 'dots' is not one of the tables (points)"),
         (
             'title = "Points"',

@@ -358,10 +358,12 @@ def test_a_workbench_that_emr_has_forgotten_should_not_block_a_run(
     )
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
     given |= {"partition": "aws", "workbench_parameter": "/small/workbench", "transient_cluster": {"Name": "own"}}
-    given["certificate_bucket"] = ""
+    given |= {"network_parameter": "/small/network", "certificate_bucket": ""}
+    aws("ssm").put_parameter(Name="/small/network", Value='{"subnets": ["s"]}', Type="String", Overwrite=True)
     states = definition.cluster(Parts(**given))
     ends: dict[str, Any] = {name: {"Type": "Succeed", "Output": name} for name in (definition.CREATE,)}
     ends[definition.REASONS] = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.cause %}"}
+    ends[definition.CLEAN_UP] = {"Type": "Fail", "Error": "{% $failure.error %}", "Cause": "{% $failure.reason %}"}
     ends["cluster: what is it for?"] = {"Type": "Succeed", "Output": "it is up"}
     ended = build({}, States=states | ends, StartAt=definition.CLUSTER).run()
     assert (ended["status"], ended.get("cause")) == ("SUCCEEDED", None)

@@ -12,6 +12,7 @@ import pytest
 from jobs.job import failure_uri
 from stacks.definition import (
     CLUSTER_MINUTES,
+    CRAWL,
     CRAWL_MINUTES,
     CREATE,
     END,
@@ -21,6 +22,8 @@ from stacks.definition import (
     REASON,
     REASONS,
     RESUME,
+    SKIP,
+    TODO,
     TOLD,
 )
 from tests.stacks.conftest import Synthesized
@@ -441,3 +444,22 @@ def test_any_other_cause_should_be_told_as_it_is(cause: str) -> None:
 def test_a_lost_race_should_be_told_from_other_failures(error: str, cause: str, lost: bool) -> None:
     bindings = {"failure": {"error": error, "cause": cause}}
     assert jsonata.Jsonata.jsonata(LOST).evaluate(None, bindings) is lost
+
+
+def test_a_run_of_the_clock_should_cost_nothing_before_the_first_model_nor_while_paused(
+    states: dict[str, State],
+) -> None:
+    first, scheduled = states[TODO]["Choices"][0], {"do": "run", "revision": "scheduled"}
+    assert evaluate(first["Condition"][2:-2], **scheduled) is True
+    assert evaluate(first["Condition"][2:-2], do="run", revision="1f2e") is False
+    looked = states[first["Next"]]
+    assert (looked["Arguments"]["Key"], looked["Next"]) == ("nyc_flights/CURRENT.json", CRAWL)
+    (none,) = (one for one in looked["Catch"] if one["ErrorEquals"] == ["S3.NoSuchKeyException"])
+    paused = states["begin: was it started by the clock?"]["Choices"]
+    assert [evaluate(one["Condition"][2:-2], **scheduled) for one in paused] == [True, True]
+    assert [evaluate(one["Condition"][2:-2], do="run", revision="1f2e") for one in paused] == [False, True]
+    assert (paused[0]["Next"], none["Next"]) == (SKIP, SKIP)
+    assert paused[1]["Assign"]["failure"]["error"] == "Paused"
+    for reasons in (none["Assign"]["reasons"], paused[0]["Assign"]["reasons"]):
+        said = evaluate(states[SKIP]["Arguments"]["Message"][2:-2], run_id="r", reasons=reasons)
+        assert said == f"The scheduled run r has ended at once: {reasons[0]}."

@@ -107,6 +107,16 @@ def test_an_unknown_environment_should_be_refused_with_those_that_exist() -> Non
             r"budget.monthly_usd is -1: input should be greater than or equal",
         ),
         (
+            "spread_minutes = 240",
+            "spread_minutes = 1141",
+            r"schedule: spread_minutes \(1141\) from 5:00 on is past midnight",
+        ),
+        (
+            'cron = "0 5 ? * MON *"',
+            'cron = "0 5,17 ? * MON *"',
+            r"schedule: spread_minutes needs a cron with one minute and",
+        ),
+        (
             "customer_key = false",
             'customer_key = "no"',
             r"encryption.customer_key is 'no': input should be a valid bool",

@@ -51,6 +51,7 @@ class ResourceTypes:
         )
         self._add_attributes(table, "AWS::EC2::VPC", self._vpc_attributes)
         self._add_attributes(table, "AWS::EC2::Subnet", self._subnet_attributes)
+        self._adopt_databases(table)
         stacks = hooks.module("services.cloudformation.stacks")
         on_worker = hooks.existing(stacks, "_runs_on_worker_thread")
         blocking = ("AWS::EMR::Cluster", "Custom::S3AutoDeleteObjects")
@@ -63,6 +64,21 @@ class ResourceTypes:
 
         for name in ("engine", "stacks", "handlers", "changesets"):
             hooks.replace(hooks.module(f"services.cloudformation.{name}"), "_evaluate_conditions", conditions)
+
+    def _adopt_databases(self, table: dict[str, Any]) -> None:
+        """ImportExistingResources finds Glue databases by the type's primary identifier, as the other types it knows.
+
+        That CloudFormation can import the type is likely: its schema has all handlers (docs/first-deploy.md).
+        """
+
+        def problem(name: str) -> str | None:
+            key = json.dumps({"/properties/DatabaseName": name}, separators=(",", ":"))
+            lacking = f"Resource of type 'AWS::Glue::Database' with identifier '{key}' was not found."
+            return None if name in self._glue._databases else lacking
+
+        lookups = hooks.existing(hooks.module("services.cloudformation.changesets"), "_IMPORT_LOOKUPS")
+        lookups["AWS::Glue::Database"] = (("DatabaseName",), problem)
+        hooks.existing(table, "AWS::Glue::Database")["import"] = lambda identifier: (identifier["DatabaseName"], {})
 
     # --- EC2 ---
 
