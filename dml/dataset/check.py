@@ -16,9 +16,10 @@ from rich.markup import escape
 import datasets
 from datasets import DatasetError
 from dml.dataset import guesses
-from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, quoted
+from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, lost_rows, quoted
 from dml.dataset.spark_query import run_queries
 from dml.errors import UserError
+from jobs.tables import records
 from jobs.tables.settings import Dataset
 
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
@@ -134,12 +135,15 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
     below the share of quarantined rows that the gate allows, a note."""
     settings, toml = dataset.tables[table], _toml(dataset)
-    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header)
+    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape)
     try:
         if settings.encoding == "utf-8" and encoding_of(file) != "utf-8":
             return (
                 f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
             )
+        if lost := lost_rows(file, dialect, many_lines=settings.many_lines):
+            declared = f"[tables.{table}] of {toml}"
+            return f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"
         header = header_of(file, dialect)
         if settings.header:
             where = {name: _position(header, settings.names.get(name, name)) for name in settings.columns}

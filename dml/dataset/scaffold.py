@@ -597,6 +597,7 @@ def _table(found: Draft, table: str) -> list[str]:
     for name, value, default in (
         ("delimiter", dialect.delimiter, ","),
         ("quote", dialect.quote, '"'),
+        ("escape", dialect.escape, ""),
         ("encoding", dialect.encoding, "utf-8"),
     ):
         if value != default:

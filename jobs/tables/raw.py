@@ -5,6 +5,7 @@ crawler's guess at both is for analysts, jobs take only the place from it: it di
 cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
 """
 
+import io
 import re
 import unicodedata
 from typing import Any, Dict, List, Sequence
@@ -15,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.errors import JobError
+from jobs.tables import records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.settings import Table
 
@@ -47,7 +49,7 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
         "recursiveFileLookup": True,  # and so no folder name=value becomes a column
         "sep": declared.delimiter,
         "quote": declared.quote,
-        "escape": declared.quote,  # a quote is doubled to be meant; a backslash is a backslash
+        "escape": declared.quote_escape,  # a quote is doubled to be meant, unless the settings say otherwise
         "encoding": {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding],  # as Java calls them
         # `a, b` has a space that is no part of b; who means it quotes it.
         "ignoreLeadingWhiteSpace": True,
@@ -141,7 +143,7 @@ def parse(lines: DataFrame, declared: Table) -> DataFrame:
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
             shown = F.substring(f"_given_{name}", 1, 100)
             reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
-    dialect = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote}
+    dialect = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote_escape}
     rebuilt = F.to_csv(F.struct(*cells), dialect)
     return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
         *[F.col(f"_value_{name}").alias(name) for name in columns],
@@ -169,32 +171,52 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
     that are not UTF-8, which would otherwise become text with question marks, and quotes that are never closed, which
     would otherwise swallow the rows after them.
     """
-    quote, delimiter = declared.quote, re.escape(declared.delimiter)
-    line, mark = F.col("value"), re.escape(quote)
-    # Without the doubled quotes, such a line has a field that begins with a quote and no quote after that.
-    single = F.regexp_replace(line, mark * 2, "")
-    ends_within = line.contains(quote) & single.rlike(f"(^|{delimiter})[ \\t]*{mark}[^{mark}]*$")
-    found = [F.max(ends_within)]
+    # What the bytes mean is for the encoding to say: as UTF-8, Latin-1 has characters that take the next one with them.
+    charset = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding]
+    line = F.decode(F.col("value").cast("binary"), charset)
+    taken_out, left = records.suspect(declared.delimiter, declared.quote, declared.quote_escape)
+    single = line
+    for pattern in taken_out:
+        single = F.regexp_replace(single, pattern, "")
+    file = F.col("_metadata.file_path")
+    # A quoted field that does not end within its line, before a delimiter: its record goes on, or its quote is stray.
+    open_ended = line.contains(declared.quote) & single.rlike(left)
+    found = [F.collect_set(F.when(open_ended, file))]
     if declared.encoding == "utf-8":
-        kept = F.decode(line.cast("binary"), "UTF-8")  # malformed bytes come back as others
-        found.append(F.max(F.when(line != kept, F.col("_metadata.file_path"))))
-    many_lines, *malformed = text.agg(*found).head() or (None, None)
+        found.append(F.max(F.when(F.col("value") != line, file)))  # malformed bytes come back as others
+    suspects, *malformed = text.agg(*found).head() or ([], None)
     if malformed and malformed[0]:
         raise JobError(
             f'Raw table {table}: {malformed[0]} is not UTF-8; convert it, or say encoding = "latin-1" in '
             f"[tables.{table.name}] of {settings_file}."
         )
-    if not many_lines:
+    if not suspects:
         return False
-    quotes = F.sum(F.length(line) - F.length(F.regexp_replace(line, mark, "")))
-    odd = text.groupBy(F.col("_metadata.file_path").alias("file")).agg(quotes.alias("quotes")).where("quotes % 2 = 1")
-    if unbalanced := odd.head():
-        raise JobError(
-            f"Raw table {table}: {unbalanced['file']} has an odd number of quotes ({quote}), so a quoted field is "
-            f"never closed and rows would be lost in it; mend the file, or say another quote in [tables.{table.name}] "
-            f"of {settings_file}."
-        )
+    look_for_lost_rows(text.sparkSession, sorted(suspects), table, declared, settings_file)
     return True
+
+
+def look_for_lost_rows(
+    spark: SparkSession, files: Sequence[str], table: CatalogTable, declared: Table, settings_file: str
+) -> None:
+    """Reads files with quotes to look after whole, each in one task. Raises JobError naming the lines in which a quote
+    swallows rows: one that is never closed, is closed by another cell's, or is followed by more of its cell.
+    """
+
+    def look(pair: Any) -> Any:
+        path, content = pair
+        with io.BytesIO(content) as file:
+            read = records.of_table(file, declared, zipped=path.endswith(".gz"))
+            return path, records.faults(read, declared.delimiter, many_lines=declared.many_lines)
+
+    contents = spark.read.format("binaryFile").load(list(files)).select("path", "content")
+    for path, found in contents.rdd.map(lambda row: look((row["path"], bytes(row["content"])))).collect():
+        if found:
+            where = f"[tables.{table.name}] of {settings_file}"
+            told = records.sentence(
+                [records.Fault(*fault) for fault in found], path, declared.quote, declared.quote_escape, where
+            )
+            raise JobError(f"Raw table {table}: {told}")
 
 
 def _first_record(spark: SparkSession, table: CatalogTable, options: Dict[str, Any]) -> List[str]:

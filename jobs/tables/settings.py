@@ -103,6 +103,8 @@ class Source(_Part):
             raise ValueError("name exactly one of package, url and folder")
         if self.url and set(self.sha256) != set(self.files):
             raise ValueError("sha256: a file that comes by URL needs its checksum, by table")
+        if self.sha256 and not self.url:
+            raise ValueError("sha256: it is held against what comes by URL only; leave it out, or give url")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ValueError("url: it must begin with https:// or http://; what lies on this machine is a folder")
 
@@ -112,7 +114,8 @@ class Table(_Part):
     """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored.
 
     `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
-    header, `columns` are all columns of the files, in their order.
+    header, `columns` are all columns of the files, in their order. A quote within a quoted cell has `escape` before it,
+    by default another quote. `many_lines` says that cells of many lines, however long, are meant.
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
@@ -120,14 +123,24 @@ class Table(_Part):
     nulls: Annotated[Tuple[str, ...], Limits(min_length=1)] = ("", "NA")
     delimiter: Letter = ","
     quote: Letter = '"'
+    escape: Annotated[str, Limits(max_length=1)] = ""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     header: bool = True
+    many_lines: bool = False
 
     def __post_init__(self) -> None:
-        if self.delimiter == self.quote or not (self.delimiter + self.quote).isascii() or "\n" in self.delimiter:
+        marks = self.delimiter + self.quote
+        if self.delimiter == self.quote or not marks.isascii() or set(marks) & set("\r\n\0"):
             raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
+        if self.escape and (self.escape == self.delimiter or not self.escape.isascii() or self.escape in "\r\n\0"):
+            raise ValueError("escape: give an ASCII character that is neither the delimiter nor a line end")
         if self.names and not self.header:
             raise ValueError("names: without a header there are no names to give; columns go by their position")
+
+    @property
+    def quote_escape(self) -> str:
+        """What stands before a quote that is meant."""
+        return self.escape or self.quote
 
 
 @dataclass(frozen=True)
@@ -223,6 +236,10 @@ class Dataset(_Part):
             )
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
+        if twice := sorted({key for key in self.keys if self.keys.count(key) > 1}):
+            raise ValueError(f"keys: {', '.join(twice)} is listed more than once")
+        if self.time is not None and self.time.column == self.label.column:
+            raise ValueError(f"time.column: {self.time.column} is the label; name the date that a row is of")
         if self.gate.out_of_time and self.time is None:
             raise ValueError("gate.out_of_time: it needs the section [time], which says what is later")
         known = {*features, *self.keys, *([self.time.column] if self.time else [])}

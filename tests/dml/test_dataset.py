@@ -456,7 +456,7 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": lines("x,y", lambda i, r: f"{i},1")}, "y", "has the same value in every row"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},{'1' * (i % 2)}")}, "y", "that has one, and 30 have none: if a"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},NA")}, "y", "has no value in any row"),
-        ({"a.csv": lines(f"x,{'h' * 140_000},y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "columns cannot be read"),
+        ({"a.csv": 'x,"h,y\n' + "1,2,3\n" * 20}, "y", "the quote that line 1 opens ('x,\"h,y') is never closed"),
         ({"a.csv": TEXTS}, "y", "has 300 different texts in 300 rows: as classes that is too many"),
         ({"a.csv": lines("x,X,y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "has the column 'X' twice"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a"),
@@ -477,6 +477,38 @@ def test_files_that_no_dataset_can_be_made_of_should_be_refused_in_a_sentence(
     assert told in str(error.value)
     assert "\n" not in str(error.value)
     assert not (datasets.HOME / "d").exists()
+
+
+ROWS = "".join(f"{i},{i % 7},{'yes' if i % 3 else 'no'}\n" for i in range(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("value,label\n" + ROWS, r"the header \(line 1\) has 2 names, 'value', 'label', but the rows have 3 fields"),
+        ("id,value,label,extra\n" + ROWS, r"the header \(line 1\) has 4 names, .* but the rows have 3 fields, such as"),
+        ("Exported from CRM\n\nid,value,label\n" + ROWS, r"the header seems to be line 3 \('id', 'value', 'label'\)"),
+        ("# made\n# today\nid,value,label\n" + ROWS, r"the header seems to be line 3 .*`tail -n \+3 d.csv"),
+        ("sep=;\n" + ("id,value,label\n" + ROWS).replace(",", ";"), r"the header seems to be line 2 "),
+        ('{"id":0,"label":0}\n{"id":1,"label":1}\n', r"is JSON, not CSV: write it as CSV, such as with `python -c"),
+        ("id,value,label\n" + ROWS + '60,"half open,no\n' + ROWS, r"the quote that line 62 opens .* is never closed"),
+        (
+            "id,value,label\n" + ROWS + '60,"a "b" c",no\n' + ROWS,
+            r"line 62 .*: the quote before 'b\" c\",no' closes",
+        ),
+    ],
+    ids=["short header", "long header", "title", "comments", "sep=", "JSON", "open quote", "bare quote"],
+)
+def test_what_is_no_table_should_be_told_with_its_line_and_the_way_out(new: New, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        new("label", {"d.csv": text})
+
+
+def test_quotes_behind_a_backslash_should_be_read_and_written_down(new: New) -> None:
+    text = "id,name,label\n" + "".join(f'{i},"The \\"big\\" one, {i % 3}",{i % 2}\n' for i in range(60))
+    found = new("label", {"d.csv": text})
+    assert found.rows == {"d": 60}
+    assert load_dataset("d").tables["d"].escape == "\\"
 
 
 def test_a_missing_file_should_be_refused(new: New, files: Path) -> None:
