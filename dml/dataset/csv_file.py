@@ -212,7 +212,8 @@ def _check_shape(text: str, dialect: Dialect, path: Path) -> None:
     if dialect.header:
         raise UserError(
             f"{path.name}: the header (line {line}) has {counted(len(cells), 'name')}, {_some(cells)}, but the rows "
-            f"have {counted(usual, 'field')}, such as line {first.line}: {_some(first.cells)}. Give the header a name for "
+            f"have {counted(usual, 'field')}, such as line {first.line}: {_some(first.cells)}. Give the header a "
+            "name for "
             "each field (an index that was written with the rows has none), or take out what is too much."
         )
 

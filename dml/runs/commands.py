@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -61,7 +61,7 @@ def run(
 def predict(
     what: Annotated[
         str,
-        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file with the features."),
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file, raw or of features."),
     ] = "nyc_flights",
     table: Annotated[
         str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
@@ -76,7 +76,17 @@ def predict(
     ] = False,
     null: Annotated[
         list[str] | None,
-        typer.Option(help='FILE: a text that means missing, in place of "" and "NA"; can be given more than once.'),
+        typer.Option(
+            help='FILE of features: a text that means missing, in place of "" and "NA"; can be given more than once.'
+        ),
+    ] = None,
+    read_as: Annotated[
+        Literal["raw", "features"] | None,
+        typer.Option(
+            help="FILE: raw data, read by dataset.toml and prepare.sql, or the features as they are; else told by its "
+            "header.",
+            show_default=False,
+        ),
     ] = None,
     local: LocalOption = False,
     env: EnvironmentOption = "dev",
@@ -85,7 +95,8 @@ def predict(
     """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
 
     DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
-    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's.
+    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's. A raw file is
+    read as a run reads it; one with the features' own columns as it is; which of the two is said.
     """
     from datasets import load_dataset
     from dml.estate import certificate
@@ -104,10 +115,12 @@ def predict(
             if not model:
                 load_dataset(dataset)  # says which there are
             tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)
-            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns)
+            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns, read_as=read_as)
         return
-    if model or output or all_columns or null:
-        raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
+    if model or output or all_columns or null or read_as:
+        raise typer.BadParameter(
+            f"{what} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
+        )
     load_dataset(what)
     platform = deployed(local, env)
     certificate.keep_ready(platform, say)
