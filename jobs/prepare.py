@@ -13,7 +13,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, Num
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun
-from jobs.tables import catalog, raw, split, storage
+from jobs.tables import catalog, labels, raw, split, storage
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
 
@@ -59,6 +59,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
     for name in settings.tables:
         tables[name] = load_raw(spark, job.glue, settings, name, database, f"{home}/quarantine/{run_id}/{name}/")
         print(f"read {name}: {tables[name]['rows']:,} rows, {tables[name]['quarantined']:,} quarantined", flush=True)
+    unknown = labels.unknown_texts(spark, settings)
     clock.lap("read")
 
     rows = join(spark, settings, sql).withColumn(split.HASH, split.hashed(settings.keys, settings.training.seed))
@@ -70,7 +71,10 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
     spark.catalog.clearCache()
     # Not asked before there are rows: of a query that Spark can tell to be empty nothing is observed, and `get` waits.
     every = int(seen.get["rows"])
-    reasons = {settings.label.unknown: every - known, "not in the result of prepare.sql": main_rows - every}
+    strange = min(unknown.get("rows", 0), every - known)
+    reasons = {settings.label.unknown: every - known - strange, "not in the result of prepare.sql": main_rows - every}
+    if strange:
+        reasons[f"{settings.label.raw} is none of the label's known texts: {labels.named(unknown)}"] = strange
     left_out = {reason: count for reason, count in reasons.items() if count > 0}
     clock.lap("check")
     print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
@@ -82,6 +86,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
         "rows_out": known,
         "quarantined": sum(int(table["quarantined"]) for table in tables.values()),
         "left_out": left_out,
+        "unknown_labels": unknown,
         "location": location,
         "columns": dict(rows.dtypes),
         "split_seed": str(settings.training.seed),

@@ -20,6 +20,7 @@ from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_
 from dml.dataset.spark_query import run_queries
 from dml.errors import UserError
 from jobs.tables import records
+from jobs.tables.labels import sentence as unknown_labels
 from jobs.tables.settings import Dataset
 
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
@@ -215,8 +216,30 @@ def _parse(
             found.findings.append(line)
         else:
             found.notes.append(f"{line} A run quarantines these rows ({share:.2%} of the sample).")
-    found.summary += f"{rows:,} rows of {file.name}, " if table == dataset.main else ""
+    if table == dataset.main:
+        found.summary += f"{rows:,} rows of {file.name}, "
+        _look_at_label(database, dataset, found)
     return ""
+
+
+def _look_at_label(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Checked) -> None:
+    """Texts of the raw label that the settings do not list: a run leaves their rows out, or stops."""
+    if not dataset.label_texts:
+        return
+    label = f"trim(CAST({quoted(dataset.label.raw)} AS VARCHAR), ' ')"
+    known = ", ".join(literal(text) for text in dataset.label_texts)
+    counts = database.execute(
+        f"SELECT {label}, count(*), {label} IN ({known}) FROM good WHERE {label} IS NOT NULL GROUP BY 1 ORDER BY "
+        "2 DESC, 1"
+    ).fetchall()
+    strange = {text: count for text, count, listed in counts if not listed}
+    labelled, rows = sum(count for _, count, _ in counts), sum(strange.values())
+    if strange:
+        unknown = {"labelled": labelled, "rows": rows, "texts": dict(list(strange.items())[:10])}
+        stops = rows > dataset.gate.max_unknown_label_share * labelled
+        (found.findings if stops else found.notes).append(
+            f"{_toml(dataset)}: label: {unknown_labels(unknown, dataset)}"
+        )
 
 
 def _look_at_rows(dataset: Dataset, found: Checked, rows: Path) -> None:

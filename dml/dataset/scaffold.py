@@ -224,6 +224,7 @@ def _notes_of_label(found: Draft) -> list[str]:
         notes.append(f"Fewer than 10 rows each have {label.name} = {', '.join(rare)}: hardly enough to learn from.")
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
         notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
+    notes += _spellings(found)
     if not found.keys:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
@@ -231,6 +232,41 @@ def _notes_of_label(found: Draft) -> list[str]:
             f"copies, their number ({copies}); copies may lie on both sides of the split."
         )
     return notes
+
+
+def _spellings(found: Draft) -> list[str]:
+    """Texts of the label that are one value in several spellings, with the lines that make them one."""
+    label, target = found.label.column, found.target
+    alike: dict[str, list[str]] = {}
+    for text in target.counts if label.kind == "string" and not label.form else ():
+        alike.setdefault(" ".join(text.casefold().split()), []).append(text)
+    several = [texts for texts in alike.values() if len(texts) > 1]
+    if not several:
+        return []
+    shown = "; ".join(" = ".join(map(repr, texts)) for texts in several[:5])
+    name = sql(label.name)
+    texts_told = counted(len(target.counts), "text")
+    told = f"{label.name} has {texts_told}, but several differ in capitals or spaces only: {shown}. "
+    words = {
+        " ".join(text.casefold().split()): max(texts, key=lambda t: target.counts[t]) for text, texts in alike.items()
+    }
+    if len(alike) == 2:
+        yes = next((word for word in alike if word in guesses.POSITIVE_WORDS), min(alike))
+        (no,) = set(alike) - {yes}
+        line = (
+            f"CASE lower(trim({name})) WHEN {_spark_string(yes)} THEN 1 WHEN {_spark_string(no)} THEN 0 END AS {name}"
+        )
+        return [
+            f'{told}If they are two values, write in prepare.sql `{line}`, and in dataset.toml task = "binary", '
+            f"positive = {_string(f'{label.name} is {yes}')} in place of classes, and texts = "
+            f"{_strings(list(target.counts))}."
+        ]
+    cases = " ".join(f"WHEN {_spark_string(word)} THEN {_spark_string(text)}" for word, text in words.items())
+    return [
+        f"{told}If they are {len(alike)} values, write in prepare.sql `CASE lower(trim({name})) {cases} END AS "
+        f"{name}`, and "
+        f"in dataset.toml classes = {_strings(list(words.values()))} and texts = {_strings(list(target.counts))}."
+    ]
 
 
 def _repeated(database: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -445,7 +481,8 @@ def prepare_sql(found: Draft) -> str:
     if found.target.task == "binary":
         unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
         if set(found.target.counts) != {"0", "1"} or unknown:
-            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}, 0 is the other.{unknown}")
+            told = "any other text is NULL, unknown" if _is_listed(found) else "0 is the other"
+            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}; {told}.{unknown}")
     lines.append(_named(_label_value(found, value(label)), label.name))
     lines.append("")
     if left := [each.name for each in found.of("left out") if not each.is_key]:
@@ -521,9 +558,15 @@ def dataset_toml(found: Draft) -> str:
         if label.column.kind == "bigint":
             parts.append('# Whole numbers that are amounts rather than names of classes? Then task = "regression", ')
             parts[-1] = parts[-1].rstrip()
-            parts.append(f"# no classes here, and {label.name} without the CAST in prepare.sql.")
+            parts.append(f"# no classes and no raw here, and {label.name} alone in place of its CASE in prepare.sql.")
     else:
         parts.append(f'# unit = "USD" # of {label.name}, for the reports')
+    if _is_listed(found):
+        listed = "texts" if target.task == "binary" else "classes"
+        told = f"of table {found.main}: a text there that {listed} does not have is unknown, left out and counted"
+        parts.append(f"raw = {_string(label.column.name)} # {told}")
+        if target.task == "binary":
+            parts.append(_list("texts", list(target.counts)))
     if label.column.nulls:
         parts.append(f"unknown = {_string(f'{label.name} is not known')} # {label.column.nulls:,} rows")
 
@@ -666,11 +709,24 @@ def _label_value(found: Draft, value: str) -> str:
             return f"CAST({value} AS INT)"
         if column.kind == "boolean":
             return f"CAST({value} AS INT)" if target.positive == "true" else f"CAST(NOT {value} AS INT)"
+        (other,) = set(target.counts) - {target.positive}
         is_text = column.kind in ("string", "date", "timestamp") and not column.form
-        return f"CAST({value} = {_spark_string(target.positive) if is_text else target.positive} AS INT)"
+        positive, negative = (_spark_string(one) if is_text else one for one in (target.positive, other))
+        return f"CASE {value} WHEN {positive} THEN 1 WHEN {negative} THEN 0 END"
     if target.task == "multiclass" and column.kind != "string":
-        return f"CAST({value} AS STRING)"
+        value = f"CAST({value} AS STRING)"
+    if target.task == "multiclass":
+        return f"CASE WHEN {value} IN ({', '.join(map(_spark_string, target.classes))}) THEN {value} END"
     return value
+
+
+def _is_listed(found: Draft) -> bool:
+    """Whether the label's values are few and written as they are: then any other is unknown."""
+    return (
+        found.target.task != "regression"
+        and found.label.column.kind in ("string", "bigint")
+        and not found.label.column.form
+    )
 
 
 def _spark_string(text: str) -> str:

@@ -52,7 +52,7 @@ def run(
         certificate.keep_ready(platform, say)
         result = execute(platform, dataset, "run", board, logs=here.logs(local), every=here.interval(local))
         seconds = {name: board.seconds(name) for name in before}
-    _close(platform, result, seconds, local=local, as_json=as_json)
+    _close(platform, result, seconds, as_json=as_json)
     if not result.published:
         raise typer.Exit(GATE_REFUSED)
 
@@ -128,7 +128,7 @@ def predict(
         result = execute(
             platform, what, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
         )
-    _close(platform, result, {}, local=local, as_json=as_json)
+    _close(platform, result, {}, as_json=as_json)
 
 
 @top.command()
@@ -141,7 +141,7 @@ def status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     own.show(out, deployed(local, env))
 
 
-def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, local: bool, as_json: bool) -> None:
+def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, as_json: bool) -> None:
     from dml import checkout
     from dml.models import report
     from dml.runs import screen
@@ -151,4 +151,4 @@ def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *,
     if as_json:
         typer.echo(json.dumps(result.as_json(seconds) | {"report": str(page)}, indent=2))
     else:
-        screen.show(out, platform, result, report=page, local=local)
+        screen.show(out, platform, result, report=page)

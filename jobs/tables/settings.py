@@ -66,6 +66,7 @@ class Label(_Part):
     """The column to predict; NULL is unknown (such rows are left out and counted).
 
     Binary: 1 is positive, 0 negative. Multiclass: one of `classes`, as text. Regression: a number, in `unit`.
+    `raw` is the main table's column that it is made of and `texts` all that may stand there: anything else is unknown.
     """
 
     column: Name
@@ -73,6 +74,8 @@ class Label(_Part):
     classes: Annotated[Tuple[str, ...], Limits(max_length=MAX_CLASSES)] = ()
     unit: str = ""
     unknown: str = "the label is unknown"
+    raw: str = ""
+    texts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,15 +180,19 @@ class Tune(_Part):
 class Gate(_Part):
     """When a candidate may replace the current model.
 
-    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc` and `suspicious_r2` are
-    the leak alarm; `max_quarantined_share` is of the raw rows; `out_of_time` has the rows after `time.cut` decide too;
+    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc`, `suspicious_r2` (0.99
+    if they are not set) and `suspicious_share` (of rows whose class it tells) are what a single feature may reach
+    before it raises the leak alarm, the first two, if set, the whole model as well; `max_quarantined_share` is of the
+    raw rows, `max_unknown_label_share` of the labels; `out_of_time` has the rows after `time.cut` decide too;
     `feature_change` declares that other features than the current model's are meant, and why.
     """
 
     tolerance: Annotated[float, Limits(ge=0)]
-    suspicious_auc: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
-    suspicious_r2: Annotated[float, Limits(gt=0, le=1)] = 0.99
+    suspicious_auc: Optional[Annotated[float, Limits(gt=0.5, le=1)]] = None
+    suspicious_r2: Optional[Annotated[float, Limits(gt=0, le=1)]] = None
+    suspicious_share: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
     max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
+    max_unknown_label_share: Annotated[float, Limits(ge=0, le=1)] = 0.01
     out_of_time: bool = False
     feature_change: str = ""
 
@@ -258,9 +265,20 @@ class Dataset(_Part):
             raise ValueError(f"label: a {self.task} task needs {', '.join(lacking)}")
         if surplus := sorted(given - allowed):
             raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
+        if self.label.texts and not self.label.raw:
+            raise ValueError("label.texts: label.raw must say in which column of the main table they stand")
+        if self.label.raw and not self.label_texts:
+            raise ValueError("label.raw: label.texts must say what may stand in it")
+        if self.label.raw and self.label.raw not in self.tables[self.main].columns:
+            raise ValueError(f"label.raw: {self.label.raw} is no column of tables.{self.main}")
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    @property
+    def label_texts(self) -> Tuple[str, ...]:
+        """All texts of the raw label that are known: label.texts, or else the classes."""
+        return self.label.texts or (self.label.classes if self.label.raw else ())
 
     @property
     def file(self) -> str:

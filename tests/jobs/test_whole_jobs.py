@@ -229,7 +229,7 @@ def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_ro
     platform.train("r3", worse)
     refused = platform.model("r3", "gate.json")
     assert not refused["passed"]
-    assert refused["reasons"][0].startswith("not worse than the current model")
+    assert refused["reasons"][0].startswith("worse than the current model")
 
 
 def test_the_same_run_again_should_change_nothing(platform: Platform, spark: SparkSession) -> None:
