@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
-from jobs.errors import JobError
+from jobs.errors import JobError, sql_cause
 from jobs.job import Job, arguments_of, begun
 from jobs.tables import catalog, labels, raw, split, storage
 from jobs.tables.session import Clock
@@ -139,7 +139,7 @@ def join(spark: SparkSession, settings: Dataset, sql: str) -> DataFrame:
     try:
         rows = spark.sql(sql)
     except PySparkException as error:
-        raise JobError(f"{file} does not run: {str(error).splitlines()[0]}") from error
+        raise JobError(f"{file} does not run: {sql_cause(error, sql)}") from error
     declared = columns_of(settings)
     lacking = [name for name in declared if name not in rows.columns]
     surplus = [name for name in rows.columns if name not in declared]

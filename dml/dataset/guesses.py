@@ -105,11 +105,8 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     ).fetchall()
     example, day_form = "", ""
     if unfit:
-        pattern = literal(PATTERNS[form or kind])
-        example = _one(
-            database,
-            f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT regexp_full_match(v, {pattern})",
-        )[0]
+        query = f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT {_fits(form or kind)}"
+        example = _one(database, query)[0]
     elif kind == "string" and known:
         dates, month_first, sign = _one(
             database,
@@ -371,10 +368,12 @@ def _kind(
     if unfit:
         strange = database.execute(
             f"SELECT v, sum(n)::BIGINT FROM cells WHERE {_is_known(missing)} "
-            f"AND NOT regexp_full_match(v, {literal(PATTERNS[best])}) GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
+            f"AND NOT {_fits(best)} GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
         ).fetchall()
         words = [word for word, _ in strange]
-        weak = {word: count for word, count in strange if word in WEAK}
+        # A day that is in no calendar, such as 0000-00-00, stands for none.
+        impossible = re.compile(PATTERNS[best] if best in ("date", "timestamp") else r"(?!)")
+        weak = {word: count for word, count in strange if word in WEAK or impossible.fullmatch(word)}
         values = _one(database, f"SELECT count(DISTINCT v) FROM cells WHERE {_is_known(missing)}")[0] - len(words)
         lone_word = len(words) == 1 and counts[best] >= total / 2 and values >= 4 and not re.search(r"\d", words[0])
         if counts[best] and counts[best] >= TYPED_SHARE * (total - sum(weak.values())):
@@ -386,6 +385,12 @@ def _kind(
     if best in ("decimal comma", "thousands"):
         return "string", best, unfit, extra  # type: ignore[return-value]  # just compared
     return best, "", unfit, extra  # type: ignore[return-value]  # a name of PATTERNS that is a type
+
+
+def _fits(kind: str) -> str:
+    """Whether the cell `v` is of a kind; a day that no calendar has is no date."""
+    matches = f"regexp_full_match(v, {literal(PATTERNS[kind])})"
+    return f"({matches} AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL)" if kind in ("date", "timestamp") else matches
 
 
 def _is_known(missing: Sequence[str]) -> str:

@@ -285,6 +285,18 @@ def test_types_and_null_tokens_should_be_guessed_from_all_cells(new: New) -> Non
     assert any("'-' in x counts as missing" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("cell", ["0000-00-00", "2021-02-30", "2021-13-01"])
+def test_a_day_that_is_in_no_calendar_should_be_missing_and_told(new: New, cell: str) -> None:
+    dates = lines(
+        "at,x,y", lambda i, r: f"{cell if i == 7 else f'2021-03-{1 + i % 28:02}'},{i % 9},{r.randint(0, 1)}", 200
+    )
+    found = new("y", {"a.csv": dates})
+    assert load_dataset("d").tables["a"].columns["x"] == "bigint"
+    assert 'at = "date"' in toml()
+    assert cell in load_dataset("d").tables["a"].nulls
+    assert any(f"{cell!r} in at counts as missing, because the rest are dates" in note for note in found.notes)
+
+
 def test_cells_that_do_not_parse_should_be_told(new: New) -> None:
     found = new("y", {"a.csv": lines("x,y", lambda i, r: f"{'3 apples' if i == 50 else i / 7},{i % 2}")})
     assert found.columns["a"][0].kind == "double"
@@ -586,7 +598,15 @@ SPOILED = {
     "surplus": ("prepare.sql", "    minutes", "    minutes + 1 AS more, minutes"),
     "keys": ("dataset.toml", 'keys = ["customer"]', 'keys = ["plan"]'),
     "leak": ("prepare.sql", "    minutes", "    CAST(churn = 'yes' AS INT) AS minutes"),
-    "label": ("prepare.sql", "CAST(churn = 'yes' AS INT)", "CAST(churn = 'YES' AS INT)"),
+    "label": ("prepare.sql", "WHEN 'yes' THEN 1", "WHEN 'YES' THEN 1"),
+    "syntax": ("prepare.sql", "SELECT", "SELCT"),
+    "comma": ("prepare.sql", "    minutes\n", "    minutes,\n"),
+    "ancient": (
+        "prepare.sql",
+        "    customer,",
+        "    timestampadd(SECOND, INT(substring(customer, 2)), TIMESTAMP '1899-12-30 00:00:00') AS customer,",
+    ),
+    "spelling": ("", "", ""),
     "settings": ("dataset.toml", "depth = ", "depht = "),
     "encoding": ("", "", ""),
     "fields": ("", "", ""),
@@ -622,6 +642,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
                 spoiled.write_text(spoiled.read_text().replace(old, text))
         (root / "files_of_encoding" / "churn.csv").write_bytes(CHURN.replace("basic", "bäsic").encode("latin-1"))
         (root / "files_of_fields" / "churn.csv").write_text(CHURN + "C99,pro\n")
+        (root / "files_of_spelling" / "churn.csv").write_text(CHURN.replace(",yes", ",Yes", 5))
         found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
     return {each.name: each for each in found}
 
@@ -637,7 +658,13 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
     [
         ("header", "datasets/header/dataset.toml: tables.churn.columns: churn.csv has no column plam"),
         ("types", "datasets/types/dataset.toml: tables.churn: churn.csv: 60 of 60 cells of plan are no bigint ("),
-        ("query", "datasets/query/prepare.sql does not run: "),
+        (
+            "query",
+            "datasets/query/prepare.sql does not run: [TABLE_OR_VIEW_NOT_FOUND] The table or view `churns` cannot",
+        ),
+        ("syntax", "datasets/syntax/prepare.sql does not run: [PARSE_SYNTAX_ERROR] Syntax error at or near 'SELCT'"),
+        ("comma", "datasets/comma/prepare.sql does not run: ["),
+        ("spelling", "datasets/spelling/dataset.toml: label: 5 of 60 labels (8.33%) are none of those that datasets/"),
         ("surplus", "datasets/surplus/prepare.sql does not fit datasets/surplus/dataset.toml: missing columns: none; "),
         ("keys", "datasets/keys/dataset.toml: keys: 58 of 60 rows repeat the plan of another"),
         ("leak", "datasets/leak/dataset.toml: features: minutes tells the label by itself (AUC 1.000)"),
@@ -650,6 +677,15 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
 def test_what_does_not_fit_should_be_found_with_file_and_key(checked: dict[str, Checked], name: str, told: str) -> None:
     assert any(line.startswith(told) for line in checked[name].findings), checked[name].findings
     assert all("\n" not in line for line in checked[name].findings)
+
+
+def test_an_error_of_sparks_should_come_with_line_and_a_hint(checked: dict[str, Checked]) -> None:
+    assert "line 3, pos 0" in checked["syntax"].findings[0]
+    assert checked["comma"].findings[0].endswith("(There is a comma before FROM.)")
+
+
+def test_days_before_1900_should_do(checked: dict[str, Checked]) -> None:
+    assert checked["ancient"].findings == []
 
 
 def test_files_that_a_run_would_download_should_be_named_and_the_query_checked(checked: dict[str, Checked]) -> None:
