@@ -10,8 +10,8 @@ class JobError(Exception):
 def cause_of(error: BaseException) -> str:
     """What an error of Spark's says in one line: its last cause, with class, line and position where it has them.
 
-    Python's side of an error of Java's begins with "An error occurred while calling o68.parquet", and a parser's with an
-    empty line; Java's own trace stands behind.
+    Python's side of an error of Java's begins with "An error occurred while calling o68.parquet", and a parser's with
+    an empty line; Java's own trace stands behind.
     """
     text = str(error)
     causes = re.findall(r"^(?:Caused by|): (?:[\w.$]+(?:Exception|Error): )?(.*\S.*)$", text, re.MULTILINE)

@@ -78,6 +78,7 @@ class Draft:
     joins: tuple[Join, ...]
     columns: dict[str, list[Column]]
     time: tuple[str, dt.date, float] | None = None  # column, cut, share of rows before it
+    dated: str = ""  # a date that features are made of, since there is nothing else to learn from
     hints: tuple[str, ...] = ()  # joins that prepare.sql only suggests
     notes: tuple[str, ...] = field(default=())  # what a human should look at
 
@@ -135,6 +136,9 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
         notes=tuple(notes),
     )
     if not found.of("number") and not found.of("category"):
+        dates = [each for each in fields if _is_date(each.column) and not each.column.nulls and each.table == main]
+        found = replace(found, dated=dates[0].name if dates else "")
+    if not found.of("number") and not found.of("category") and not found.dated:
         reasons = "; ".join(f"{each.name}: {each.why}" for each in fields if each.use in ("left out", "key"))
         raise UserError(f"No column is left to learn {label_name} from ({reasons}). Give files with more columns.")
     return replace(found, notes=(*found.notes, *_notes_of_label(found)))
@@ -415,16 +419,28 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
         use = "category"  # its order means nothing
     if use == "category":
         if column.day_form:
-            return (
-                "left out",
-                f"a date with day or month first: to_date({column.name}, '{column.day_form}') or so in prepare.sql "
-                "makes one",
-            )
+            makes = f"a date written {column.day_form}: {_value(column, '')} in prepare.sql makes one of it"
+            if column.other_day_form:
+                makes += f"; day or month first cannot be told: '{column.other_day_form}' would do as well"
+            return "left out", makes
         if unique_values:
             return ("key", "") if only_key else ("left out", "another text in every row")
         if column.distinct > max(10, column.known / ROWS_A_VALUE):
             return "left out", f"{column.distinct:,} values in {column.known:,} rows: free text or an identifier"
     return use, ""
+
+
+def _is_date(column: Column) -> bool:
+    return column.kind in ("date", "timestamp") or bool(column.day_form)
+
+
+def _parts_of_day(found: Draft, name: str, text: str) -> dict[str, str]:
+    """The features that a date makes, by name."""
+    column = next(each.column for each in found.fields if each.name == name)
+    made = {f"{name}_month": f"month({text})", f"{name}_weekday": f"weekday({text})"}
+    if column.kind == "timestamp" or "H" in column.day_form:
+        made[f"{name}_hour"] = f"hour({text})"
+    return made
 
 
 def _is_sequence(values: guesses.Floats, column: Column) -> bool:
@@ -447,7 +463,7 @@ def _time(
     database: duckdb.DuckDBPyConnection, main: str, columns: Sequence[Column]
 ) -> tuple[str, dt.date, float] | None:
     """A date column of every row, and the day from which the last fifth of the rows lies."""
-    dates = [c for c in columns if c.kind in ("date", "timestamp") and not c.nulls and not c.unfit and c.distinct > 1]
+    dates = [c for c in columns if _is_date(c) and not c.nulls and not c.unfit and c.distinct > 1]
     if not dates:
         return None
     column = max(dates, key=lambda c: c.distinct)
@@ -495,11 +511,14 @@ def prepare_sql(found: Draft) -> str:
         else:
             each = next(each for each in found.fields if each.name == name)
         text = value(each)
-        lines.append(
-            f"-- month({text}) AS {name}_month, weekday({text}) AS {name}_weekday,  -- as numbers of [features]"
-        )
+        if name != found.dated:
+            parts = ", ".join(f"{part} AS {made}" for made, part in _parts_of_day(found, name, text).items())
+            lines.append(f"-- {parts},  -- as numbers of [features]")
     features = [each for each in found.fields if each.use in ("number", "category") and not each.is_key]
     lines += [_named(value(each), each.name) for each in features]
+    if found.dated:
+        text = value(next(each for each in found.fields if each.name == found.dated))
+        lines += [f"{part} AS {made}" for made, part in _parts_of_day(found, found.dated, text).items()]
     last = max(index for index, line in enumerate(lines) if line and not line.startswith("--"))
     select = "\n".join(
         f"    {line}{',' if index != last else ''}" if line and not line.startswith("--") else f"    {line}".rstrip()
@@ -601,7 +620,8 @@ def dataset_toml(found: Draft) -> str:
         parts.append("# Left out. To learn from one, add it to a list here, to its table above and to prepare.sql.")
         width = max(len(each.name) for each in left)
         parts += [f"#   {each.name:<{width}}  {each.why}" for each in left]
-    parts.append(_list("numbers", [each.name for each in found.of("number")]))
+    dated = list(_parts_of_day(found, found.dated, "")) if found.dated else []
+    parts.append(_list("numbers", [*(each.name for each in found.of("number")), *dated]))
     parts.append(_list("categories", [each.name for each in found.of("category")]))
 
     depth, min_leaf, smoothing = training(found.known)
@@ -649,6 +669,7 @@ def _table(found: Draft, table: str) -> list[str]:
         parts.append("header = false")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
+    unused -= {found.dated} if table == found.main else set()
     if table == found.main:
         unused -= {key for join in found.joins for key in join.keys}
     elif joined is None:
@@ -674,6 +695,12 @@ def _table(found: Draft, table: str) -> list[str]:
 
 
 def _form(column: Column) -> str:
+    if column.day_form:
+        return f"dates, written {column.day_form}"
+    if column.marks:
+        shown = ", ".join(map(repr, column.marks))
+        style = {"decimal comma": " and a decimal comma", "thousands": " and commas between the thousands"}
+        return f"numbers with {shown}{style.get(column.form, '')}, which prepare.sql takes out"
     if column.form == "decimal comma":
         return "numbers with a decimal comma, which prepare.sql converts"
     if column.form == "thousands":
@@ -695,6 +722,12 @@ def _named(value: str, name: str) -> str:
 
 def _value(column: Column, prefix: str) -> str:
     cell = prefix + sql(column.name)
+    if column.day_form:
+        return f"to_{'timestamp' if 'H' in column.day_form else 'date'}({cell}, '{column.day_form}')"
+    for mark in column.marks:
+        cell = f"replace({cell}, {_spark_string(mark)}, '')"
+    if column.marks and column.form == "plain":
+        return f"CAST(trim({cell}) AS DOUBLE)"
     if column.form == "decimal comma":
         return f"CAST(replace(replace({cell}, '.', ''), ',', '.') AS DOUBLE)"
     if column.form == "thousands":

@@ -1,6 +1,8 @@
 """`dml dataset new` and `dml dataset check`: what they guess of files that people have, and what they say is wrong."""
 
+import datetime as dt
 import gzip
+import itertools
 import random
 import re
 import sys
@@ -15,6 +17,7 @@ import datasets
 from datasets import load_dataset
 from dml import cli
 from dml.dataset import check as dataset
+from dml.dataset import guesses
 from dml.dataset import new as own
 from dml.dataset.check import Checked
 from dml.dataset.scaffold import Draft, training
@@ -315,14 +318,78 @@ def test_a_date_column_should_be_offered_for_the_out_of_time_check(new: New) -> 
 
 
 @pytest.mark.parametrize(
-    ("first", "form"), [("{d}.{m}.2024", "d.M.yyyy"), ("{m}/{d}/2024", "M/d/yyyy"), ("{d}-{m}-2024 10:30", "d-M-yyyy")]
+    ("first", "said"),
+    [
+        ("{d}.{m}.2024", "to_date(day, 'd.M.yyyy')"),
+        ("{m}/{d}/2024", "to_date(day, 'M/d/yyyy')"),
+        ("{d}-{m}-2024 10:30", "to_timestamp(day, 'd-M-yyyy H:mm')"),
+        ("2024/{m}/{d}", "to_date(day, 'yyyy/M/d')"),
+        ("2024{m:02}{d:02}", "to_date(day, 'yyyyMMdd')"),
+        ("{d}-Jan-2024", "to_date(day, 'd-MMM-yyyy')"),
+        ("{m}/{m}/2024", "day or month first cannot be told: 'M/d/yyyy' would do as well"),
+    ],
 )
-def test_a_date_with_day_or_month_first_should_be_told_how_to_be_read(new: New, first: str, form: str) -> None:
+def test_a_date_with_day_or_month_first_should_be_told_how_to_be_read(new: New, first: str, said: str) -> None:
     def row(i: int, r: random.Random) -> str:
         return f"r{i},{first.format(d=i % 28 + 1, m=i % 12 + 1)},{r.random()},{r.randint(0, 1)}"
 
     new("y", {"a.csv": lines("id,day,x,y", row)})
-    assert f"to_date(day, '{form}')" in toml()
+    assert said in toml()
+    assert 'column = "day"' in toml()  # offered for [time]
+
+
+def test_a_date_that_is_all_there_is_should_be_learned_from(new: New) -> None:
+    new(
+        "y",
+        {"a.csv": lines("id,day,y", lambda i, r: f"r{i},{1 + i % 28}.{1 + i % 12}.2024 {i % 24}:00,{r.randint(0, 1)}")},
+    )
+    assert load_dataset("d").features.numbers == ("day_month", "day_weekday", "day_hour")
+    assert "hour(to_timestamp(day, 'd.M.yyyy H:mm')) AS day_hour" in sql()
+
+
+def test_every_pattern_of_a_day_should_mean_the_same_in_spark(spark: SparkSession) -> None:
+    moment = dt.datetime(2024, 2, 3, 4, 5, 6)  # Spark's have none
+    for (_, day, their_day), (_, time, their_time) in itertools.product(guesses.DAYS, guesses.TIMES):
+        text = moment.strftime(their_day + their_time)
+        ((found,),) = spark.sql(f"SELECT to_timestamp('{text}', '{day + time}')").collect()
+        assert found == dt.datetime.strptime(text, their_day + their_time), day + time
+
+
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        ("$61,{:03}.50", "CAST(replace(replace(x, '$', ''), ',', '') AS DOUBLE) AS x"),
+        ("€ {}", "CAST(trim(replace(x, '€', '')) AS DOUBLE) AS x"),
+        ("-${}", "CAST(trim(replace(x, '$', '')) AS DOUBLE) AS x"),
+        ("{}.5%", "CAST(trim(replace(x, '%', '')) AS DOUBLE) AS x"),
+        ("{} kg", "CAST(trim(replace(x, 'kg', '')) AS DOUBLE) AS x"),
+        ("1 {:03}", "CAST(trim(replace(x, ' ', '')) AS DOUBLE) AS x"),
+        ("1'{:03}", "CAST(trim(replace(x, '\\'', '')) AS DOUBLE) AS x"),
+    ],
+)
+def test_numbers_with_a_sign_or_unit_should_be_numbers_in_plain_sight(new: New, cell: str, line: str) -> None:
+    found = new("y", {"a.csv": lines("id,x,y", lambda i, r: f'r{i},"{cell.format(100 + i)}",{r.randint(0, 1)}')})
+    assert load_dataset("d").features.numbers == ("x",)
+    assert line in sql()
+    assert found.columns["a"][1].known == 60
+
+
+@pytest.mark.parametrize("cell", ["A{}", "C-{}", "{}%,{}kg", "Q{}"])
+def test_a_code_with_a_number_should_not_be_taken_for_one(new: New, cell: str) -> None:
+    one, _, other = cell.partition(",")
+
+    def row(i: int, r: random.Random) -> str:
+        return f"{r.random()},{(other or one if i % 2 else one).format(i)},{r.randint(0, 1)}"
+
+    new("y", {"a.csv": lines("x,code,y", row)})
+    assert load_dataset("d").features.numbers == ("x",)
+
+
+def test_a_measured_amount_should_be_no_key_while_texts_and_years_will_do(new: New) -> None:
+    def row(i: int, r: random.Random) -> str:
+        return f"land{i % 50},{1950 + i // 50},{1_000_000 + i * 7919 % 100_003},{r.random()}"
+
+    assert new("y", {"a.csv": lines("country,year,pop,y", row, 600)}).keys == ("country", "year")
 
 
 def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New) -> None:
