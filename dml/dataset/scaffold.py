@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from dml.terminal.words import counted
 MIN_ROWS = 10
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
+NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
 LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
 KEYWORDS = set(
@@ -154,6 +156,14 @@ def training(rows: int) -> tuple[int, int, int]:
 
 def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
+    parts = [file.path.name for file in files if file.headers == files[0].headers]
+    if len(parts) == len(files) > 1:
+        rest = " ".join(shlex.quote(part) for part in parts[1:])
+        raise UserError(
+            f"{' and '.join(parts)} have the same header: they are one table, which is one file here. Put them "
+            "together, "
+            f"such as by `(cat {shlex.quote(parts[0])}; tail -q -n +2 {rest}) > all.csv`."
+        )
     if len({file.table for file, _ in found}) > 1:
         raise UserError(
             f"{' and '.join(file.path.name for file, _ in found)} have a column {label}: rename it in the files whose "
@@ -229,6 +239,7 @@ def _notes_of_label(found: Draft) -> list[str]:
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
         notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
     notes += _spellings(found)
+    notes += _nearly_keys(found)
     if not found.keys:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
@@ -236,6 +247,23 @@ def _notes_of_label(found: Draft) -> list[str]:
             f"copies, their number ({copies}); copies may lie on both sides of the split."
         )
     return notes
+
+
+def _nearly_keys(found: Draft) -> list[str]:
+    """Columns that tell all rows but a few apart: that is rather a mistake in the file than no key."""
+    if found.keys:
+        return []
+    return [
+        f"{column.name} tells {column.distinct:,} of {column.rows:,} rows apart: is it meant as the key? Then mend the "
+        f"{counted(column.rows - column.distinct, 'row')} that repeat or lack it, and say keys = "
+        f"{_strings([column.name])}."
+        for column in found.columns[found.main]
+        if column.kind in ("bigint", "string")
+        and not column.form
+        and column is not found.label.column
+        and (column.kind == "string" or guesses.ID_NAME.search(column.name))
+        and NEARLY * column.rows <= column.distinct < column.rows
+    ]
 
 
 def _spellings(found: Draft) -> list[str]:

@@ -385,6 +385,23 @@ def test_a_code_with_a_number_should_not_be_taken_for_one(new: New, cell: str) -
     assert load_dataset("d").features.numbers == ("x",)
 
 
+def test_one_repeated_id_should_be_told_rather_than_hidden_behind_a_hash(new: New) -> None:
+    text = lines("id,x,y", lambda i, r: f"C{5 if i == 6 else i},{r.randint(1, 3)},{r.randint(0, 1)}", 600)
+    found = new("y", {"a.csv": text})
+    assert found.keys == ()
+    assert any(
+        note.startswith("id tells 599 of 600 rows apart: is it meant as the key? Then mend the 1 row")
+        for note in found.notes
+    )
+
+
+def test_files_with_the_same_header_should_be_told_to_be_one_table(new: New) -> None:
+    with pytest.raises(
+        UserError, match=r"a.csv and b.csv have the same header: they are one table.* tail -q -n \+2 b.csv"
+    ):
+        new("churn", {"a.csv": CHURN, "b.csv": CHURN})
+
+
 def test_a_measured_amount_should_be_no_key_while_texts_and_years_will_do(new: New) -> None:
     def row(i: int, r: random.Random) -> str:
         return f"land{i % 50},{1950 + i // 50},{1_000_000 + i * 7919 % 100_003},{r.random()}"
@@ -573,7 +590,7 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv.gz": CHURN}, "churn", "is not compressed with gzip"),
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
         ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
-        ({"a.csv": CHURN, "b.csv": CHURN}, "churn", "a.csv and b.csv have a column churn"),
+        ({"a.csv": CHURN, "b.csv": CHURN.replace("plan", "tariff", 1)}, "churn", "a.csv and b.csv have a column churn"),
         ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "learn y from (id: tells every row apart)"),
     ],
 )  # fmt: skip

@@ -336,7 +336,7 @@ def test_prepare_should_live_with_whatever_the_crawler_guessed(platform: Platfor
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ('id,day,x,colour,delay\n1,2024-01-01,1,"red,0\n', "has an odd number of quotes"),
+        ('id,day,x,colour,delay\n1,2024-01-01,1,"red,0\n', "is never closed"),
         ("id,day,x,colour,delay\n1,2024-01-01,1,grün,0\n", "is not UTF-8"),
         ("id;day;x;colour;delay\n1;2024-01-01;1;red;0\n", "has no column id, day, x, colour, delay"),
         ("id,day,x,colour,colour,delay\n1,2024-01-01,1,red,,0\n", "column colour could be any of 2 columns"),
