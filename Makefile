@@ -1,5 +1,8 @@
 # The only commands a newcomer needs. Each sets up what it stands on first: Python 3.11 (or uv) and make are all a machine
 # must have. Written for GNU make 3.81 and the tools of BSD, which is what a Mac has.
+ifneq (1,$(words $(CURDIR)))
+$(error The path of the checkout must not contain spaces, which Spark and make do not take: $(CURDIR). Move it elsewhere)
+endif
 BIN := .venv/bin
 WHEELS := .dml/wheels
 BENCH := .dml/bench/venv

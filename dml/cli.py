@@ -37,6 +37,21 @@ for name, commands in {
     app.add_typer(commands, name=name)
 
 
+def _silence(error: Exception) -> str:
+    """A sentence for a cloud that answers no more; '' for any other error."""
+    from botocore.exceptions import ConnectionError, HTTPClientError  # botocore's own
+
+    if not isinstance(error, ConnectionError | HTTPClientError):
+        return ""
+    where = str(getattr(error, "kwargs", {}).get("endpoint_url", "")).partition("?")[0]
+    if "//127.0.0.1:" in where:
+        return (
+            f"The embedded cloud ({where}) does not answer any more: it was stopped, or has died (.dml/cloud/logs says "
+            "why). The next `dml local up` or `dml run --local` brings it back with its data."
+        )
+    return f"AWS does not answer: {error}. Look at the network, the proxy and the region."
+
+
 def main() -> None:
     """The console script: an error that we expect becomes one message and exit code 1."""
     try:
@@ -44,7 +59,8 @@ def main() -> None:
     except Exception as error:
         from datasets.toml_file import TomlError  # here, since `dml --help` needs nothing of what comes with it
 
-        if not isinstance(error, UserError | TomlError):
+        told = str(error) if isinstance(error, UserError | TomlError) else _silence(error)
+        if not told:
             raise
-        console.err.print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.err.print(f"[red]Error:[/red] {escape(told)}", highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -10,9 +10,9 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, NumericType, StringType, TimestampType
 
-from jobs.errors import JobError
+from jobs.errors import JobError, sql_cause
 from jobs.job import Job, arguments_of, begun, run
-from jobs.tables import catalog, lines, raw, split, storage
+from jobs.tables import catalog, labels, lines, raw, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
@@ -70,7 +70,8 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
             print(f"{unlike}: not every line is a record, so all lines are looked at first", flush=True)
             for name in unlike.tables:
                 table, declared = raws[name].table, settings.tables[name]
-                raws[name] = raw.read_records(job.spark, table, declared, settings.file)
+                others = labels.figures(settings, name)
+                raws[name] = raw.read_records(job.spark, table, declared, settings.file, others)
     clock.lap("join")
     tables = {}
     for name, counts in made.counts.items():
@@ -79,14 +80,18 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
             set_aside(raws[name].bad, f"{home}/quarantine/{run_id}/{name}/")
         tables[name] = {"rows": counts.rows, "quarantined": counts.bad, "location": raws[name].table.location}
         print(f"read {name}: {counts.rows:,} rows, {counts.bad:,} quarantined", flush=True)
+    unknown = labels.unknown_texts(raws[settings.main].alone, made.counts[settings.main].others, settings)
     job.spark.catalog.clearCache()
     check_features(made.features, settings)
     clock.lap("check")
     main, known = made.counts[settings.main], made.features["rows"]
+    strange = min(unknown.get("rows", 0), made.joined - known)
     reasons = {
-        settings.label.unknown: made.joined - known,
+        settings.label.unknown: made.joined - known - strange,
         "not in the result of prepare.sql": main.rows - main.bad - made.joined,
     }
+    if strange:
+        reasons[f"{settings.label.raw} is none of the label's known texts: {labels.named(unknown)}"] = strange
     left_out = {reason: count for reason, count in reasons.items() if count > 0}
     print(f"wrote features: {known:,} rows, {sum(left_out.values()):,} left out", flush=True)
     return {
@@ -97,6 +102,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
         "rows_out": known,
         "quarantined": sum(counts.bad for counts in made.counts.values()),
         "left_out": left_out,
+        "unknown_labels": unknown,
         "location": location,
         "columns": made.columns,
         "split_seed": str(settings.training.seed),
@@ -112,11 +118,11 @@ def open_raw(job: Job, name: str, database: str) -> RawTable:
     """
     settings = job.settings
     table = catalog.find_table(job.glue, database, name, f"{settings.file} needs it; {upload(settings)}")
-    declared = settings.tables[name]
+    declared, others = settings.tables[name], labels.figures(settings, name)
     try:
-        return lines.open_lines(job.spark, table, declared, settings.file)
+        return lines.open_lines(job.spark, table, declared, settings.file, others)
     except lines.NotLinesError:
-        return raw.read_records(job.spark, table, declared, settings.file)
+        return raw.read_records(job.spark, table, declared, settings.file, others)
 
 
 def check_raw(counts: raw.Counts, table: str, name: str, settings: Dataset) -> None:
@@ -149,7 +155,7 @@ def join(spark: SparkSession, settings: Dataset, sql: str) -> DataFrame:
     try:
         rows = spark.sql(sql)
     except PySparkException as error:
-        raise JobError(f"{file} does not run: {str(error).splitlines()[0]}") from error
+        raise JobError(f"{file} does not run: {sql_cause(error, sql)}") from error
     declared = columns_of(settings)
     lacking = [name for name in declared if name not in rows.columns]
     surplus = [name for name in rows.columns if name not in declared]

@@ -112,7 +112,12 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         clock.lap("out_of_time")
 
         beside = current_on(features, s3, current, settings, trained)
-        prepared = storage.read_json(s3, prepare_report_uri(table.location)) or {}
+        prepared = storage.read_json(s3, prepare_report_uri(table.location))
+        if prepared is None:
+            raise JobError(
+                f"{prepare_report_uri(table.location)} is missing, which says how many rows were read and set "
+                f"aside: {way_out}"
+            )
         verdict = gate.judge(
             settings,
             trained.test,
@@ -120,8 +125,9 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
             current=beside,
             later=later,
             leaks=leaks,
-            quarantined=prepared.get("quarantined", 0),
-            raw_rows=sum(raw["rows"] for raw in prepared.get("tables", {}).values()),
+            quarantined=prepared["quarantined"],
+            raw_rows=sum(raw["rows"] for raw in prepared["tables"].values()),
+            unknown_labels=prepared.get("unknown_labels"),
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         trained.unpersist()

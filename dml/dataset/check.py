@@ -16,9 +16,11 @@ from rich.markup import escape
 import datasets
 from datasets import DatasetError
 from dml.dataset import guesses
-from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, quoted
+from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, lost_rows, quoted
 from dml.dataset.spark_query import run_queries
 from dml.errors import UserError
+from jobs.tables import records
+from jobs.tables.labels import sentence as unknown_labels
 from jobs.tables.settings import Dataset
 
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
@@ -134,12 +136,15 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
     below the share of quarantined rows that the gate allows, a note."""
     settings, toml = dataset.tables[table], _toml(dataset)
-    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header)
+    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape)
     try:
         if settings.encoding == "utf-8" and encoding_of(file) != "utf-8":
             return (
                 f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
             )
+        if lost := lost_rows(file, dialect, many_lines=settings.many_lines):
+            declared = f"[tables.{table}] of {toml}"
+            return f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"
         header = header_of(file, dialect)
         if settings.header:
             where = {name: _position(header, settings.names.get(name, name)) for name in settings.columns}
@@ -211,8 +216,30 @@ def _parse(
             found.findings.append(line)
         else:
             found.notes.append(f"{line} A run quarantines these rows ({share:.2%} of the sample).")
-    found.summary += f"{rows:,} rows of {file.name}, " if table == dataset.main else ""
+    if table == dataset.main:
+        found.summary += f"{rows:,} rows of {file.name}, "
+        _look_at_label(database, dataset, found)
     return ""
+
+
+def _look_at_label(database: duckdb.DuckDBPyConnection, dataset: Dataset, found: Checked) -> None:
+    """Texts of the raw label that the settings do not list: a run leaves their rows out, or stops."""
+    if not dataset.label_texts:
+        return
+    label = f"trim(CAST({quoted(dataset.label.raw)} AS VARCHAR), ' ')"
+    known = ", ".join(literal(text) for text in dataset.label_texts)
+    counts = database.execute(
+        f"SELECT {label}, count(*), {label} IN ({known}) FROM good WHERE {label} IS NOT NULL GROUP BY 1 ORDER BY "
+        "2 DESC, 1"
+    ).fetchall()
+    strange = {text: count for text, count, listed in counts if not listed}
+    labelled, rows = sum(count for _, count, _ in counts), sum(strange.values())
+    if strange:
+        unknown = {"labelled": labelled, "rows": rows, "texts": dict(list(strange.items())[:10])}
+        stops = rows > dataset.gate.max_unknown_label_share * labelled
+        (found.findings if stops else found.notes).append(
+            f"{_toml(dataset)}: label: {unknown_labels(unknown, dataset)}"
+        )
 
 
 def _look_at_rows(dataset: Dataset, found: Checked, rows: Path) -> None:

@@ -3,7 +3,6 @@
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 
 import codecs
-import csv
 import gzip
 import io
 import re
@@ -11,15 +10,18 @@ import shutil
 import tempfile
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import duckdb
 
 from dml.errors import UserError
+from dml.terminal.words import counted
+from jobs.tables import records
 from jobs.tables.settings import ADDED_COLUMNS, PUBLISHED_TABLES
 
 # What the query of a scaffold and the jobs add to a table.
@@ -27,6 +29,7 @@ HASH_KEYS = ("row_hash", "row_copy")
 TAKEN_COLUMNS = (*HASH_KEYS, *ADDED_COLUMNS)
 BLOCK = 1024 * 1024
 LONGEST_LINE = 16 * 1024**2  # bytes; DuckDB's own limit is 2 MB
+HEADS = 20  # lines above a header, at most
 HEAD = 256 * 1024  # characters of a file that are looked at for its header
 # Letters that NFKD does not take apart.
 LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
@@ -41,6 +44,11 @@ class Dialect:
     quote: str
     encoding: Literal["utf-8", "latin-1"]
     header: bool
+    escape: str = ""  # what stands before a quote that is meant; '' is another quote
+
+    @property
+    def quote_escape(self) -> str:
+        return self.escape or self.quote
 
 
 @dataclass(frozen=True)
@@ -65,20 +73,32 @@ def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
         raise UserError(f"{path} {what}: name the CSV files themselves.")
     if path.suffix == ".zip":
         raise UserError(f"{path} is a zip archive: unpack it first, or compress the file with gzip (FILE.csv.gz).")
+    with path.open("rb") as raw:
+        start = raw.read(4)
+    if start == b"PAR1":
+        raise UserError(f"{path} is a Parquet file, not CSV: write it as CSV, such as with {_copy(path, 'parquet')}.")
     text, encoding, windows, quotes = _head(path)
+    if re.match(r"\s*(\{\s*\"|\[\s*[\[{\]])", text.removeprefix("\ufeff")):
+        raise UserError(f"{path} is JSON, not CSV: write it as CSV, such as with {_copy(path, 'json')}.")
     if not text.strip():
         raise UserError(f"{path} is empty.")
-    delimiter, quote = _sniff(path, encoding)
-    first = _first_line(text, delimiter, quote, path)
+    dialect = _sniff(path, encoding, header=not columns)
+    if quotes:
+        dialect = _closed(path, dialect)
+    first = _first_line(text, dialect, path)
+    _check_shape(text, dialect, path)
     if columns and len(columns) != len(first):
         raise UserError(
             f"--columns names {len(columns)} columns, but the first line of {path.name} has {len(first)}: "
             f"{_some(first)}."
         )
     headers = _plain_names(columns or first, path)
-    return CsvFile(
-        path, table_name(path), Dialect(delimiter, quote, encoding, header=not columns), headers, windows, quotes
-    )
+    return CsvFile(path, table_name(path), dialect, headers, windows, quotes)
+
+
+def _copy(path: Path, kind: str) -> str:
+    """A command that writes a file of another kind as CSV, by the packages of this environment."""
+    return f"`python -c \"import duckdb; duckdb.read_{kind}('{path.name}').write_csv('{path.stem}.csv')\"`"
 
 
 def table_name(path: Path) -> str:
@@ -118,7 +138,7 @@ def load_text(
                 f"CREATE TABLE {quoted(into)} AS SELECT * FROM read_csv(?, auto_detect=false, columns={{{structure}}}, "
                 "delim=?, quote=?, escape=?, header=?, nullstr='', store_rejects=true, "
                 f"rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
-                [str(file), dialect.delimiter, dialect.quote, dialect.quote, dialect.header, LONGEST_LINE],
+                [str(file), dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.header, LONGEST_LINE],
             )
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
@@ -128,7 +148,7 @@ def load_text(
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The cells of a file's first line. Raises UserError for a file that is not text or is empty."""
-    return _first_line(_head(path, whole=False)[0], dialect.delimiter, dialect.quote, path)
+    return _first_line(_head(path, whole=False)[0], dialect, path)
 
 
 def encoding_of(path: Path) -> str:
@@ -151,18 +171,62 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _first_line(text: str, delimiter: str, quote: str, path: Path) -> list[str]:
-    """The cells of the first line of a file that begins with `text`."""
-    lines = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, quotechar=quote)
-    try:
-        first = next(lines, None)
-    except csv.Error as error:
+def lost_rows(path: Path, dialect: Dialect, *, many_lines: bool = False) -> list[records.Fault]:
+    """The quotes of a file in which rows would be lost, as a run finds them (jobs/tables/records.py)."""
+    with path.open("rb") as file:
+        text = records.opened(file, dialect.encoding, zipped=path.suffix == ".gz")
+        found = records.records(text, dialect.delimiter, dialect.quote, dialect.quote_escape)
+        return records.faults(found, dialect.delimiter, many_lines=many_lines)
+
+
+def _closed(path: Path, dialect: Dialect) -> Dialect:
+    """The dialect, with a backslash before quotes if only that explains them. Raises UserError for quotes in which rows
+    would be lost.
+    """
+    found = lost_rows(path, dialect)
+    if not found:
+        return dialect
+    other = replace(dialect, escape="" if dialect.escape else "\\")
+    if not lost_rows(path, other):
+        return other
+    raise UserError(records.sentence(found, path.name, dialect.quote, dialect.quote_escape, "dataset.toml"))
+
+
+def _check_shape(text: str, dialect: Dialect, path: Path) -> None:
+    """Raises UserError if the first line, or the first few, have not the number of fields that most others have."""
+    lines = io.StringIO(text.removeprefix("\ufeff").rpartition("\n")[0] or text, newline=None)
+    found = list(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape))
+    widths = Counter(len(record.cells) for record in found)
+    usual, times = widths.most_common(1)[0]
+    if len(found) < 3 or len(found[0].cells) == usual or times < 0.9 * (len(found) - HEADS):
+        return
+    first = next(record for record in found if len(record.cells) == usual)
+    cells, line = found[0].cells, found[0].line
+    above = len([record for record in found if record.line < first.line])
+    if not looks_like_data(first.cells) and all(first.cells) and above < HEADS:
         raise UserError(
-            f"{path}: the names of its columns cannot be read ({error}): is a quote in its first line never closed?"
-        ) from None
+            f"{path.name}: the header seems to be line {first.line} ({_some(first.cells)}); what stands above it "
+            f"({_some([cells[0]])}) is no part of the table. Delete it, such as by "
+            f"`tail -n +{first.line} {path.name} > table.csv`."
+        )
+    if dialect.header:
+        raise UserError(
+            f"{path.name}: the header (line {line}) has {counted(len(cells), 'name')}, {_some(cells)}, but the rows "
+            f"have {counted(usual, 'field')}, such as line {first.line}: {_some(first.cells)}. Give the header a "
+            "name for "
+            "each field (an index that was written with the rows has none), or take out what is too much."
+        )
+
+
+def _first_line(text: str, dialect: Dialect, path: Path) -> list[str]:
+    """The cells of the first record of a file that begins with `text`."""
+    lines = io.StringIO(text.removeprefix("\ufeff"), newline=None)
+    first = next(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape), None)
     if first is None:
         raise UserError(f"{path} is empty.")
-    return first
+    if first.fault:
+        raise UserError(f"{path}: the names of its columns cannot be read: {first.fault}.")
+    return first.cells
 
 
 def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "latin-1"], bool, bool]:
@@ -217,9 +281,9 @@ def _as_utf8(path: Path, encoding: str) -> Iterator[Path]:
         yield copy
 
 
-def _sniff(path: Path, encoding: str) -> tuple[str, str]:
-    """Delimiter and quote, as DuckDB's sniffer finds them."""
-    query = "SELECT Delimiter, Quote, SkipRows FROM sniff_csv(?, ignore_errors=true, max_line_size=?)"
+def _sniff(path: Path, encoding: Literal["utf-8", "latin-1"], *, header: bool) -> Dialect:
+    """Delimiter, quote and escape, as DuckDB's sniffer finds them."""
+    query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, max_line_size=?)"
     try:
         with _as_utf8(path, encoding) as file:
             found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
@@ -227,13 +291,9 @@ def _sniff(path: Path, encoding: str) -> tuple[str, str]:
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."
         ) from error
-    delimiter, quote, skipped = found or (",", '"', 0)
-    if skipped:
-        raise UserError(
-            f"{path} begins with {skipped} lines that are not part of the table: delete them, so that the first line "
-            "is the header."
-        )
-    return delimiter, quote if len(quote) == 1 else '"'
+    delimiter, quote, escape = found or (",", '"', "")
+    quote = quote if len(quote) == 1 else '"'
+    return Dialect(delimiter, quote, encoding, header, escape="\\" if escape == "\\" else "")
 
 
 def _plain_names(headers: Sequence[str], path: Path) -> dict[str, str]:

@@ -20,9 +20,12 @@ from dml.dataset.csv_file import CsvFile, literal, quoted
 from jobs.tables.settings import MAX_CLASSES, PREDICTION_COLUMNS, ColumnType
 
 Floats = npt.NDArray[np.float64]
+Form = Literal["", "plain", "decimal comma", "thousands"]
 Task = Literal["binary", "multiclass", "regression"]
 
 SAMPLE = 20_000
+SMALL = 100  # different values that whole numbers may have and still be names of something
+AMOUNT = 9
 # Always a missing value; WEAK ones may be values, and count as missing only in a column that is otherwise typed.
 STRONG = ("NA", "N/A", "n/a", "NaN", "nan", "?", "null", "NULL", "Null", "\\N", "#N/A", "<NA>")
 WEAK = ("-", "--", ".", "None", "none", "unknown", "Unknown", "missing", "Missing")
@@ -44,11 +47,27 @@ PATTERNS: dict[str, str] = {
     "decimal comma": r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?|[+-]?\d+(,\d+)?",
     "thousands": r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+(\.\d+)?",
 }
+PATTERNS["plain"] = PATTERNS["double"]
+# What may stand before a number and behind it, and between its thousands. A letter alone is rather part of a code.
+CURRENCY = r"[$€£¥₹]|US\$|USD|EUR|GBP|CHF|JPY|INR|kr"
+UNIT = rf"%|{CURRENCY}|kg|g|mg|lbs?|km|cm|mm|m|mi|ml|l|kW|kWh|hp|bhp|cc|mpg|km/h|mph|°C|°F|h|min|sec|s"
+MARKED = rf"(-?(?:{CURRENCY})\s?)?([+-]?\d[\d.,]*|[+-]?\.\d+)(\s?(?:{UNIT}))?"
+SPACED = r"[+-]?\d{1,3}([ '\x{2019}\x{00A0}\x{202F}]\d{3})+([.,]\d+)?"
 CODES = r"0\d+|\d{19,}"  # whole numbers whose value is not what they say: 01067 is a postcode
 # 950 and 1.234 in one column: the sign stands between thousands. Of decimals some would have fewer digits behind it.
 GROUPED = r"[+-]?[1-9]\d{{0,2}}(\{sign}\d{{3}})+|[+-]?\d{{1,3}}"
 MIN_GROUPED = 10  # different cells with the sign, for that to be no chance
-DAY_FIRST = r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}.*"
+# Days as people write them: as a regular expression, Spark's pattern and DuckDB's.
+DAYS = (
+    (r"\d{4}/\d{1,2}/\d{1,2}", "yyyy/M/d", "%Y/%m/%d"),
+    (r"\d{4}\.\d{1,2}\.\d{1,2}", "yyyy.M.d", "%Y.%m.%d"),
+    (r"(19|20)\d{6}", "yyyyMMdd", "%Y%m%d"),
+    (r"\d{1,2}-[A-Za-z]{3}-\d{4}", "d-MMM-yyyy", "%d-%b-%Y"),
+    (r"\d{1,2} [A-Za-z]{3} \d{4}", "d MMM yyyy", "%d %b %Y"),
+    *((rf"\d{{1,2}}[{s}]\d{{1,2}}[{s}]\d{{4}}", f"d{s}M{s}yyyy", f"%d{s}%m{s}%Y") for s in "./-"),
+    *((rf"\d{{1,2}}[{s}]\d{{1,2}}[{s}]\d{{4}}", f"M{s}d{s}yyyy", f"%m{s}%d{s}%Y") for s in "./-"),
+)
+TIMES = (("", "", ""), (r" \d{1,2}:\d{2}", " H:mm", " %H:%M"), (r" \d{1,2}:\d{2}:\d{2}", " H:mm:ss", " %H:%M:%S"))
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Column:
 
     name: str
     kind: ColumnType
-    form: Literal["", "decimal comma", "thousands"]
+    form: Form
     padded: bool  # text with spaces around it
     rows: int
     known: int
@@ -65,7 +84,10 @@ class Column:
     tokens: tuple[str, ...]  # the cells, as they are in the file, that count as missing
     unfit: int = 0  # cells that are not of this type
     example: str = ""  # one of them
-    day_form: str = ""  # of dates with day or month first: what to_date needs
+    day_form: str = ""  # of dates that Spark's cast does not take: the pattern that all cells were tried with
+    other_day_form: str = ""  # another one that fits all cells as well
+    parsed_by: str = ""  # the same as `day_form` for DuckDB
+    marks: tuple[str, ...] = ()  # what stands at the numbers: a currency, %, a unit, spaces between thousands
 
     @property
     def nulls(self) -> int:
@@ -95,7 +117,13 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     rows = _one(database, "SELECT coalesce(sum(n), 0)::BIGINT FROM cells")[0]
     padded = _one(database, "SELECT coalesce(bool_or(cell <> v AND v <> ''), false) FROM cells")[0]
     missing = ["", *STRONG]
-    kind, form, unfit, extra = _kind(database, missing, file.dialect.delimiter)
+    marks = _marks(database, missing)
+    if marks:
+        database.execute(f"UPDATE cells SET v = trim({without('v', marks)})")
+    kind, style, unfit, extra = _kind(database, missing, file.dialect.delimiter)
+    form: Form = style
+    if marks:
+        kind, form = "string", style or "plain"
     missing += extra
     known, distinct = _one(
         database, f"SELECT coalesce(sum(n), 0)::BIGINT, count(DISTINCT v) FROM cells WHERE {_is_known(missing)}"
@@ -103,23 +131,14 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     tokens = database.execute(
         f"SELECT cell FROM cells WHERE cell IS NOT NULL AND NOT ({_is_known(missing)}) ORDER BY 1"
     ).fetchall()
-    example, day_form = "", ""
+    example, day_form, other_form, parsed = "", "", "", ""
     if unfit:
-        pattern = literal(PATTERNS[form or kind])
-        example = _one(
-            database,
-            f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT regexp_full_match(v, {pattern})",
-        )[0]
-    elif kind == "string" and known:
-        dates, month_first, sign = _one(
-            database,
-            f"SELECT bool_and(regexp_full_match(v, {literal(DAY_FIRST)})), "
-            r"bool_or(TRY_CAST(regexp_extract(v, '^\d+.(\d+)', 1) AS INT) > 12), "
-            r"any_value(regexp_extract(v, '^\d+(.)', 1)) "
-            f"FROM cells WHERE {_is_known(missing)}",
-        )
-        if dates:
-            day_form = sign.join(("M", "d", "yyyy") if month_first else ("d", "M", "yyyy"))
+        query = f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT {_fits(form or kind)}"
+        example = _one(database, query)[0]
+    elif kind in ("string", "bigint") and known and not form:
+        day_form, other_form, parsed = _day_form(database, missing)
+        if day_form:
+            kind = "string"
     return Column(
         name,
         kind,
@@ -132,18 +151,29 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
         unfit=unfit,
         example=example,
         day_form=day_form,
+        other_day_form=other_form,
+        parsed_by=parsed,
+        marks=marks,
     )
 
 
 def typed(column: Column) -> str:
     """DuckDB's expression for the column's values, as prepare.sql has them, over the cells as text."""
-    cell = f"trim({quoted(column.name)})"
+    cell = f"trim({without(quoted(column.name), column.marks)})"
     missing = ", ".join(literal(token) for token in ("", *sorted({token.strip() for token in column.tokens} - {""})))
     if column.form == "decimal comma":
         cell = f"replace(replace({cell}, '.', ''), ',', '.')"
     elif column.form == "thousands":
         cell = f"replace({cell}, ',', '')"
-    kind = "DOUBLE" if column.form else {"string": "VARCHAR", "timestamp": "TIMESTAMP"}.get(column.kind, column.kind)
+    if column.day_form:
+        cell = f"try_strptime({cell}, {literal(column.parsed_by)})"
+    kind = (
+        "TIMESTAMP"
+        if column.day_form
+        else "DOUBLE"
+        if column.form
+        else {"string": "VARCHAR", "timestamp": "TIMESTAMP"}.get(column.kind, column.kind)
+    )
     value = cell if kind == "VARCHAR" else f"TRY_CAST({cell} AS {kind})"
     return f"CASE WHEN trim({quoted(column.name)}) NOT IN ({missing}) THEN {value} END"
 
@@ -159,7 +189,16 @@ def find_key(
     def rank(column: Column) -> int:
         if ID_NAME.search(column.name):
             return 0
-        return {"date": 1, "timestamp": 1, "string": 2}.get(column.kind, 3)
+        if column.day_form:
+            return 1
+        # A whole number of few values is a year or a number within a group; of many, a measured amount.
+        amount = column.kind == "bigint" and column.distinct > max(SMALL, math.sqrt(column.rows)) and not counts(column)
+        return AMOUNT if amount else {"date": 1, "timestamp": 1, "string": 2}.get(column.kind, 3)
+
+    def counts(column: Column) -> bool:
+        """Whether whole numbers that never repeat count the rows, with hardly a gap."""
+        values = sample[column.name]
+        return column.distinct == column.rows and float(np.nanmax(values) - np.nanmin(values)) < 1.05 * len(values)
 
     rows = columns[0].rows
     usable = [
@@ -170,9 +209,17 @@ def find_key(
     ]
     usable = sorted(usable, key=lambda c: (rank(c), -c.distinct))[:15]
     codes = {c.name: np.unique(sample[c.name], return_inverse=True)[1].astype(np.int64) for c in usable}
-    for size in (1, 2, 3):
-        sets = [s for s in itertools.combinations(usable, size) if math.prod(c.distinct for c in s) >= rows]
-        for parts in sorted(sets, key=lambda s: sum(map(rank, s))):
+    amounts = {c.name for c in usable if rank(c) == AMOUNT}
+    tried = [s for size in (1, 2, 3) for s in itertools.combinations(usable, size)]
+    # What is measured tells rows apart by chance: it is a key only if nothing else is, and then not with others.
+    for some in (False, True):
+        sets = [
+            s
+            for s in tried
+            if math.prod(c.distinct for c in s) >= rows
+            and (len(s) == 1 and s[0].name in amounts if some else not any(c.name in amounts for c in s))
+        ]
+        for parts in sorted(sets, key=lambda s: (len(s), sum(map(rank, s)))):
             names = [part.name for part in parts]
             if not _repeats([codes[name] for name in names]) and is_unique(database, table, names):
                 return tuple(names)
@@ -371,10 +418,12 @@ def _kind(
     if unfit:
         strange = database.execute(
             f"SELECT v, sum(n)::BIGINT FROM cells WHERE {_is_known(missing)} "
-            f"AND NOT regexp_full_match(v, {literal(PATTERNS[best])}) GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
+            f"AND NOT {_fits(best)} GROUP BY v ORDER BY 2 DESC, 1 LIMIT 100"
         ).fetchall()
         words = [word for word, _ in strange]
-        weak = {word: count for word, count in strange if word in WEAK}
+        # A day that is in no calendar, such as 0000-00-00, stands for none.
+        impossible = re.compile(PATTERNS[best] if best in ("date", "timestamp") else r"(?!)")
+        weak = {word: count for word, count in strange if word in WEAK or impossible.fullmatch(word)}
         values = _one(database, f"SELECT count(DISTINCT v) FROM cells WHERE {_is_known(missing)}")[0] - len(words)
         lone_word = len(words) == 1 and counts[best] >= total / 2 and values >= 4 and not re.search(r"\d", words[0])
         if counts[best] and counts[best] >= TYPED_SHARE * (total - sum(weak.values())):
@@ -386,6 +435,70 @@ def _kind(
     if best in ("decimal comma", "thousands"):
         return "string", best, unfit, extra  # type: ignore[return-value]  # just compared
     return best, "", unfit, extra  # type: ignore[return-value]  # a name of PATTERNS that is a type
+
+
+def without(cell: str, marks: Sequence[str]) -> str:
+    """DuckDB's and Spark's expression for a cell without its marks."""
+    for mark in marks:
+        cell = f"replace({cell}, {literal(mark)}, '')"
+    return cell
+
+
+def _marks(database: duckdb.DuckDBPyConnection, missing: Sequence[str]) -> tuple[str, ...]:
+    """What nearly all cells have at their numbers; () if they are no such numbers, or numbers without."""
+    known = f"FROM cells WHERE {_is_known(missing)}"
+    (total,) = _one(database, f"SELECT coalesce(sum(n), 0)::BIGINT {known}")
+    spaced, plain = _one(
+        database,
+        f"SELECT coalesce(sum(n) FILTER (regexp_full_match(v, {literal(SPACED)})), 0)::BIGINT, coalesce(sum(n) FILTER "
+        rf"(regexp_full_match(v, '[+-]?\d{{1,3}}([.,]\d+)?')), 0)::BIGINT {known}",
+    )
+    if spaced and spaced + plain >= TYPED_SHARE * total:
+        found = database.execute(
+            f"SELECT DISTINCT regexp_extract(v, '\\d([^\\d.,])\\d', 1) AS m {known} ORDER BY 1"
+        ).fetchall()
+        return tuple(mark for (mark,) in found if mark)
+    pairs = database.execute(
+        f"SELECT trim(replace(regexp_extract(v, {literal(MARKED)}, 1), '-', '')), trim(regexp_extract(v, "
+        f"{literal(MARKED)}, 3)), "
+        f"sum(n)::BIGINT {known} AND regexp_full_match(v, {literal(MARKED)}) GROUP BY ALL"
+    ).fetchall()
+    marked = sum(n for before, behind, n in pairs if before or behind)
+    marks = {mark for before, behind, _ in pairs for mark in (before, behind) if mark}
+    # Two units, or a unit at some numbers only, would be numbers of different measure.
+    if not marks or len(marks) > 1 or marked < TYPED_SHARE * total:
+        return ()
+    return tuple(marks)
+
+
+def _day_form(database: duckdb.DuckDBPyConnection, missing: Sequence[str]) -> tuple[str, str, str]:
+    """The pattern by which all cells are days, with or without a time: Spark's, another one that would do, DuckDB's.
+
+    '' if there is none. Day and month first are told apart by a number above 12; without one both will do.
+    """
+    (some, distinct) = _one(database, f"SELECT min(v), count(DISTINCT v) FROM cells WHERE {_is_known(missing)}")
+    found = []
+    for (days, day, their_day), (times, time, their_time) in itertools.product(DAYS, TIMES):
+        if not re.fullmatch(days + times, some) or (day == "yyyyMMdd" and distinct < MIN_GROUPED):
+            continue
+        own = their_day + their_time
+        (fits,) = _one(
+            database,
+            f"SELECT bool_and(regexp_full_match(v, {literal(days + times)}) AND try_strptime(v, {literal(own)}) "
+            "IS NOT NULL) "
+            f"FROM cells WHERE {_is_known(missing)}",
+        )
+        if fits:
+            found.append((day + time, own))
+    if not found:
+        return "", "", ""
+    return found[0][0], found[1][0] if len(found) > 1 else "", found[0][1]
+
+
+def _fits(kind: str) -> str:
+    """Whether the cell `v` is of a kind; a day that no calendar has is no date."""
+    matches = f"regexp_full_match(v, {literal(PATTERNS[kind])})"
+    return f"({matches} AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL)" if kind in ("date", "timestamp") else matches
 
 
 def _is_known(missing: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from dml.terminal.words import counted
 MIN_ROWS = 10
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
+NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
 LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
 KEYWORDS = set(
@@ -78,6 +80,7 @@ class Draft:
     joins: tuple[Join, ...]
     columns: dict[str, list[Column]]
     time: tuple[str, dt.date, float] | None = None  # column, cut, share of rows before it
+    dated: str = ""  # a date that features are made of, since there is nothing else to learn from
     hints: tuple[str, ...] = ()  # joins that prepare.sql only suggests
     notes: tuple[str, ...] = field(default=())  # what a human should look at
 
@@ -135,6 +138,9 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
         notes=tuple(notes),
     )
     if not found.of("number") and not found.of("category"):
+        dates = [each for each in fields if _is_date(each.column) and not each.column.nulls and each.table == main]
+        found = replace(found, dated=dates[0].name if dates else "")
+    if not found.of("number") and not found.of("category") and not found.dated:
         reasons = "; ".join(f"{each.name}: {each.why}" for each in fields if each.use in ("left out", "key"))
         raise UserError(f"No column is left to learn {label_name} from ({reasons}). Give files with more columns.")
     return replace(found, notes=(*found.notes, *_notes_of_label(found)))
@@ -150,6 +156,14 @@ def training(rows: int) -> tuple[int, int, int]:
 
 def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
+    parts = [file.path.name for file in files if file.headers == files[0].headers]
+    if len(parts) == len(files) > 1:
+        rest = " ".join(shlex.quote(part) for part in parts[1:])
+        raise UserError(
+            f"{' and '.join(parts)} have the same header: they are one table, which is one file here. Put them "
+            "together, "
+            f"such as by `(cat {shlex.quote(parts[0])}; tail -q -n +2 {rest}) > all.csv`."
+        )
     if len({file.table for file, _ in found}) > 1:
         raise UserError(
             f"{' and '.join(file.path.name for file, _ in found)} have a column {label}: rename it in the files whose "
@@ -224,6 +238,8 @@ def _notes_of_label(found: Draft) -> list[str]:
         notes.append(f"Fewer than 10 rows each have {label.name} = {', '.join(rare)}: hardly enough to learn from.")
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
         notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
+    notes += _spellings(found)
+    notes += _nearly_keys(found)
     if not found.keys:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
@@ -231,6 +247,58 @@ def _notes_of_label(found: Draft) -> list[str]:
             f"copies, their number ({copies}); copies may lie on both sides of the split."
         )
     return notes
+
+
+def _nearly_keys(found: Draft) -> list[str]:
+    """Columns that tell all rows but a few apart: that is rather a mistake in the file than no key."""
+    if found.keys:
+        return []
+    return [
+        f"{column.name} tells {column.distinct:,} of {column.rows:,} rows apart: is it meant as the key? Then mend the "
+        f"{counted(column.rows - column.distinct, 'row')} that repeat or lack it, and say keys = "
+        f"{_strings([column.name])}."
+        for column in found.columns[found.main]
+        if column.kind in ("bigint", "string")
+        and not column.form
+        and column is not found.label.column
+        and (column.kind == "string" or guesses.ID_NAME.search(column.name))
+        and NEARLY * column.rows <= column.distinct < column.rows
+    ]
+
+
+def _spellings(found: Draft) -> list[str]:
+    """Texts of the label that are one value in several spellings, with the lines that make them one."""
+    label, target = found.label.column, found.target
+    alike: dict[str, list[str]] = {}
+    for text in target.counts if label.kind == "string" and not label.form else ():
+        alike.setdefault(" ".join(text.casefold().split()), []).append(text)
+    several = [texts for texts in alike.values() if len(texts) > 1]
+    if not several:
+        return []
+    shown = "; ".join(" = ".join(map(repr, texts)) for texts in several[:5])
+    name = sql(label.name)
+    texts_told = counted(len(target.counts), "text")
+    told = f"{label.name} has {texts_told}, but several differ in capitals or spaces only: {shown}. "
+    words = {
+        " ".join(text.casefold().split()): max(texts, key=lambda t: target.counts[t]) for text, texts in alike.items()
+    }
+    if len(alike) == 2:
+        yes = next((word for word in alike if word in guesses.POSITIVE_WORDS), min(alike))
+        (no,) = set(alike) - {yes}
+        line = (
+            f"CASE lower(trim({name})) WHEN {_spark_string(yes)} THEN 1 WHEN {_spark_string(no)} THEN 0 END AS {name}"
+        )
+        return [
+            f'{told}If they are two values, write in prepare.sql `{line}`, and in dataset.toml task = "binary", '
+            f"positive = {_string(f'{label.name} is {yes}')} in place of classes, and texts = "
+            f"{_strings(list(target.counts))}."
+        ]
+    cases = " ".join(f"WHEN {_spark_string(word)} THEN {_spark_string(text)}" for word, text in words.items())
+    return [
+        f"{told}If they are {len(alike)} values, write in prepare.sql `CASE lower(trim({name})) {cases} END AS "
+        f"{name}`, and "
+        f"in dataset.toml classes = {_strings(list(words.values()))} and texts = {_strings(list(target.counts))}."
+    ]
 
 
 def _repeated(database: duckdb.DuckDBPyConnection, table: str) -> int:
@@ -379,16 +447,28 @@ def _use(each: Field, only_key: bool, rows: int, values: guesses.Floats) -> tupl
         use = "category"  # its order means nothing
     if use == "category":
         if column.day_form:
-            return (
-                "left out",
-                f"a date with day or month first: to_date({column.name}, '{column.day_form}') or so in prepare.sql "
-                "makes one",
-            )
+            makes = f"a date written {column.day_form}: {_value(column, '')} in prepare.sql makes one of it"
+            if column.other_day_form:
+                makes += f"; day or month first cannot be told: '{column.other_day_form}' would do as well"
+            return "left out", makes
         if unique_values:
             return ("key", "") if only_key else ("left out", "another text in every row")
         if column.distinct > max(10, column.known / ROWS_A_VALUE):
             return "left out", f"{column.distinct:,} values in {column.known:,} rows: free text or an identifier"
     return use, ""
+
+
+def _is_date(column: Column) -> bool:
+    return column.kind in ("date", "timestamp") or bool(column.day_form)
+
+
+def _parts_of_day(found: Draft, name: str, text: str) -> dict[str, str]:
+    """The features that a date makes, by name."""
+    column = next(each.column for each in found.fields if each.name == name)
+    made = {f"{name}_month": f"month({text})", f"{name}_weekday": f"weekday({text})"}
+    if column.kind == "timestamp" or "H" in column.day_form:
+        made[f"{name}_hour"] = f"hour({text})"
+    return made
 
 
 def _is_sequence(values: guesses.Floats, column: Column) -> bool:
@@ -411,7 +491,7 @@ def _time(
     database: duckdb.DuckDBPyConnection, main: str, columns: Sequence[Column]
 ) -> tuple[str, dt.date, float] | None:
     """A date column of every row, and the day from which the last fifth of the rows lies."""
-    dates = [c for c in columns if c.kind in ("date", "timestamp") and not c.nulls and not c.unfit and c.distinct > 1]
+    dates = [c for c in columns if _is_date(c) and not c.nulls and not c.unfit and c.distinct > 1]
     if not dates:
         return None
     column = max(dates, key=lambda c: c.distinct)
@@ -445,7 +525,8 @@ def prepare_sql(found: Draft) -> str:
     if found.target.task == "binary":
         unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
         if set(found.target.counts) != {"0", "1"} or unknown:
-            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}, 0 is the other.{unknown}")
+            told = "any other text is NULL, unknown" if _is_listed(found) else "0 is the other"
+            lines.append(f"-- 1 is {' '.join(found.target.positive.split())}; {told}.{unknown}")
     lines.append(_named(_label_value(found, value(label)), label.name))
     lines.append("")
     if left := [each.name for each in found.of("left out") if not each.is_key]:
@@ -458,11 +539,14 @@ def prepare_sql(found: Draft) -> str:
         else:
             each = next(each for each in found.fields if each.name == name)
         text = value(each)
-        lines.append(
-            f"-- month({text}) AS {name}_month, weekday({text}) AS {name}_weekday,  -- as numbers of [features]"
-        )
+        if name != found.dated:
+            parts = ", ".join(f"{part} AS {made}" for made, part in _parts_of_day(found, name, text).items())
+            lines.append(f"-- {parts},  -- as numbers of [features]")
     features = [each for each in found.fields if each.use in ("number", "category") and not each.is_key]
     lines += [_named(value(each), each.name) for each in features]
+    if found.dated:
+        text = value(next(each for each in found.fields if each.name == found.dated))
+        lines += [f"{part} AS {made}" for made, part in _parts_of_day(found, found.dated, text).items()]
     last = max(index for index, line in enumerate(lines) if line and not line.startswith("--"))
     select = "\n".join(
         f"    {line}{',' if index != last else ''}" if line and not line.startswith("--") else f"    {line}".rstrip()
@@ -521,9 +605,15 @@ def dataset_toml(found: Draft) -> str:
         if label.column.kind == "bigint":
             parts.append('# Whole numbers that are amounts rather than names of classes? Then task = "regression", ')
             parts[-1] = parts[-1].rstrip()
-            parts.append(f"# no classes here, and {label.name} without the CAST in prepare.sql.")
+            parts.append(f"# no classes and no raw here, and {label.name} alone in place of its CASE in prepare.sql.")
     else:
         parts.append(f'# unit = "USD" # of {label.name}, for the reports')
+    if _is_listed(found):
+        listed = "texts" if target.task == "binary" else "classes"
+        told = f"of table {found.main}: a text there that {listed} does not have is unknown, left out and counted"
+        parts.append(f"raw = {_string(label.column.name)} # {told}")
+        if target.task == "binary":
+            parts.append(_list("texts", list(target.counts)))
     if label.column.nulls:
         parts.append(f"unknown = {_string(f'{label.name} is not known')} # {label.column.nulls:,} rows")
 
@@ -558,7 +648,8 @@ def dataset_toml(found: Draft) -> str:
         parts.append("# Left out. To learn from one, add it to a list here, to its table above and to prepare.sql.")
         width = max(len(each.name) for each in left)
         parts += [f"#   {each.name:<{width}}  {each.why}" for each in left]
-    parts.append(_list("numbers", [each.name for each in found.of("number")]))
+    dated = list(_parts_of_day(found, found.dated, "")) if found.dated else []
+    parts.append(_list("numbers", [*(each.name for each in found.of("number")), *dated]))
     parts.append(_list("categories", [each.name for each in found.of("category")]))
 
     depth, min_leaf, smoothing = training(found.known)
@@ -597,6 +688,7 @@ def _table(found: Draft, table: str) -> list[str]:
     for name, value, default in (
         ("delimiter", dialect.delimiter, ","),
         ("quote", dialect.quote, '"'),
+        ("escape", dialect.escape, ""),
         ("encoding", dialect.encoding, "utf-8"),
     ):
         if value != default:
@@ -605,6 +697,7 @@ def _table(found: Draft, table: str) -> list[str]:
         parts.append("header = false")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
+    unused -= {found.dated} if table == found.main else set()
     if table == found.main:
         unused -= {key for join in found.joins for key in join.keys}
     elif joined is None:
@@ -630,6 +723,12 @@ def _table(found: Draft, table: str) -> list[str]:
 
 
 def _form(column: Column) -> str:
+    if column.day_form:
+        return f"dates, written {column.day_form}"
+    if column.marks:
+        shown = ", ".join(map(repr, column.marks))
+        style = {"decimal comma": " and a decimal comma", "thousands": " and commas between the thousands"}
+        return f"numbers with {shown}{style.get(column.form, '')}, which prepare.sql takes out"
     if column.form == "decimal comma":
         return "numbers with a decimal comma, which prepare.sql converts"
     if column.form == "thousands":
@@ -651,6 +750,12 @@ def _named(value: str, name: str) -> str:
 
 def _value(column: Column, prefix: str) -> str:
     cell = prefix + sql(column.name)
+    if column.day_form:
+        return f"to_{'timestamp' if 'H' in column.day_form else 'date'}({cell}, '{column.day_form}')"
+    for mark in column.marks:
+        cell = f"replace({cell}, {_spark_string(mark)}, '')"
+    if column.marks and column.form == "plain":
+        return f"CAST(trim({cell}) AS DOUBLE)"
     if column.form == "decimal comma":
         return f"CAST(replace(replace({cell}, '.', ''), ',', '.') AS DOUBLE)"
     if column.form == "thousands":
@@ -665,11 +770,24 @@ def _label_value(found: Draft, value: str) -> str:
             return f"CAST({value} AS INT)"
         if column.kind == "boolean":
             return f"CAST({value} AS INT)" if target.positive == "true" else f"CAST(NOT {value} AS INT)"
+        (other,) = set(target.counts) - {target.positive}
         is_text = column.kind in ("string", "date", "timestamp") and not column.form
-        return f"CAST({value} = {_spark_string(target.positive) if is_text else target.positive} AS INT)"
+        positive, negative = (_spark_string(one) if is_text else one for one in (target.positive, other))
+        return f"CASE {value} WHEN {positive} THEN 1 WHEN {negative} THEN 0 END"
     if target.task == "multiclass" and column.kind != "string":
-        return f"CAST({value} AS STRING)"
+        value = f"CAST({value} AS STRING)"
+    if target.task == "multiclass":
+        return f"CASE WHEN {value} IN ({', '.join(map(_spark_string, target.classes))}) THEN {value} END"
     return value
+
+
+def _is_listed(found: Draft) -> bool:
+    """Whether the label's values are few and written as they are: then any other is unknown."""
+    return (
+        found.target.task != "regression"
+        and found.label.column.kind in ("string", "bigint")
+        and not found.label.column.form
+    )
 
 
 def _spark_string(text: str) -> str:

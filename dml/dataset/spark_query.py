@@ -68,7 +68,7 @@ def main(folder: Path) -> None:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F
 
-    from jobs.errors import JobError
+    from jobs.errors import JobError, sql_cause
     from jobs.prepare import join
     from jobs.tables.session import spark_session
 
@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
         except JobError as error:
             answer[name] = str(error)
         except (PySparkException, Py4JJavaError) as error:
-            answer[name] = f"datasets/{name}/prepare.sql does not run: {str(error).splitlines()[0]}"
+            answer[name] = f"datasets/{name}/prepare.sql does not run: {sql_cause(error, each['sql'])}"
         for table in each["tables"]:
             spark.catalog.dropTempView(table)
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")

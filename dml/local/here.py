@@ -11,6 +11,7 @@ from typing import NoReturn
 from dml import checkout
 from dml.local.cloud import Cloud
 from dml.local.place import ASTRAY
+from dml.local.turns import Use, turn
 from dml.terminal.board import Board
 from dml.terminal.console import err
 
@@ -30,10 +31,11 @@ def stand_up(env: str, board: Board, *, dataset: str = "", port: int | None = No
 
     own = cloud()
     board.start("embedded cloud")
-    own.up(port)
-    board.done("embedded cloud", own.endpoint)
-    board.start("deploy")
-    board.done("deploy", deploy(own, env, dataset=dataset, on_progress=lambda text: board.note("deploy", text)))
+    with turn(own.place.home, lambda: board.note("embedded cloud", "another command is deploying: waiting for it")):
+        own.up(port)
+        board.done("embedded cloud", own.endpoint)
+        board.start("deploy")
+        board.done("deploy", deploy(own, env, dataset=dataset, on_progress=lambda text: board.note("deploy", text)))
     return own
 
 
@@ -62,18 +64,26 @@ def interval(local: bool) -> float:
 
 @contextmanager
 def stopped_together(local: bool) -> Iterator[None]:
-    """Ctrl-C or a termination signal during local work stops the embedded cloud too: no process is left behind."""
+    """Ctrl-C or a termination signal during local work stops the embedded cloud too: no process is left behind.
+
+    It goes on if another command of this checkout uses it.
+    """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)
+    use = Use(cloud().place.home) if local else None
     try:
         yield
     except KeyboardInterrupt:
-        if local:
+        if use is not None and use.is_last():
             cloud().down()
             err.print("The embedded cloud is stopped; its data is kept.")
+        elif use is not None:
+            err.print("The embedded cloud goes on, since another command uses it; `dml local down` stops it.")
         raise
     finally:
+        if use is not None:
+            use.end()
         signal.signal(signal.SIGTERM, previous)

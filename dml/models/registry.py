@@ -381,6 +381,9 @@ def description(registry: Registry, part: str | None) -> Document:
         "gate": model.gate,
         "model": registry.uri(f"{model.run_id}/"),
         "files": manifest.get("files", []),
+        "way_past_gate": ""
+        if model.verdict == "passed"
+        else registry.naming(f"promote {model.run_id} --even-if-refused --reason WHY"),
     }
 
 
@@ -540,6 +543,8 @@ def show_model(console: Console, described: Document) -> None:
         mark = ("  passed", "green") if check["passed"] else ("  refused", "yellow")
         table.add_row(Text(*mark), check["name"], Text(check["detail"], "dim"))
     console.print(table)
+    if described.get("way_past_gate"):
+        _line(console, "Or", described["way_past_gate"], "makes it current all the same")
     console.print()
     top = [f"{entry['feature']} {entry['importance']:.0%}" for entry in metrics["importances"][:TOP_FEATURES]]
     _line(console, "Looks at", ", ".join(top))

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,11 @@ from rich.console import Console
 from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.models import raw_file
 from dml.models.registry import current_run
 from dml.models.scorer import NULLS, Scorer, ScoringError, open_csv, score_csv
 from dml.terminal.words import counted
+from jobs.tables.settings import Dataset
 from stacks.outputs import Output
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -59,31 +63,40 @@ def score_file(
     *,
     nulls: Sequence[str] = (),
     all_columns: bool = False,
+    read_as: raw_file.ReadAs | None = None,
 ) -> None:
-    """Score `file` into `target`, or onto stdout, and tell on `progress` what was done.
+    """Score `file` into `target`, or onto stdout, and tell on `progress` what was done and how the file was understood.
 
-    Written are the dataset's keys that the file has, or all its columns if it has none of them; then the scorer's own.
-    `target` is there only once it is whole. Raises UserError.
+    A raw file is read as dataset.toml declares and made to features as prepare.sql says; one with the features' own
+    columns is taken as it is. Written are the dataset's keys that the file has, or all its columns if it has none of
+    them; then the scorer's own. `target` is there only once it is whole. Raises UserError.
     """
     started = time.monotonic()
-    dataset = tree.get("dataset") if isinstance(tree, dict) else None
-    keys = load_dataset(dataset).keys if dataset in dataset_names() and not all_columns else ()
     # A spinner on the terminal that the rows go to would only be in their way.
     quiet = target is None and sys.stdout.isatty()
     try:
         scorer = Scorer(tree)
-        with open_csv(file) as source, _output(target) as out, progress.status(f"Scoring {file.name}") as status:
+        settings, raw = _understood(tree, scorer, file, nulls, read_as)
+        with _output(target, whole=raw is not None) as out, progress.status(f"Scoring {file.name}") as status:
             if quiet:
                 status.stop()
-            scored = score_csv(
-                scorer,
-                source,
-                out,
-                name=str(file),
-                keys=keys,
-                nulls=nulls or NULLS,
-                on_progress=lambda rows: status.update(f"Scoring {file.name}: {rows:,} rows"),
-            )
+
+            def on_progress(rows: int) -> None:
+                status.update(f"Scoring {file.name}: {rows:,} rows")
+
+            if raw is not None:
+                found = raw_file.score(scorer, raw, out, all_columns=all_columns, on_progress=on_progress)
+                rows, unseen, lines = found.rows, found.unseen, _told_of_raw(raw, found)
+            else:
+                keys = settings.keys if settings and not all_columns else ()
+                with open_csv(file) as source:
+                    scored = score_csv(
+                        scorer, source, out, name=str(file), keys=keys, nulls=nulls or NULLS, on_progress=on_progress
+                    )
+                rows, unseen = scored.rows, scored.unseen
+                lines = [
+                    f"{file.name} was read as the model's features: numbers with a point, missing ones empty or NA."
+                ]
     except ScoringError as error:
         raise UserError(str(error)) from None
     except BrokenPipeError:
@@ -91,21 +104,74 @@ def score_file(
     except OSError as error:
         raise UserError(f"Could not score {file}: {error.strerror}: {error.filename or target or 'output'}.") from None
     seconds = time.monotonic() - started
-    what = f"{counted(scored.rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
-    progress.print(f"{what}: {target}" if target else what, highlight=False, soft_wrap=True, markup=False)
-    for column, (rows, example) in scored.unseen.items():
-        progress.print(
-            f"{column}: {counted(rows, 'row')} with a value that training has not seen (the first is {example!r}), "
-            "which counts as an average one.",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
+    what = f"{counted(rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
+    lines.append(f"{what}: {target}" if target else what)
+    for column, (times, example) in unseen.items():
+        lines.append(
+            f"{column}: {counted(times, 'row')} with a value that training has not seen (the first is {example!r}), "
+            "which counts as an average one."
         )
+    for line in lines:
+        progress.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _understood(
+    tree: dict[str, Any], scorer: Scorer, file: Path, nulls: Sequence[str], read_as: raw_file.ReadAs | None
+) -> tuple[Dataset | None, raw_file.RawFile | None]:
+    """The dataset's settings, if it is one of this checkout's, and the file if it is one of raw data."""
+    name = tree.get("dataset")
+    if name not in dataset_names():
+        if read_as != "features":
+            raise UserError(
+                f"There is no datasets/{name} here, which says how raw files of {name} are read (numbers, "
+                "missing values, "
+                f"names), so {file} might be understood wrongly. Bring that folder here; or, if the file's columns are "
+                "the features as the table `features` has them, say so: --read-as features."
+            )
+        return None, None
+    settings = load_dataset(name)
+    if nulls and read_as == "raw":
+        raise UserError(f"--null is for a file of features; what is missing in a raw file, {settings.file} says.")
+    if nulls or read_as == "features" or not file.exists() or file.is_dir():
+        return settings, None
+    if not file.is_file():
+        raise UserError(
+            f"{file} is no plain file, and only a look at its header tells whether it is raw: write it to a file "
+            "first, or "
+            "say that its columns are the features: --read-as features."
+        )
+    return settings, raw_file.recognise(file, settings, scorer.features, read_as)
+
+
+def _told_of_raw(raw: raw_file.RawFile, found: raw_file.RawScored) -> list[str]:
+    settings = raw.settings
+    lines = [
+        f"{raw.path.name} was read as raw data of table {settings.main}, as a run does: by {settings.file} and "
+        f"datasets/{settings.name}/prepare.sql."
+    ]
+    if found.set_aside:
+        more = f" and {found.set_aside - len(found.reasons):,} more" if found.set_aside > len(found.reasons) else ""
+        lines.append(
+            f"{counted(found.set_aside, 'row')} not scored, as a run would quarantine them: "
+            f"{'; '.join(found.reasons)}{more}."
+        )
+    if found.left_out:
+        lines.append(f"{counted(found.left_out, 'row')} not scored, since prepare.sql leaves them out (WHERE).")
+    return lines
 
 
 @contextmanager
-def _output(target: Path | None) -> Iterator[TextIO]:
-    """Where the rows go. A file is written under another name beside it, and named when it is whole."""
+def _output(target: Path | None, *, whole: bool) -> Iterator[TextIO]:
+    """Where the rows go. A file is written under another name beside it, and named when it is whole. On stdout, with
+    `whole`, are all rows or none.
+    """
+    if target is None and whole:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as kept:
+            yield kept
+            kept.seek(0)
+            shutil.copyfileobj(kept, sys.stdout)
+        sys.stdout.flush()
+        return
     if target is None:
         yield sys.stdout
         sys.stdout.flush()

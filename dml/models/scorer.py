@@ -243,8 +243,12 @@ def score_csv(
         raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
     finally:
         csv.field_size_limit(limit)
-    unseen = {n: (t.unseen_rows, t.example) for n, t in tables.items() if isinstance(t, _Categories) and t.unseen_rows}
-    return Scored(rows, unseen)
+    return Scored(rows, unseen_of(tables))
+
+
+def unseen_of(tables: Mapping[str, _Numbers | _Categories]) -> dict[str, tuple[int, str]]:
+    """Of each category that had some, the rows with values that training has not seen, and the first such value."""
+    return {n: (t.unseen_rows, t.example) for n, t in tables.items() if isinstance(t, _Categories) and t.unseen_rows}
 
 
 def _promise(line: str, delimiter: str, features: Sequence[str]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -53,7 +53,7 @@ def run(
         certificate.keep_ready(platform, say)
         result = execute(platform, dataset, "run", board, logs=here.logs(local), every=here.interval(local))
         seconds = {name: board.seconds(name) for name in before}
-    _close(platform, result, seconds, local=local, as_json=as_json)
+    _close(platform, result, seconds, as_json=as_json)
     if not result.published:
         raise typer.Exit(GATE_REFUSED)
 
@@ -62,7 +62,7 @@ def run(
 def predict(
     what: Annotated[
         str,
-        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file with the features."),
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file, raw or of features."),
     ] = "nyc_flights",
     table: Annotated[
         str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
@@ -77,7 +77,17 @@ def predict(
     ] = False,
     null: Annotated[
         list[str] | None,
-        typer.Option(help='FILE: a text that means missing, in place of "" and "NA"; can be given more than once.'),
+        typer.Option(
+            help='FILE of features: a text that means missing, in place of "" and "NA"; can be given more than once.'
+        ),
+    ] = None,
+    read_as: Annotated[
+        Literal["raw", "features"] | None,
+        typer.Option(
+            help="FILE: raw data, read by dataset.toml and prepare.sql, or the features as they are; else told by its "
+            "header.",
+            show_default=False,
+        ),
     ] = None,
     local: LocalOption = False,
     env: EnvironmentOption = "dev",
@@ -86,7 +96,8 @@ def predict(
     """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
 
     DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
-    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's.
+    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's. A raw file is
+    read as a run reads it; one with the features' own columns as it is; which of the two is said.
     """
     from datasets import load_dataset
     from dml.estate import certificate
@@ -105,10 +116,12 @@ def predict(
             if not model:
                 load_dataset(dataset)  # says which there are
             tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)
-            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns)
+            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns, read_as=read_as)
         return
-    if model or output or all_columns or null:
-        raise typer.BadParameter(f"{what} is no file; --model, --output, --all-columns and --null go with a CSV file")
+    if model or output or all_columns or null or read_as:
+        raise typer.BadParameter(
+            f"{what} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
+        )
     load_dataset(what)
     platform = deployed(local, env)
     certificate.keep_ready(platform, say)
@@ -116,7 +129,7 @@ def predict(
         result = execute(
             platform, what, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
         )
-    _close(platform, result, {}, local=local, as_json=as_json)
+    _close(platform, result, {}, as_json=as_json)
 
 
 @top.command()
@@ -129,7 +142,7 @@ def status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     own.show(out, deployed(local, env))
 
 
-def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, local: bool, as_json: bool) -> None:
+def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, as_json: bool) -> None:
     from dml import checkout
     from dml.models import report
     from dml.runs import screen
@@ -139,4 +152,4 @@ def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *,
     if as_json:
         typer.echo(json.dumps(result.as_json(seconds) | {"report": str(page)}, indent=2))
     else:
-        screen.show(out, platform, result, report=page, local=local)
+        screen.show(out, platform, result, report=page)

@@ -16,7 +16,7 @@ from dml.terminal.console import plain_table
 from dml.terminal.words import counted
 
 
-def show(console: Console, platform: Platform, result: Result, *, report: Path, local: bool) -> None:
+def show(console: Console, platform: Platform, result: Result, *, report: Path) -> None:
     """Print it all to `console` (stdout: this is the data that the command is for)."""
     console.print()
     if result.prepared:
@@ -31,7 +31,9 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
         console.print(_predictions(platform, result.predicted["location"]))
         console.print(_predicted(result), style="dim", highlight=False)
     if result.gate and not result.published and "train" in result.run.stages:
-        console.print(f"Not published: {'; '.join(result.gate['reasons'])}", style="yellow")
+        console.print("Not published:", style="yellow")
+        for reason in result.gate["reasons"]:
+            console.print(f"  {reason}", style="yellow", soft_wrap=True, highlight=False, markup=False)
     console.print()
     console.print(f"Run      {result.run.run_id}", soft_wrap=True)
     console.print(f"Model    {result.uris['model']}", soft_wrap=True)
@@ -39,15 +41,17 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path, 
     console.print(f"Report   {report.relative_to(here) if report.is_relative_to(here) else report}", soft_wrap=True)
     console.print()
     console.print("Next")
-    flag = " --local" if local else ""
     dataset = result.dataset
     refused = "train" in result.run.stages and not result.published
     # Without a run's name it is the current model that is meant; after a refusal that is another one, or there is none.
     named = f" --run {result.run.run_id}" if refused else ""
-    commands = {f"dml report {dataset}{named}{flag}": "the model as one HTML page"}
+    commands = {platform.command(f"report {dataset}{named}"): "the model as one HTML page"}
+    if refused and result.gate:
+        promote = platform.command(f"models promote {result.run.run_id} --dataset {dataset} --even-if-refused")
+        commands[promote] = "make it current all the same"
     if not refused or result.metrics.get("current"):
-        commands[f"dml predict {dataset}{flag}"] = "score a table with the current model"
-    commands[f"dml status{flag}"] = "what stands and what ran"
+        commands[platform.command(f"predict {dataset}")] = "score a table with the current model"
+    commands[platform.command("status")] = "what stands and what ran"
     widest = max(map(len, commands))
     for command, why in commands.items():
         console.print(f"  [bold]{command:<{widest}}[/bold]  [dim]{why}[/dim]", highlight=False, soft_wrap=True)

@@ -1,12 +1,14 @@
 """The gate: may a candidate replace the current model? train.py asks it; the state machine only reads the verdict."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from jobs.models.tasks import MAIN
 from jobs.tables.settings import Dataset
 
 Check = Dict[str, Any]
 NAMES = {"log_loss": "log loss", "rmse": "RMSE", "auc": "AUC", "r2": "R2"}
+USUAL = 0.99  # a figure of the whole model beyond which it is worth a look
+WORSE = "Who uses it would get worse answers: look what has changed in the data (drift.json),"
 GUESS = {"binary": "the base rate", "multiclass": "the class shares", "regression": "the mean"}
 
 
@@ -32,36 +34,46 @@ def judge(
     leaks: Sequence[str] = (),
     quarantined: int = 0,
     raw_rows: int = 0,
+    unknown_labels: Optional[Dict[str, Any]] = None,
 ) -> Dict[str, Any]:
     """gate.json: passed, reasons (of the checks that failed), checks, current_run.
 
     `candidate` and `baseline` are metrics on the same test rows, `later` those out of time. `leaks`: sentences about
-    features that alone tell the label. `quarantined` of `raw_rows` rows did not parse.
+    features that alone tell the label. `quarantined` of `raw_rows` rows did not parse. `unknown_labels`: as of
+    jobs/tables/labels.py.
+
+    A check is called by what it has found. The detail of one that failed says why that matters and the two ways on: to
+    mend the cause, or the setting that accepts it.
     """
     rules, task = settings.gate, settings.task
     main, guess = MAIN[task], GUESS[task]
     name = NAMES[main]
-    strong, limit = ("r2", rules.suspicious_r2) if task == "regression" else ("auc", rules.suspicious_auc)
+    told = f"{name} {candidate[main]:.4f}, always guessing {guess} {baseline[main]:.4f}"
+    helpless = "What it has learned does not help: give it features that tell more, or more rows"
     checks: List[Check] = [
-        _check(
-            f"better than {guess}",
-            candidate[main] < baseline[main],
-            f"{name} {candidate[main]:.4f}, always guessing {guess} {baseline[main]:.4f}",
-        ),
-        _check(
-            "no leak alarm",
-            candidate[strong] <= limit and not leaks,
-            "; ".join(leaks)
-            or f"{NAMES[strong]} {candidate[strong]:.4f}; above {limit} a feature probably tells the label",
-        ),
+        _check((f"better than {guess}", f"no better than {guess}"), candidate[main] < baseline[main], told, helpless),
+        _leak_alarm(settings, candidate, leaks),
     ]
     if raw_rows:
         share, most = quarantined / raw_rows, rules.max_quarantined_share
         told = f"{quarantined:,} of {raw_rows:,} raw rows are in quarantine ({share:.2%}); allowed are {most:.2%}"
-        checks.append(_check("data quality", share <= most, told))
+        ways = (
+            "What is missing may be of one kind, and the model wrong about it: mend the files or what [tables] says of "
+            f"them, or set gate.max_quarantined_share in {settings.file}"
+        )
+        checks.append(_check(("data quality", "too many rows in quarantine"), share <= most, told, ways))
+    if unknown_labels:
+        told = f"{unknown_labels['rows']:,} of {unknown_labels['labelled']:,} labels are unknown texts and left out"
+        if unknown_labels["texts"]:
+            told += f" ({', '.join(f'{text!r} {count:,}' for text, count in unknown_labels['texts'].items())})"
+        within = unknown_labels["rows"] <= rules.max_unknown_label_share * unknown_labels["labelled"]
+        ways = f"Mend the files or label.texts, or set gate.max_unknown_label_share in {settings.file}"
+        checks.append(_check(("labels known", "unknown labels"), within, told, ways))
     if rules.out_of_time and later is not None:
         told = f"{name} {later[main]:.4f} on later rows, always guessing {guess} {later['baseline'][main]:.4f}"
-        checks.append(_check(f"better than {guess} out of time", later[main] < later["baseline"][main], told))
+        names = (f"better than {guess} out of time", f"no better than {guess} out of time")
+        aged = f"It will not help tomorrow: leave out what ages, or set gate.out_of_time = false in {settings.file}"
+        checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     if current is not None:
         checks += _against(current, settings, candidate, later)
     reasons = [f"{check['name']}: {check['detail']}" for check in checks if not check["passed"]]
@@ -84,6 +96,29 @@ def feature_change(task: str, names: List[str], settings: Dataset) -> str:
     return "; ".join(parts)
 
 
+def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[str]) -> Check:
+    """Features that alone tell the label; and the whole model's figure, if the settings set it a bound. Without one it
+    is only told: a first model of easy data may well be right nearly always.
+    """
+    rules = settings.gate
+    setting = "suspicious_r2" if settings.task == "regression" else "suspicious_auc"
+    figure, bound = setting.rpartition("_")[2], getattr(rules, setting)
+    told = f"{NAMES[figure]} {candidate[figure]:.4f}"
+    beyond = bound is not None and candidate[figure] > bound
+    if beyond:
+        told += f", above gate.{setting} = {bound:g}"
+    elif bound is None and candidate[figure] > USUAL:
+        told += "; so good a figure is worth a look at the features: is each of them known before the label?"
+    names = ("no leak alarm", "leak alarm")
+    ways = (
+        "A model that has seen the answer fails on rows whose answer is not known yet: leave out of the features "
+        "what is "
+        "made from the label or known only after it; or, if all of it is known before, accept it by "
+        f"gate.{'suspicious_share' if leaks and settings.task == 'multiclass' else setting} = 1.0 in {settings.file}"
+    )
+    return _check(names, not beyond and not leaks, "; ".join([*leaks, *([told] if beyond or not leaks else [])]), ways)
+
+
 def _against(
     current: Current, settings: Dataset, candidate: Dict[str, Any], later: Optional[Dict[str, Any]]
 ) -> List[Check]:
@@ -96,16 +131,17 @@ def _against(
         told += (
             f"; declared: {declared}"
             if declared
-            else f". If that is meant, say why in gate.feature_change of {settings.file}"
+            else f". If that is meant, say why in gate.feature_change of {settings.file}; else restore them"
         )
-        checks.append(_check("features", bool(declared), told))
+        checks.append(_check(("features", "other features"), bool(declared), told))
     if current.metrics is not None:
         told = (
             f"{name} {candidate[main]:.4f}, on the same rows run {current.run_id} has {current.metrics[main]:.4f}; "
             f"tolerance {tolerance}"
         )
         fits = candidate[main] <= current.metrics[main] + tolerance
-        checks.append(_check("not worse than the current model", fits, told))
+        names = ("not worse than the current model", "worse than the current model")
+        checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
     # model it has seen the later rows. It can be compared if it is of as many rows.
     if rules.out_of_time and later and current.later and current.later["rows"] == later["rows"]:
@@ -114,9 +150,13 @@ def _against(
             f"tolerance {tolerance}"
         )
         fits = later[main] <= current.later[main] + tolerance
-        checks.append(_check("not worse than the current model out of time", fits, told))
+        names = ("not worse than the current model out of time", "worse than the current model out of time")
+        checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
     return checks
 
 
-def _check(name: str, passed: bool, detail: str) -> Check:
-    return {"name": name, "passed": bool(passed), "detail": detail}
+def _check(names: Tuple[str, str], passed: bool, detail: str, ways: str = "") -> Check:
+    """`names`: of a check that has passed, and of one that has not; `ways`: on, if it has not."""
+    if not passed and ways:
+        detail = f"{detail}. {ways}."
+    return {"name": names[0 if passed else 1], "passed": bool(passed), "detail": detail}

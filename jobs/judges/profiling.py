@@ -35,7 +35,7 @@ QUANTILES = (0.001, 0.01, *[i / 40 for i in range(1, 40)], 0.99, 0.999)
 TOP_VALUES, NAMED_VALUES = 50, 1_000  # categories with figures of their own, and further ones whose name is kept
 
 MIN_ROWS = 5  # training rows that a bin needs before the leak alarm believes its label
-SUSPICIOUS_SHARE = 0.99  # of the rows of a multiclass task whose class a single feature tells
+SUSPICIOUS = 0.99  # AUC or R2 of a single feature, unless the settings say otherwise
 
 # Bins of what is no number or no category of its own; bins of numbers and of known categories are counted from 0.
 _NULL, _NAN, _INFINITE, _OTHERS, _NEW = -1, -2, -3, -4, -5
@@ -103,8 +103,8 @@ def leaks(told: Profile, settings: Dataset) -> List[Cell]:
 
     Each has feature, measure, value and sentence. Measured on the training rows of the profile's bins and values:
     binary, the AUC of ranking bins by their rate (above `gate.suspicious_auc`); multiclass, the share of rows whose
-    class is the most frequent one of their bin (above SUSPICIOUS_SHARE, where always guessing the most frequent class
-    is not, and leaves at least twice as many errors); regression, the variance that the bins' means explain, or a
+    class is the most frequent of their bin (above `gate.suspicious_share`, where always guessing the most frequent
+    class is not, and leaves at least twice as many errors); regression, the variance that the bins' means explain, or a
     straight line (above `gate.suspicious_r2`). Bins with fewer than MIN_ROWS rows are taken together first.
     """
     if told["label"] is None or not told["train"]:
@@ -435,11 +435,11 @@ def _leak(feature: Cell, told: Profile, settings: Dataset) -> Optional[Cell]:
     labels = np.array([cell["label"] for cell in cells], dtype=np.float64)
     name, label, gate = feature["name"], settings.label.column, settings.gate
     if settings.task == "binary":
-        measure, value, limit = "auc", _auc(rows, labels), gate.suspicious_auc
+        measure, value, limit = "auc", _auc(rows, labels), gate.suspicious_auc or SUSPICIOUS
         says = f"ranks the rows by {label} almost perfectly (AUC {value:.3f}, alarm above {limit:g})"
     elif settings.task == "multiclass":
         guess = float(labels.sum(axis=0).max() / rows.sum())
-        measure, value, limit = "share", float(labels.max(axis=1).sum() / rows.sum()), SUSPICIOUS_SHARE
+        measure, value, limit = "share", float(labels.max(axis=1).sum() / rows.sum()), gate.suspicious_share
         if 1 - value > (1 - guess) / 2:
             return None
         says = (
@@ -449,12 +449,11 @@ def _leak(feature: Cell, told: Profile, settings: Dataset) -> Optional[Cell]:
     else:
         of_bins = _explained(rows, labels, told["label"]["std"] or 0.0)
         value = max(of_bins, (feature.get("correlation") or 0.0) ** 2)
-        measure, limit = "r2", gate.suspicious_r2
+        measure, limit = "r2", gate.suspicious_r2 or SUSPICIOUS
         says = f"explains almost all of {label} (R\N{SUPERSCRIPT TWO} {value:.3f}, alarm above {limit:g})"
     if value <= limit:
         return None
-    way_out = "look whether it is made from the label, or known only after it; if so, leave it out of the features."
-    return {"feature": name, "measure": measure, "value": value, "sentence": f"{name} alone {says}: {way_out}"}
+    return {"feature": name, "measure": measure, "value": value, "sentence": f"{name} alone {says}"}
 
 
 def _believable(feature: Cell) -> List[Cell]:

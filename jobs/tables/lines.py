@@ -52,6 +52,7 @@ class Lines:
     files: int
     parsed: DataFrame
     seen: Seen
+    others: raw.Others
 
     def parts(self, *, rows: int, text: int) -> int:
         """How many parts it makes, each of so many rows or, before rows are counted, of so many bytes of text."""
@@ -64,8 +65,18 @@ class Lines:
     @property
     def good(self) -> DataFrame:
         """The declared columns of the rows that parse. Observed: for one query, which may use it more than once."""
-        observed = self.seen.of(self.parsed, **_figures())
-        return observed.where(F.col(IS_RECORD) & F.col(raw.REASON).isNull()).select(*self.declared.columns)
+        return self._good_of(self.seen.of(self.parsed, **self._figures()))
+
+    @property
+    def alone(self) -> DataFrame:
+        """`good`, for a query of its own: nothing is observed."""
+        return self._good_of(self.parsed)
+
+    def _good_of(self, parsed: DataFrame) -> DataFrame:
+        return parsed.where(_parses()).select(*self.declared.columns)
+
+    def _figures(self) -> Dict[str, Column]:
+        return {**_figures(), **self.others(_parses())}
 
     @property
     def bad(self) -> DataFrame:
@@ -82,22 +93,29 @@ class Lines:
         """
         seen = self.seen.told(plan)
         if not self._is_whole(seen):
-            alone = self.parsed.agg(*[figure.alias(name) for name, figure in _figures().items()]).head()
+            alone = self.parsed.agg(*[figure.alias(name) for name, figure in self._figures().items()]).head()
             seen = alone.asDict() if alone else {}
         if seen["malformed"]:
             raise JobError(raw.not_utf_8(self.table, seen["malformed"], self.settings_file))
         headers = self.files if self.declared.header else 0
         if seen["unlike"] or seen["headers"] != headers or not self._is_whole(seen):
             raise NotLinesError(self.table.name)
-        return raw.Counts(seen["rows"], seen["bad"], seen["reason"])
+        others = {name: seen[name] for name in self.others(_parses())}
+        return raw.Counts(seen["rows"], seen["bad"], seen["reason"], others)
 
     def _is_whole(self, seen: Dict[str, Any]) -> bool:
         """Whether each byte was seen once. A file may lack its last line end, or begin with a byte order mark."""
         return self.size - 3 * self.files <= (seen.get("bytes") or 0) <= self.size + self.files
 
 
-def open_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> Lines:
-    """The table, of which no more has been read than the first lines of a file.
+def open_lines(
+    spark: SparkSession,
+    table: CatalogTable,
+    declared: Table,
+    settings_file: str,
+    others: raw.Others = raw.nothing_else,
+) -> Lines:
+    """The table, of which no more has been read than the first lines of a file. `others`: as of raw.read_records.
 
     Raises NotLinesError if these show that the lines are not its records, JobError for a table without files, without
     anything in them or without a declared column.
@@ -136,7 +154,11 @@ def open_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
         (raw.ends_within_quotes(line, declared) | line.contains("\r")).alias(UNLIKE),
     )
     parsed = raw.parse(split.select("cells.*", raw.FILE, *SAID), declared, keep=SAID)
-    return Lines(table, declared, settings_file, size, len(files), parsed, Seen())
+    return Lines(table, declared, settings_file, size, len(files), parsed, Seen(), others)
+
+
+def _parses() -> Column:
+    return F.col(IS_RECORD) & F.col(raw.REASON).isNull()
 
 
 def _figures() -> Dict[str, Column]:
@@ -188,6 +210,8 @@ def _header(
 
 def fields_of(line: str, declared: Table) -> Optional[List[str]]:
     """The fields of a plain line, each either without quotes or between two; None for any other."""
+    if declared.escape and declared.escape in line:
+        return None
     quote, delimiter = re.escape(declared.quote), re.escape(declared.delimiter)
     space = f"[{re.escape(SPACE.replace(declared.delimiter, ''))}]*"
     plain = re.compile(f"{space}(?:{quote}([^{quote}]*){quote}|([^{quote}{delimiter}]*?)){space}({delimiter}|$)")

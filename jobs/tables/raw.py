@@ -5,11 +5,12 @@ crawler's guess at both is for analysts, jobs take only the place from it: it di
 cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
 """
 
+import io
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import AnalysisException, PySparkException
@@ -18,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.errors import JobError
+from jobs.tables import records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.settings import Table
 
@@ -34,13 +36,21 @@ UNREADABLE = {
 }
 
 
+Others = Callable[[Column], Dict[str, Column]]
+
+
+def nothing_else(good: Column) -> Dict[str, Column]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Of a raw table: its rows, those of them that do not parse, and why one of these does not."""
+    """Of a raw table: its rows, those of them that do not parse, why one of these does not, and what else was asked."""
 
     rows: int
     bad: int
     reason: Optional[str]
+    others: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Records:
         return self.parsed.where(F.col(REASON).isNull()).select(*self.declared.columns)
 
     @property
+    def alone(self) -> DataFrame:
+        """`good`, for a query of its own."""
+        return self.good
+
+    @property
     def bad(self) -> DataFrame:
         """The rows that do not parse."""
         return self.parsed.where(F.col(REASON).isNotNull())
@@ -75,16 +90,24 @@ class Records:
         return self.counted
 
 
-def read_records(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> Records:
-    """The table, whatever its records are like. Raises JobError as `read_lines`, and for an unreadable file."""
+def read_records(
+    spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str, others: Others = nothing_else
+) -> Records:
+    """The table, whatever its records are like. Raises JobError as `read_lines`, and for an unreadable file.
+
+    `others`: what else is to be counted, given the condition for a row that parses.
+    """
     try:
         parsed = parse(read_lines(spark, table, declared, settings_file), declared).persist()
-        counted = parsed.agg(F.count("*"), F.count(REASON), F.first(REASON, ignorenulls=True)).head()
+        more = others(F.col(REASON).isNull())
+        own = {"rows": F.count("*"), "bad": F.count(REASON), "reason": F.first(REASON, ignorenulls=True)}
+        counted = parsed.agg(*[figure.alias(name) for name, figure in {**own, **more}.items()]).collect()[0]
     except (PySparkException, Py4JJavaError) as error:
         if problem := problem_of(error):
             raise JobError(f"Raw table {table}: {problem}") from error
         raise
-    return Records(table, declared, parsed, Counts(*(counted or (0, 0, None))))
+    others_counted = {name: counted[name] for name in more}
+    return Records(table, declared, parsed, Counts(counted["rows"], counted["bad"], counted["reason"], others_counted))
 
 
 def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
@@ -130,7 +153,7 @@ def dialect(declared: Table) -> Dict[str, str]:
     return {
         "sep": declared.delimiter,
         "quote": declared.quote,
-        "escape": declared.quote,  # a quote is doubled to be meant; a backslash is a backslash
+        "escape": declared.quote_escape,  # a quote is doubled to be meant, unless the settings say otherwise
         # `a, b` has a space that is no part of b; who means it quotes it.
         "ignoreLeadingWhiteSpace": "true",
         "ignoreTrailingWhiteSpace": "true",
@@ -206,7 +229,7 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
             shown = F.substring(f"_given_{name}", 1, 100)
             reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
-    written = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote}
+    written = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote_escape}
     rebuilt = F.to_csv(F.struct(*cells), written)
     return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
         *[F.col(f"_value_{name}").alias(name) for name in columns],
@@ -228,15 +251,21 @@ def problem_of(error: Exception) -> str:
 
 
 def ends_within_quotes(line: Column, declared: Table) -> Column:
-    """Whether a line ends within a quoted field."""
-    # Without the doubled quotes, such a line has a field that begins with a quote and no quote after that.
-    single = F.regexp_replace(line, re.escape(declared.quote) * 2, "")
-    return line.contains(declared.quote) & single.rlike(_open_field(declared))
+    """Whether a quoted field does not end within its line, before a delimiter: it goes on, or its quote is stray."""
+    taken_out, left = records.suspect(declared.delimiter, declared.quote, declared.quote_escape)
+    single = line
+    for pattern in taken_out:
+        single = F.regexp_replace(single, pattern, "")
+    return line.contains(declared.quote) & single.rlike(left)
 
 
 def is_open(line: str, declared: Table) -> bool:
     """`ends_within_quotes` of one line that is at hand."""
-    return bool(re.search(_open_field(declared), line.replace(declared.quote * 2, "")))
+    taken_out, left = records.suspect(declared.delimiter, declared.quote, declared.quote_escape)
+    single = line
+    for pattern in taken_out:
+        single = re.sub(pattern, "", single)
+    return declared.quote in line and re.search(left, single) is not None
 
 
 def no_files(table: CatalogTable) -> str:
@@ -250,11 +279,6 @@ def not_utf_8(table: CatalogTable, file: str, settings_file: str) -> str:
     )
 
 
-def _open_field(declared: Table) -> str:
-    mark, delimiter = re.escape(declared.quote), re.escape(declared.delimiter)
-    return f"(^|{delimiter})[ \\t]*{mark}[^{mark}]*$"
-
-
 def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> bool:
     """Whether a line of the files ends within a quoted field, so that its record goes on in the next line.
 
@@ -263,26 +287,43 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
     that are not UTF-8, which would otherwise become text with question marks, and quotes that are never closed, which
     would otherwise swallow the rows after them.
     """
-    quote, line = declared.quote, F.col("value")
-    mark = re.escape(quote)
-    found = [F.max(ends_within_quotes(line, declared))]
+    # What the bytes mean is for the encoding to say: as UTF-8, Latin-1 has characters that take the next one with them.
+    charset = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding]
+    line = F.decode(F.col("value").cast("binary"), charset)
+    file = F.col("_metadata.file_path")
+    found = [F.collect_set(F.when(ends_within_quotes(line, declared), file))]
     if declared.encoding == "utf-8":
-        kept = F.decode(line.cast("binary"), "UTF-8")  # malformed bytes come back as others
-        found.append(F.max(F.when(line != kept, F.col("_metadata.file_path"))))
-    many_lines, *malformed = text.agg(*found).head() or (None, None)
+        found.append(F.max(F.when(F.col("value") != line, file)))  # malformed bytes come back as others
+    suspects, *malformed = text.agg(*found).head() or ([], None)
     if malformed and malformed[0]:
         raise JobError(not_utf_8(table, malformed[0], settings_file))
-    if not many_lines:
+    if not suspects:
         return False
-    quotes = F.sum(F.length(line) - F.length(F.regexp_replace(line, mark, "")))
-    odd = text.groupBy(F.col("_metadata.file_path").alias("file")).agg(quotes.alias("quotes")).where("quotes % 2 = 1")
-    if unbalanced := odd.head():
-        raise JobError(
-            f"Raw table {table}: {unbalanced['file']} has an odd number of quotes ({quote}), so a quoted field is "
-            f"never closed and rows would be lost in it; mend the file, or say another quote in [tables.{table.name}] "
-            f"of {settings_file}."
-        )
+    look_for_lost_rows(text.sparkSession, sorted(suspects), table, declared, settings_file)
     return True
+
+
+def look_for_lost_rows(
+    spark: SparkSession, files: Sequence[str], table: CatalogTable, declared: Table, settings_file: str
+) -> None:
+    """Reads files with quotes to look after whole, each in one task. Raises JobError naming the lines in which a quote
+    swallows rows: one that is never closed, is closed by another cell's, or is followed by more of its cell.
+    """
+
+    def look(pair: Any) -> Any:
+        path, content = pair
+        with io.BytesIO(content) as file:
+            read = records.of_table(file, declared, zipped=path.endswith(".gz"))
+            return path, records.faults(read, declared.delimiter, many_lines=declared.many_lines)
+
+    contents = spark.read.format("binaryFile").load(list(files)).select("path", "content")
+    for path, found in contents.rdd.map(lambda row: look((row["path"], bytes(row["content"])))).collect():
+        if found:
+            where = f"[tables.{table.name}] of {settings_file}"
+            told = records.sentence(
+                [records.Fault(*fault) for fault in found], path, declared.quote, declared.quote_escape, where
+            )
+            raise JobError(f"Raw table {table}: {told}")
 
 
 def _first_record(spark: SparkSession, table: CatalogTable, options: Dict[str, Any]) -> List[str]:

@@ -21,6 +21,11 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.csv.parser.columnPruning.enabled", "false")
         # Python workers of SQL and of RDDs are the same ones only if their environments are, and this is in it.
         .config("spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled", "false")
+        # Days and times before 1900 are written and read as they are: nobody has written them by the Julian calendar.
+        .config("spark.sql.parquet.datetimeRebaseModeInWrite", "CORRECTED")
+        .config("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED")
+        .config("spark.sql.parquet.int96RebaseModeInWrite", "CORRECTED")
+        .config("spark.sql.parquet.int96RebaseModeInRead", "CORRECTED")
         # Files are not put together to partitions by Spark, whose measure is bytes, but by jobs/tables/features.py.
         .config("spark.files.openCostInBytes", "1")
         # Where one side of a join turns out empty, Spark would not read the other; rows are counted as they are read.

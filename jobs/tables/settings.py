@@ -79,6 +79,7 @@ class Label(_Part):
     """The column to predict; NULL is unknown (such rows are left out and counted).
 
     Binary: 1 is positive, 0 negative. Multiclass: one of `classes`, as text. Regression: a number, in `unit`.
+    `raw` is the main table's column that it is made of and `texts` all that may stand there: anything else is unknown.
     """
 
     column: Name
@@ -86,6 +87,8 @@ class Label(_Part):
     classes: Annotated[Tuple[str, ...], Limits(max_length=MAX_CLASSES)] = ()
     unit: str = ""
     unknown: str = "the label is unknown"
+    raw: str = ""
+    texts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ class Source(_Part):
             raise ValueError("name exactly one of package, url and folder")
         if self.url and set(self.sha256) != set(self.files):
             raise ValueError("sha256: a file that comes by URL needs its checksum, by table")
+        if self.sha256 and not self.url:
+            raise ValueError("sha256: it is held against what comes by URL only; leave it out, or give url")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ValueError("url: it must begin with https:// or http://; what lies on this machine is a folder")
 
@@ -125,7 +130,8 @@ class Table(_Part):
     """The columns of a raw table that prepare.sql reads, with their types; other columns of the files are ignored.
 
     `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
-    header, `columns` are all columns of the files, in their order.
+    header, `columns` are all columns of the files, in their order. A quote within a quoted cell has `escape` before it,
+    by default another quote. `many_lines` says that cells of many lines, however long, are meant.
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
@@ -133,14 +139,24 @@ class Table(_Part):
     nulls: Annotated[Tuple[str, ...], Limits(min_length=1)] = ("", "NA")
     delimiter: Letter = ","
     quote: Letter = '"'
+    escape: Annotated[str, Limits(max_length=1)] = ""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
     header: bool = True
+    many_lines: bool = False
 
     def __post_init__(self) -> None:
-        if self.delimiter == self.quote or not (self.delimiter + self.quote).isascii() or "\n" in self.delimiter:
+        marks = self.delimiter + self.quote
+        if self.delimiter == self.quote or not marks.isascii() or set(marks) & set("\r\n\0"):
             raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
+        if self.escape and (self.escape == self.delimiter or not self.escape.isascii() or self.escape in "\r\n\0"):
+            raise ValueError("escape: give an ASCII character that is neither the delimiter nor a line end")
         if self.names and not self.header:
             raise ValueError("names: without a header there are no names to give; columns go by their position")
+
+    @property
+    def quote_escape(self) -> str:
+        """What stands before a quote that is meant."""
+        return self.escape or self.quote
 
 
 @dataclass(frozen=True)
@@ -193,15 +209,19 @@ class Schedule(_Part):
 class Gate(_Part):
     """When a candidate may replace the current model.
 
-    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc` and `suspicious_r2` are
-    the leak alarm; `max_quarantined_share` is of the raw rows; `out_of_time` has the rows after `time.cut` decide too;
+    `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc`, `suspicious_r2` (0.99
+    if they are not set) and `suspicious_share` (of rows whose class it tells) are what a single feature may reach
+    before it raises the leak alarm, the first two, if set, the whole model as well; `max_quarantined_share` is of the
+    raw rows, `max_unknown_label_share` of the labels; `out_of_time` has the rows after `time.cut` decide too;
     `feature_change` declares that other features than the current model's are meant, and why.
     """
 
     tolerance: Annotated[float, Limits(ge=0)]
-    suspicious_auc: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
-    suspicious_r2: Annotated[float, Limits(gt=0, le=1)] = 0.99
+    suspicious_auc: Optional[Annotated[float, Limits(gt=0.5, le=1)]] = None
+    suspicious_r2: Optional[Annotated[float, Limits(gt=0, le=1)]] = None
+    suspicious_share: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
     max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
+    max_unknown_label_share: Annotated[float, Limits(ge=0, le=1)] = 0.01
     out_of_time: bool = False
     feature_change: str = ""
 
@@ -253,6 +273,10 @@ class Dataset(_Part):
             )
         if self.label.column in {*features, *self.keys}:
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
+        if twice := sorted({key for key in self.keys if self.keys.count(key) > 1}):
+            raise ValueError(f"keys: {', '.join(twice)} is listed more than once")
+        if self.time is not None and self.time.column == self.label.column:
+            raise ValueError(f"time.column: {self.time.column} is the label; name the date that a row is of")
         if self.gate.out_of_time and self.time is None:
             raise ValueError("gate.out_of_time: it needs the section [time], which says what is later")
         known = {*features, *self.keys, *([self.time.column] if self.time else [])}
@@ -271,9 +295,20 @@ class Dataset(_Part):
             raise ValueError(f"label: a {self.task} task needs {', '.join(lacking)}")
         if surplus := sorted(given - allowed):
             raise ValueError(f"label: {', '.join(surplus)} means nothing to a {self.task} task; leave it out")
+        if self.label.texts and not self.label.raw:
+            raise ValueError("label.texts: label.raw must say in which column of the main table they stand")
+        if self.label.raw and not self.label_texts:
+            raise ValueError("label.raw: label.texts must say what may stand in it")
+        if self.label.raw and self.label.raw not in self.tables[self.main].columns:
+            raise ValueError(f"label.raw: {self.label.raw} is no column of tables.{self.main}")
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    @property
+    def label_texts(self) -> Tuple[str, ...]:
+        """All texts of the raw label that are known: label.texts, or else the classes."""
+        return self.label.texts or (self.label.classes if self.label.raw else ())
 
     @property
     def file(self) -> str:

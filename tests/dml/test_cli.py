@@ -5,6 +5,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from dml import cli
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -100,3 +103,25 @@ def test_help_should_load_nothing_that_only_a_command_needs() -> None:
     loaded = f"import sys; import dml.cli; print(sorted(set(sys.modules) & set({heavy.split()!r})))"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://127.0.0.1:4701/x?y", "The embedded cloud (http://127.0.0.1:4701/x) does not answer any more: it was"),
+        ("https://s3.eu-central-1.amazonaws.com", "AWS does not answer: Could not connect to the endpoint URL"),
+    ],
+)
+def test_a_cloud_that_answers_no_more_should_be_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, told: str
+) -> None:
+    def lost() -> None:
+        raise EndpointConnectionError(endpoint_url=url)
+
+    monkeypatch.setattr(cli, "app", lost)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert told in err
+    assert "Traceback" not in err

@@ -145,7 +145,10 @@ def test_all_columns_should_be_passed_through_as_they_are_when_asked_for(dml: Ru
 def test_a_file_without_any_key_should_keep_all_its_columns(dml: Run, folder: Path) -> None:
     tree = TREE | {"dataset": "elsewhere"}  # a dataset whose keys this checkout doesn't know
     (folder / "tree.json").write_text(json.dumps(tree))
-    _, out, _ = predict(dml, "flights.csv")
+    code, _, err = predict(dml, "flights.csv")
+    assert code == 1
+    assert "There is no datasets/elsewhere here, which says how raw files of elsewhere are read" in err
+    _, out, _ = predict(dml, "flights.csv", "--read-as", "features")
     assert out.splitlines()[0] == f"{HEADER},probability,prediction"
 
 
@@ -303,7 +306,7 @@ def test_without_a_model_file_the_datasets_current_model_should_score(
 def test_an_interrupted_run_should_leave_no_file_behind(folder: Path, ending: signal.Signals) -> None:
     os.mkfifo(folder / "endless.csv")  # it waits for rows that do not come
     command = [sys.executable, "-c", "from dml.cli import main; main()", "predict", "endless.csv"]
-    command += ["--model", "tree.json", "-o", "scored.csv"]
+    command += ["--model", "tree.json", "-o", "scored.csv", "--read-as", "features"]
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     running = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     with running, (folder / "endless.csv").open("w") as rows:

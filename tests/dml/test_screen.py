@@ -1,6 +1,7 @@
 """The closing screen of a run, its JSON and the board's lines, for each task."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def shown(told: Result, tmp_path: Path, row: str) -> str:
     file = tmp_path / "part-0.parquet"
     duckdb.execute(f"COPY (SELECT {row}, 'run-1' AS model_run) TO '{file}' (FORMAT parquet)")
     console = Console(file=io.StringIO(), force_terminal=False, width=160)
-    screen.show(console, Left({}, file), told, report=Path("/reports/page.html"), local=True)
+    screen.show(console, Left({}, file), told, report=Path("/reports/page.html"))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(" ".join(line.split()) for line in console.file.getvalue().splitlines())
 
@@ -107,8 +108,15 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
 @pytest.mark.parametrize("current", [None, {"run_id": "run-0", "log_loss": 0.4}])
 def test_screen_of_a_refused_run_should_offer_what_there_is(tmp_path: Path, current: dict[str, Any] | None) -> None:
     text = shown(result(BINARY | {"current": current}, {}), tmp_path, "12 AS flight")
-    assert "dml report nyc_flights --run run-1 --local" in text
+    assert "dml report nyc_flights --run run-1" in text
     assert ("dml predict" in text) == bool(current)
+
+
+def test_screen_of_a_refused_run_should_say_why_and_how_to_take_it_all_the_same(tmp_path: Path) -> None:
+    gate = {"passed": False, "reasons": ["leak alarm: x alone tells y"], "checks": []}
+    text = shown(replace(result(BINARY, {}), gate=gate), tmp_path, "12 AS flight")
+    assert "Not published:\nleak alarm: x alone tells y\n" in text
+    assert "dml models promote run-1 --dataset nyc_flights --even-if-refused make it current all the same" in text
 
 
 def test_screen_of_a_multiclass_run_should_count_classes_and_leave_arrays_out(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def reasons(shipped: Shipped, running_proxy: Proxy, aws: Clients) -> dict[str, s
     """Why each case's job has failed, as the embedded cloud reads it from the job's output; "" if it has not."""
     raw = shipped.s3.get_object(Bucket=shipped.lake, Key="raw/points/points.csv")["Body"].read()
     (features,) = shipped.files(shipped.location("features")).values()
+    prepared = shipped.location("features").rstrip("/").rpartition("/")[2]
+    report = shipped.s3.get_object(Bucket=shipped.lake, Key=f"points/runs/{prepared}/prepare.json")["Body"].read()
     table = shipped.glue.get_table(DatabaseName=shipped.database, Name="points")["Table"]
     jobs = []
     for case, (job, _, _) in {**LASTING, **SILENT, DENIED: ("prepare", None, None)}.items():
@@ -83,6 +85,7 @@ def reasons(shipped: Shipped, running_proxy: Proxy, aws: Clients) -> dict[str, s
             shipped.glue.create_table(DatabaseName=database, TableInput=told)
         else:
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"points/features/{case}/part-0.parquet", Body=features)
+            shipped.s3.put_object(Bucket=shipped.lake, Key=f"points/runs/{case}/prepare.json", Body=report)
             shipped.features_at(database, f"points/features/{case}/")
         jobs.append((case, job, shipped.arguments(job, case, database=database)))
     denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/raw/{DENIED}/*"}

@@ -1,6 +1,8 @@
 """Raw CSV files of all kinds: what parses, what is set aside, and what the reader of an error is told."""
 
 import gzip
+import io
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import JobError
-from jobs.tables import raw
+from jobs.tables import raw, records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.settings import Table
 
@@ -160,13 +162,48 @@ def test_a_file_without_records_of_many_lines_should_be_split_between_cores(
     assert read(spark, tmp_path, f"id,word\n{lines}", **WORDS).rdd.getNumPartitions() == 2
 
 
-def test_a_quote_that_is_never_closed_should_be_told_before_it_swallows_rows(
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('id,word\n1,"a\n2,b\n3,c\n', r"""the quote that line 2 opens \('1,"a'\) is never closed"""),
+        # Two of them close each other: as many quotes as there should be, and half of the rows gone.
+        (
+            'id,word\n1,"half open\n2,b\n3,c\n4,"half open\n5,e\n',
+            r"""line 5 \('4,"half open'\): the quote before 'half open' closes a cell that line 2 opens and""",
+        ),
+        ('id,word\n1,a\n2,"half open\n3,b"\n', "begins in line 3 goes on to line 4, over lines that look like rows"),
+        ('id,word\n1,"The "big" one"\n', "the quote before 'big\" one\"' closes a cell and is followed by neither"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_quote_in_which_rows_would_be_lost_should_be_told_with_its_lines(
+    spark: SparkSession, tmp_path: Path, text: str, told: str, encoding: str
+) -> None:
+    # As UTF-8, a ß of Latin-1 would take the quote behind it for a part of itself.
+    content = text.replace("2,b", "2,bß").encode(encoding)
+    with pytest.raises(JobError, match=told):
+        read(spark, tmp_path, content if encoding == "latin-1" else {"file.csv": content}, **WORDS, encoding=encoding)
+
+
+def test_letters_before_quotes_should_not_hide_them_whatever_the_encoding(spark: SparkSession, tmp_path: Path) -> None:
+    text = "".join(f'{i},"Straß""e\nß"\n' for i in range(5))
+    files = {"file.csv": f"id,word\n{text}".encode("latin-1")}
+    assert rows(read(spark, tmp_path, files, **WORDS, encoding="latin-1")) == [(i, 'Straß"e\nß') for i in range(5)]
+
+
+def test_a_backslash_should_escape_quotes_if_dataset_toml_says_so(spark: SparkSession, tmp_path: Path) -> None:
+    text = 'id,word\n1,"The \\"big\\" one, cheap"\n2,"a\\\\"\n3,"x\\ny"\n4,c\\d\n5,""\n'
+    found = [(1, 'The "big" one, cheap'), (2, "a\\"), (3, "x\\ny"), (4, "c\\d"), (5, None)]
+    assert rows(read(spark, tmp_path, text, **WORDS, escape="\\")) == found
+
+
+def test_long_cells_should_be_read_if_dataset_toml_says_that_they_are_meant(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        JobError, match=r'file.csv has an odd number of quotes \("\), so a quoted field is never closed'
-    ):
-        read(spark, tmp_path, 'id,word\n1,"a\n2,b\n3,c\n', **WORDS)
+    text = "id,word\n" + "1,a\n" * 5 + '2,"half open\n3,b"\n'
+    with pytest.raises(JobError, match="or many_lines = true if such cells are meant"):
+        read(spark, tmp_path, text, **WORDS)
+    assert read(spark, tmp_path, text, **WORDS, many_lines=True).count() == 6
 
 
 def test_gzip_should_be_read_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
@@ -267,7 +304,7 @@ def test_what_casts_should_mean_what_it_says(spark: SparkSession, tmp_path: Path
 
 @pytest.mark.parametrize("wide", ["x" * 1_000_000, "x\n" * 500_000, '""' * 500_000])
 def test_a_field_of_a_million_characters_should_be_read(spark: SparkSession, tmp_path: Path, wide: str) -> None:
-    ((_, word),) = rows(read(spark, tmp_path, f'id,word\n1,"{wide}"\n', **WORDS))
+    ((_, word),) = rows(read(spark, tmp_path, f'id,word\n1,"{wide}"\n', **WORDS, many_lines="\n" in wide))
     assert word == wide.replace('""', '"')
 
 
@@ -377,3 +414,33 @@ def test_another_error_should_not_be_taken_for_a_wrong_file(spark: SparkSession)
     with pytest.raises(PySparkException) as error:
         spark.sql("SELECT nothing")
     assert raw.problem_of(error.value) == ""
+
+
+def nasty(cells: random.Random, delimiter: str, quote: str, escape: str) -> str:
+    """A cell as somebody may have written it."""
+    word = "".join(
+        cells.choices(["a", "ß", "1.5", " ", "\t", delimiter, quote, "\\", "\n", "#", "é"], k=cells.randint(0, 6))
+    )
+    if cells.random() < 0.6 and delimiter != "\t":
+        pair = f"{escape}{quote}"
+        word = word.replace("\\", "\\\\") if escape == "\\" else word
+        return f"{cells.choice(['', ' '])}{quote}{word.replace(quote, pair)}{quote}{cells.choice(['', ' '])}"
+    bare = word.replace(delimiter, "").replace("\n", "").lstrip()
+    return bare if not bare.startswith(quote) else f"x{bare}"
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "quote", "escape"), [(",", '"', '"'), (";", "'", "'"), ("|", '"', "\\")], ids=str
+)
+def test_records_should_be_those_of_sparks_parser(
+    spark: SparkSession, tmp_path: Path, delimiter: str, quote: str, escape: str
+) -> None:
+    cells = random.Random(7)  # noqa: S311  # test data
+    made = [[nasty(cells, delimiter, quote, escape) for _ in range(3)] for _ in range(400)]
+    text = delimiter.join(["id", "a", "b", "c"]) + "\n"
+    text += "".join(f"{i}{delimiter}{delimiter.join(row)}\n" for i, row in enumerate(made))
+    columns = {"id": "bigint", "a": "string", "b": "string", "c": "string"}
+    dialect = {"delimiter": delimiter, "quote": quote, "escape": escape if escape != quote else ""}
+    parsed = read(spark, tmp_path, text, columns=columns, nulls=["NULL"], many_lines=True, **dialect)
+    own = [record.cells for record in records.records(io.StringIO(text), delimiter, quote, escape)]
+    assert [list(row) for row in rows(parsed)] == [[int(row[0]), *row[1:]] for row in own[1:]]

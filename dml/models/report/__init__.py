@@ -49,7 +49,9 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{dataset}-{run_id}.html"
     title = load_dataset(dataset).title
-    page.write_text(render(metrics, tree, gate, prepared, drift, title=title), encoding="utf-8")
+    way_past = platform.command(f"models promote {run_id} --dataset {dataset} --even-if-refused")
+    text = render(metrics, tree, gate, prepared, drift, title=title, way_past_gate=way_past)
+    page.write_text(text, encoding="utf-8")
     return page
 
 
@@ -61,8 +63,12 @@ def render(
     drift: Document | None = None,
     *,
     title: str,
+    way_past_gate: str = "",
 ) -> str:
-    """The whole page. `gate`, `prepared` and `drift` may be missing: the page then says so, or has no such part."""
+    """The whole page. `gate`, `prepared` and `drift` may be missing: the page then says so, or has no such part.
+
+    `way_past_gate`: the command that makes the model current although the gate refused it.
+    """
     task, unit = task_of(metrics), tree.get("unit", "")
     told = outcome(tree, metrics)
     drawn = Tree(tree, told)
@@ -124,6 +130,7 @@ def render(
         plot=(charts.LEFT, charts.TOP, charts.SIDE, charts.STRIP),
         features=_features(metrics, tree),
         gate=gate,
+        way_past_gate=way_past_gate,
         prepared=prepared,
         flow=_flow(metrics, prepared),
         sides=_sides(metrics, tree),

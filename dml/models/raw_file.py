@@ -1,0 +1,280 @@
+"""A raw file scored as a run would: read as dataset.toml says, made to features as prepare.sql says, in DuckDB."""
+
+# ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
+
+import csv
+import datetime as dt
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import duckdb
+import pyarrow as pa  # pyarrow ships no types
+
+from datasets import prepare_sql
+from dml.errors import UserError
+from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, connect, row_query
+from dml.models.scorer import Scorer, unseen_of
+from dml.terminal.words import counted
+from jobs.tables import records
+from jobs.tables.settings import Dataset, Table
+
+ReadAs = Literal["raw", "features"]
+CHUNK = 20_000  # rows that DuckDB gets at a time
+TOLD = 3  # rows set aside that are told with line and reason
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file of a dataset's main table: where its declared columns are, and what is made of its rows."""
+
+    path: Path
+    settings: Dataset
+    header: list[str]
+    where: dict[str, int]
+    query: RowQuery
+
+    @property
+    def declared(self) -> Table:
+        return self.settings.tables[self.settings.main]
+
+    def records(self) -> Iterator[records.Record]:
+        """The rows, behind the header. Raises UserError for a file that is not as dataset.toml declares."""
+        try:
+            with self.path.open("rb") as file:
+                found = records.of_table(file, self.declared, zipped=self.path.suffix == ".gz")
+                yield from islice(found, 1 if self.declared.header else 0, None)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self.path} is not {self.declared.encoding} ({error.reason}), which {self.settings.file} "
+                "declares for "
+                f"table {self.settings.main}: convert the file."
+            ) from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{self.path} is not a whole gzip file: {error}") from None
+
+
+@dataclass(frozen=True)
+class RawScored:
+    """`set_aside`: rows that a run would quarantine, the first with line and reason; `left_out`: not in prepare.sql's
+    result; `unseen`: as of `scorer.Scored`.
+    """
+
+    rows: int
+    set_aside: int
+    reasons: list[str]
+    left_out: int
+    unseen: dict[str, tuple[int, str]]
+
+
+def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: ReadAs | None) -> RawFile | None:
+    """The file as raw data of the dataset's main table; None if it is to be read by the features' own names.
+
+    A file with a column that only features are called is one of features; else one with the raw table's columns, in its
+    dialect, is raw. Raises UserError if neither fits, or if only a run can make features of it.
+    """
+    if wanted == "features":
+        return None
+    declared = settings.tables[settings.main]
+    has = set(_header(path, declared))
+    plain = set(_plain_header(path))
+    derived = set(features) - set(declared.columns)
+    if wanted is None and set(features) <= plain and derived:
+        return None
+    try:
+        query = row_query(prepare_sql(settings.name), settings.main, declared.columns, features, settings.keys)
+    except NotOfOneRowError as error:
+        if wanted is None and not _is_raw(declared, has):
+            return None
+        raise UserError(_only_by_a_run(path, settings, features, str(error))) from None
+    found = _located(path, settings, query)
+    if isinstance(found, RawFile):
+        return found
+    if wanted is None and set(features) <= plain:
+        return None
+    raise UserError(
+        f"{path} is neither a raw file of {settings.name} nor one of its features. As a raw file: {found} As features: "
+        f"it has no column {', '.join(name for name in features if name not in plain)}, as the model calls them."
+    )
+
+
+def score(
+    scorer: Scorer, raw: RawFile, target: TextIO, *, all_columns: bool, on_progress: Callable[[int], None]
+) -> RawScored:
+    """Scores the rows and writes them, keys first (or all of the file's columns), with the file's delimiter.
+
+    Raises UserError for quotes in which rows would be lost, a cell that only Spark can read, or more rows set aside
+    than the dataset's gate lets pass; then what has been written is not to be used.
+    """
+    _check_quotes(raw)
+    settings, declared, query = raw.settings, raw.declared, raw.query
+    keys = [] if all_columns or query.unknown else list(settings.keys)
+    kept = [i for i, name in enumerate(raw.header) if name not in scorer.columns] if not keys else []
+    database, sql = connect(), _sql(raw, scorer.features, keys)
+    leaf, tables = scorer.compile({name: i for i, name in enumerate(scorer.features)})
+    tails = [tuple(map(str, values)) for values in scorer.values]
+    writer = csv.writer(target, delimiter=declared.delimiter, lineterminator="\n")
+    writer.writerow([*(keys or [raw.header[i] for i in kept]), *scorer.columns])
+    rows, left_out = 0, 0
+    reasons: list[tuple[int, str]] = []
+    read, width = raw.records(), len(raw.header)
+    while chunk := list(islice(read, CHUNK)):
+        whole = [record for record in chunk if len(record.cells) == width]
+        for record in chunk:
+            if len(record.cells) != width:
+                reasons.append((record.line, f"the line has not the {width} fields of the header"))
+        for found, record in zip(_computed(database, sql, raw, whole), whole, strict=True):
+            reason, stays, *values = found
+            if reason is not None:
+                reasons.append((record.line, reason))
+            elif not stays:
+                left_out += 1
+            else:
+                shown = map(_cell, values[len(scorer.features) :]) if keys else (record.cells[i] for i in kept)
+                writer.writerow([*shown, *tails[leaf(values)]])
+                rows += 1
+        on_progress(rows)
+    told = [f"line {line}: {reason}" for line, reason in sorted(reasons)]
+    share, most = len(told) / max(rows + left_out + len(told), 1), settings.gate.max_quarantined_share
+    if share > most:
+        raise UserError(
+            f"{raw.path}: {len(told):,} of {rows + left_out + len(told):,} rows do not parse ({share:.2%}; "
+            f"gate.max_quarantined_share of {settings.file} allows {most:.2%}), such as {'; '.join(told[:TOLD])}. "
+            f"Mend the file, or what [tables.{settings.main}] says of it."
+        )
+    return RawScored(rows, len(told), told[:TOLD], left_out, unseen_of(tables))
+
+
+def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
+    """The file, if it has the raw columns that the features are made of; else what it lacks."""
+    from jobs.errors import JobError
+    from jobs.tables.raw import locate
+
+    declared = settings.tables[settings.main]
+    header = _header(path, declared)
+    if not declared.header:
+        if len(header) != len(declared.columns):
+            return (
+                f"its lines have {counted(len(header), 'field')}, and table {settings.main} has "
+                f"{len(declared.columns)} columns and no header."
+            )
+        return RawFile(path, settings, list(declared.columns), {n: i for i, n in enumerate(declared.columns)}, query)
+    places = {}
+    for name in declared.columns:
+        one = Table(
+            columns={name: declared.columns[name]}, names={n: t for n, t in declared.names.items() if n == name}
+        )
+        try:
+            places.update(locate(header, one, str(path), settings.file))
+        except JobError as error:
+            if name in query.reads:
+                return f"{error}"
+    if len(set(places.values())) < len(places):
+        return f"two columns of {settings.file} are the same one in its header."
+    return RawFile(path, settings, header, places, query)
+
+
+def _is_raw(declared: Table, header: set[str]) -> bool:
+    """Whether a header has the declared columns, but for one, which may be the label."""
+    lower = {name.casefold() for name in header}
+    return sum(declared.names.get(name, name).casefold() in lower for name in declared.columns) >= max(
+        len(declared.columns) - 1, 1
+    )
+
+
+def _only_by_a_run(path: Path, settings: Dataset, features: Sequence[str], why: str) -> str:
+    name = settings.name
+    return (
+        f"{path} cannot be scored as a run would, row by row: datasets/{name}/prepare.sql {why}. Let the "
+        "platform do it: "
+        f"put the rows where [source] of {settings.file} names its files, then `dml data push {name}` and `dml "
+        f"run {name}`, "
+        f"whose features `dml predict {name} --table features` scores. Or give a file whose columns are the features "
+        f"themselves ({', '.join(features)}), with --read-as features."
+    )
+
+
+def _check_quotes(raw: RawFile) -> None:
+    declared = raw.declared
+    if found := records.faults(raw.records(), declared.delimiter, many_lines=declared.many_lines):
+        where = f"[tables.{raw.settings.main}] of {raw.settings.file}"
+        raise UserError(records.sentence(found, str(raw.path), declared.quote, declared.quote_escape, where))
+
+
+def _header(path: Path, declared: Table) -> list[str]:
+    """The cells of the first record, read as declared; none if it cannot be."""
+    try:
+        with path.open("rb") as file:
+            first = next(records.of_table(file, declared, zipped=path.suffix == ".gz"), None)
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error):
+        return []  # whoever reads the rows says so
+    return first.cells if first else []
+
+
+def _plain_header(path: Path) -> list[str]:
+    """The names in the first line whatever cuts it: comma, semicolon, tab or |."""
+    found = [_header(path, Table(columns={"any": "string"}, delimiter=delimiter)) for delimiter in ",;\t|"]
+    return max(found, key=len)
+
+
+def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
+    """Over the table `chunk` of texts: why a row is set aside, whether it is in the result, features, keys."""
+    declared, query = raw.declared, raw.query
+    nulls = ", ".join(literal(token) for token in declared.nulls)
+    there = {name: kind for name, kind in declared.columns.items() if name in raw.where}
+    given = [f"CASE WHEN {quoted(n)} NOT IN ({nulls}) THEN {quoted(n)} END AS {quoted('given ' + n)}" for n in there]
+    values = [f"{FROM_TEXT[kind].format(quoted('given ' + name))} AS {quoted(name)}" for name, kind in there.items()]
+    reasons = " ".join(
+        f"WHEN {quoted('given ' + name)} IS NOT NULL AND {quoted(name)} IS NULL "
+        f"THEN {literal(f'column {name}: ')} || '''' || {quoted('given ' + name)} || ''' is no {kind}'"
+        for name, kind in there.items()
+        if kind != "string"
+    )
+    reason = f"CASE {reasons} END" if reasons else "NULL"
+    stays = f"coalesce({query.where.sql}, false)" if query.where else "true"
+    made = ", ".join(query.columns[name].sql for name in [*features, *keys])
+    return (
+        f"WITH given AS (SELECT row, {', '.join(given)} FROM chunk), "
+        f"valued AS (SELECT *, {', '.join(values)} FROM given) "
+        f"SELECT {reason}, {stays}, {made} FROM valued ORDER BY row"
+    )
+
+
+def _computed(
+    database: duckdb.DuckDBPyConnection, sql: str, raw: RawFile, rows: Sequence[records.Record]
+) -> list[tuple[Any, ...]]:
+    columns = {name: pa.array([row.cells[at] for row in rows], pa.string()) for name, at in raw.where.items()}
+    database.register("chunk", pa.table({"row": pa.array(range(len(rows)), pa.int64()), **columns}))
+    try:
+        return database.execute(sql).fetchall()
+    except duckdb.Error as error:
+        said = str(error)
+        why = said.partition(UNSURE)[2].splitlines()[0] if UNSURE in said else said.splitlines()[0]
+        lines = f"lines {rows[0].line} to {rows[-1].line}"
+        raise UserError(
+            f"{raw.path}, {lines}: a value is computed by a run in a way that is not known here ({why}), and a "
+            "guess might "
+            f"be wrong. Mend it, or let the platform do it: `dml data push {raw.settings.name}`, then "
+            f"`dml run {raw.settings.name}`."
+        ) from None
+
+
+def _cell(value: Any) -> str:
+    """A key as CSV has it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat(sep=" ") if isinstance(value, dt.datetime) else str(value)
+
+
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

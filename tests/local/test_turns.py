@@ -1,0 +1,48 @@
+"""Two commands at once in one checkout: one waits for the other, and Ctrl-C ends nothing that another still uses."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from dml.local import here
+from dml.local.turns import Use, turn
+
+
+def test_the_second_command_should_wait_for_the_first_and_say_so(tmp_path: Path) -> None:
+    order, waits = [], threading.Event()
+
+    def second() -> None:
+        with turn(tmp_path, waits.set):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    with turn(tmp_path, lambda: pytest.fail("nobody is before it")):
+        other.start()
+        assert waits.wait(30)
+        order.append("first")
+    other.join(30)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("another", [True, False])
+def test_an_interrupt_should_stop_the_cloud_unless_another_command_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], another: bool
+) -> None:
+    stopped = []
+
+    class Stand:
+        class place:
+            home = tmp_path
+
+        def down(self) -> None:
+            stopped.append(self)
+
+    monkeypatch.setattr(here, "cloud", Stand)
+    others = [Use(tmp_path)] if another else []
+    with pytest.raises(KeyboardInterrupt), here.stopped_together(local=True):
+        raise KeyboardInterrupt
+    assert bool(stopped) == (not another)
+    for other in others:
+        assert other.is_last()  # what was interrupted uses it no longer
+        other.end()
