@@ -1,5 +1,6 @@
 """Checks of the account and region that the environment would be deployed to. Every call only reads."""
 
+import json
 import os
 import re
 import threading
@@ -26,6 +27,7 @@ from dml.doctor.needs import Cluster, Needs
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.terminal.words import listed
+from stacks.outputs import CERTIFICATE_END, CERTIFICATE_RENEW_DAYS, Output
 from stacks.settings import load_environment, tags
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationErrorException"}
@@ -413,6 +415,30 @@ def cost_tag(account: Account) -> Finding:
     return ok(f"active: {listed(keys)}")
 
 
+def certificate(account: Account) -> Finding:
+    """Whether clusters have a certificate to start with, where their nodes are to talk TLS (stacks/definition.py)."""
+    if not account.needs.certified:
+        return ok("not needed: traffic between nodes is not encrypted (encryption.in_transit)")
+    command = f"dml certificates --env {account.platform.environment}"
+    data = next((name for name in account.stacks if name.endswith("-data")), None)
+    if data is None:
+        return ok(f"nothing is deployed yet; after the deploy: {command}")
+    (stack,) = account.client("cloudformation").describe_stacks(StackName=data)["Stacks"]
+    outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
+    s3 = account.client("s3")
+    try:
+        found = s3.get_object(Bucket=outputs[Output.WORKSPACE_BUCKET], Key=CERTIFICATE_END)["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        return warning("there is none: no cluster starts", f"Make one: {command}")
+    ends = datetime.fromisoformat(json.loads(found)["expires"])
+    days = (ends.timestamp() - account.now()) / 86400
+    if days <= 0:
+        return problem(f"it ended on {ends:%Y-%m-%d}: no cluster starts", f"Make another: {command}")
+    if days < CERTIFICATE_RENEW_DAYS:
+        return warning(f"it ends on {ends:%Y-%m-%d}", f"Make another: {command}")
+    return ok(f"valid until {ends:%Y-%m-%d}")
+
+
 def _stands(resource: Mapping[str, Any]) -> bool:
     return "PhysicalResourceId" in resource and resource["ResourceStatus"] != "DELETE_COMPLETE"
 
@@ -430,5 +456,6 @@ CHECKS: tuple[Check[Account], ...] = (
     Check("role for spot", spot_role, f"aws iam get-role --role-name {SPOT_ROLE}"),
     Check("Lake Formation", lake_formation, "aws lakeformation get-data-lake-settings"),
     Check("database `default`", default_database, "aws glue get-database --name default"),
+    Check("certificate of nodes", certificate, "aws s3 cp s3://WORKSPACE-BUCKET/tls/certificate.json -"),
     Check("cost allocation tags", cost_tag, "aws ce list-cost-allocation-tags --tag-keys project environment"),
 )

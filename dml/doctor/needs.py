@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dml.doctor.standins import StandIns
+from stacks.definition import CERTIFIED
 
 # DPUs of a Glue worker by type (Glue API Reference, "Jobs", WorkerType).
 DPUS = {"G.025X": 0.25, "Standard": 1, "G.1X": 1, "G.2X": 2, "G.4X": 4, "G.8X": 8, "G.12X": 12, "G.16X": 16}
@@ -67,6 +68,7 @@ class Needs:
     nat_zones: tuple[int, ...]  # of each NAT gateway
     names: Mapping[str, tuple[str, ...]]  # fixed names, by resource type
     creates_databases: bool  # whether a role of ours may make a Glue database
+    certified: bool = False  # whether runs look for the certificate of their cluster's nodes
     definitions: Mapping[str, str] = field(default_factory=dict)  # of state machines, by stack and logical id
     policies: tuple[Policy, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)  # as JSON, by stack, in the order of a deploy
@@ -107,6 +109,7 @@ def read(assembly: Path) -> Needs:
         nat_zones=tuple(zones[text(one["SubnetId"])] for one in of_type("AWS::EC2::NatGateway")),
         names={kind: tuple(fixed_names(of_type(kind), path)) for kind, path in NAMES.items()},
         creates_databases=any("glue:CreateDatabase" in actions for actions in all_actions(resources)),
+        certified=any(CERTIFIED in definition["States"] for definition in definitions),
         definitions=dict(definitions_of(by_stack, filled)),
         policies=tuple({one.document: one for one in policies_of(by_stack, filled)}.values()),
         templates={name: json.dumps(one, separators=(",", ":")) for name, one in by_stack.items()},

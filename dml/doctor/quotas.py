@@ -13,6 +13,7 @@ from typing import Any
 
 from dml.doctor.account import Account
 from dml.doctor.findings import Check, Finding, ok, problem, warning
+from dml.terminal.words import counted
 
 # EC2's quotas for standard instances count these families' vCPUs (EC2 User Guide, "On-Demand Instance quotas").
 STANDARD = re.compile(r"(?!inf|trn|hpc|dl|mac)[acdhimrtz]")
@@ -71,23 +72,29 @@ def value_of(quota: Quota, account: Account) -> float:
 
 
 def on_demand(account: Account) -> Need:
-    """vCPUs of one cluster, the largest: between its smallest size and all that managed scaling may add."""
-    size = largest(account)
+    """vCPUs between the smallest size of one cluster and all that managed scaling may add to all that run at once."""
+    size, clusters = largest(account), together(account)
     return Need(
         least=max(one.minimum for one in account.clusters) * size,
-        most=max(one.on_demand for one in account.clusters) * size,
+        most=max(one.on_demand for one in account.clusters) * size * clusters,
         used=used_vcpus(account, spot=False),
-        unit="vCPUs for one cluster",
-        short="clusters start, but cannot grow to their limit",
+        unit=f"vCPUs for {counted(clusters, 'cluster')}",
+        short="clusters start, but cannot all grow to their limit",
     )
+
+
+def together(account: Account) -> int:
+    """Clusters that may run at once: the workbench takes all runs; without one each dataset's run has its own."""
+    return 1 if any("Zeppelin" in one.applications for one in account.clusters) else max(account.needs.machines, 1)
 
 
 def spot(account: Account) -> Need:
     most = max(one.spot for one in account.clusters)
     if not most:
         return Need(0, 0, 0, "", "")
-    used = used_vcpus(account, spot=True)
-    return Need(0, most * largest(account), used, "vCPUs for one cluster", "task nodes come on demand, or not at all")
+    used, clusters = used_vcpus(account, spot=True), together(account)
+    unit, short = f"vCPUs for {counted(clusters, 'cluster')}", "task nodes come on demand, or not at all"
+    return Need(0, most * largest(account) * clusters, used, unit, short)
 
 
 def largest(account: Account) -> int:

@@ -1,5 +1,6 @@
 """`dml doctor`: each check finds what it is for, says what to do, and never ends in a stack trace."""
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from datasets import dataset_names
@@ -28,7 +30,7 @@ from dml.doctor.report import ACCOUNT_CHECKS, MACHINE_CHECKS, look
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import PROJECT
-from stacks.outputs import SHARED
+from stacks.outputs import SHARED, Output
 from tests.embedded import Clients, free_port, own_cloud
 
 Run = Callable[..., tuple[int, str, str]]
@@ -65,6 +67,9 @@ NEEDS = Needs(
     },
     policies=(Policy("dml-dev-data/Role, trust", "{}", "RESOURCE_POLICY", "AWS::IAM::AssumeRolePolicyDocument"),),
 )
+
+
+NOW = datetime(2026, 11, 25, 20, tzinfo=UTC).timestamp()  # by which examples are judged
 
 
 class Answers:
@@ -184,7 +189,24 @@ def tagged(status: str) -> list[Answer]:
 NO_STACKS = [no_stack(), no_stack()]
 ALL = ("Hadoop", "Spark", "Zeppelin")
 SPOT = replace(NEEDS, clusters=(FLEETS,))
+WHOLE = replace(SPOT, certified=True)  # that asks for all there is to ask
 CLOSED = replace(NEEDS, creates_databases=False)
+CERTIFIED = replace(NEEDS, certified=True)
+
+
+def certificate(days: float | None) -> dict[str, list[Answer]]:
+    """An environment that stands, and a certificate that ends so many days from NOW; None for no certificate."""
+    outputs = [{"OutputKey": Output.WORKSPACE_BUCKET, "OutputValue": "workspace"}]
+    told = stack("CREATE_COMPLETE")[1]["Stacks"][0] | {"Outputs": outputs}
+    answers: list[Answer] = [("get_object", "NoSuchKey", "The specified key does not exist.")]
+    if days is not None:
+        ends = datetime.fromtimestamp(NOW + days * 86400, UTC).isoformat(timespec="seconds")
+        body = json.dumps({"expires": ends}).encode()
+        answers = [("get_object", {"Body": StreamingBody(io.BytesIO(body), len(body))})]
+    standing = [stack("CREATE_COMPLETE"), no_stack(), ("describe_stacks", {"Stacks": [told]})]
+    return {"cloudformation": standing, "s3": answers}
+
+
 EVERY_NAME: dict[
     str, tuple[str, Answer, Answer]
 ] = {  # what is asked, the answer for a name that is taken, and for one that is free
@@ -271,12 +293,13 @@ FAILING: dict[str, Example] = {
         "no role of ours", {"glue": [("get_database", "EntityNotFoundException", "not found")]}, CLOSED
     ),
     "cost allocation tags": Example("environment, project", {"ce": tagged("Inactive")}, judged="warning"),
+    "certificate of nodes": Example("it ended on 2026-11-24: no cluster starts", certificate(-1), CERTIFIED),
     "quota of on-demand vCPUs": Example(
-        "8 to 16 vCPUs for one cluster needed, 0 of 8 free",
+        "8 to 16 vCPUs for 1 cluster needed, 0 of 8 free",
         {"emr": [supported()], "ec2": [instances({})], "service-quotas": quota(8)},
     ),
     "quota of spot vCPUs": Example(
-        "0 to 32 vCPUs for one cluster needed, 5 of 5 free",
+        "0 to 32 vCPUs for 1 cluster needed, 5 of 5 free",
         {"emr": [supported()], "ec2": [instances({})], "service-quotas": quota(5)},
         SPOT,
         judged="warning",
@@ -330,6 +353,7 @@ PASSING: dict[str, Example] = {
     "Lake Formation": Example("to IAM", {"lakeformation": lake("ALL")}),
     "database `default`": Example("none yet", {"glue": [("get_database", "EntityNotFoundException", "not found")]}),
     "cost allocation tags": Example("active", {"ce": tagged("Active")}),
+    "certificate of nodes": Example("valid until 2027-03-05", certificate(100), CERTIFIED),
     "quota of on-demand vCPUs": Example(
         "16 of 24 free",
         {
@@ -376,9 +400,6 @@ PASSING: dict[str, Example] = {
 CHECKS = {check.name: check for check in (CREDENTIALS, *ACCOUNT_CHECKS)}
 # A command, or the place to go to: what an advice has to name.
 WAY_OUT = re.compile(r"aws \w|npx \w|npm ci|make \w|dml \w|timedatectl|export \w|environments/|User Guide|Guide\"")
-
-
-NOW = datetime(2026, 11, 25, 20, tzinfo=UTC).timestamp()  # by which examples are judged
 
 
 def judge(name: str, example: Example) -> dict[str, str]:
@@ -445,7 +466,7 @@ SILENT = {"region"}
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in SILENT | {"credentials"}])
 def test_a_right_that_is_missing_should_skip_the_one_check_and_be_named(name: str) -> None:
-    account = Account(Refusing(denied), SPOT)  # type: ignore[arg-type]
+    account = Account(Refusing(denied), WHOLE)  # type: ignore[arg-type]
     found = look("account", CHECKS[name], account)
     assert found["status"] == "skipped"
     assert re.fullmatch(r"you lack [\w-]+:\w+", found["found"]), found["found"]
@@ -454,7 +475,7 @@ def test_a_right_that_is_missing_should_skip_the_one_check_and_be_named(name: st
 
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in SILENT | {"credentials"}])
 def test_a_service_that_is_not_reached_should_skip_the_check(name: str) -> None:
-    found = look("account", CHECKS[name], Account(Refusing(unreachable), SPOT))  # type: ignore[arg-type]
+    found = look("account", CHECKS[name], Account(Refusing(unreachable), WHOLE))  # type: ignore[arg-type]
     assert found["status"] == "skipped"
     assert "not reached" in found["found"]
 
@@ -512,8 +533,33 @@ def test_a_cluster_that_fits_at_its_smallest_only_should_be_a_warning() -> None:
     answers: dict[str, list[Answer]] = {"emr": [supported()], "ec2": [instances()], "service-quotas": quota(12)}
     found = judge("quota of on-demand vCPUs", Example("", answers))
     assert found["status"] == "warning"
-    assert "cannot grow" in found["found"]
+    assert "cannot all grow" in found["found"]
     assert "--quota-code L-1216C47A --desired-value 16" in found["advice"]
+
+
+def test_without_a_workbench_the_clusters_of_all_runs_should_be_counted() -> None:
+    alone = replace(NEEDS, clusters=(replace(WORKBENCH, applications=("Hadoop", "Spark")),))
+    answers: dict[str, list[Answer]] = {"emr": [supported()], "ec2": [instances()], "service-quotas": quota(40)}
+    found = judge("quota of on-demand vCPUs", Example("", answers, alone))
+    assert (found["status"], found["found"]) == (
+        "warning",
+        "8 to 48 vCPUs for 3 clusters needed, 40 of 40 free: clusters start, but cannot all grow to their limit",
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "status", "says"),
+    [
+        ({"cloudformation": [no_stack(), no_stack()]}, "ok", "nothing is deployed yet; after the deploy: dml certific"),
+        (certificate(None), "warning", "there is none: no cluster starts"),
+        (certificate(29), "warning", "it ends on 2026-12-24"),
+    ],
+)
+def test_a_certificate_that_is_missing_or_ends_soon_should_be_told_before_a_run_needs_it(
+    answers: dict[str, list[Answer]], status: str, says: str
+) -> None:
+    found = judge("certificate of nodes", Example("", answers, CERTIFIED))
+    assert (found["status"], found["found"][: len(says)]) == (status, says)
 
 
 def test_a_fleet_should_need_one_of_its_types_in_one_of_its_zones() -> None:
