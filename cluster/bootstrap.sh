@@ -77,34 +77,53 @@ for uri in $(cat "$work/datasets"); do
 done
 as_root chmod -R a+rX "$home/code"
 notebook=$(parameter notebook)
-bucket=${notebook#s3://} && prefix=${bucket#*/} && bucket=${bucket%%/*}
-mkdir -p "$home/code/notes" && cd "$home/code/notes"
-put() { # put NOTE KEY OPTION...: prints why it was refused
-  aws s3api put-object --region "$region" --bucket "$bucket" --key "$2" --body "$1" --content-type application/json \
-    --metadata "dml-seed=$sum" "${@:3}" 2>&1 >/dev/null
-}
-find . -name '*.zpln' -print0 | while IFS= read -r -d '' note; do
-  key=$prefix${note#./}
-  sum=$(sha256sum "$note" | cut -d ' ' -f 1)
-  if refusal=$(put "$note" "$key" --if-none-match '*'); then
-    say "new note s3://$bucket/$key"
-    continue
-  fi
-  if [[ $refusal != *PreconditionFailed* && $refusal != *412* ]]; then
-    say "could not write s3://$bucket/$key: $refusal"
-    continue
-  fi
-  # Whatever Zeppelin saves has no such metadata: a note that still has ours is as we brought it, and may be replaced.
-  read -r seed etag < <(aws s3api head-object --region "$region" --bucket "$bucket" --key "$key" \
-    --query '[Metadata."dml-seed", ETag]' --output text) || { say "could not look at s3://$bucket/$key" && continue; }
-  if [ "$seed" = None ] || [ "$seed" = "$sum" ]; then
-    say "kept note s3://$bucket/$key"
-  elif refusal=$(put "$note" "$key" --if-match "$etag"); then
-    say "newer note s3://$bucket/$key"
-  else
-    say "kept note s3://$bucket/$key, which has just been edited"
-  fi
-done
+mkdir -p "$home/code/notes"
+"$home/python/bin/python" - "$region" "$notebook" "$home/code/notes" <<'PY' || complain "notes are not brought: jobs need none"
+# By boto3, which comes with our wheels: not every AWS CLI knows conditional writes.
+import hashlib
+import sys
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import ClientError
+
+region, place, notes = sys.argv[1:]
+bucket, _, prefix = place.removeprefix("s3://").partition("/")
+s3 = boto3.client("s3", region_name=region)
+
+
+def put(key, body, seed, **condition):
+    """Whether it is written; False if the note is another one than the condition says."""
+    given = {"ContentType": "application/json", "Metadata": {"dml-seed": seed}, **condition}
+    try:
+        s3.put_object(Bucket=bucket, Key=key, Body=body, **given)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+            return False
+        raise
+    return True
+
+
+def bring(note):
+    """What became of one note. Whatever Zeppelin saves has no such metadata: one that has ours may be replaced."""
+    body, key = note.read_bytes(), prefix + note.relative_to(notes).as_posix()
+    seed, shown = hashlib.sha256(body).hexdigest(), f"s3://{bucket}/{key}"
+    try:
+        if put(key, body, seed, IfNoneMatch="*"):
+            return f"new note {shown}"
+        there = s3.head_object(Bucket=bucket, Key=key)
+        if there["Metadata"].get("dml-seed", seed) == seed:
+            return f"kept note {shown}"
+        if put(key, body, seed, IfMatch=there["ETag"]):
+            return f"newer note {shown}"
+    except ClientError as error:
+        return f"could not bring {shown}: {error}"
+    return f"kept note {shown}, which has just been edited"
+
+
+for note in sorted(Path(notes).rglob("*.zpln")):
+    print(f"dml bootstrap: {bring(note)}", flush=True)
+PY
 
 # 4. Session Manager's agent, by which people reach Zeppelin: no port is open. Amazon Linux has it, EMR's image need not.
 agent() { as_root systemctl enable --now amazon-ssm-agent; }

@@ -31,7 +31,7 @@ def stand_up(env: str, board: Board, *, dataset: str = "", port: int | None = No
 
     own = cloud()
     board.start("embedded cloud")
-    with turn(own.place.home, lambda: board.note("embedded cloud", "another command is deploying: waiting for it")):
+    with turn(checkout.HOME, lambda: board.note("embedded cloud", "another command is deploying: waiting for it")):
         own.up(port)
         board.done("embedded cloud", own.endpoint)
         board.start("deploy")
@@ -73,7 +73,7 @@ def stopped_together(local: bool) -> Iterator[None]:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)
-    use = Use(cloud().place.home) if local else None
+    use = Use(checkout.HOME) if local else None
     try:
         yield
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dml import checkout
 from dml.local import here
 from dml.local.turns import Use, turn
 
@@ -32,13 +33,11 @@ def test_an_interrupt_should_stop_the_cloud_unless_another_command_uses_it(
     stopped = []
 
     class Stand:
-        class place:
-            home = tmp_path
-
         def down(self) -> None:
             stopped.append(self)
 
     monkeypatch.setattr(here, "cloud", Stand)
+    monkeypatch.setattr(checkout, "HOME", tmp_path)
     others = [Use(tmp_path)] if another else []
     with pytest.raises(KeyboardInterrupt), here.stopped_together(local=True):
         raise KeyboardInterrupt
@@ -46,3 +45,12 @@ def test_an_interrupt_should_stop_the_cloud_unless_another_command_uses_it(
     for other in others:
         assert other.is_last()  # what was interrupted uses it no longer
         other.end()
+
+
+def test_the_first_command_of_a_checkout_should_find_nothing_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No embedded cloud was ever started there, so nobody knows its place."""
+    monkeypatch.setattr(checkout, "HOME", tmp_path / "fresh")
+    with here.stopped_together(local=True):
+        assert not (tmp_path / "fresh" / "cloud").exists()

@@ -29,13 +29,6 @@ exec "$@"
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*: nodes of the embedded cloud have no services"
 """
-# A node has GNU's coreutils. macOS has not; of what it lacks, our actions use this.
-SHA256SUM = """#!/usr/bin/env python3.11
-import hashlib, sys
-for name in sys.argv[1:]:
-    with open(name, "rb") as file:
-        print(hashlib.file_digest(file, "sha256").hexdigest(), name, sep="  ")
-"""
 # Bootstrap actions run before EMR installs its applications (EMR Management Guide, "Create bootstrap actions"), and no
 # document says that Python 3.11 is on the image by then. So it is not, until the distribution is asked for it.
 PYTHON = """#!/bin/sh
@@ -82,7 +75,6 @@ class Node:
         scripts = {
             tools / "sudo": SUDO,
             tools / "systemctl": SYSTEMCTL,
-            tools / "sha256sum": SHA256SUM,
             tools / "dnf": dnf,
             tools / "python3.11": PYTHON,
             packages / "python3.11": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n',
