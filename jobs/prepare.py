@@ -122,6 +122,7 @@ def open_raw(job: Job, name: str, database: str) -> RawTable:
     try:
         return lines.open_lines(job.spark, table, declared, settings.file, others)
     except lines.NotLinesError:
+        print(f"{name}: it is packed, or not every line is a record: all lines are looked at first", flush=True)
         return raw.read_records(job.spark, table, declared, settings.file, others)
 
 

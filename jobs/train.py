@@ -96,6 +96,12 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     table = catalog.find_table(job.glue, database, "features", way_out)
     with catalog.reading(table):
         features = read_features(spark, table, settings)
+        prepared = storage.read_json(s3, prepare_report_uri(table.location))
+        if prepared is None:
+            raise JobError(
+                f"{prepare_report_uri(table.location)} is missing, which says how many rows were read and set "
+                f"aside: {way_out}"
+            )
         current = registry.current_model(s3, models, settings.name)
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
         survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
@@ -112,12 +118,6 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         clock.lap("out_of_time")
 
         beside = current_on(features, s3, current, settings, trained)
-        prepared = storage.read_json(s3, prepare_report_uri(table.location))
-        if prepared is None:
-            raise JobError(
-                f"{prepare_report_uri(table.location)} is missing, which says how many rows were read and set "
-                f"aside: {way_out}"
-            )
         verdict = gate.judge(
             settings,
             trained.test,

@@ -138,7 +138,8 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     settings, toml = dataset.tables[table], _toml(dataset)
     dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape)
     try:
-        if settings.encoding == "utf-8" and encoding_of(file) != "utf-8":
+        encoding = encoding_of(file)  # whatever is declared, since it says of a packed file whether it is whole
+        if settings.encoding == "utf-8" and encoding != "utf-8":
             return (
                 f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
             )

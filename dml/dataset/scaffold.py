@@ -524,7 +524,7 @@ def prepare_sql(found: Draft) -> str:
     label = found.label
     if found.target.task == "binary":
         unknown = "" if not label.column.nulls else " NULL (unknown) where the files have no value."
-        if set(found.target.counts) != {"0", "1"} or unknown:
+        if set(found.target.counts) != {"0", "1"} or unknown or _is_listed(found):
             told = "any other text is NULL, unknown" if _is_listed(found) else "0 is the other"
             lines.append(f"-- 1 is {' '.join(found.target.positive.split())}; {told}.{unknown}")
     lines.append(_named(_label_value(found, value(label)), label.name))
@@ -766,6 +766,8 @@ def _value(column: Column, prefix: str) -> str:
 def _label_value(found: Draft, value: str) -> str:
     column, target = found.label.column, found.target
     if target.task == "binary":
+        if set(target.counts) == {"0", "1"} and column.kind == "bigint":
+            return f"CASE {value} WHEN 1 THEN 1 WHEN 0 THEN 0 END"
         if set(target.counts) == {"0", "1"}:
             return f"CAST({value} AS INT)"
         if column.kind == "boolean":

@@ -24,6 +24,7 @@ from jobs.tables import records
 from jobs.tables.settings import Dataset, Table
 
 ReadAs = Literal["raw", "features"]
+ROW = "the row"  # its place in the chunk: no column is called so
 CHUNK = 20_000  # rows that DuckDB gets at a time
 TOLD = 3  # rows set aside that are told with line and reason
 
@@ -156,6 +157,9 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
 
     declared = settings.tables[settings.main]
     header = _header(path, declared)
+    if not header:
+        next(RawFile(path, settings, [], {}, query).records(), None)  # says why it cannot be read, if it cannot
+        return "it is empty."
     if not declared.header:
         if len(header) != len(declared.columns):
             return (
@@ -238,9 +242,9 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
     stays = f"coalesce({query.where.sql}, false)" if query.where else "true"
     made = ", ".join(query.columns[name].sql for name in [*features, *keys])
     return (
-        f"WITH given AS (SELECT row, {', '.join(given)} FROM chunk), "
+        f"WITH given AS (SELECT {quoted(ROW)}, {', '.join(given)} FROM chunk), "
         f"valued AS (SELECT *, {', '.join(values)} FROM given) "
-        f"SELECT {reason}, {stays}, {made} FROM valued ORDER BY row"
+        f"SELECT {reason}, {stays}, {made} FROM valued ORDER BY {quoted(ROW)}"
     )
 
 
@@ -248,7 +252,7 @@ def _computed(
     database: duckdb.DuckDBPyConnection, sql: str, raw: RawFile, rows: Sequence[records.Record]
 ) -> list[tuple[Any, ...]]:
     columns = {name: pa.array([row.cells[at] for row in rows], pa.string()) for name, at in raw.where.items()}
-    database.register("chunk", pa.table({"row": pa.array(range(len(rows)), pa.int64()), **columns}))
+    database.register("chunk", pa.table({ROW: pa.array(range(len(rows)), pa.int64()), **columns}))
     try:
         return database.execute(sql).fetchall()
     except duckdb.Error as error:

@@ -94,9 +94,8 @@ def score_file(
                         scorer, source, out, name=str(file), keys=keys, nulls=nulls or NULLS, on_progress=on_progress
                     )
                 rows, unseen = scored.rows, scored.unseen
-                lines = [
-                    f"{file.name} was read as the model's features: numbers with a point, missing ones empty or NA."
-                ]
+                missing = " or ".join(repr(null) if null else "empty" for null in nulls or NULLS)
+                lines = [f"{file.name} was read as the model's features: numbers with a point, missing ones {missing}."]
     except ScoringError as error:
         raise UserError(str(error)) from None
     except BrokenPipeError:

@@ -149,6 +149,7 @@ def _log_of(run: Run, logs: Path | None) -> Path | None:
     if logs is None:
         return None
     ids = re.findall(r"containers/(application_\d+_\d+)/|(jr_[0-9a-f]+)|\b(s-[0-9A-Z]+)", run.cause)
+    ids.sort(key=lambda found: not found[0])  # what the script printed is in its container's
     places = (path for found in ids for path in logs.rglob(f"*{''.join(found)}*"))
     return next((log for place in places for log in _printed(place)), None)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from datasets import load_dataset
 from dml.errors import UserError
@@ -121,8 +121,10 @@ def _by_its_log(platform: Platform, run: Run, board: Board, *, local: bool) -> s
 
     try:
         return step_log.read_cause(platform.s3, run.cause, seconds=LOG_SECONDS[local], waiting=wait)
-    except ClientError as error:
+    except (ClientError, BotoCoreError) as error:
         return f"its log cannot be read: {error}"
+    except KeyboardInterrupt:  # the wait may be long, and the run's failure is known
+        return "its log was not waited for"
 
 
 def gather(platform: Platform, dataset: str, run: Run) -> Result:

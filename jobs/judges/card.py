@@ -299,7 +299,11 @@ def _caveats(
     settings: Dataset,
 ) -> List[str]:
     said = [] if gate["passed"] else [f"**The gate refused this model**: {_sentences(gate['reasons'])}"]
-    said += [f"**Leak alarm**: {_text(alarm['sentence'])}" for alarm in alarms]
+    said += [
+        f"**Leak alarm**: {_text(alarm['sentence'])}: leave it out of the features if it is made from the "
+        "label or known only after it."
+        for alarm in alarms
+    ]
     if profile and not alarms:
         said.append("No leak alarm: no feature tells the label almost perfectly by itself. Several together still may.")
     said += [_later(metrics, settings), *_bad_slices(metrics), *_drifted(drift)]

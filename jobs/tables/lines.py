@@ -92,7 +92,7 @@ class Lines:
         Raises NotLinesError, and JobError if a file is not UTF-8 and should be.
         """
         seen = self.seen.told(plan)
-        if not self._is_whole(seen):
+        if not seen or not self._is_whole(seen):
             alone = self.parsed.agg(*[figure.alias(name) for name, figure in self._figures().items()]).head()
             seen = alone.asDict() if alone else {}
         if seen["malformed"]:

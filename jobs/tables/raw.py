@@ -5,12 +5,12 @@ crawler's guess at both is for analysts, jobs take only the place from it: it di
 cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
 """
 
-import io
 import math
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import AnalysisException, PySparkException
@@ -299,30 +299,39 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
         raise JobError(not_utf_8(table, malformed[0], settings_file))
     if not suspects:
         return False
-    look_for_lost_rows(text.sparkSession, sorted(suspects), table, declared, settings_file)
+    look_for_lost_rows(text, sorted(suspects), table, declared, settings_file)
+    names = sorted(unquote(file) for file in text.inputFiles())
+    if odd := [name for name in names if re.search(r"[][{}*?\\]", name)]:
+        raise JobError(
+            f"Raw table {table}: {odd[0]} has a name with one of [ ] {{ }} * ? \\, which Spark takes for a pattern "
+            "as it reads records of many lines: give the file another name, and upload it again."
+        )
     return True
 
 
 def look_for_lost_rows(
-    spark: SparkSession, files: Sequence[str], table: CatalogTable, declared: Table, settings_file: str
+    text: DataFrame, files: Sequence[str], table: CatalogTable, declared: Table, settings_file: str
 ) -> None:
-    """Reads files with quotes to look after whole, each in one task. Raises JobError naming the lines in which a quote
-    swallows rows: one that is never closed, is closed by another cell's, or is followed by more of its cell.
+    """Looks at all lines of files with quotes to look after, one file after the other, each in one task.
+
+    Raises JobError naming the lines in which a quote swallows rows: one that is never closed, is closed by another
+    cell's, or is followed by more of its cell. `text`: the table's lines.
     """
+    charset = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding]
 
-    def look(pair: Any) -> Any:
-        path, content = pair
-        with io.BytesIO(content) as file:
-            read = records.of_table(file, declared, zipped=path.endswith(".gz"))
-            return path, records.faults(read, declared.delimiter, many_lines=declared.many_lines)
+    def look(rows: Iterable[Any]) -> List[Tuple[Any, ...]]:
+        of_file = (f"{row['line']}\n".lstrip("\ufeff") for row in rows)
+        read = records.records(of_file, declared.delimiter, declared.quote, declared.quote_escape)
+        return [tuple(fault) for fault in records.faults(read, declared.delimiter, many_lines=declared.many_lines)]
 
-    contents = spark.read.format("binaryFile").load(list(files)).select("path", "content")
-    for path, found in contents.rdd.map(lambda row: look((row["path"], bytes(row["content"])))).collect():
-        if found:
+    for path in files:
+        line = F.decode(F.col("value").cast("binary"), charset).alias("line")
+        # In one partition a file's lines are in their order: its parts are of one length, but for the last.
+        of_file = text.where(F.col("_metadata.file_path") == path).select(line).coalesce(1)
+        if found := of_file.rdd.mapPartitions(look).collect():
             where = f"[tables.{table.name}] of {settings_file}"
-            told = records.sentence(
-                [records.Fault(*fault) for fault in found], path, declared.quote, declared.quote_escape, where
-            )
+            faults = [records.Fault(*fault) for fault in found]
+            told = records.sentence(faults, path, declared.quote, declared.quote_escape, where)
             raise JobError(f"Raw table {table}: {told}")
 
 

@@ -26,6 +26,8 @@ def spark_session(job: str, dataset: str) -> SparkSession:
         .config("spark.sql.parquet.datetimeRebaseModeInRead", "CORRECTED")
         .config("spark.sql.parquet.int96RebaseModeInWrite", "CORRECTED")
         .config("spark.sql.parquet.int96RebaseModeInRead", "CORRECTED")
+        # A day in no calendar, or in another form than to_date is told, is NULL, and not the end of the run.
+        .config("spark.sql.legacy.timeParserPolicy", "CORRECTED")
         # Files are not put together to partitions by Spark, whose measure is bytes, but by jobs/tables/features.py.
         .config("spark.files.openCostInBytes", "1")
         # Where one side of a join turns out empty, Spark would not read the other; rows are counted as they are read.

@@ -160,6 +160,31 @@ def test_a_packed_raw_file_should_be_scored_with_all_its_columns_if_asked_for(dm
     assert (code, out.splitlines()[1]) == (0, "1;1.234;Köln;2024-01-31;ja;0.75;1")
 
 
+def test_a_raw_column_of_any_name_should_leave_rows_where_they_are(dml: Run, folder: Path) -> None:
+    """`row` was what the rows were told apart by."""
+    home = folder / "datasets" / "shops"
+    for name in ("dataset.toml", "prepare.sql"):
+        text = (home / name).read_text(encoding="utf-8")
+        text = text.replace('town = "string"', 'row = "string"').replace("trim(town)", "trim(row)")
+        (home / name).write_text(text, encoding="utf-8")
+    rows = [f"{number};{number};{90 - number};2024-01-31;ja" for number in range(1, 21)]
+    content = raw(*rows, header="id;Umsatz in Euro;row;opened;sold")
+    code, out, _ = predicted(dml, folder, content, "turnover", 10.5, "--all-columns")
+    found = list(csv.reader(out.splitlines()[1:], delimiter=";"))
+    assert code == 0
+    assert [(row[0], row[5]) for row in found] == [(str(n), "0.75" if n > 10 else "0.25") for n in range(1, 21)]
+
+
+def test_a_raw_file_that_is_not_of_the_declared_encoding_should_be_told_as_that(dml: Run, folder: Path) -> None:
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace('encoding = "latin-1"\n', ""), encoding="utf-8")
+    code, out, err = predicted(
+        dml, folder, raw("1;2;Köln;2024-01-31;ja", header="id;Größe;town;opened;sold"), "town", 1.0
+    )
+    assert (code, out) == (1, "")
+    assert "next.csv is not utf-8 (invalid start byte), which datasets/shops/dataset.toml declares" in err
+
+
 def test_rows_that_a_run_would_set_aside_should_be_counted_and_named(dml: Run, folder: Path) -> None:
     content = raw(*ROWS, "five;1;Köln;2024-01-31;ja", "6;1;Köln", "7;1;Köln;2024-02-30;ja")
     code, out, err = predicted(dml, folder, content, "turnover", 1000.0)
@@ -227,5 +252,5 @@ def test_a_file_of_features_should_be_read_as_it_is_and_said(dml: Run, folder: P
     content = b"id,turnover,opened_month,town\n1,1.234,1,Bonn\n2,1234,12,?\n"
     code, out, err = predicted(dml, folder, content, "turnover", 1000.0)
     assert (code, out.splitlines()[1:]) == (0, ["1,0.25,0", "2,0.75,1"])
-    assert "next.csv was read as the model's features: numbers with a point, missing ones empty or NA." in err
+    assert "next.csv was read as the model's features: numbers with a point, missing ones empty or 'NA'." in err
     assert predicted(dml, folder, content, "turnover", 1000.0, "--read-as", "raw")[0] == 1

@@ -1,5 +1,6 @@
 """Raw CSV files of all kinds: what parses, what is set aside, and what the reader of an error is told."""
 
+import bz2
 import gzip
 import io
 import random
@@ -444,3 +445,17 @@ def test_records_should_be_those_of_sparks_parser(
     parsed = read(spark, tmp_path, text, columns=columns, nulls=["NULL"], many_lines=True, **dialect)
     own = [record.cells for record in records.records(io.StringIO(text), delimiter, quote, escape)]
     assert [list(row) for row in rows(parsed)] == [[int(row[0]), *row[1:]] for row in own[1:]]
+
+
+def test_a_file_name_that_spark_takes_for_a_pattern_should_be_told(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"sales \[new\]\.csv has a name with one of .* give the file another name"):
+        read(spark, tmp_path, {"sales [new].csv": b'id,word\n1,"a\nb"\n'}, **WORDS)
+
+
+@pytest.mark.parametrize("name", ["sales 2024, 100%.csv", "sales.csv.bz2"])
+def test_a_file_of_any_name_and_packing_should_be_looked_at_for_quotes(
+    spark: SparkSession, tmp_path: Path, name: str
+) -> None:
+    text = 'id,word\n1,"a\nb"\n2,c\n'
+    packed = bz2.compress(text.encode()) if name.endswith(".bz2") else text.encode()
+    assert rows(read(spark, tmp_path, {name: packed}, **WORDS)) == [(1, "a\nb"), (2, "c")]

@@ -1,12 +1,14 @@
 """The three jobs from catalog to catalog, on the embedded cloud's Glue and S3 and on local Spark."""
 
 import json
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -398,6 +400,28 @@ def test_records_of_many_lines_far_down_should_be_read_anew_and_whole(
     found = spark.read.parquet(platform.location("features")).replace("red", "r\ned", "colour").collect()
     assert found == expected
     assert "points: not every line is a record, so all lines are looked at first" in capsys.readouterr().out
+
+
+def test_one_of_two_tables_with_records_of_many_lines_should_be_read_anew_with_the_other(platform: Platform) -> None:
+    """And the label's texts are counted of whichever way its table is read."""
+    platform.upload([*points.lines(), "900,2024-01-04,1.5,purple,20"])
+    kinds = platform.raw.parent / "kinds"
+    kinds.mkdir()
+    colours = [f'"c\n{n}",warm' if n == 180 else f"c{n},warm" for n in range(200)] + ["red,warm", "blue,cold"]
+    (kinds / "kinds.csv").write_text("\n".join(["colour,kind", *colours]) + "\n")
+    serde = {"SerdeInfo": {"Parameters": {"field.delim": ","}}, "Location": kinds.as_uri(), "Columns": []}
+    table = {"Name": "kinds", "Parameters": {"classification": "csv"}, "StorageDescriptor": serde}
+    platform.glue.create_table(DatabaseName=DATABASE, TableInput=table)
+    known = sorted({line.split(",")[3] for line in points.lines()})
+    toml = points.TOML.replace('points = "data/airlines.csv"', 'points = "p.csv", kinds = "kinds.csv"')
+    toml = toml.replace('"is late"', f'"is late"\nraw = "colour"\ntexts = {json.dumps(known)}')
+    toml += '[tables.kinds.columns]\ncolour = "string"\nkind = "string"\n'
+    settings = TypeAdapter(Dataset).validate_python(tomllib.loads(toml))
+    sql = points.SQL.replace("colour,", "points.colour,") + " LEFT JOIN kinds ON kinds.colour = points.colour"
+    report = platform.prepare("r1", settings, sql)
+    assert {name: told["rows"] for name, told in report["tables"].items()} == {"points": 401, "kinds": 202}
+    assert report["unknown_labels"] == {"labelled": 401, "rows": 1, "texts": {"purple": 1}}
+    assert report["quarantined"] == 0
 
 
 def test_features_should_be_what_a_plain_query_makes_of_the_files(platform: Platform, spark: SparkSession) -> None:
