@@ -135,7 +135,8 @@ def make_way(client: Callable[[str], Any], prefix: str, *, on_progress: Progress
     for name in going:
         for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=name):
             for one in page["StackResourceSummaries"]:
-                if one["ResourceType"] != "AWS::StepFunctions::StateMachine":
+                gone = one["ResourceStatus"].startswith("DELETE_")
+                if gone or one["ResourceType"] != "AWS::StepFunctions::StateMachine":
                     continue
                 machine = one["PhysicalResourceId"]
                 at_work = states.list_executions(stateMachineArn=machine, statusFilter="RUNNING")["executions"]

@@ -48,10 +48,24 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def faults(definition: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the Arguments of a definition's Tasks, a sentence each."""
-    found = []
+    """What is wrong with the Arguments of a definition's Tasks, and states that nothing leads to; a sentence each."""
+    found = [f"State '{name}' is not reachable." for name in definition["States"] if name not in reached(definition)]
     for name, state in tasks(definition):
         found += [f"State '{name}': {fault}" for fault in faults_of_task(state["Resource"], state.get("Arguments"))]
+    return found
+
+
+def reached(definition: Mapping[str, Any]) -> set[str]:
+    """The states that may be gone through. Step Functions takes no other: MISSING_TRANSITION_TARGET."""
+    found: set[str] = set()
+    coming = [definition["StartAt"]]
+    while coming:
+        name = coming.pop()
+        if name not in found and name in definition["States"]:
+            found.add(name)
+            state = definition["States"][name]
+            ways = [*state.get("Choices", []), *state.get("Catch", []), state, {"Next": state.get("Default")}]
+            coming += [way["Next"] for way in ways if way.get("Next")]
     return found
 
 

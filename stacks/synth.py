@@ -21,7 +21,9 @@ TEMPLATE_BYTES = 1_000_000
 # eu-south-1), roles of an account, stacks of a region. A dataset has two rules: nothing else of it reaches a
 # quota sooner.
 QUOTAS = {"AWS::Events::Rule": 300, "AWS::IAM::Role": 1_000, "AWS::CloudFormation::Stack": 2_000}
-LONGEST_NAME = 80 - len("dml--") - 12  # an environment's name has at most 12 characters
+# A message's subject, "dml ENVIRONMENT DATASET: the gate refused the model", has less than 100 characters (SNS API
+# Reference); an environment's name has at most 12.
+LONGEST_NAME = 99 - len("dml  : the gate refused the model") - 12
 # Names of services and of AWS's own policies differ in other partitions; nothing of ours was ever tried there.
 OTHER_PARTITIONS = ("cn-", "us-gov-", "us-iso", "eu-isoe-", "eusc-")
 
@@ -50,8 +52,8 @@ def check_names(datasets: Sequence[str]) -> None:
             raise DatasetError(f"{where}: a stack of dml has this name ({taken}); give the dataset another one.")
         if len(name) > LONGEST_NAME:
             raise DatasetError(
-                f"{where}: a dataset's name has at most {LONGEST_NAME} characters, since that of its state machine "
-                f"(dml-ENVIRONMENT-{name}) has at most 80. Give it a shorter one."
+                f"{where}: a dataset's name has at most {LONGEST_NAME} characters, since the subject "
+                "of a message that names it has at most 99. Give it a shorter one."
             )
         for other in datasets:
             if other != name and pascal(other) == pascal(name):

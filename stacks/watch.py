@@ -80,6 +80,7 @@ class Watch(Construct):
         self.machine = sfn.StateMachine(
             self,
             "StateMachine",
+            state_machine_name=f"dmlwatch-{environment.name}",  # not as a dataset's, which it would take for one
             definition_body=sfn.DefinitionBody.from_string(stack.to_json_string(told)),
             role=role,
             logs=sfn.LogOptions(

@@ -488,6 +488,8 @@ class _Pricing:
                 continue
             for machine, transitions in watches:
                 self._standing(machine, "state machine on watch", "step_functions", times * transitions)
+                # A metric each time, billed for the hours in which it is written.
+                self._standing(machine, "own metrics", "metric", times / self.prices.hours_per_month)
             for run in runs:
                 self.schedules[run] = self.schedules.get(run, 0) + times
 

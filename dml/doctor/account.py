@@ -420,14 +420,17 @@ def certificate(account: Account) -> Finding:
     if not account.needs.certified:
         return ok("not needed: traffic between nodes is not encrypted (encryption.in_transit)")
     command = f"dml certificates --env {account.platform.environment}"
-    data = next((name for name in account.stacks if name.endswith("-data")), None)
-    if data is None:
+    data = f"dml-{account.platform.environment}-data"
+    if data not in account.stacks:
         return ok(f"nothing is deployed yet; after the deploy: {command}")
     (stack,) = account.client("cloudformation").describe_stacks(StackName=data)["Stacks"]
     outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
+    bucket = outputs.get(Output.WORKSPACE_BUCKET)
+    if bucket is None:
+        return ok(f"{data} is not whole yet; after the deploy: {command}")
     s3 = account.client("s3")
     try:
-        found = s3.get_object(Bucket=outputs[Output.WORKSPACE_BUCKET], Key=CERTIFICATE_END)["Body"].read()
+        found = s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read()
     except s3.exceptions.NoSuchKey:
         return warning("there is none: no cluster starts", f"Make one: {command}")
     ends = datetime.fromisoformat(json.loads(found)["expires"])

@@ -141,7 +141,8 @@ def work(platform: Platform, standing: Sequence[Stack]) -> Work:
     found = Work()
     states, glue = platform.client("stepfunctions"), platform.client("glue")
     with answering("see what is running"):
-        for machine in _ids(standing, "AWS::StepFunctions::StateMachine"):
+        runs = [stack for stack in standing if stack.part not in SHARED]  # those of the shared stacks end clusters
+        for machine in _ids(runs, "AWS::StepFunctions::StateMachine"):
             with unless_gone():
                 pages = states.get_paginator("list_executions").paginate(
                     stateMachineArn=machine, statusFilter="RUNNING"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from dml.errors import UserError
 from dml.local import here
-from stacks.outputs import SHARED, Output, dataset_of, dataset_stack
+from stacks.outputs import FORMER, SHARED, Output, dataset_of, dataset_stack, state_machine_output
 
 PAUSED = ("workbench", "network")  # what `dml pause` takes away, in the order in which it goes
 
@@ -100,20 +100,30 @@ class Platform:
             }
         for stack in SHARED:
             if stack not in found and not (stack in PAUSED and found):
-                raise self._not_deployed(stack)
+                raise self._not_deployed(stack, found)
         return found
 
-    def _not_deployed(self, stack: str) -> UserError:
+    def _not_deployed(self, stack: str, standing: Collection[str]) -> UserError:
         name = self.prefix + stack
+        if any(part in FORMER for part in standing):
+            return UserError(
+                f"{self.environment} is deployed as in a former release. Bring it to this one: {self.command('resume')}"
+            )
+        # A dataset's database and log group may have been kept when its stack was removed.
+        what = "--all" if stack in SHARED else f"{name} --import-existing-resources"
         return UserError(
-            f"The stack {name} is not deployed here. Deploy first: npx cdk deploy {name} -c env={self.environment}, "
+            f"The stack {name} is not deployed here. Deploy first: npx cdk deploy {what} -c env={self.environment}, "
             "or try it on this machine: dml run --local"
         )
 
     @property
     def datasets(self) -> list[str]:
         """The datasets whose stacks stand, sorted; also those that this checkout has no folder for."""
-        return sorted(dataset for part in self._standing if (dataset := dataset_of(part)))
+        return sorted(
+            dataset
+            for part, outputs in self._standing.items()
+            if (dataset := dataset_of(part)) and state_machine_output(dataset) in outputs
+        )
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -126,7 +136,7 @@ class Platform:
         Raises UserError when the stack is not deployed, the environment paused or older than this checkout.
         """
         if dataset and dataset_stack(dataset) not in self._standing:
-            raise self._not_deployed(dataset_stack(dataset))
+            raise self._not_deployed(dataset_stack(dataset), self._standing)
         if key in self.outputs:
             return self.outputs[key]
         self.check_running()

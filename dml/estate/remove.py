@@ -9,7 +9,7 @@ from dml.estate.inventory import Contents, Stack
 from dml.estate.platform import Platform, answering
 from dml.estate.receipt import Receipt, size
 from dml.estate.teardown import Say, Taking, empty
-from stacks.outputs import Output, dataset_stack
+from stacks.outputs import Output, dataset_of, dataset_stack
 
 NOTES = "zeppelin/notebook/"  # in the workspace bucket (stacks/emr.py)
 
@@ -44,6 +44,9 @@ class Removal:
 
 def plan(platform: Platform, dataset: str, *, data: bool, say: Say) -> Removal:
     """What `remove` would do. Raises UserError if there is nothing of the dataset, or it is at work."""
+    if dataset_of(dataset_stack(dataset)) != dataset:
+        there = ", ".join(platform.datasets) or "none"
+        raise UserError(f"{dataset} is no dataset's name; deployed are: {there}.")
     say("reading the stacks")
     standing = inventory.stacks(platform)
     stack = next((one for one in standing if one.part == dataset_stack(dataset)), None)

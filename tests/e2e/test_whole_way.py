@@ -221,7 +221,8 @@ def test_each_statement_of_a_role_should_be_needed_or_have_a_reason_to_stay(
     needed = roles.allowed(since(calls_before, told["calls"]))
     wrong = [str(one) for one in needed for reason in table if reason.covers(one) and "*" not in reason.statement]
     assert wrong == [], "calls need these: unused.toml says that none does"
-    gone = [reason for reason in table if not any(map(reason.covers, unused))]
+    there = unused | roles.allowed(told["calls"])  # other tests' runs on this cloud may have needed some
+    gone = [reason for reason in table if not any(map(reason.covers, there))]
     assert gone == [], "unused.toml explains statements that no role has"
 
 

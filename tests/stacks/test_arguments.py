@@ -53,6 +53,12 @@ def test_expressions_and_what_is_known_only_when_deployed_should_be_taken() -> N
     assert faults_of_task(PREFIX + "http:invoke", {"Whatever": 1}) == []
 
 
+def test_a_state_that_nothing_leads_to_should_be_found() -> None:
+    """Recorded of CreateStateMachine: MISSING_TRANSITION_TARGET, State "..." is not reachable."""
+    states = {"a": {"Type": "Pass", "Next": "b"}, "b": {"Type": "Succeed"}, "c": {"Type": "Pass", "Next": "b"}}
+    assert faults({"StartAt": "a", "States": states}) == ["State 'c' is not reachable."]
+
+
 def test_a_definition_that_step_functions_would_not_take_should_be_refused_at_synth() -> None:
     given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
     given |= {"figures": ("auc",), "prepare_minutes": 10, "step_minutes": 10}

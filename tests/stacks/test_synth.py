@@ -34,12 +34,12 @@ def test_more_than_a_fresh_account_may_have_should_be_said_before_a_deploy(tmp_p
     ("names", "told"),
     [
         (["penguins", "data"], r"datasets/data: a stack of dml has this name \(data, .*pipeline, etl\)"),
-        (["p" * 64], r"at most 63 characters"),
+        (["p" * 55], r"at most 54 characters"),
         (["a_1", "a1"], r"datasets/a_1: CloudFormation, .* calls it A1, and so it calls a1\. Give one of them"),
     ],
 )
 def test_a_name_that_no_stack_can_have_should_be_refused_with_the_way_out(names: list[str], told: str) -> None:
-    check_names(["penguins", "nyc_flights", "p" * 63])
+    check_names(["penguins", "nyc_flights", "p" * 54])
     with pytest.raises(DatasetError, match=told):
         check_names(names)
 

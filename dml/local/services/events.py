@@ -20,7 +20,7 @@ CALLS = ("kms:GenerateDataKey", "kms:Decrypt")
 
 
 class Rules:
-    """Deliveries of EventBridge's rules to topics and state machines."""
+    """Deliveries of EventBridge's rules to topics and state machines. Schedules are kept and never fire."""
 
     def __init__(self, authoriser: Authoriser) -> None:
         self._authoriser = authoriser
@@ -31,6 +31,8 @@ class Rules:
         self._topics = hooks.existing(hooks.module("services.sns"), "_topics")
         self._publish = hooks.replace(events, "_dispatch_to_sns", self.publish)
         self._invoke = hooks.replace(events, "_invoke_target", self.invoke)
+        # A training that nobody has asked for would take all of this machine.
+        hooks.replace(events, "_tick_scheduled_rules", lambda: None)
 
     def publish(self, topic: str, payload: Any) -> None:
         """Publishes to a topic, unless its key's policy does not let EventBridge use the key."""
