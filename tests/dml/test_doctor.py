@@ -256,7 +256,7 @@ def validated(result: str, *severities: str) -> dict[str, list[Answer]]:
     return {"stepfunctions": [("validate_state_machine_definition", {"result": result, "diagnostics": told})]}
 
 
-def tested(**told: str) -> dict[str, list[Answer]]:
+def value_told(**told: str) -> dict[str, list[Answer]]:
     return {"stepfunctions": [("test_state", told)]}
 
 
@@ -331,7 +331,7 @@ FAILING: dict[str, Example] = {
     "stacks": Example("UPDATE_ROLLBACK_FAILED", {"cloudformation": [stack("UPDATE_ROLLBACK_FAILED"), no_stack()]}),
     **name_examples(1, "not of our stacks"),
     "definitions": Example("One, /StartAt: No such state", validated("FAIL", "ERROR", "WARNING")),
-    "expressions": Example("there '0.75', here 0.75", tested(status="SUCCEEDED", output='"0.75"')),
+    "expressions": Example("there '0.75', here 0.75", value_told(status="SUCCEEDED", output='"0.75"')),
     "policies": Example("trust: The action s3:Got does not exist. (INVALID_ACTION)", analysed("ERROR")),
 }
 PASSING: dict[str, Example] = {
@@ -394,7 +394,7 @@ PASSING: dict[str, Example] = {
     "stacks": Example("first deploy", {"cloudformation": NO_STACKS}),
     **name_examples(2, "free or ours"),
     "definitions": Example("takes 1 definition", validated("OK")),
-    "expressions": Example("1 value as here", tested(status="SUCCEEDED", output="0.75")),
+    "expressions": Example("1 value as here", value_told(status="SUCCEEDED", output="0.75")),
     "policies": Example("takes 1 policy", analysed("SUGGESTION")),
 }
 CHECKS = {check.name: check for check in (CREDENTIALS, *ACCOUNT_CHECKS)}
@@ -485,7 +485,7 @@ def test_a_service_that_is_not_reached_should_skip_the_check(name: str) -> None:
     [
         ("definitions", validated("OK", "WARNING"), "warning", "No such state"),
         ("definitions", validated("FAIL"), "problem", "FAIL without a reason"),
-        ("expressions", tested(status="FAILED", error="States.QueryEvaluationError", cause="D1"), "problem", "D1"),
+        ("expressions", value_told(status="FAILED", error="States.QueryEvaluationError", cause="D1"), "problem", "D1"),
         ("policies", analysed("SECURITY_WARNING", "SUGGESTION"), "warning", "s3:Got"),
     ],
 )
@@ -849,7 +849,7 @@ def test_the_needs_should_be_those_of_the_templates(synthesised: Needs) -> None:
     assert synthesised.machines == synthesised.glue_jobs > 1
     assert synthesised.nat_zones == (0,)
     assert "dev_nyc_flights" in synthesised.names["AWS::Glue::Database"]
-    assert len(synthesised.definitions) == synthesised.machines
+    assert len(synthesised.definitions) == synthesised.machines + 1  # and what looks after all of them
     for text in synthesised.definitions.values():
         machine = json.loads(text)
         assert machine["StartAt"] in machine["States"]

