@@ -63,10 +63,14 @@ def reached(definition: Mapping[str, Any]) -> set[str]:
         name = coming.pop()
         if name not in found and name in definition["States"]:
             found.add(name)
-            state = definition["States"][name]
-            ways = [*state.get("Choices", []), *state.get("Catch", []), state, {"Next": state.get("Default")}]
-            coming += [way["Next"] for way in ways if way.get("Next")]
+            coming += onward(definition["States"][name])
     return found
+
+
+def onward(state: Mapping[str, Any]) -> list[str]:
+    """The states that one may lead to, by whatever way."""
+    ways = [*state.get("Choices", []), *state.get("Catch", []), state, {"Next": state.get("Default")}]
+    return [way["Next"] for way in ways if way.get("Next")]
 
 
 def tasks(part: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -954,14 +954,13 @@ CAUSE = given("$string($states.errorOutput.Cause)", "Step Functions gave no caus
 
 def caught(stage: str) -> State:
     """The catcher for whatever goes wrong in `stage`. After the clean-up only the run's own failure can tell of it."""
-    cause = CAUSE
     failure = {"stage": stage, "error": ERROR}
     if stage == "notify":
-        told = failure | {"reason": f"{{% {cause} %}}"}
+        told = failure | {"reason": f"{{% {CAUSE} %}}"}
         return {"ErrorEquals": ["States.ALL"], "Assign": {"failed": True, "failure": told}, "Next": END}
     return {
         "ErrorEquals": ["States.ALL"],
-        "Assign": {"failed": True, "failure": failure | {"cause": f"{{% {cause} %}}"}},
+        "Assign": {"failed": True, "failure": failure | {"cause": f"{{% {CAUSE} %}}"}},
         "Next": REASONS,
     }
 

@@ -244,39 +244,43 @@ def run_metric(environment: Environment, dataset: str, name: str) -> cloudwatch.
 
 def tell_of_failed_clusters(scope: Construct, *, environment: Environment, topic: sns.ITopic) -> None:
     """Messages about clusters that ended with errors, whoever had started them."""
-    rule = events.Rule(
-        scope,
-        "ClusterFailed",
-        description="A cluster ended with errors",
-        event_pattern=events.EventPattern(
-            source=["aws.emr"],
-            detail_type=["EMR Cluster State Change"],
-            detail={"name": [{"prefix": f"dml-{environment.name}-"}], "state": ["TERMINATED_WITH_ERRORS"]},
-        ),
-        targets=[told(scope, topic)],
+    pattern = events.EventPattern(
+        source=["aws.emr"],
+        detail_type=["EMR Cluster State Change"],
+        detail={"name": [{"prefix": f"dml-{environment.name}-"}], "state": ["TERMINATED_WITH_ERRORS"]},
     )
-    alarm_on_silence(rule, rule=rule, topic=topic)
+    heard_rule(scope, "ClusterFailed", "A cluster ended with errors", told(scope, topic), topic=topic, pattern=pattern)
 
 
 def tell_of_failed_job(scope: Construct, *, job: str, topic: sns.ITopic) -> None:
     """Messages about a Glue job that failed, whoever had started it."""
-    rule = events.Rule(
-        scope,
-        "GlueJobFailed",
-        description="A Glue job failed, timed out or was stopped",
-        event_pattern=events.EventPattern(
-            source=["aws.glue"],
-            detail_type=["Glue Job State Change"],
-            detail={"jobName": [job], "state": ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]},
-        ),
-        targets=[told(scope, topic)],
+    pattern = events.EventPattern(
+        source=["aws.glue"],
+        detail_type=["Glue Job State Change"],
+        detail={"jobName": [job], "state": ["FAILED", "TIMEOUT", "ERROR", "STOPPED"]},
     )
-    alarm_on_silence(rule, rule=rule, topic=topic)
+    text = "A Glue job failed, timed out or was stopped"
+    heard_rule(scope, "GlueJobFailed", text, told(scope, topic), topic=topic, pattern=pattern)
 
 
 def told(scope: Construct, topic: sns.ITopic) -> targets.SnsTopic:
     """The topic as a rule's target. Imported, so that CDK adds no right to publish of its own: it has one already."""
     return targets.SnsTopic(sns.Topic.from_topic_arn(scope, "Topic", topic.topic_arn))
+
+
+def heard_rule(
+    scope: Construct,
+    id: str,
+    description: str,
+    target: events.IRuleTarget,
+    *,
+    topic: sns.ITopic,
+    pattern: events.EventPattern | None = None,
+    schedule: events.Schedule | None = None,
+) -> None:
+    """A rule with one target, and the alarm for when it does not reach that."""
+    rule = events.Rule(scope, id, description=description, event_pattern=pattern, schedule=schedule, targets=[target])
+    alarm_on_silence(rule, rule=rule, topic=topic)
 
 
 def alarm_on_silence(scope: Construct, *, rule: events.Rule, topic: sns.ITopic) -> None:

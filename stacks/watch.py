@@ -24,7 +24,7 @@ from stacks.arguments import faults
 from stacks.data import WRITE, DataStack, log_group, use_key
 from stacks.definition import ANY_RETRY, BUSY_RETRY, NAMESPACE, State, choice, cluster_of, given, longest_run, when
 from stacks.findings import NO_RESOURCE, SAID_TWICE, accept_in_template, accept_wildcards
-from stacks.observability import ABOVE, alarm, alarm_on_silence
+from stacks.observability import ABOVE, alarm, heard_rule, run_metric
 from stacks.outputs import CERTIFICATE_END, CERTIFICATE_RENEW_DAYS
 from stacks.settings import Environment, machine_name, tags, transient_name
 
@@ -105,27 +105,17 @@ class Watch(Construct):
         )
         text = "Clusters left behind are not looked for: the state machine that does it failed."
         alarm(self, "Failed", text, failed, ABOVE, 0, topic=topic)
-        hours = cloudwatch.Metric(
-            namespace=NAMESPACE,
-            metric_name=CLUSTER_HOURS,
-            dimensions_map={"Environment": environment.name},
-            statistic="Maximum",
-            period=cdk.Duration.hours(1),
-        )
         if certified:
             self._alarm_on_certificate(environment, topic)
-        most = environment.cluster.alarm_hours
+        most, hours = (
+            environment.cluster.alarm_hours,
+            _figure(environment, CLUSTER_HOURS, "Maximum", cdk.Duration.hours(1)),
+        )
         alarm(self, "OldCluster", f"A cluster has run for more than {most} hours.", hours, ABOVE, most, topic=topic)
 
     def _by_the_clock(self, id: str, rate: str, do: str, description: str, topic: sns.ITopic) -> None:
-        rule = events.Rule(
-            self,
-            id,
-            description=description,
-            schedule=events.Schedule.expression(rate),
-            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": do}))],
-        )
-        alarm_on_silence(rule, rule=rule, topic=topic)
+        target = targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object({"do": do}))
+        heard_rule(self, id, description, target, topic=topic, schedule=events.Schedule.expression(rate))
 
     def _at_a_lost_run(self, environment: Environment, topic: sns.ITopic) -> None:
         """A run that fails in its own way has ended its cluster already: none is found then."""
@@ -135,33 +125,35 @@ class Watch(Construct):
             "machine": events.EventField.from_path("$.detail.stateMachineArn"),
             "run": events.EventField.from_path("$.detail.name"),
         }
-        rule = events.Rule(
-            self,
-            "Lost",
-            description="Ends the cluster of a run that cannot do it any more",
-            event_pattern=events.EventPattern(
-                source=["aws.states"],
-                detail_type=["Step Functions Execution Status Change"],
-                detail={"stateMachineArn": [{"prefix": machines}], "status": ["ABORTED", "FAILED", "TIMED_OUT"]},
-            ),
-            targets=[targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object(asked))],
+        pattern = events.EventPattern(
+            source=["aws.states"],
+            detail_type=["Step Functions Execution Status Change"],
+            detail={"stateMachineArn": [{"prefix": machines}], "status": ["ABORTED", "FAILED", "TIMED_OUT"]},
         )
-        alarm_on_silence(rule, rule=rule, topic=topic)
+        target = targets.SfnStateMachine(self.machine, input=events.RuleTargetInput.from_object(asked))
+        heard_rule(
+            self, "Lost", "Ends the cluster of a run that cannot do it any more", target, topic=topic, pattern=pattern
+        )
 
     def _alarm_on_certificate(self, environment: Environment, topic: sns.ITopic) -> None:
         """Told while there is time to make a new one, by whoever may write to the workspace."""
         text = "Asks until when the certificate for the nodes of clusters is valid"
         self._by_the_clock("Certified", "rate(1 day)", "certificate", text, topic)
-        days = cloudwatch.Metric(
-            namespace=NAMESPACE,
-            metric_name=CERTIFICATE_DAYS,
-            dimensions_map={"Environment": environment.name},
-            statistic="Minimum",
-            period=cdk.Duration.days(1),
-        )
+        days = _figure(environment, CERTIFICATE_DAYS, "Minimum", cdk.Duration.days(1))
         soon = f"within {CERTIFICATE_RENEW_DAYS} days"
         text = f"The nodes' certificate ends {soon}: dml certificates --env {environment.name}"
         alarm(self, "Certificate", text, days, BELOW, CERTIFICATE_RENEW_DAYS, topic=topic)
+
+
+def _figure(environment: Environment, name: str, statistic: str, period: cdk.Duration) -> cloudwatch.Metric:
+    """A figure that the watch sends of the whole environment."""
+    return cloudwatch.Metric(
+        namespace=NAMESPACE,
+        metric_name=name,
+        dimensions_map={"Environment": environment.name},
+        statistic=statistic,
+        period=period,
+    )
 
 
 def alarm_on_absence(scope: Construct, *, environment: Environment, dataset: str, topic: sns.ITopic) -> None:
@@ -170,13 +162,7 @@ def alarm_on_absence(scope: Construct, *, environment: Environment, dataset: str
     An alarm of CloudWatch alone cannot ask for that: it looks back over seven days at most (CloudWatch User Guide,
     "Evaluating an alarm").
     """
-    quiet = cloudwatch.Metric(
-        namespace=NAMESPACE,
-        metric_name=QUIET_DAYS,
-        dimensions_map={"Environment": environment.name, "Dataset": dataset},
-        statistic="Maximum",
-        period=cdk.Duration.days(1),
-    )
+    quiet = run_metric(environment, dataset, QUIET_DAYS).with_(period=cdk.Duration.days(1))
     days = environment.schedule.alarm_days
     text = f"No run of {dataset} has ended well for more than {days} days, though it is scheduled."
     alarm(scope, "Absent", text, quiet, ABOVE, days, topic=topic)

@@ -1,6 +1,5 @@
 """Checks of the account and region that the environment would be deployed to. Every call only reads."""
 
-import json
 import os
 import re
 import threading
@@ -25,9 +24,10 @@ from botocore.exceptions import (
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
 from dml.doctor.needs import Cluster, Needs
 from dml.errors import UserError
+from dml.estate.certificate import ends_at
 from dml.estate.platform import Platform
 from dml.terminal.words import listed
-from stacks.outputs import CERTIFICATE_END, CERTIFICATE_RENEW_DAYS, Output
+from stacks.outputs import CERTIFICATE_RENEW_DAYS, Output
 from stacks.settings import load_environment, tags
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationErrorException"}
@@ -428,12 +428,9 @@ def certificate(account: Account) -> Finding:
     bucket = outputs.get(Output.WORKSPACE_BUCKET)
     if bucket is None:
         return ok(f"{data} is not whole yet; after the deploy: {command}")
-    s3 = account.client("s3")
-    try:
-        found = s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read()
-    except s3.exceptions.NoSuchKey:
+    ends = ends_at(account.client("s3"), bucket)
+    if ends is None:
         return warning("there is none: no cluster starts", f"Make one: {command}")
-    ends = datetime.fromisoformat(json.loads(found)["expires"])
     days = (ends.timestamp() - account.now()) / 86400
     if days <= 0:
         return problem(f"it ended on {ends:%Y-%m-%d}: no cluster starts", f"Make another: {command}")

@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 from botocore.exceptions import ClientError
 from cryptography import x509
@@ -82,13 +83,21 @@ def archive(region: str, begins: dt.datetime, ends: dt.datetime) -> bytes:
     return buffer.getvalue()
 
 
+def ends_at(s3: Any, bucket: str) -> dt.datetime | None:
+    """Until when the certificate is valid, by the file beside it; None if there is none. Raises ClientError."""
+    try:
+        noted = json.loads(s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read())
+    except s3.exceptions.NoSuchKey:
+        return None
+    return dt.datetime.fromisoformat(noted[EXPIRES])
+
+
 def _expiry(platform: Platform, bucket: str) -> dt.datetime | None:
     """None if there is no certificate, or nobody knows until when it is valid."""
     try:
         platform.s3.head_object(Bucket=bucket, Key=CERTIFICATE)
-        noted = json.loads(platform.s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read())
+        return ends_at(platform.s3, bucket)
     except ClientError as error:
         if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
             return None
         raise UserError(f"Could not look at s3://{bucket}/{CERTIFICATE}: {error}") from error
-    return dt.datetime.fromisoformat(noted[EXPIRES])

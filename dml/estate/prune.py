@@ -89,11 +89,10 @@ def prune(platform: Platform, going: Iterable[Run], say: Callable[[str], None]) 
     for run in going:
         say(f"deleting what {run.run_id} has left: {run.objects:,} objects")
         for bucket, keys in run.keys.items():
-            ordered = sorted(keys, key=lambda key: (not key.endswith("/manifest.json"), key))
-            first = sum(key.endswith("/manifest.json") for key in ordered)
-            for batch in (ordered[:first], *_batches(ordered[first:])):
-                if batch:
-                    _delete(platform, bucket, batch)
+            manifests = [key for key in keys if key.endswith("/manifest.json")]
+            others = sorted(set(keys) - set(manifests))
+            for batch in (*_batches(manifests), *_batches(others)):
+                _delete(platform, bucket, batch)
 
 
 def _find(platform: Platform, bucket: str, prefix: str, runs: dict[str, Run]) -> None:

@@ -45,8 +45,7 @@ class Removal:
 def plan(platform: Platform, dataset: str, *, data: bool, say: Say) -> Removal:
     """What `remove` would do. Raises UserError if there is nothing of the dataset, or it is at work."""
     if dataset_of(dataset_stack(dataset)) != dataset:
-        there = ", ".join(platform.datasets) or "none"
-        raise UserError(f"{dataset} is no dataset's name; deployed are: {there}.")
+        raise UserError(f"{dataset} is no dataset's name; deployed are: {_deployed(platform)}.")
     say("reading the stacks")
     standing = inventory.stacks(platform)
     stack = next((one for one in standing if one.part == dataset_stack(dataset)), None)
@@ -67,9 +66,14 @@ def plan(platform: Platform, dataset: str, *, data: bool, say: Say) -> Removal:
         say(f"counting what is in {bucket}/{prefix}")
         places[bucket, prefix] = inventory.contents(platform, bucket, prefix=prefix)
     if stack is None and not (data and any(one.versions for one in places.values())):
-        there = ", ".join(platform.datasets) or "none"
-        raise UserError(f"There is no dataset {dataset} in {platform.environment}; deployed are: {there}.")
+        raise UserError(
+            f"There is no dataset {dataset} in {platform.environment}; deployed are: {_deployed(platform)}."
+        )
     return Removal(dataset, stack, places, data)
+
+
+def _deployed(platform: Platform) -> str:
+    return ", ".join(platform.datasets) or "none"
 
 
 def remove(platform: Platform, found: Removal, *, say: Say, every: float) -> None:

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dml.errors import UserError
 from dml.estate.platform import Platform, answering
 from dml.estate.teardown import empty
-from stacks.arguments import reached
+from stacks.arguments import onward, reached
 from stacks.definition import END, Parts, definition
 
 BUCKET = "SCRATCH-BUCKET"  # in the definition, until the bucket has its name
@@ -145,7 +145,7 @@ def machine(environment: str) -> dict[str, Any]:
     arrived = {"Type": "Succeed", "Output": {"at": "{% $states.context.State.Name %}", "published": "{% $published %}"}}
     passed = {FIGURES: states[FIGURES]["Next"], TOLD: END}
     others = {name: {"Type": "Pass", "Next": then} for name, then in passed.items()}
-    for name in {then for state in (*kept.values(), *others.values()) for then in _onward(state)} - kept.keys():
+    for name in {then for state in (*kept.values(), *others.values()) for then in onward(state)} - kept.keys():
         others.setdefault(name, arrived)
     every: dict[str, Any] = {BEGIN: begin, CHOOSE: choose, BLIND: blind, **kept, **others}
     there = reached({"StartAt": BEGIN, "States": every})
@@ -157,11 +157,6 @@ def machine(environment: str) -> dict[str, Any]:
         # Not what only a job's failure leads to: Step Functions refuses a state that nothing leads to.
         "States": {name: state for name, state in every.items() if name in there},
     }
-
-
-def _onward(state: dict[str, Any]) -> list[str]:
-    rules = [*state.get("Choices", []), *state.get("Catch", []), state, {"Next": state.get("Default")}]
-    return [rule["Next"] for rule in rules if rule.get("Next")]
 
 
 def _document(statements: list[Any]) -> dict[str, Any]:
