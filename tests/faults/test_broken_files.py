@@ -38,16 +38,19 @@ def told(shipped: Shipped, aws: Clients) -> dict[str, list[str]]:
         "garbage": bytes(i * 37 % 251 for i in range(len(features))),
         "denied": features,
     }
+    run_id = shipped.location("features").rstrip("/").rpartition("/")[2]
+    prepared = {"Bucket": shipped.lake, "Key": f"points/runs/{run_id}/prepare.json"}
     jobs = []
     for case, body in cases.items():
-        database, prefix = f"faults_{case}", f"broken/{case}/"
+        database, prefix = f"faults_{case}", f"broken/features/{case}/"
         if body is not None:
             shipped.s3.put_object(Bucket=shipped.lake, Key=f"{prefix}part-0.parquet", Body=body)
+        shipped.s3.copy_object(CopySource=prepared, Bucket=shipped.lake, Key=f"broken/runs/{case}/prepare.json")
         shipped.features_at(database, prefix)
         jobs += [
             (f"{job} {case}", job, shipped.arguments(job, case, database=database)) for job in ("train", "predict")
         ]
-    denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/broken/denied/*"}
+    denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/broken/features/denied/*"}
     shipped.s3.put_object(Bucket=shipped.code, Key="cases.py", Body=SCRIPT.encode())
     report = f"{shipped.code}/told.json"
     keys = role(aws, "faults-broken-files", EVERYTHING, denied)
@@ -61,11 +64,11 @@ def told(shipped: Shipped, aws: Clients) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ("missing", "Path does not exist: s3://faults-lake/broken/missing"),
+        ("missing", "Path does not exist: s3://faults-lake/broken/features/missing"),
         ("empty", "part-0.parquet"),
         ("half", "part-0.parquet is not a Parquet file"),
         ("garbage", "part-0.parquet is not a Parquet file"),
-        ("rotten", "broken/rotten/part-0.parquet"),
+        ("rotten", "broken/features/rotten/part-0.parquet"),
         ("denied", "is not authorized to perform: s3:GetObject on resource"),
     ],
 )
@@ -74,7 +77,7 @@ def test_a_table_that_cannot_be_read_should_be_named_with_the_way_out(
 ) -> None:
     kind, message = told[f"{job} {case}"]
     assert kind == "JobError", message
-    location = f"s3://{shipped.lake}/broken/{case}/"
+    location = f"s3://{shipped.lake}/broken/features/{case}/"
     assert f"faults_{case}.features ({location})" in message
     assert "run the pipeline again" in message
     assert reason in message
