@@ -305,6 +305,26 @@ RESOURCES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {
+            "Vpc": {
+                "Type": "AWS::EC2::VPC",
+                "Properties": {
+                    "CidrBlock": "10.0.0.0/16", "Tags": [{"Key": f"k{number}", "Value": "v"} for number in range(51)]
+                },
+            }
+        },
+        "The maximum number of Tags for a resource has been reached.",
+    ),
+    (
+        {
+            "Policy": {
+                "Type": "AWS::S3::BucketPolicy",
+                "Properties": {"Bucket": "limited-bucket", "PolicyDocument": json.loads(document(20 * 1024 + 1))},
+            }
+        },
+        "The bucket policy is longer than 20480 bytes.",
+    ),
+    (
+        {
             "Role": {
                 **ROLE,
                 "Properties": {

@@ -4,8 +4,11 @@ Two doors: a request over HTTP is held to botocore's model of its operation and 
 template, which ministack makes without a request, to CloudFormation's schema of its type and to the same quotas.
 Sources: IAM User Guide, "IAM and AWS STS quotas" (white space is not counted); Systems Manager guide, "Managing
 parameter tiers"; SNS API reference, CreateTopic and Publish; EventBridge
-guide, "Quotas"; Step Functions API reference, CreateStateMachine and StartExecution. Words: errors that users of AWS
-have reported on GitHub (IAM: amplify-cli#4369, kubeflow/dashboard#29, aws/eks-hybrid#741; SSM: aws-sdk-net#3157).
+guide, "Quotas"; Step Functions API reference, CreateStateMachine and StartExecution; Tagging guide, "Limits", and EC2
+API reference, "Error codes" (50 tags a resource); S3 guide, "Adding a bucket policy" (20 KB; as it is sent, without
+white space: MIT-LCP/physionet-build#2094). Words: errors that users of AWS have reported on GitHub (IAM:
+amplify-cli#4369, kubeflow/dashboard#29, aws/eks-hybrid#741; SSM: aws-sdk-net#3157); S3's for a long policy are not
+known.
 """
 
 import functools
@@ -45,6 +48,7 @@ MANAGED_POLICY, INLINE_POLICIES, TRUST_POLICY, POLICIES_PER_ROLE = 6144, 10240, 
 PARAMETER_BYTES = {"Standard": 4096, "Advanced": 8192}
 MESSAGE_BYTES, SUBJECT_CHARACTERS = 256 * 1024, 100
 TARGETS_PER_RULE = 5
+TAGS, BUCKET_POLICY = 50, 20 * 1024
 TOPIC = re.compile(r"[A-Za-z0-9_-]{1,256}(?<!\.fifo)|[A-Za-z0-9_-]{1,251}\.fifo")
 NO_NAME_OF_STATES = re.compile(r'[\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]')
 
@@ -130,7 +134,7 @@ class Limits:
             listed = "\n".join(wrong)
             raise ValueError(f"Properties validation failed for resource {logical_id} with message:\n{listed}")
         quota = QUOTAS_OF_RESOURCES.get(kind)
-        refused = quota(self._roles._roles, new, old, physical_id) if quota else None
+        refused = _tags(new) or (quota(self._roles._roles, new, old, physical_id) if quota else None)
         if refused:
             service = kind.split("::")[1].capitalize()
             raise ValueError(
@@ -344,6 +348,19 @@ def _topic_resource(roles: Any, new: Mapping[str, Any], _old: Any, _physical_id:
     return _topic(roles, {"Name": new["TopicName"]}) if "TopicName" in new else None
 
 
+def _tags(new: Mapping[str, Any]) -> Refusal | None:
+    """The schemas of many types, all of EC2's and S3's among them, do not say how many tags there may be."""
+    if len(new.get("Tags") or []) <= TAGS:
+        return None
+    return Refusal("TagLimitExceeded", "The maximum number of Tags for a resource has been reached.")
+
+
+def _bucket_policy(_roles: Any, new: Mapping[str, Any], _old: Any, _physical_id: str) -> Refusal | None:
+    if document_size(new.get("PolicyDocument", {})) <= BUCKET_POLICY:
+        return None
+    return Refusal("MalformedPolicy", f"The bucket policy is longer than {BUCKET_POLICY} bytes.")
+
+
 def _parameter_resource(roles: Any, new: Mapping[str, Any], _old: Any, _physical_id: str) -> Refusal | None:
     return _parameter(roles, new)
 
@@ -353,6 +370,8 @@ HANDLER_CODES = {
     "InvalidParameter": "InvalidRequest",
     "LimitExceeded": "ServiceLimitExceeded",
     "LimitExceededException": "ServiceLimitExceeded",
+    "MalformedPolicy": "InvalidRequest",
+    "TagLimitExceeded": "ServiceLimitExceeded",
     "ValidationException": "InvalidRequest",
 }
 QUOTAS_OF_RESOURCES: dict[str, Callable[[Any, Any, Any, str], Refusal | None]] = {
@@ -360,6 +379,7 @@ QUOTAS_OF_RESOURCES: dict[str, Callable[[Any, Any, Any, str], Refusal | None]] =
     "AWS::IAM::ManagedPolicy": _managed_resource,
     "AWS::IAM::Policy": _inline_resource,
     "AWS::IAM::Role": _role_resource,
+    "AWS::S3::BucketPolicy": _bucket_policy,
     "AWS::SNS::Topic": _topic_resource,
     "AWS::SSM::Parameter": _parameter_resource,
 }
