@@ -22,7 +22,18 @@ from constructs import Construct
 
 from stacks.arguments import faults
 from stacks.data import WRITE, DataStack, log_group, use_key
-from stacks.definition import ANY_RETRY, BUSY_RETRY, NAMESPACE, State, choice, cluster_of, given, longest_run, when
+from stacks.definition import (
+    ANY_RETRY,
+    BUSY_RETRY,
+    NAMESPACE,
+    ROWS,
+    State,
+    choice,
+    cluster_of,
+    given,
+    longest_run,
+    when,
+)
 from stacks.findings import NO_RESOURCE, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import ABOVE, alarm, heard_rule, run_metric
 from stacks.outputs import CERTIFICATE_END, CERTIFICATE_RENEW_DAYS
@@ -34,6 +45,8 @@ CLUSTER_HOURS = "ClusterHours"  # the age of the oldest cluster
 CERTIFICATE_DAYS = "CertificateDays"  # until the nodes' certificate ends; 0 if there is none
 BELOW = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
 QUIET_DAYS = "DaysSinceSuccess"  # since a run of the dataset has last ended well
+DAY = 86400
+LOOK_BACK_DAYS = 450  # CloudWatch keeps a metric for 455 (API reference, GetMetricStatistics)
 
 LIST = "clusters: list"
 RUNS = "runs: list the datasets"
@@ -72,6 +85,7 @@ class Watch(Construct):
                 "EndClusters": ours,
                 "AskForRuns": ours,
                 "ListRuns": NO_RESOURCE,
+                "ReadFigures": NO_RESOURCE,
                 "SendFigures": NO_RESOURCE,
             },
         )
@@ -215,7 +229,9 @@ def definition(
     own = {"Name": "Environment", "Value": environment.name}
     begins = machine_name(environment, "")
     of_datasets = f"$states.result.StateMachines[$substring(Name, 0, {len(begins)}) = '{begins}'].StateMachineArn"
-    days = f"({now} - $toMillis($last)) / 86400000"
+    of_dataset = {"Name": "Dataset", "Value": f"{{% $substringAfter($machines[$number], '{before}') %}}"}
+    ends_of_days = f"$states.result.Datapoints.($toMillis(Timestamp) + {DAY * 1000})"  # it tells when they begin
+    days = f"({now} - $toMillis($last)) / {DAY * 1000}"
     left = "certificate: tell its days"
     certificate = {
         "certificate: read its end": call(
@@ -296,10 +312,30 @@ def definition(
                 "aws-sdk:sfn:listExecutions",
                 {"StateMachineArn": "{% $machines[$number] %}", "StatusFilter": "SUCCEEDED", "MaxResults": 1},
                 Assign={"last": f"{{% {given('$states.result.Executions[0].StopDate', '')} %}}"},
+                Next="runs: find when rows were last prepared",
+            ),
+            # What ends well may have done nothing: a run that the clock starts while there is nothing to be run for.
+            "runs: find when rows were last prepared": call(
+                "aws-sdk:cloudwatch:getMetricStatistics",
+                {
+                    "Namespace": NAMESPACE,
+                    "MetricName": ROWS,
+                    "Dimensions": [own, of_dataset],
+                    "StartTime": f"{{% $fromMillis({now} - {LOOK_BACK_DAYS * DAY * 1000}) %}}",
+                    "EndTime": "{% $states.context.Execution.StartTime %}",
+                    "Period": DAY,
+                    "Statistics": ["SampleCount"],
+                },
+                Assign={"prepared": f"{{% $max($append([0], {ends_of_days})) %}}"},
                 Next="runs: was there one?",
             ),
             "runs: was there one?": choice(
-                when("$last != ''", "runs: tell how long ago"), otherwise="runs: ask since when there could be"
+                when(
+                    "$last != '' and $prepared > 0",
+                    "runs: tell how long ago",
+                    last="{% $fromMillis($min([$toMillis($last), $prepared])) %}",
+                ),
+                otherwise="runs: ask since when there could be",
             ),
             "runs: ask since when there could be": call(
                 "aws-sdk:sfn:describeStateMachine",
@@ -311,7 +347,7 @@ def definition(
                 **figure(
                     QUIET_DAYS,
                     days,
-                    [own, {"Name": "Dataset", "Value": f"{{% $substringAfter($machines[$number], '{before}') %}}"}],
+                    [own, of_dataset],
                 ),
                 "Assign": {"number": "{% $number + 1 %}"},
                 "Next": "runs: is there another dataset?",
@@ -348,6 +384,7 @@ def rights(
             resources=[f"{_machines(stack)}{machine_name(environment, '*')}"],
         ),
         iam.PolicyStatement(sid="ListRuns", actions=["states:ListStateMachines"], resources=["*"]),
+        iam.PolicyStatement(sid="ReadFigures", actions=["cloudwatch:GetMetricStatistics"], resources=["*"]),
         iam.PolicyStatement(
             sid="SendFigures",
             actions=["cloudwatch:PutMetricData"],

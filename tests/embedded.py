@@ -1,5 +1,7 @@
 """A running embedded cloud for the tests that need one: a pytest plugin, loaded by tests/conftest.py."""
 
+import fcntl
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -31,10 +33,26 @@ def assembly_of(cloud: Cloud) -> Callable[[str], Path]:
     return Commands(cloud, lambda _text: None).assembly
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_synthesis_at_a_time() -> Iterator[None]:
+    """What one worker of a test run synthesises, the others wait for."""
+    synthesised = Commands.assembly
+
+    def in_turn(commands: Commands, env: str, *, dataset: str = "") -> Path:
+        with (commands.assemblies / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return synthesised(commands, env, dataset=dataset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Commands, "assembly", in_turn)
+        yield
+
+
 @contextmanager
 def own_cloud(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Cloud]:
     """Another one, for tests that others would disturb; what is synthesised for one of them, all of them have."""
-    shared = tmp_path_factory.getbasetemp() / "cdk.out"
+    run = tmp_path_factory.getbasetemp()
+    shared = (run.parent if "PYTEST_XDIST_WORKER" in os.environ else run) / "cdk.out"
     shared.mkdir(exist_ok=True)
     home = tmp_path_factory.mktemp(name)
     (home / "cdk.out").symlink_to(shared)

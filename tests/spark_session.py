@@ -37,6 +37,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory, s3_folder: Path) -> Iterator
         "spark.files.openCostInBytes": "1",  # as jobs/tables/session.py has it, but before the context is there
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # A query here has a few rows: to compile it costs more than to run it. Whole jobs elsewhere are compiled.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.memory": "1g",
         "spark.driver.bindAddress": "127.0.0.1",

@@ -102,12 +102,17 @@ class Commands:
             folder.mkdir(parents=True, exist_ok=True)
             self.run(["bootstrap", f"aws://{ACCOUNT}/{REGION}"], folder)
 
+    @property
+    def assemblies(self) -> Path:
+        """Where all that is synthesised for this cloud is kept."""
+        return self._cloud.place.home / "cdk.out"
+
     def assembly(self, env: str, *, dataset: str = "") -> Path:
         """The app of this checkout, synthesised for `env`, and of datasets for one alone if it is given.
 
         Anew only where the checkout has changed since.
         """
-        folder = self._cloud.place.home / "cdk.out" / (f"{env}-{dataset}" if dataset else env)
+        folder = self.assemblies / (f"{env}-{dataset}" if dataset else env)
         note, state = folder / "dml-checkout", checkout.state(PROJECT)
         if note.is_file() and note.read_text() == state:
             return folder

@@ -13,8 +13,8 @@ Where each failure is tested:
 | a step is cancelled                 | here: test_a_cancelled_step_... |
 | the gate refuses                    | test_whole_way.py: test_the_gate_should_keep_the_current_model_... |
 | publishing loses a race             | here: test_a_lost_race_...; faults/test_publish.py: five at once |
-| the answer to publishing is lost    | here: test_a_publish_whose_answer_was_lost_... |
-| the notification fails              | here: test_a_run_that_cannot_notify_... |
+| the answer to publishing is lost    | here: test_a_redriven_run_should_go_on_and_... |
+| the notification fails              | here: the same, and the test after it |
 | a run is stopped, the server dies   | test_whole_way.py: an interrupt; faults/test_killed.py: jobs killed half-way |
 | newer code is deployed meanwhile    | here: test_a_deploy_during_a_run_... (which does not fail) |
 | the machine runs out of time        | local/test_states.py: test_a_machines_timeout_... |
@@ -25,8 +25,8 @@ The clusters that a failure may not leave are counted after each test.
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,25 @@ class Runs:
 
     def move_pointer(self, run_id: str) -> dict[str, Any]:
         """Makes the current model somebody's, and returns what CURRENT.json says now."""
-        moved: dict[str, Any] = self.published()["current"] | {"run_id": run_id}
+        current = self.published()["current"]
+        first = {"dataset": DATASET, "model": self.platform.uri(Output.MODELS_BUCKET, f"{DATASET}/{run_id}/")}
+        moved: dict[str, Any] = (current or first) | {"run_id": run_id}
         bucket, key = self.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
-        noted = self.platform.s3.head_object(Bucket=bucket, Key=key)["ETag"]
-        self.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(moved).encode(), IfMatch=noted)
+        noted = {"IfMatch": self.platform.s3.head_object(Bucket=bucket, Key=key)["ETag"]} if current else {}
+        new = noted or {"IfNoneMatch": "*"}
+        self.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(moved).encode(), **new)
         return moved
+
+    @contextmanager
+    def denied(self, role: str, action: str) -> Iterator[None]:
+        """For a while a role may not do something."""
+        iam = self.client("iam")
+        document = {"Statement": [{"Effect": "Deny", "Action": action, "Resource": "*"}]}
+        iam.put_role_policy(RoleName=role, PolicyName="denied", PolicyDocument=json.dumps(document))
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName=role, PolicyName="denied")
 
 
 @pytest.fixture(scope="module")
@@ -147,23 +161,6 @@ def runs(deployed: Runs) -> Iterator[Runs]:
 
 
 @pytest.fixture
-def denied(deployed: Runs) -> Callable[[str, str], AbstractContextManager[None]]:
-    """denied(role, action): for a while a role may not do something."""
-
-    @contextmanager
-    def deny(role: str, action: str) -> Iterator[None]:
-        iam = deployed.client("iam")
-        document = {"Statement": [{"Effect": "Deny", "Action": action, "Resource": "*"}]}
-        iam.put_role_policy(RoleName=role, PolicyName="denied", PolicyDocument=json.dumps(document))
-        try:
-            yield
-        finally:
-            iam.delete_role_policy(RoleName=role, PolicyName="denied")
-
-    return deny
-
-
-@pytest.fixture
 def no_workbench(deployed: Runs) -> Iterator[None]:
     with parameter(deployed, deployed.platform.output(Output.WORKBENCH_PARAMETER), "none"):
         yield
@@ -179,9 +176,6 @@ def parameter(runs: Runs, name: str, value: str) -> Iterator[None]:
         yield
     finally:
         ssm.put_parameter(Name=name, Value=before, Overwrite=True)
-
-
-Denied = Callable[[str, str], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -206,12 +200,19 @@ def out_of_time(deployed: Runs) -> str:
     return arn
 
 
+@pytest.fixture(scope="module")
+def first(deployed: Runs) -> str:
+    """The first run, which fails in three tests, each time further on, and then succeeds: the ARN of its execution."""
+    crawler = deployed.client("glue").get_crawler(Name=deployed.platform.output(crawler_output(DATASET)))["Crawler"]
+    with deployed.denied(crawler["Role"].rpartition("/")[2], "s3:ListBucket"):
+        arn = deployed.start()
+        deployed.end(arn)
+    return arn
+
+
 @pytest.mark.usefixtures("out_of_time")
-def test_a_failed_crawl_should_fail_the_run_which_goes_on_when_it_is_redriven(runs: Runs, denied: Denied) -> None:
-    crawler = runs.client("glue").get_crawler(Name=runs.platform.output(crawler_output(DATASET)))["Crawler"]
-    with denied(crawler["Role"].rpartition("/")[2], "s3:ListBucket"):
-        arn = runs.start()
-        failed = runs.end(arn)
+def test_a_failed_crawl_should_fail_the_run(runs: Runs, first: str) -> None:
+    failed = runs.end(first)
     assert (failed["status"], failed["error"]) == ("FAILED", "CrawlFailed")
     assert failed["cause"].startswith("crawl: the crawl ended as FAILED: ")
     assert "s3:ListBucket" in failed["cause"]
@@ -219,12 +220,32 @@ def test_a_failed_crawl_should_fail_the_run_which_goes_on_when_it_is_redriven(ru
     assert told.startswith(f"Run {failed['name']} failed at stage crawl: ")
     assert runs.published() == NOTHING
 
-    ended = runs.redrive(arn)
+
+def test_a_redriven_run_should_go_on_and_a_publish_whose_answer_was_lost_should_count(runs: Runs, first: str) -> None:
+    """And a run that cannot notify fails, but keeps what it has made."""
+    with runs.denied(runs.role(), "sns:Publish"):
+        runs.states.redrive_execution(executionArn=first)
+        until(lambda: "train: add the step" in runs.entered(first), seconds=WHOLE_RUN, every=0.3)
+        own = runs.move_pointer(first.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
+        failed = runs.end(first)
+    assert (failed["status"], failed["error"]) == ("FAILED", "SNS.AuthorizationErrorException"), failed
+    assert failed["cause"].startswith("notify: ")
+    assert "sns:Publish" in failed["cause"]
+    assert runs.entered(first).count("begin: read the input") == 1
+    assert "publish: read whose model is current" in runs.entered(first)
+    assert len(runs.told(failed)) == 1, "of the crawl"
+    after = runs.published()
+    assert after["current"] == own
+    assert after["predictions"] != []
+
+
+def test_a_run_that_could_not_notify_should_do_that_alone_when_it_is_redriven(runs: Runs, first: str) -> None:
+    before = runs.published()
+    ended = runs.redrive(first)
     assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
-    current = runs.published()["current"]
-    assert current["run_id"] == ended["name"] == failed["name"]
-    assert runs.entered(arn).count("begin: read the input") == 1
-    assert runs.told(ended)[1].startswith(f"Run {failed['name']} has published its model")
+    assert runs.entered(first).count("predict: add the step") == 1
+    assert runs.told(ended)[1].startswith(f"Run {ended['name']} has published its model and predictions")
+    assert runs.published() == before
 
 
 @pytest.mark.usefixtures("no_workbench")
@@ -239,26 +260,6 @@ def test_a_cluster_that_does_not_come_up_should_fail_the_run_and_not_be_left(run
     (told,) = runs.told(failed)
     assert "failed at stage cluster: " in told
     assert runs.published() == before
-
-
-def test_a_run_that_cannot_notify_should_fail_but_keep_what_it_made(runs: Runs, denied: Denied) -> None:
-    before = runs.published()
-    with denied(runs.role(), "sns:Publish"):
-        arn = runs.start(do="predict")
-        failed = runs.end(arn)
-    assert (failed["status"], failed["error"]) == ("FAILED", "SNS.AuthorizationErrorException"), failed
-    assert failed["cause"].startswith("notify: ")
-    assert "sns:Publish" in failed["cause"]
-    assert runs.told(failed) == []
-    after = runs.published()
-    assert after["predictions"] != before["predictions"]
-
-    ended = runs.redrive(arn)
-    assert ended["status"] == "SUCCEEDED", ended
-    assert runs.entered(arn).count("predict: add the step") == 1
-    (told,) = runs.told(ended)
-    assert "has scored the table features" in told
-    assert runs.published() == after
 
 
 def test_a_failed_step_should_fail_the_run_with_its_own_reason_of_this_very_attempt(runs: Runs) -> None:
@@ -286,11 +287,10 @@ def test_a_failed_step_should_fail_the_run_with_its_own_reason_of_this_very_atte
         runs.platform.s3.get_object(Bucket=lake, Key=left.replace("attempt-0", "attempt-2"))
 
 
-def test_a_step_that_never_starts_should_be_told_from_one_that_fails(runs: Runs, denied: Denied) -> None:
+def test_a_step_that_never_starts_should_be_told_from_one_that_fails(runs: Runs) -> None:
     node = next(role["RoleName"] for role in runs.client("iam").list_roles()["Roles"] if "NodeRole" in role["RoleName"])
-    with denied(
-        node, "s3:GetObject"
-    ):  # the script cannot be had, nor could failure.json be written before Spark starts
+    # The script cannot be had, nor could failure.json be written before Spark starts.
+    with runs.denied(node, "s3:GetObject"):
         failed = runs.end(runs.start(do="predict"))
     assert failed["cause"].startswith("predict: it did not start: "), failed["cause"]
     assert "is not authorized to perform: s3:GetObject" in failed["cause"]
@@ -320,20 +320,6 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
     assert ended["status"] == "SUCCEEDED", ended
     assert runs.published()["predictions"] != before["predictions"]
     assert runs.entered(arn).count("cluster: create a transient one") == 2
-
-
-def test_a_publish_whose_answer_was_lost_should_count(runs: Runs) -> None:
-    before = runs.published()
-    arn = runs.start()
-    until(lambda: "train: add the step" in runs.entered(arn), every=0.3)
-    own = runs.move_pointer(arn.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
-    ended = runs.end(arn)
-    assert (ended["status"], json.loads(ended["output"])["published"]) == ("SUCCEEDED", True), ended
-    assert "publish: read whose model is current" in runs.entered(arn)
-    assert "has published its model and predictions" in runs.told(ended)[0]
-    after = runs.published()
-    assert after["current"] == own
-    assert after["predictions"] != before["predictions"]
 
 
 def test_a_lost_race_should_keep_the_winner_and_not_be_redriven_past_the_gate(runs: Runs) -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def test_a_run_in_prod_should_publish_a_model(told: dict[str, Any], platform: Pl
     assert current is not None
     assert current["run_id"] == told["run_id"]
     assert told["rows"]["predicted"] == told["rows"]["out"] == 344
+
+
+def test_a_model_of_several_classes_should_be_told_by_name(told: dict[str, Any], platform: Platform) -> None:
+    assert told["metrics"]["test"]["accuracy"] > 0.9 > told["metrics"]["baseline"]["accuracy"]
+    assert "Adelie" in Path(told["report"]).read_text(encoding="utf-8")
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
+    assert pointer is not None
+    assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
 
 
 def test_the_cluster_should_be_one_of_fleets_that_has_come_and_gone(told: dict[str, Any], aws: Clients) -> None:

@@ -136,16 +136,26 @@ def test_how_long_ago_a_run_of_each_dataset_has_ended_well_should_be_told(watche
     arn = aws("iam").get_role(RoleName="watch")["Role"]["Arn"]
     made = {
         name: watched.states.create_state_machine(name=name, roleArn=arn, definition=passes)["stateMachineArn"]
-        for name in ("dml-watched-never", "dml-watched-once", "dml-elsewhere-other")
+        for name in ("dml-watched-never", "dml-watched-idle", "dml-watched-once", "dml-elsewhere-other")
     }
-    watched.run(made["dml-watched-once"])
+    for name in ("idle", "once"):
+        watched.run(made[f"dml-watched-{name}"])
+    now = dt.datetime.now(dt.UTC)
+    prepared = {"once": now - dt.timedelta(days=9), "never": now}
+    for dataset, when in prepared.items():
+        dimensions = [{"Name": "Environment", "Value": "watched"}, {"Name": "Dataset", "Value": dataset}]
+        figure = {"MetricName": "RowsPrepared", "Dimensions": dimensions, "Timestamp": when, "Value": 344}
+        aws("cloudwatch").put_metric_data(Namespace="dml", MetricData=[figure])
     asked = watched.run(watched.machine, do="absence")
     for machine in made.values():
         watched.states.delete_state_machine(stateMachineArn=machine)
-    assert watched.visited(asked).count("runs: find the last") == 2  # the other environment's is not asked for
-    assert watched.visited(asked).count("runs: ask since when there could be") == 1
-    for dataset in ("never", "once"):
+    assert watched.visited(asked).count("runs: find the last") == 3  # the other environment's is not asked for
+    # Never, or only by a run that has ended well without doing anything: since the dataset is there.
+    assert watched.visited(asked).count("runs: ask since when there could be") == 2
+    for dataset in ("never", "idle"):
         assert 0 < watched.figure("DaysSinceSuccess", Environment="watched", Dataset=dataset) < 0.01
+    # The clock's runs go on ending well, but the last one that has prepared rows was so many days ago, or a day less.
+    assert 8 <= watched.figure("DaysSinceSuccess", Environment="watched", Dataset="once") <= 9
 
 
 def test_how_long_the_certificate_is_valid_should_be_told(watched: Watched, aws: Clients) -> None:
