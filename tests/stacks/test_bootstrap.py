@@ -112,8 +112,13 @@ def made_node(cloud: Cloud, home: Path) -> Node:
 def test_a_node_should_get_the_locked_packages_and_our_code_and_leave_notes_to_the_primary_one(
     node: Node, aws: Clients
 ) -> None:
+    """Python 3.11 too, if its image has none."""
+    python = shutil.which("python3.11", path=node.environment["PATH"])
+    node.tool("python3.11", f'[ -e {node.home}/installed ] || exit 127; exec {python} "$@"')
+    node.tool("dnf", f'[ "$*" = "install -y --quiet python3.11" ] && touch {node.home}/installed')
     started = node.start(primary=False)
     assert started.returncode == 0, started.stderr
+    assert (node.home / "installed").exists()
     assert node.python("import onlyarm, jobs; print(onlyarm.VALUE, jobs.NAME)") == "42 our jobs"
     assert aws("s3").list_objects_v2(Bucket=BUCKET, Prefix="zeppelin/").get("KeyCount") == 0
 
@@ -126,13 +131,17 @@ class Starts:
     notes: list[bytes]
     services: list[str]  # what was asked of its service manager
     installed: str
+    settings: str  # of the dataset, as notes read them
 
 
 @pytest.fixture(scope="module")
 def starts(cloud: Cloud, aws: Clients, published: None, tmp_path_factory: pytest.TempPathFactory) -> Starts:
-    """It has the agent at first; then it has to install it; then it cannot. Notes change in between."""
+    """It has the agent at first; then it has to install it, and a dataset's zip is gone; then it cannot have it.
+
+    Notes change in between.
+    """
     folder = tmp_path_factory.mktemp("primary")
-    node, made = made_node(cloud, folder), Starts([], [], [], "")
+    node, made = made_node(cloud, folder), Starts([], [], [], "", "")
     services = node.home / "services"
 
     def start() -> None:
@@ -149,7 +158,12 @@ def starts(cloud: Cloud, aws: Clients, published: None, tmp_path_factory: pytest
     aws("s3").upload_file(shutil.make_archive(str(folder / "own"), "zip", newer), BUCKET, "assets/nyc_flights.zip")
     node.tool("systemctl", f'[ -e {node.home}/installed ] && echo "$*" >> {services}')
     node.tool("dnf", f'echo "$*" > {node.home}/installed')
+    gone = f"{PARAMETERS}/datasets/gone"
+    aws("ssm").put_parameter(Name=gone, Value=f"s3://{BUCKET}/gone.zip", Type="String")
     start()
+    aws("ssm").delete_parameter(Name=gone)
+    read = "import pkgutil; print(pkgutil.get_data('datasets', 'nyc_flights/dataset.json').decode())"
+    made.settings = node.python(read)
     made.installed = (node.home / "installed").read_text()
     aws("s3").put_object(Bucket=BUCKET, Key=NOTE, Body=b"edited by an analyst")
     node.tool("systemctl", "exit 1")
@@ -180,15 +194,6 @@ def test_a_note_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(n
     )
 
 
-def test_a_node_whose_image_has_no_python_3_11_should_install_it(node: Node) -> None:
-    python = shutil.which("python3.11", path=node.environment["PATH"])
-    node.tool("python3.11", f'[ -e {node.home}/installed ] || exit 127; exec {python} "$@"')
-    node.tool("dnf", f'[ "$*" = "install -y --quiet python3.11" ] && touch {node.home}/installed')
-    started = node.start(primary=False)
-    assert started.returncode == 0, started.stderr
-    assert node.python("import onlyarm; print(onlyarm.VALUE)") == "42"
-
-
 def test_a_node_that_cannot_have_python_3_11_should_say_so(node: Node) -> None:
     node.tool("python3.11", "exit 127")
     started = node.start(primary=False)
@@ -196,19 +201,13 @@ def test_a_node_that_cannot_have_python_3_11_should_say_so(node: Node) -> None:
     assert "python3.11 is not on this image, and dnf could not install it" in started.stderr
 
 
-def test_the_primary_node_should_have_each_datasets_settings_for_notes(node: Node) -> None:
-    assert node.start().returncode == 0
-    read = "import pkgutil; print(pkgutil.get_data('datasets', 'nyc_flights/dataset.json').decode())"
-    assert node.python(read) == "{}"
+def test_the_primary_node_should_have_each_datasets_settings_for_notes(starts: Starts) -> None:
+    assert starts.settings == "{}"
 
 
-def test_a_dataset_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(node: Node, aws: Clients) -> None:
+def test_a_dataset_that_cannot_be_brought_should_not_keep_a_cluster_from_starting(starts: Starts) -> None:
     """Neither one whose zip is gone, nor a cluster that has none yet."""
-    aws("ssm").put_parameter(Name=f"{PARAMETERS}/datasets/gone", Value=f"s3://{BUCKET}/gone.zip", Type="String")
-    try:
-        started = node.start()
-    finally:
-        aws("ssm").delete_parameter(Name=f"{PARAMETERS}/datasets/gone")
+    started = starts.said[1]
     assert started.returncode == 0, started.stderr
     assert f"could not fetch s3://{BUCKET}/gone.zip" in started.stderr
     assert f"note s3://{BUCKET}/{NOTE}" in started.stdout  # of the other one
