@@ -18,8 +18,8 @@ export PYTHON
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
 	@$(BIN)/dml run nyc_flights --local
 
-# One process. WORKERS=2 is quicker, but not yet whole: a test that adds a dataset to this checkout disturbs the other worker.
-WORKERS ?= 2
+# Processes of tests. One more than two cores: some tests wait for a clock, or for one program of another.
+WORKERS ?= 3
 
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS)

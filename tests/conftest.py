@@ -22,10 +22,11 @@ pytest_plugins = ["tests.embedded", "tests.spark_session"]
 FIRST = (
     "tests/e2e/shared",
     "tests/jobs",
+    "tests/faults",
     "tests/distributed",
+    "tests/stacks",
     "tests/e2e",
     "tests/upgrade",
-    "tests/faults",
 )
 TOGETHER = ("jobs", "faults", "stacks")  # folders that are one group
 # One after the other on what the first of them has deployed.
