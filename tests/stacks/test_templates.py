@@ -72,6 +72,7 @@ def test_only_calls_that_know_no_resource_should_be_allowed_on_every_resource(de
         action for action in wide if action.startswith(("logs:", "xray:"))
     }  # CDK's, for a logging state machine
     assert wide - deliveries == {
+        "cloudwatch:GetMetricStatistics",
         "cloudwatch:PutMetricData",
         "elasticmapreduce:ListClusters",
         "elasticmapreduce:RunJobFlow",
