@@ -13,8 +13,8 @@ Where each failure is tested:
 | a step is cancelled                 | here: test_a_cancelled_step_... |
 | the gate refuses                    | test_whole_way.py: test_the_gate_should_keep_the_current_model_... |
 | publishing loses a race             | here: test_a_lost_race_...; faults/test_publish.py: five at once |
-| the answer to publishing is lost    | here: test_a_redriven_run_should_go_on_and_... |
-| the notification fails              | here: the same, and the test after it |
+| the answer to publishing is lost    | here: test_a_deploy_during_a_run_... |
+| the notification fails              | here: test_a_redriven_run_should_go_on_and_keep_..., and the one after it |
 | a run is stopped, the server dies   | test_whole_way.py: an interrupt; faults/test_killed.py: jobs killed half-way |
 | newer code is deployed meanwhile    | here: test_a_deploy_during_a_run_... (which does not fail) |
 | the machine runs out of time        | local/test_states.py: test_a_machines_timeout_... |
@@ -123,13 +123,10 @@ class Runs:
 
     def move_pointer(self, run_id: str) -> dict[str, Any]:
         """Makes the current model somebody's, and returns what CURRENT.json says now."""
-        current = self.published()["current"]
-        first = {"dataset": DATASET, "model": self.platform.uri(Output.MODELS_BUCKET, f"{DATASET}/{run_id}/")}
-        moved: dict[str, Any] = (current or first) | {"run_id": run_id}
+        moved: dict[str, Any] = self.published()["current"] | {"run_id": run_id}
         bucket, key = self.platform.output(Output.MODELS_BUCKET), f"{DATASET}/CURRENT.json"
-        noted = {"IfMatch": self.platform.s3.head_object(Bucket=bucket, Key=key)["ETag"]} if current else {}
-        new = noted or {"IfNoneMatch": "*"}
-        self.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(moved).encode(), **new)
+        noted = self.platform.s3.head_object(Bucket=bucket, Key=key)["ETag"]
+        self.platform.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(moved).encode(), IfMatch=noted)
         return moved
 
     @contextmanager
@@ -221,21 +218,16 @@ def test_a_failed_crawl_should_fail_the_run(runs: Runs, first: str) -> None:
     assert runs.published() == NOTHING
 
 
-def test_a_redriven_run_should_go_on_and_a_publish_whose_answer_was_lost_should_count(runs: Runs, first: str) -> None:
-    """And a run that cannot notify fails, but keeps what it has made."""
+def test_a_redriven_run_should_go_on_and_keep_what_it_has_made_if_it_cannot_notify(runs: Runs, first: str) -> None:
     with runs.denied(runs.role(), "sns:Publish"):
-        runs.states.redrive_execution(executionArn=first)
-        until(lambda: "train: add the step" in runs.entered(first), seconds=WHOLE_RUN, every=0.3)
-        own = runs.move_pointer(first.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
-        failed = runs.end(first)
+        failed = runs.redrive(first)
     assert (failed["status"], failed["error"]) == ("FAILED", "SNS.AuthorizationErrorException"), failed
     assert failed["cause"].startswith("notify: ")
     assert "sns:Publish" in failed["cause"]
     assert runs.entered(first).count("begin: read the input") == 1
-    assert "publish: read whose model is current" in runs.entered(first)
     assert len(runs.told(failed)) == 1, "of the crawl"
     after = runs.published()
-    assert after["current"] == own
+    assert after["current"]["run_id"] == failed["name"]
     assert after["predictions"] != []
 
 
@@ -397,7 +389,10 @@ def scripts_of(runs: Runs, arn: str, cluster: str) -> set[str]:
 def test_a_deploy_during_a_run_should_break_neither_that_run_nor_the_next(
     runs: Runs, cloud: Cloud, tmp_path: Path
 ) -> None:
-    """A step that hangs on the workbench holds the run's training back, until newer code is deployed."""
+    """A step that hangs on the workbench holds the run's training back, until newer code is deployed.
+
+    And a publish whose answer was lost counts.
+    """
     cdk.synthesize("dev", tmp_path / "out", dataset=DATASET, project=changed_checkout(tmp_path))
     raw, emr = runs.platform.output(Output.RAW_BUCKET), runs.client("emr")
     runs.platform.s3.put_object(Bucket=raw, Key="hangs/hangs.py", Body=HANGS.encode())
@@ -407,11 +402,16 @@ def test_a_deploy_during_a_run_should_break_neither_that_run_nor_the_next(
     (hanging,) = emr.add_job_flow_steps(JobFlowId=workbench, Steps=[step])["StepIds"]
     arn = runs.start()
     until(lambda: "train: add the step" in runs.entered(arn), seconds=WHOLE_RUN, every=0.3)
+    own = runs.move_pointer(arn.rpartition(":")[2])  # as if S3 had taken the write and then fallen silent
     deploy_assembly(cloud, tmp_path / "out", on_progress=lambda _text: None)
     emr.cancel_steps(ClusterId=workbench, StepIds=[hanging])
     ended = runs.end(arn)
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
     assert len(scripts_of(runs, arn, workbench)) == 2, "train and predict"
+    assert json.loads(ended["output"])["published"] is True
+    assert "publish: read whose model is current" in runs.entered(arn)
+    assert "has published its model and predictions" in runs.told(ended)[0]
+    assert runs.published()["current"] == own
 
     following = runs.start(do="predict")
     ended = runs.end(following)
