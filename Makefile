@@ -79,7 +79,7 @@ $(BIN)/.installed: requirements.txt pyproject.toml setup/requirements.txt setup/
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(BIN)/.archives: $(BIN)/.installed
+$(BIN)/.archives: $(BIN)/.installed dml/local/spark/warm_start.py
 	@echo "Making archives of Java's and Spark's classes, by which Spark starts in half the time"
 	@if $(BIN)/python -m dml.local.spark.warm_start; then touch $@; else echo "Set up without them; make setup tries again"; fi
 

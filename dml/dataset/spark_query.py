@@ -16,7 +16,7 @@ from datasets import prepare_sql
 from dml import checkout
 from dml.errors import UserError
 from dml.local.place import PROGRAM
-from dml.local.spark.process import CLOSED, JAVA_OPTIONS, UNSEEN, failure_reason, java_home
+from dml.local.spark.process import CLOSED, JAVA_OPTIONS, LAUNCHER_OPTIONS, failure_reason, java_home
 from jobs.tables.settings import Dataset, from_json
 
 
@@ -43,7 +43,7 @@ def run_queries(sampled: Mapping[str, tuple[Dataset, Mapping[str, Path]]], folde
         "JAVA_HOME": str(java_home()),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LAUNCHER_OPTS": UNSEEN,
+        "SPARK_LAUNCHER_OPTS": LAUNCHER_OPTIONS,
         "PYTHONPATH": str(checkout.PROJECT),
     }
     done = subprocess.run(

@@ -47,8 +47,20 @@ class Running:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._changes = 0
         self._work: dict[str, tuple[Handle, threading.Thread]] = {}
         self._closed = False
+
+    @property
+    def changes(self) -> int:
+        """How often work has begun or ended: who waits for the end of some looks at it again when this has changed."""
+        return self._changes
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Blocks for so long, or until `changes` is another number than `seen`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes != seen, seconds)
 
     def start(self, key: str, work: Callable[[Handle], None]) -> bool:
         """Runs `work` on a thread of its own in the caller's account and region; False if `key` already runs."""
@@ -68,6 +80,7 @@ class Running:
                 return False
             self._work[key] = (handle, thread)
             thread.start()
+            self._change()
         return True
 
     def adopt(self, key: str) -> Handle:
@@ -82,6 +95,7 @@ class Running:
         with self._lock:
             if key in self._work and self._work[key][0] is handle:
                 del self._work[key]
+            self._change()
 
     def handle(self, key: str) -> Handle | None:
         """The handle of the work that runs as `key`, if it runs."""
@@ -98,3 +112,8 @@ class Running:
             handle.stop(SHUT_DOWN)
         for _, thread in work:
             thread.join(patience)
+
+    def _change(self) -> None:
+        """With the lock."""
+        self._changes += 1
+        self._changed.notify_all()

@@ -89,7 +89,7 @@ class Extension:
         self._clusters = EmrClusters(place, self._running, authoriser)
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
-        machines, types = StateMachines(place, authoriser), ResourceTypes(place, self._clusters)
+        machines, types = StateMachines(place, authoriser, self._running), ResourceTypes(place, self._clusters)
         for part in (
             authoriser,
             self._jobs,

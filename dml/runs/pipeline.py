@@ -103,6 +103,9 @@ def follow(platform: Platform, run: Run, *, every: float) -> Iterator[Run]:
 
 def _read_history(client: Any, run: Run) -> None:
     """Note when each stage was entered and left. A state's name begins with its stage: "train: add the step"."""
+    newest = client.get_execution_history(executionArn=run.arn, reverseOrder=True, maxResults=1)["events"]
+    if newest and newest[0]["id"] == run._seen:  # events are numbered from 1 on
+        return
     pages = client.get_paginator("get_execution_history").paginate(executionArn=run.arn)
     events = [event for page in pages for event in page["events"]]
     for event in events[run._seen :]:

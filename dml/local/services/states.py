@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import botocore.session
@@ -26,6 +26,7 @@ from dml.local.access import iam
 from dml.local.access.authorise import Authoriser
 from dml.local.clients import client
 from dml.local.place import Place
+from dml.local.running import Running
 from dml.local.services.fields import PAYLOAD_BYTES, Fields, entered
 from dml.local.services.java_sdk import failed_call, from_wire, to_wire
 from dml.local.services.machine_role import check_machines, trace
@@ -33,7 +34,8 @@ from stacks.arguments import BOTO_NAMES, faults_of_task
 
 log = logging.getLogger("dml.states")
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # between two looks at whether an execution is over
+JOB_SECONDS = 1.0  # between two at a job, of which nothing was heard
 REDRIVABLE_DAYS = 14
 UNSUCCESSFUL = ("FAILED", "ABORTED", "TIMED_OUT")
 HANDLED_WITH_EXECUTION = ("Task", "Parallel", "Map")
@@ -52,6 +54,7 @@ class Execution:
     record: dict[str, Any]
     credentials: Mapping[str, str]
     deadlines: tuple[float, ...] = field(default=())
+    clients: dict[str, Any] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -64,9 +67,10 @@ _execution: contextvars.ContextVar[Execution | None] = contextvars.ContextVar("d
 class StateMachines:
     """Runs executions and their integrations."""
 
-    def __init__(self, place: Place, authoriser: Authoriser) -> None:
+    def __init__(self, place: Place, authoriser: Authoriser, running: Running) -> None:
         self._place = place
         self._authoriser = authoriser
+        self._running = running
         self._sfn = hooks.module("services.stepfunctions")
         self._models = botocore.session.get_session()
         self._fields = Fields()
@@ -315,7 +319,7 @@ class StateMachines:
         if execution is None or not resource.endswith(".sync"):
             return self._invoke_in_time(resource, arguments, timeout)
         deadlines = (*execution.deadlines, time.monotonic() + float(timeout))
-        token = _execution.set(Execution(execution.record, execution.credentials, deadlines))
+        token = _execution.set(replace(execution, deadlines=deadlines))
         try:
             return self.invoke(resource, arguments)
         finally:
@@ -400,7 +404,9 @@ class StateMachines:
             raise self._sfn._ExecutionError("States.Runtime", f"{service} has no action {action}")
         operation = model.operation_model(action)
         try:
-            asked = client(self._place, service, execution.credentials)
+            asked = execution.clients.get(service)
+            if asked is None:  # a client takes longer to be made than a call
+                asked = execution.clients[service] = client(self._place, service, execution.credentials)
             given = to_wire(arguments or {}, operation.input_shape) if operation.input_shape else {}
             answer = getattr(asked, xform_name(action))(**given)
         except ParamValidationError as error:
@@ -413,15 +419,21 @@ class StateMachines:
     # --- the end of things ---
 
     def _wait_for(self, fetch: Callable[[], Any], ended: Callable[[Any], bool], cancel: Callable[[], Any]) -> Any:
-        """Polls a job until it has ended; ends it if the execution is stopped or the Task's time is over."""
-        while not ended(found := fetch()):
-            try:
-                self._checkpoint()
-            except (Stopped, self._sfn._ExecutionError):
-                self._quietly(cancel)
-                raise
-            time.sleep(POLL_SECONDS)
-        return found
+        """Asks for a job until it has ended; ends it if the execution is stopped or the Task's time is over.
+
+        It asks when any work here has begun or ended, which its job's may be, and now and then.
+        """
+        while True:
+            changes, again = self._running.changes, time.monotonic() + JOB_SECONDS
+            if ended(found := fetch()):
+                return found
+            while self._running.changes == changes and (left := again - time.monotonic()) > 0:
+                try:
+                    self._checkpoint()
+                except (Stopped, self._sfn._ExecutionError):
+                    self._quietly(cancel)
+                    raise
+                self._running.wait(changes, min(left, POLL_SECONDS))
 
     def _quietly(self, cancel: Callable[[], Any]) -> None:
         """Ending a job is a best effort on AWS, too: a role without the right to leaves it running."""

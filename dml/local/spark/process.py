@@ -29,10 +29,13 @@ MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
 # ignored.
-QUICK = f'-XX:+UseParallelGC -XX:TieredStopAtLevel=1 "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
+COMPILED_QUICKLY = "-XX:+UseParallelGC -XX:TieredStopAtLevel=1"
+QUICK = f'{COMPILED_QUICKLY} "-XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"'
 # Else each Java keeps hsperfdata_USER/PID in the temporary folder of all accounts, and opens a socket there when asked.
 UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
+# spark-submit begins with a Java of its own, which tells the command of the next one.
+LAUNCHER_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={JAVA_ARCHIVE} {UNSEEN}"
 # Spark obeys and answers its own processes only.
 CLOSED = {
     "spark.driver.host": "127.0.0.1",
@@ -91,6 +94,7 @@ class SparkProcess:
         shipped: Path | None = None,
         s3a: Path | None = None,
         s3_seconds: float = S3_SECONDS,
+        java_options: str = JAVA_OPTIONS,
     ) -> None:
         """`arguments` are those behind the word spark-submit; `work` is this run's own folder.
 
@@ -100,12 +104,14 @@ class SparkProcess:
         `shipped`: the folder of the node that it runs on, whose files it may name besides those in S3.
         `s3a`: a folder with the jars of Hadoop's S3A, which then is what talks to S3 (tests/e2e/test_s3a.py).
         `s3_seconds`: how long S3 may be silent before our gateway asks again.
+        `java_options`: what Spark's Java is started with, besides where its folders are.
         """
         self._arguments = arguments
         self._buckets = buckets
         self._shipped = shipped
         self._s3a = s3a
         self._s3_seconds = s3_seconds
+        self._java_options = java_options
         self._work = work.absolute()
         self._log = log
         self._errors = errors or log
@@ -174,8 +180,7 @@ class SparkProcess:
                 "PYTHONUNBUFFERED": "1",
                 "HADOOP_USER_NAME": "hadoop",
                 **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
-                # spark-submit begins with a Java of its own, which tells the command of the next one.
-                "SPARK_LAUNCHER_OPTS": UNSEEN,
+                "SPARK_LAUNCHER_OPTS": LAUNCHER_OPTIONS,
                 # As YARN gives them: by the first Spark knows that it is in a container, and then wants the second.
                 **({"CONTAINER_ID": self._container, "LOCAL_DIRS": str(self._scratch)} if self._container else {}),
             }
@@ -252,7 +257,7 @@ class SparkProcess:
             "spark.sql.shuffle.partitions": str(2 * threads),
             "spark.log.level": "WARN",
         }
-        java_options = f'{JAVA_OPTIONS} -Dfile.encoding=UTF-8 "-Djava.io.tmpdir={self._scratch}"'
+        java_options = f'{self._java_options} -Dfile.encoding=UTF-8 "-Djava.io.tmpdir={self._scratch}"'
         fixed = {
             "spark.master": f"local[{threads}]",
             "spark.driver.memory": f"{min(max(memory // 4, 1024), 4096)}m",
