@@ -28,13 +28,16 @@ check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 -m "not cloud and not spark and not cdk"
 
+# What the CDK itself finds in templates is a warning otherwise, and is not asked for in tests and local deployments.
+STRICT := -c @aws-cdk/core:validateAgainstDefaultRules=true
+
 lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, cdk-nag, cfn-lint, checkov
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 	@for platform in linux darwin; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(CHECKOV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for env in dev prod; do \
 	  rm -rf .dml/lint/$$env && echo "templates of $$env: cdk-nag" && \
-	  $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
+	  $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true $(STRICT) --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
 	    || { cat .dml/lint/$$env.log; exit 1; }; \
 	  echo "templates of $$env: cfn-lint" && $(BIN)/cfn-lint --regions us-east-1 -- .dml/lint/$$env/*.template.json || exit 1; \
 	  echo "templates of $$env: checkov" && $(CHECKOV)/bin/checkov --config-file lint/checkov.yaml --directory .dml/lint/$$env || exit 1; \

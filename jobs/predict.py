@@ -12,7 +12,7 @@ from jobs.models import registry
 from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
 from jobs.tables import catalog, split, storage
 from jobs.tables.observed import Seen, plan_of
-from jobs.tables.session import Clock, load_pandas, size_batches
+from jobs.tables.session import Clock, size_batches
 from jobs.tables.settings import Dataset
 
 
@@ -30,7 +30,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     clock = Clock()
-    load_pandas()
     args, _ = build_parser().parse_known_args(argv)
     with begun("predict", args, clock) as job:
         predict(job, database=args.database, models=args.models, lake=args.lake, table=args.table, run_id=args.run_id)

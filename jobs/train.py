@@ -20,7 +20,7 @@ from jobs.models import registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
 from jobs.tables.arrays import Array, as_arrow, as_numpy
 from jobs.tables.features import Features
-from jobs.tables.session import Clock, load_pandas
+from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
@@ -36,7 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     clock = Clock()
-    load_pandas()
     args, _ = build_parser().parse_known_args(argv)
     with begun("train", args, clock) as job:
         train(job, database=args.database, models=args.models, run_id=args.run_id, revision=args.revision)

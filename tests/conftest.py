@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 for name in ("COLUMNS", "LINES"):  # a worker is given 80 and 24, which no test could change once a console is made
     os.environ.pop(name, None)
+os.environ["CDK_VALIDATION"] = "false"  # as dml/cdk.py has it: half of each synthesis, for warnings that nobody sees
 
 pytest_plugins = ["tests.embedded", "tests.spark_session"]
 

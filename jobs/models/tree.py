@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from typing import Any, Dict, Iterable, Iterator, List, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -108,16 +108,26 @@ def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, 
             stats = [share * node["rows"] for share in node[PROBABILITIES]]
         value = _mllib_value(node, tree["task"])
         inner = "feature" in node
-        split = (index[node["feature"]], [node["threshold"]], -1) if inner else (-1, [], -1)
+        split = {
+            "featureIndex": index[node["feature"]] if inner else -1,
+            "leftCategoriesOrThreshold": [node["threshold"]] if inner else [],
+            "numCategories": -1,
+        }
         children = [order[node[side]] if inner else -1 for side in ("left", "right")]
         gain = float(node["gain"]) if inner else -1.0
         table.append((order[node["id"]], value, node["impurity"], stats, node["rows"], gain, *children, split))
-    schema = (
-        "id int, prediction double, impurity double, impurityStats array<double>, rawCount bigint, gain double, "
-        "leftChild int, rightChild int, "
-        "split struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>"
-    )
-    spark.createDataFrame(table, schema).coalesce(1).write.mode("overwrite").parquet(f"{location}/data")
+    schema = {
+        "id": "int",
+        "prediction": "double",
+        "impurity": "double",
+        "impurityStats": "array<double>",
+        "rawCount": "bigint",
+        "gain": "double",
+        "leftChild": "int",
+        "rightChild": "int",
+        "split": "struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>",
+    }
+    _rows(spark, table, schema).write.mode("overwrite").parquet(f"{location}/data")
     kind = "regression.DecisionTreeRegressionModel" if regression else "classification.DecisionTreeClassificationModel"
     metadata = {
         "class": f"org.apache.spark.ml.{kind}",
@@ -133,8 +143,16 @@ def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, 
         "numFeatures": len(tree["features"]),
         **({} if regression else {"numClasses": classes}),
     }
-    text = spark.createDataFrame([(json.dumps(metadata),)], "value string")
-    text.coalesce(1).write.mode("overwrite").text(f"{location}/metadata")
+    text = _rows(spark, [(json.dumps(metadata),)], {"value": "string"})
+    text.write.mode("overwrite").text(f"{location}/metadata")
+
+
+def _rows(spark: SparkSession, rows: Sequence[Tuple[Any, ...]], kinds: Dict[str, str]) -> DataFrame:
+    """One partition of these rows. `createDataFrame` would load pandas first, and have a Python worker pass them on."""
+    told = json.dumps([dict(zip(kinds, row)) for row in rows], allow_nan=False)  # noqa: B905  # not in Python 3.9
+    kind = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
+    parsed = F.from_json(F.lit(told), f"array<struct<{kind}>>", {"mode": "FAILFAST"})
+    return spark.range(0, 1, 1, 1).select(F.inline(parsed))
 
 
 def _mllib_value(node: Told, task: str) -> float:

@@ -1,11 +1,10 @@
 """The Spark session that every job starts with; what it sets is what the jobs' results rest on, not tuning."""
 
-import importlib
-import threading
 import time
 from typing import Dict
 
 from pyspark.sql import SparkSession
+from pyspark.sql.pandas import functions
 
 EMPTY_RELATIONS = "org.apache.spark.sql.execution.adaptive.AQEPropagateEmptyRelation"
 CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
@@ -13,6 +12,7 @@ CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
 
 def spark_session(job: str, dataset: str) -> SparkSession:
     """The session of this process, made if there is none."""
+    spare_pandas()
     return (
         SparkSession.builder.appName(f"dml {job} {dataset}")
         # Dates, timestamps and the split by key hash mean the same wherever the job runs.
@@ -36,9 +36,12 @@ def spark_session(job: str, dataset: str) -> SparkSession:
     )
 
 
-def load_pandas() -> None:
-    """Begins to load pandas, whose version `mapInArrow` asks for: while Java starts, that takes no time of its own."""
-    threading.Thread(target=importlib.import_module, args=("pandas",), name="load pandas").start()
+def spare_pandas() -> None:
+    """Keeps `mapInArrow` from loading pandas, of which it wants the version only: a second of each job on one core.
+
+    It is as good with a Spark that asks otherwise: pandas is then loaded, as ever.
+    """
+    functions.require_minimum_pandas_version = lambda: None  # type: ignore[attr-defined]  # its stub hides imports
 
 
 def size_batches(spark: SparkSession, columns: int) -> None:

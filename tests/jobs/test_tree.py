@@ -1,5 +1,6 @@
 """The tree as JSON, as an MLlib model and as a scorer: conditions that one can read, and the same value everywhere."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,9 @@ def test_importances_should_be_shares_of_the_gains_by_rows() -> None:
 
 @pytest.mark.parametrize("task", CASES)
 def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
-    spark: SparkSession, written: Written, tmp_path: Path, task: str
+    spark: SparkSession, written: Written, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # to load it costs more than scoring, and nothing here needs it
     make, kind, label = CASES[task]
     settings = make()
     rows = [
@@ -155,6 +157,11 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
     told, totals, frame = grown(spark, written, rows, 6, settings, kind, smoothing=4.0)
     assert len(told["nodes"]) > 15
     tree.save_as_mllib(spark, told, totals, settings.classes, tmp_path.as_uri())
+    saved = spark.read.parquet(f"{tmp_path.as_uri()}/data").orderBy("id").collect()
+    assert [row["rawCount"] for row in saved] == [node["rows"] for node in told["nodes"]]
+    assert [row["impurity"] for row in saved] == [node["impurity"] for node in told["nodes"]]
+    cuts = [row["split"]["leftCategoriesOrThreshold"] for row in saved]
+    assert cuts == [[node["threshold"]] if "feature" in node else [] for node in told["nodes"]]
     loader = DecisionTreeClassificationModel if task == "multiclass" else DecisionTreeRegressionModel
     model = loader.load(tmp_path.as_uri())
     assert model.numNodes == len(told["nodes"])

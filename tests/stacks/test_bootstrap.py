@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dml.local.cloud import Cloud
+from stacks import code
 from tests.embedded import Clients
 
 SCRIPT = Path(__file__).parent.parent.parent / "cluster" / "bootstrap.sh"
@@ -78,6 +79,8 @@ def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFacto
     for each in (wheels, library / "jobs", own / "notes" / "nyc_flights", own / "datasets" / "nyc_flights"):
         each.mkdir(parents=True)
     (wheels / "requirements.txt").write_text(wheel(wheels))
+    for pip in (code.WHEELS / "x86_64").glob("pip-*.whl"):
+        shutil.copy(pip, wheels)
     (wheels / "platform").write_text("manylinux2014_aarch64\n")
     (library / "jobs" / "__init__.py").write_text("NAME = 'our jobs'\n")
     (own / "notes" / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "Explore"}')

@@ -92,10 +92,12 @@ told.unpersist()
 named = F.get(F.array(F.lit("a"), F.lit("b")), F.expr("int(array_position(shares, array_max(shares))) - 1"))
 told.select("id", F.array_max("shares").alias("p"), named.alias("prediction"), "shares").observe(
     Observation("predicted"), F.count("*").alias("rows")).write.mode("overwrite").parquet(root + "/predictions")
-spark.createDataFrame([(1, 0.5, [1.0])], "id int, x double, y array<double>").write.json(root + "/json")
-spark.createDataFrame([(1, (2, [0.5]))], "id int, s struct<i: int, t: array<double>>").coalesce(1).write.mode(
-    "overwrite").parquet(root + "/model/data")
-spark.createDataFrame([("a",)], "value string").coalesce(1).write.mode("overwrite").text(root + "/model/metadata")
+nodes = '[{"id": 1, "gain": 0.5, "split": {"feature": 2, "cuts": [0.5]}}]'
+kind = "array<struct<id: int, gain: double, split: struct<feature: int, cuts: array<double>>>>"
+model = spark.range(0, 1, 1, 1).select(F.inline(F.from_json(F.lit(nodes), kind)))
+model.write.mode("overwrite").parquet(root + "/model/data")
+model.select(F.to_json("split")).write.mode("overwrite").text(root + "/model/metadata")
+model.write.json(root + "/json")
 spark.stop()
 """
 # What a job has not committed the gateway keeps to itself: below this there is no S3 to ask.
