@@ -16,7 +16,7 @@ from rich.markup import escape
 import datasets
 from datasets import DatasetError
 from dml.dataset import guesses
-from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, lost_rows, quoted
+from dml.dataset.csv_file import Dialect, header_of, literal, load_text, lost_rows, misread, quoted
 from dml.dataset.spark_query import run_queries
 from dml.errors import UserError
 from jobs.tables import records
@@ -136,13 +136,12 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
     below the share of quarantined rows that the gate allows, a note."""
     settings, toml = dataset.tables[table], _toml(dataset)
-    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape)
+    dialect = Dialect(
+        settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape, settings.skip
+    )
     try:
-        encoding = encoding_of(file)  # whatever is declared, since it says of a packed file whether it is whole
-        if settings.encoding == "utf-8" and encoding != "utf-8":
-            return (
-                f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
-            )
+        if unlike := misread(file, settings.encoding):  # says of a packed file too whether it is whole
+            return f"{toml}: tables.{table}.encoding: {unlike}"
         if lost := lost_rows(file, dialect, many_lines=settings.many_lines):
             declared = f"[tables.{table}] of {toml}"
             return f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"

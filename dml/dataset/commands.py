@@ -18,6 +18,10 @@ def new(
     columns: Annotated[
         str, typer.Option(help="Names of all columns, with commas, if the file has no header.", show_default=False)
     ] = "",
+    skip: Annotated[
+        int | None,
+        typer.Option(help="How many lines stand above the header; found out without it.", min=0, show_default=False),
+    ] = None,
 ) -> None:
     """Write a first dataset.toml and prepare.sql for CSV files, guessing types, key, task and features, and say why.
 
@@ -28,7 +32,7 @@ def new(
 
     names = [column.strip() for column in columns.split(",")] if columns else []
     with err.status("") as spinner:
-        found = own.new(name, files, label, columns=names, on_progress=spinner.update)
+        found = own.new(name, files, label, columns=names, skip=skip, on_progress=spinner.update)
     own.show(err, found)
     for file in ("dataset.toml", "prepare.sql"):
         typer.echo(f"datasets/{name}/{file}")

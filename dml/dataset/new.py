@@ -19,11 +19,18 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def new(
-    name: str, files: Sequence[Path], label: str, *, columns: Sequence[str], on_progress: Callable[[str], None]
+    name: str,
+    files: Sequence[Path],
+    label: str,
+    *,
+    columns: Sequence[str],
+    skip: int | None = None,
+    on_progress: Callable[[str], None],
 ) -> Draft:
     """Writes datasets/NAME/dataset.toml and prepare.sql, and returns what was guessed.
 
-    `columns` name the columns of a file that has no header. Raises UserError, and then nothing is written.
+    `columns` name the columns of a file that has no header, `skip` says how many lines stand above it. Raises
+    UserError, and then nothing is written.
     """
     home = datasets.HOME / name
     if not NAME.fullmatch(name):
@@ -40,7 +47,7 @@ def new(
         raise UserError(
             f"The files of a dataset lie in one folder, these in {' and '.join(folders)}: copy them together."
         )
-    opened = [open_csv(path, columns) for path in paths]
+    opened = [open_csv(path, columns, skip) for path in paths]
     by_table: dict[str, Path] = {}
     for file in opened:
         if file.table in by_table:

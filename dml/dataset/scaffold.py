@@ -27,6 +27,7 @@ MIN_ROWS = 10
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
 NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
+ENCODINGS = {"utf-8": "UTF-8", "latin-1": "Latin-1", "windows-1252": "Windows-1252"}
 LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
 KEYWORDS = set(
@@ -201,10 +202,16 @@ def _check_size(file: CsvFile, rows: int) -> None:
 
 def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) -> list[str]:
     name, notes = file.path.name, []
-    if file.windows:
+    if file.dialect.encoding != "utf-8":
+        such = f", such as {file.letters!r}" if file.letters else ""
         notes.append(
-            f"{name} is neither UTF-8 nor quite Latin-1 (Windows-1252 probably): it is read as Latin-1, where quotes, "
-            "dashes and the euro sign come out wrong. Convert it to UTF-8 if they matter."
+            f"{name} is not UTF-8; it is read as {ENCODINGS[file.dialect.encoding]}{such}. If letters are wrong there, "
+            f"convert it (`iconv -f ENCODING -t UTF-8 {shlex.quote(name)} > NEW.csv`)."
+        )
+    if file.dialect.skip:
+        notes.append(
+            f"{name}: the table begins in line {file.dialect.skip + 1}; what stands above it ({file.above[:60]!r}) is "
+            f"no part of it (skip = {file.dialect.skip})."
         )
     if broken:
         notes.append(
@@ -695,6 +702,8 @@ def _table(found: Draft, table: str) -> list[str]:
             parts.append(f"{name} = {_string(value)}")
     if not dialect.header:
         parts.append("header = false")
+    if dialect.skip:
+        parts.append(f"skip = {dialect.skip} # lines above the table, such as {_inline(file.above)}")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
     unused -= {found.dated} if table == found.main else set()

@@ -27,6 +27,7 @@ from typing import (
 from jobs.errors import JobError
 
 MAX_CLASSES = 100
+MOST_SKIPPED = 100  # lines above a header
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 # What the jobs add to the rows of the features table.
@@ -55,6 +56,7 @@ Count = Annotated[int, Limits(ge=1)]
 Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
+Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
 
 
@@ -131,7 +133,8 @@ class Table(_Part):
 
     `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
     header, `columns` are all columns of the files, in their order. A quote within a quoted cell has `escape` before it,
-    by default another quote. `many_lines` says that cells of many lines, however long, are meant.
+    by default another quote. `many_lines` says that cells of many lines, however long, are meant. `skip`
+    lines stand above the header of each file, or above its first row, and are no part of the table.
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
@@ -140,9 +143,10 @@ class Table(_Part):
     delimiter: Letter = ","
     quote: Letter = '"'
     escape: Annotated[str, Limits(max_length=1)] = ""
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    encoding: Encoding = "utf-8"
     header: bool = True
     many_lines: bool = False
+    skip: Annotated[int, Limits(ge=0, le=MOST_SKIPPED)] = 0
 
     def __post_init__(self) -> None:
         marks = self.delimiter + self.quote

@@ -612,21 +612,75 @@ ROWS = "".join(f"{i},{i % 7},{'yes' if i % 3 else 'no'}\n" for i in range(60))
     [
         ("value,label\n" + ROWS, r"the header \(line 1\) has 2 names, 'value', 'label', but the rows have 3 fields"),
         ("id,value,label,extra\n" + ROWS, r"the header \(line 1\) has 4 names, .* but the rows have 3 fields, such as"),
-        ("Exported from CRM\n\nid,value,label\n" + ROWS, r"the header seems to be line 3 \('id', 'value', 'label'\)"),
-        ("# made\n# today\nid,value,label\n" + ROWS, r"the header seems to be line 3 .*`tail -n \+3 d.csv"),
-        ("sep=;\n" + ("id,value,label\n" + ROWS).replace(",", ";"), r"the header seems to be line 2 "),
-        ('{"id":0,"label":0}\n{"id":1,"label":1}\n', r"is JSON, not CSV: write it as CSV, such as with `python -c"),
+        ("one,two\nfirst,second,label\n" + ROWS, r"the header seems to be line 2 .* line 1 .*say --skip 1; else give"),
         ("id,value,label\n" + ROWS + '60,"half open,no\n' + ROWS, r"the quote that line 62 opens .* is never closed"),
         (
             "id,value,label\n" + ROWS + '60,"a "b" c",no\n' + ROWS,
             r"line 62 .*: the quote before 'b\" c\",no' closes",
         ),
     ],
-    ids=["short header", "long header", "title", "comments", "sep=", "JSON", "open quote", "bare quote"],
+    ids=["short header", "long header", "title of the header's length", "open quote", "bare quote"],
 )
 def test_what_is_no_table_should_be_told_with_its_line_and_the_way_out(new: New, text: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
         new("label", {"d.csv": text})
+
+
+TABLE = "id,value,label\n" + ROWS
+UTF_16 = r"d\.csv is UTF-16: convert it, such as by `iconv -f UTF-16 -t UTF-8 OLD > NEW`"
+
+
+@pytest.mark.parametrize(
+    ("text", "skip"),
+    [
+        ("Exported from CRM\n\n" + TABLE, 2),
+        ("# made\n# today, by me, again\n" + TABLE, 2),
+        ("# made, today\n#id,value,label\n" + ROWS, 1),
+        ("sep=;\r\n" + TABLE.replace(",", ";").replace("\n", "\r\n"), 1),
+        ("\ufeffReport\nfor 2024,all\n\n\n" + TABLE.replace("label", "label,a,b").replace("o\n", "o,1,2\n"), 4),
+        ("#id,value,label\n" + ROWS, 0),
+    ],
+    ids=["title", "comments", "comment above a header with #", "sep=", "title and subtitle", "header with #"],
+)
+def test_lines_above_the_header_should_be_passed_over_and_told(new: New, text: str, skip: int) -> None:
+    found = new("label", {"d.csv": text.replace("s\n", "s,1,2\n") if "label,a,b" in text else text})
+    assert (found.rows, found.target.task) == ({"d": 60}, "binary")
+    assert load_dataset("d").tables["d"].skip == skip
+    assert any(f"the table begins in line {skip + 1}; what stands above it" in note for note in found.notes) is bool(
+        skip
+    )
+
+
+def test_how_many_lines_stand_above_may_be_said(new: New, files: Path) -> None:
+    (files / "d.csv").write_text("one,two\nfirst,second,label\n" + ROWS, encoding="utf-8")
+    found = own.new("d", [files / "d.csv"], "label", columns=[], skip=1, on_progress=lambda _: None)
+    assert list(found.files["d"].headers) == ["first", "second", "label"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "declared", "shown"),
+    [("cp1252", "windows-1252", "10€"), ("latin-1", "latin-1", "naïf"), ("utf-8", "utf-8", "")],
+)
+def test_letters_should_be_what_the_encoding_says_and_shown(new: New, encoding: str, declared: str, shown: str) -> None:
+    word = "10€" if encoding == "cp1252" else "naïf"
+    text = lines("x,town,y", lambda i, r: f"{r.random()},{word if i % 2 else 'plain'},{r.randint(0, 1)}")
+    found = new("y", {"a.csv": text.encode(encoding)})
+    assert load_dataset("d").tables["a"].encoding == declared
+    assert [shown in note and "iconv" in note for note in found.notes if "is not UTF-8" in note] == [True] * bool(shown)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (TABLE.encode("utf-16"), UTF_16),
+        (TABLE.encode("utf-16-be"), UTF_16),
+        (b"PK\x03\x04\x14\0\x06\0", "is a zip archive or an Excel workbook: unpack it, or export it"),
+        (b"id,y\n1,\0\n", "holds zero bytes, so it is no text"),
+    ],
+)
+def test_bytes_that_are_no_csv_should_be_called_by_their_name(new: New, content: bytes, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        new("label", {"d.csv": content})
 
 
 def test_quotes_behind_a_backslash_should_be_read_and_written_down(new: New) -> None:
@@ -694,6 +748,8 @@ SPOILED = {
     "settings": ("dataset.toml", "depth = ", "depht = "),
     "encoding": ("", "", ""),
     "fields": ("", "", ""),
+    "above": ("dataset.toml", "[tables.churn]", "[tables.churn]\nskip = 3"),
+    "binary": ("", "", ""),
     "web": ("", "", ""),
     "gone": ("dataset.toml", "churn.csv", "lost.csv"),
 }
@@ -726,6 +782,8 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
                 spoiled.write_text(spoiled.read_text().replace(old, text))
         (root / "files_of_encoding" / "churn.csv").write_bytes(CHURN.replace("basic", "bäsic").encode("latin-1"))
         (root / "files_of_fields" / "churn.csv").write_text(CHURN + "C99,pro\n")
+        (root / "files_of_above" / "churn.csv").write_text(('Our "report\n\n# today\n' + CHURN).replace("\n", "\r\n"))
+        (root / "files_of_binary" / "churn.csv").write_bytes(b"PAR1\x15\0")
         (root / "files_of_spelling" / "churn.csv").write_text(CHURN.replace(",yes", ",Yes", 5))
         found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
     return {each.name: each for each in found}
@@ -735,6 +793,7 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
     assert checked["fine"].findings == []
     share = CHURN.count(",yes") / 60
     assert checked["fine"].summary == f"60 rows of churn.csv, churn: {share:.1%} positive"
+    assert (checked["above"].findings, checked["above"].summary) == ([], checked["fine"].summary)
 
 
 @pytest.mark.parametrize(
@@ -755,11 +814,12 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
         ("label", "datasets/label/dataset.toml: label.column: churn is 0 in every row of the sample"),
         ("settings", "datasets/settings/dataset.toml: training.depht is not a setting"),
         ("encoding", "datasets/encoding/dataset.toml: tables.churn.encoding: churn.csv is not UTF-8"),
+        ("binary", 'churn.csv is a Parquet file: say format = "parquet"'),
         ("gone", "datasets/gone/dataset.toml: source.files: "),
     ],
 )
 def test_what_does_not_fit_should_be_found_with_file_and_key(checked: dict[str, Checked], name: str, told: str) -> None:
-    assert any(line.startswith(told) for line in checked[name].findings), checked[name].findings
+    assert any(told in line for line in checked[name].findings), checked[name].findings
     assert all("\n" not in line for line in checked[name].findings)
 
 

@@ -153,6 +153,16 @@ def test_what_a_run_reads_alike_should_be_scored_alike(dml: Run, folder: Path, c
     assert (code, answers(out)) == (0, ["0.75", "0.25", "0.75", "0.25"])
 
 
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-8"])
+def test_lines_above_the_header_and_the_encoding_should_be_as_declared(dml: Run, folder: Path, encoding: str) -> None:
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    text = toml.read_text(encoding="utf-8").replace('encoding = "latin-1"', f'encoding = "{encoding}"\nskip = 2')
+    toml.write_text(text, encoding="utf-8")
+    content = ('Our "report\n\n' + raw(*ROWS).decode("latin-1")).encode(encoding)
+    code, out, _ = predicted(dml, folder, content, "town", 0.5)
+    assert (code, answers(out)) == (0, ["0.25", "0.75", "0.75", "0.25"])
+
+
 def test_a_packed_raw_file_should_be_scored_with_all_its_columns_if_asked_for(dml: Run, folder: Path) -> None:
     (folder / "next.csv.gz").write_bytes(gzip.compress(raw(*ROWS)))
     predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)
