@@ -12,7 +12,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, Num
 
 from jobs.errors import JobError, sql_cause
 from jobs.job import Job, arguments_of, begun, run
-from jobs.tables import catalog, labels, lines, raw, split, storage
+from jobs.tables import catalog, cells, labels, lines, raw, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
@@ -119,6 +119,9 @@ def open_raw(job: Job, name: str, database: str) -> RawTable:
     settings = job.settings
     table = catalog.find_table(job.glue, database, name, f"{settings.file} needs it; {upload(settings)}")
     declared, others = settings.tables[name], labels.figures(settings, name)
+    if declared.format != "csv":
+        read = cells.READERS[declared.format]
+        return raw.read_records(job.spark, table, declared, settings.file, others, read=read)
     try:
         return lines.open_lines(job.spark, table, declared, settings.file, others)
     except lines.NotLinesError:

@@ -13,16 +13,18 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 
 from dml.errors import UserError
+from dml.models import cells
+from dml.models.cells import literal, quoted
 from dml.terminal.words import counted
 from jobs.tables import records
-from jobs.tables.settings import ADDED_COLUMNS, PUBLISHED_TABLES, Encoding
+from jobs.tables.settings import ADDED_COLUMNS, PUBLISHED_TABLES, Encoding, Format
 
 # What the query of a scaffold and the jobs add to a table.
 HASH_KEYS = ("row_hash", "row_copy")
@@ -46,6 +48,7 @@ class Dialect:
     header: bool
     escape: str = ""  # what stands before a quote that is meant; '' is another quote
     skip: int = 0  # lines above the header
+    format: Format = "csv"  # of any other, nothing else is said here
 
     @property
     def quote_escape(self) -> str:
@@ -63,6 +66,8 @@ class CsvFile:
     letters: str  # a word of it with a letter that its encoding decides on; '' if it is UTF-8
     above: str  # the first of the lines above the header; '' if there are none
     quotes: bool  # some field is in quotes, where spaces at its ends are kept; without, readers trim it
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of Parquet's columns (jobs/tables/settings.py, DECLARABLE)
+    nested: tuple[str, ...] = ()  # fields that are no columns: lists, objects, bytes
 
 
 def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -> CsvFile:
@@ -77,6 +82,9 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
         raise UserError(f"{path} {what}: name the CSV files themselves.")
     if path.suffix == ".zip":
         raise UserError(f"{path} is a zip archive: unpack it first, or compress the file with gzip (FILE.csv.gz).")
+    format = cells.format_of(path)
+    if format != "csv":
+        return _open_other(path, format, columns)
     head = _head(path)
     text = head.text
     if not text.strip():
@@ -96,6 +104,19 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
     headers = _plain_names(columns or first, path)
     above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")
     return CsvFile(path, table_name(path), dialect, headers, _letters(head), above, head.quotes)
+
+
+def _open_other(path: Path, format: Format, columns: Sequence[str]) -> CsvFile:
+    if columns:
+        raise UserError(f"--columns is for a CSV file without a header; {path.name} has names ({format}).")
+    fields = cells.fields_of(path, format)
+    headers = _plain_names([name for name, kind in fields.items() if kind], path)
+    if not headers:
+        raise UserError(f"{path} has no column with single values: {', '.join(fields) or 'it is empty'}.")
+    kinds = {name: fields[header] for name, header in headers.items()}
+    nested = tuple(name for name, kind in fields.items() if not kind)
+    dialect = Dialect(",", '"', "utf-8", header=True, format=format)
+    return CsvFile(path, table_name(path), dialect, headers, "", "", quotes=True, kinds=kinds, nested=nested)
 
 
 def table_name(path: Path) -> str:
@@ -121,11 +142,16 @@ def load_text(
     into: str,
     *,
     rows: int | None = None,
+    headers: Sequence[str] = (),
+    nulls: Sequence[str] = (),
 ) -> int:
     """The file's cells as text in the table `into` (an empty cell is NULL); returns how many lines are broken.
 
-    A broken line has another number of fields than the header, or a quote that does not end; it is left out.
+    A broken line has another number of fields than the header, or a quote that does not end, or is no JSON object; it
+    is left out. `headers`: what the columns of a file that is not CSV are called in it.
     """
+    if dialect.format != "csv":
+        return cells.load(database, path, dialect.format, headers, columns, into, limit=rows, nulls=nulls)
     database.execute("DROP TABLE IF EXISTS broken; DROP TABLE IF EXISTS scanned")
     structure = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     limit = "" if rows is None else f"LIMIT {rows}"
@@ -177,16 +203,6 @@ def misread(path: Path, declared: Encoding) -> str:
 def looks_like_data(cells: Sequence[str]) -> bool:
     """Whether a first line is no header: a header has no numbers in it."""
     return any(NUMBER.fullmatch(cell) for cell in cells)
-
-
-def literal(text: str) -> str:
-    """A string in DuckDB's SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quoted(name: str) -> str:
-    """A name in DuckDB's SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def lost_rows(path: Path, dialect: Dialect, *, many_lines: bool = False) -> list[records.Fault]:

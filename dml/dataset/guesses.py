@@ -16,7 +16,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from dml.dataset.csv_file import CsvFile, literal, quoted
+from dml.dataset.csv_file import CsvFile
+from dml.models.cells import literal, quoted
 from jobs.tables.settings import MAX_CLASSES, PREDICTION_COLUMNS, ColumnType
 
 Floats = npt.NDArray[np.float64]
@@ -32,6 +33,10 @@ WEAK = ("-", "--", ".", "None", "none", "unknown", "Unknown", "missing", "Missin
 TYPED_SHARE = 0.98  # of a column's cells that parse, for the others to be mistakes rather than words
 LEAK_AUC, LEAK_PURITY, LEAK_CORRELATION = 0.99, 0.99, 0.999
 CLASSES = 20
+# What Parquet tells of a column's type, by the kinds of jobs/tables/settings.py; of a text nothing.
+TYPES_OF: dict[str, ColumnType] = {
+    "whole": "bigint", "double": "double", "boolean": "boolean", "date": "date", "timestamp": "timestamp",
+}  # fmt: skip
 # In English, German, French, Spanish, Italian and Portuguese. One word of either kind decides what a label's 1 means.
 POSITIVE_WORDS = ("1", "true", "yes", "y", "t", "positive", "ja", "oui", "si", "sí", "sì", "sim")
 NEGATIVE_WORDS = ("0", "false", "no", "n", "f", "negative", "nein", "non", "não")
@@ -116,11 +121,12 @@ def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, fil
     database.execute(f"CREATE OR REPLACE TEMP TABLE cells AS {cells}")
     rows = _one(database, "SELECT coalesce(sum(n), 0)::BIGINT FROM cells")[0]
     padded = _one(database, "SELECT coalesce(bool_or(cell <> v AND v <> ''), false) FROM cells")[0]
+    told = TYPES_OF.get(file.kinds.get(name, ""))
     missing = ["", *STRONG]
-    marks = _marks(database, missing)
+    marks = () if told else _marks(database, missing)
     if marks:
         database.execute(f"UPDATE cells SET v = trim({without('v', marks)})")
-    kind, style, unfit, extra = _kind(database, missing, file.dialect.delimiter)
+    kind, style, unfit, extra = _kind(database, missing, file.dialect.delimiter) if not told else (told, "", 0, [])
     form: Form = style
     if marks:
         kind, form = "string", style or "plain"

@@ -13,6 +13,7 @@ from dml.dataset import scaffold
 from dml.dataset.csv_file import HASH_KEYS, open_csv
 from dml.dataset.scaffold import Draft
 from dml.errors import UserError
+from dml.models.raw_file import FORMATS
 from dml.terminal.console import plain_table
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -74,7 +75,11 @@ def show(console: Console, found: Draft) -> None:
         delimiter = {",": "comma", ";": "semicolon", "\t": "tab"}.get(dialect.delimiter, dialect.delimiter)
         console.print(
             f"{file.path.name}: {found.rows[table]:,} rows, {len(file.headers)} columns "
-            f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})",
+            + (
+                f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})"
+                if dialect.format == "csv"
+                else f"({FORMATS[dialect.format]})"
+            ),
             highlight=False,
         )
     console.print()

@@ -18,9 +18,10 @@ import duckdb
 import numpy as np
 
 from dml.dataset import guesses
-from dml.dataset.csv_file import HASH_KEYS, CsvFile, literal, load_text, looks_like_data, quoted, unique
+from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, unique
 from dml.dataset.guesses import Column, Target
 from dml.errors import UserError
+from dml.models.cells import literal, quoted
 from dml.terminal.words import counted
 
 MIN_ROWS = 10
@@ -101,7 +102,8 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
     rows, columns, notes = {}, {}, []
     for table, file in tables.items():
         on_progress(f"reading {file.path.name}")
-        broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text")
+        names = list(file.headers.values())
+        broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
         columns[table] = [guesses.column_of(database, f"{table} text", name, file=file) for name in file.headers]
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
@@ -214,9 +216,15 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
             f"no part of it (skip = {file.dialect.skip})."
         )
     if broken:
+        what = "lines with another number of fields than the header"
         notes.append(
-            f"{name}: lines with another number of fields than the header: {broken:,} of {rows + broken:,}; runs "
-            "quarantine them."
+            f"{name}: {what if file.dialect.format == 'csv' else 'lines that are no JSON object of single values'}: "
+            f"{broken:,} of {rows + broken:,}; runs quarantine them."
+        )
+    if file.nested:
+        notes.append(
+            f"{name}: no columns, since they hold lists, objects or bytes: {', '.join(file.nested)}. Write what is in "
+            "them into columns of their own, if it matters."
         )
     for column in columns:
         if words := [token for token in column.tokens if token.strip() not in guesses.STRONG]:
@@ -689,7 +697,7 @@ def dataset_toml(found: Draft) -> str:
 def _table(found: Draft, table: str) -> list[str]:
     file, columns = found.files[table], found.columns[table]
     dialect = file.dialect
-    parts = [f"[tables.{table}]"]
+    parts = [f"[tables.{table}]", *([f"format = {_string(dialect.format)}"] if dialect.format != "csv" else [])]
     tokens = sorted({token for column in columns for token in column.tokens} | {""})
     parts.append(f"nulls = {_strings(tokens)}")
     for name, value, default in (
@@ -716,7 +724,9 @@ def _table(found: Draft, table: str) -> list[str]:
     names = {
         name: header.strip()
         for name, header in file.headers.items()
-        if header.strip().lower() != name and dialect.header and (needs_all or name not in unused)
+        if (header if dialect.format == "jsonl" else header.strip().lower()) != name
+        and dialect.header
+        and (needs_all or name not in unused)
     }
     parts += ["", f"[tables.{table}.columns]"]
     if unused and not needs_all:

@@ -1,4 +1,4 @@
-"""Raw CSV files into typed rows, for prepare.py: a row that does not parse is set aside with file and reason.
+"""Raw files into typed rows, for prepare.py: a row that does not parse is set aside with file and reason.
 
 How a table's files are written is what dataset.toml says, which columns they have is what their own header says. The
 crawler's guess at both is for analysts, jobs take only the place from it: it differs between Glue and the embedded
@@ -27,6 +27,7 @@ from jobs.tables.settings import Table
 
 # Columns that `read_lines` and `parse` add. Declared columns begin with a letter.
 CORRUPT, FILE, REASON, RECORD = "_corrupt", "_file", "_reason", "_record"
+WHY = "_why"  # of a record that cannot be read at all, where that is not the number of its fields
 CHARSETS = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1", "windows-1252": "windows-1252"}  # as Java calls them
 # Files that Hadoop unpacks, by the ends of their names.
 PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
@@ -37,11 +38,16 @@ UNREADABLE = {
     "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
     "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
     r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
+    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|Could not read footer",
+    "has columns of other types than the table's other files": r"CANNOT_MERGE_SCHEMAS|Failed to merge incompatible",
     "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",
 }
 
 
 Others = Callable[[Column], Dict[str, Column]]
+
+
+Reader = Callable[[SparkSession, CatalogTable, Table, str], DataFrame]
 
 
 def nothing_else(good: Column) -> Dict[str, Column]:
@@ -96,14 +102,20 @@ class Records:
 
 
 def read_records(
-    spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str, others: Others = nothing_else
+    spark: SparkSession,
+    table: CatalogTable,
+    declared: Table,
+    settings_file: str,
+    others: Others = nothing_else,
+    *,
+    read: Optional[Reader] = None,
 ) -> Records:
-    """The table, whatever its records are like. Raises JobError as `read_lines`, and for an unreadable file.
+    """The table, whatever its records are like. Raises JobError as `read`, and for an unreadable file.
 
-    `others`: what else is to be counted, given the condition for a row that parses.
+    `others`: what else is to be counted, given the condition for a row that parses. `read`: `read_lines` if it is None.
     """
     try:
-        parsed = parse(read_lines(spark, table, declared, settings_file), declared).persist()
+        parsed = parse((read or read_lines)(spark, table, declared, settings_file), declared).persist()
         more = others(F.col(REASON).isNull())
         own = {"rows": F.count("*"), "bad": F.count(REASON), "reason": F.first(REASON, ignorenulls=True)}
         counted = parsed.agg(*[figure.alias(name) for name, figure in {**own, **more}.items()]).collect()[0]
@@ -217,10 +229,11 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
     Infinity; a date is year-month-day.
     """
-    cells = [name for name in lines.columns if name not in (CORRUPT, FILE, *keep)]
+    cells = [name for name in lines.columns if name not in (CORRUPT, FILE, WHY, *keep)]
     columns, nulls = declared.columns, _literals(declared.nulls)
-    # Spark reads an empty field as NULL; unless that is a null token it is a text without characters.
-    cell = "`{}`" if "" in declared.nulls else "coalesce(`{}`, '')"
+    # Spark reads an empty field of CSV as NULL; unless that is a null token it is a text without characters.
+    of_csv = declared.format == "csv"
+    cell = "coalesce(`{}`, '')" if of_csv and "" not in declared.nulls else "`{}`"
     # One step for the cells and one for the values, so that Spark does not compute them once more for the reasons.
     given = [
         F.expr("CASE WHEN {0} NOT IN ({1}) THEN {0} END".format(cell.format(name), nulls)).alias(f"_given_{name}")
@@ -230,14 +243,15 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     values = [F.expr(f"try_cast(_given_{name} AS {kind})").alias(f"_value_{name}") for name, kind in columns.items()]
     stepped = lines.select("*", *given).select("*", *values)
 
-    reasons = [F.when(F.col(CORRUPT).isNotNull(), _misfit(len(cells)))]
+    why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
+    reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
     for name, kind in columns.items():
         if kind != "string":
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
             shown = F.substring(f"_given_{name}", 1, 100)
             reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
     written = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote_escape}
-    rebuilt = F.to_csv(F.struct(*cells), written)
+    rebuilt = F.to_csv(F.struct(*cells), written) if of_csv else F.to_json(F.struct(*cells))
     return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
         *[F.col(f"_value_{name}").alias(name) for name in columns],
         FILE,
@@ -252,7 +266,7 @@ def problem_of(error: Exception) -> str:
     said = " ".join(str(error).split())
     for problem, pattern in UNREADABLE.items():
         if re.search(pattern, said):
-            file = re.search(r"(?:error while reading file|CSV file:) (\S+?)\.? ", f"{said} ")
+            file = re.search(r"(?:error while reading file|CSV file:|footer for file:) (\S+?)\.? ", f"{said} ")
             return f"{file.group(1) if file else 'a file'} {problem}."
     return ""
 
@@ -297,6 +311,8 @@ def decoded(value: Column, declared: Table) -> Column:
 def not_text(spark: SparkSession, table: CatalogTable, file: str, declared: Table, settings_file: str) -> str:
     """What a file is that is not text in the declared encoding, and the ways on, in a sentence."""
     where = f"[tables.{table.name}] of {settings_file}"
+    if declared.format == "jsonl" and not _start_of(spark, file).startswith(b"PAR1"):
+        return f"Raw table {table}: {file} is not UTF-8, as JSON is; convert it, such as by `iconv -f ENCODING -t UTF-8`."
     if what := records.foreign(_start_of(spark, file)):
         return f"Raw table {table}: {file} {what}{f' in {where}' if 'say ' in what else ''}."
     others = " or ".join(f'encoding = "{name}"' for name in CHARSETS if name not in (declared.encoding, "utf-8"))

@@ -13,6 +13,7 @@ from jobs.tables.settings import Table
 
 PYTHON_ENCODINGS = {"utf-8": "utf-8-sig", "latin-1": "latin-1", "windows-1252": "cp1252"}
 JSON = re.compile(r"\s*(\{\s*\"|\{\s*\}|\[\s*[\[{\]])")
+NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 BLANK = "".join(map(chr, range(33)))  # what univocity trims: everything up to the space
 SHOWN = 60  # characters of a line in a sentence
 # A cell of so many lines, and so many times as many as any other of its column, is a quote that was never closed.
@@ -47,6 +48,11 @@ def opened(file: BinaryIO, encoding: str, *, zipped: bool) -> io.TextIOWrapper:
     """A CSV file as text, decoded as dataset.toml declares; each kind of line end is \\n."""
     source: Any = gzip.GzipFile(fileobj=file) if zipped else file
     return io.TextIOWrapper(source, encoding=PYTHON_ENCODINGS[encoding], newline=None)
+
+
+def numbers_of(tokens: Iterable[str]) -> List[float]:
+    """Those of the null tokens that are numbers."""
+    return [float(token) for token in tokens if re.fullmatch(NUMBER, token)]
 
 
 def foreign(start: bytes) -> str:

@@ -28,6 +28,15 @@ from jobs.errors import JobError
 
 MAX_CLASSES = 100
 MOST_SKIPPED = 100  # lines above a header
+# What a column of a Parquet file may be declared as, by what it is there.
+DECLARABLE: Dict[str, Tuple[str, ...]] = {
+    "string": ("string", "bigint", "double", "boolean", "date", "timestamp"),
+    "whole": ("bigint", "double", "string"),
+    "double": ("double",),
+    "boolean": ("boolean", "string"),
+    "date": ("date", "timestamp", "string"),
+    "timestamp": ("timestamp",),
+}
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 # What the jobs add to the rows of the features table.
@@ -56,6 +65,7 @@ Count = Annotated[int, Limits(ge=1)]
 Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
+Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -138,6 +148,7 @@ class Table(_Part):
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
+    format: Format = "csv"
     names: Dict[Name, str] = field(default_factory=dict)
     nulls: Annotated[Tuple[str, ...], Limits(min_length=1)] = ("", "NA")
     delimiter: Letter = ","
@@ -154,12 +165,15 @@ class Table(_Part):
             raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
         if self.escape and (self.escape == self.delimiter or not self.escape.isascii() or self.escape in "\r\n\0"):
             raise ValueError("escape: give an ASCII character that is neither the delimiter nor a line end")
+        of_csv = ("delimiter", "quote", "escape", "encoding", "header", "many_lines", "skip")
+        if self.format != "csv" and (given := [name for name in of_csv if getattr(self, name) != getattr(Table, name)]):
+            raise ValueError(f"{', '.join(given)}: say how a CSV file is written, and mean nothing to {self.format}")
         if self.names and not self.header:
             raise ValueError("names: without a header there are no names to give; columns go by their position")
 
     @property
     def quote_escape(self) -> str:
-        """What stands before a quote that is meant."""
+        """What stands before a quote that is meant, in CSV."""
         return self.escape or self.quote
 
 

@@ -1,14 +1,19 @@
 """`dml dataset new` and `dml dataset check`: what they guess of files that people have, and what they say is wrong."""
 
+import csv
 import datetime as dt
 import gzip
+import io
 import itertools
+import json
 import random
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -683,6 +688,56 @@ def test_bytes_that_are_no_csv_should_be_called_by_their_name(new: New, content:
         new("label", {"d.csv": content})
 
 
+def test_parquet_should_be_a_table_like_others_with_the_types_that_it_tells(new: New) -> None:
+    source = random.Random(0)  # noqa: S311  # test data
+    table = pa.table({
+        "Id": pa.array(range(60), pa.int32()),
+        "score": pa.array([source.random() if i % 7 else None for i in range(60)], pa.float32()),
+        "Preis": pa.array([f"{source.randint(1, 9)}.{source.randint(100, 999)},5" for _ in range(60)]),
+        "paid": pa.array([i % 3 == 0 for i in range(60)]),
+        "at": pa.array([dt.datetime(2024, 1, 1 + i // 3, 10) for i in range(60)], pa.timestamp("ns")),
+        "tags": pa.array([["a"]] * 60),
+        "y": pa.array([source.choice(["yes", "no", "?"]) for _ in range(60)]),
+    })  # fmt: skip
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    found = new("y", {"my data.parquet": buffer.getvalue()})
+    settings = load_dataset("d")
+    declared = settings.tables["my_data"]
+    assert (declared.format, found.rows, settings.task) == ("parquet", {"my_data": 60}, "binary")
+    assert declared.columns == {
+        "id": "bigint", "score": "double", "preis": "string", "paid": "boolean", "y": "string",
+    }  # fmt: skip
+    assert (found.keys, declared.nulls) == (("id",), ("", "?"))
+    assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
+    assert '# at = "timestamp"' in toml()
+    assert any("no columns, since they hold lists, objects or bytes: tags." in note for note in found.notes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_lines_should_be_a_table_like_others(new: New, packed: bool) -> None:
+    text = lines(
+        '{"ID": 1000, "n": 0}',
+        lambda i, r: f'{{"ID": {i}, "größe": "{r.randint(1, 9)}", "tags": [1], "y": {str(i % 3 == 0).lower()}}}',
+    )
+    content = (text + "{broken\n").encode()
+    found = new("y", {"d.jsonl.gz" if packed else "d.jsonl": gzip.compress(content) if packed else content})
+    settings = load_dataset("d")
+    assert (settings.tables["d"].format, found.rows, settings.keys) == ("jsonl", {"d": 61}, ("id",))
+    assert settings.tables["d"].names == {"id": "ID", "grosse": "größe"}
+    assert settings.tables["d"].columns == {"id": "bigint", "grosse": "bigint", "y": "boolean"}
+    assert any("lines that are no JSON object of single values: 1 of 62; runs" in note for note in found.notes)
+    assert any("bytes: tags." in note for note in found.notes)
+
+
+@pytest.mark.parametrize("text", ['[{"id": 1, "y": 2}]', '{\n  "id": 1,\n  "y": 2\n}\n'])
+def test_json_that_is_not_an_object_a_line_should_be_told_with_the_way(new: New, text: str) -> None:
+    with pytest.raises(
+        UserError, match=r"d\.json is JSON, but not an object a line: .*jq -c '\.\[\]' d.json > d.jsonl"
+    ):
+        new("y", {"d.json": text})
+
+
 def test_quotes_behind_a_backslash_should_be_read_and_written_down(new: New) -> None:
     text = "id,name,label\n" + "".join(f'{i},"The \\"big\\" one, {i % 3}",{i % 2}\n' for i in range(60))
     found = new("label", {"d.csv": text})
@@ -750,6 +805,11 @@ SPOILED = {
     "fields": ("", "", ""),
     "above": ("dataset.toml", "[tables.churn]", "[tables.churn]\nskip = 3"),
     "binary": ("", "", ""),
+    "parquet": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "parquet"'),
+    "objects": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "jsonl"'),
+    "kinds": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "parquet"'),
+    "keys_of_objects": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "jsonl"'),
+    "unlike": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "jsonl"'),
     "web": ("", "", ""),
     "gone": ("dataset.toml", "churn.csv", "lost.csv"),
 }
@@ -784,6 +844,14 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
         (root / "files_of_fields" / "churn.csv").write_text(CHURN + "C99,pro\n")
         (root / "files_of_above" / "churn.csv").write_text(('Our "report\n\n# today\n' + CHURN).replace("\n", "\r\n"))
         (root / "files_of_binary" / "churn.csv").write_bytes(b"PAR1\x15\0")
+        rows = list(csv.DictReader(io.StringIO(CHURN)))
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        minutes = list(map(int, columns["minutes"]))
+        pq.write_table(pa.table({**columns, "minutes": minutes}), root / "files_of_parquet" / "churn.csv")
+        pq.write_table(pa.table({**columns, "minutes": [0.5] * 60}), root / "files_of_kinds" / "churn.csv")
+        texts = "".join(f"{json.dumps({**row, 'minutes': int(row['minutes'])})}\n" for row in rows)
+        (root / "files_of_objects" / "churn.csv").write_text(texts)
+        (root / "files_of_keys_of_objects" / "churn.csv").write_text(texts.replace('"plan"', '"Plan"'))
         (root / "files_of_spelling" / "churn.csv").write_text(CHURN.replace(",yes", ",Yes", 5))
         found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
     return {each.name: each for each in found}
@@ -793,7 +861,8 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
     assert checked["fine"].findings == []
     share = CHURN.count(",yes") / 60
     assert checked["fine"].summary == f"60 rows of churn.csv, churn: {share:.1%} positive"
-    assert (checked["above"].findings, checked["above"].summary) == ([], checked["fine"].summary)
+    for name in ("above", "parquet", "objects"):
+        assert (checked[name].findings, checked[name].summary) == ([], checked["fine"].summary)
 
 
 @pytest.mark.parametrize(
@@ -814,6 +883,12 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
         ("label", "datasets/label/dataset.toml: label.column: churn is 0 in every row of the sample"),
         ("settings", "datasets/settings/dataset.toml: training.depht is not a setting"),
         ("encoding", "datasets/encoding/dataset.toml: tables.churn.encoding: churn.csv is not UTF-8"),
+        ("unlike", 'tables.churn.format: churn.csv is CSV; say format = "csv".'),
+        ("kinds", "tables.churn.columns: minutes cannot be bigint in churn.csv: declare double."),
+        (
+            "keys_of_objects",
+            "tables.churn.columns: plan is no column there; churn.csv has 'customer', 'Plan', 'minutes",
+        ),
         ("binary", 'churn.csv is a Parquet file: say format = "parquet"'),
         ("gone", "datasets/gone/dataset.toml: source.files: "),
     ],
