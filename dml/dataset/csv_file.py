@@ -1,4 +1,4 @@
-"""One CSV file as `dml dataset` sees it: its dialect, its columns by plain names, and its cells in DuckDB as text."""
+"""One file as `dml dataset` sees it: its dialect, its columns by plain names, and its cells in DuckDB as text."""
 
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 
@@ -79,7 +79,7 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}: name the CSV files themselves.")
+        raise UserError(f"{path} {what}: name the files themselves.")
     if path.suffix == ".zip":
         raise UserError(f"{path} is a zip archive: unpack it first, or compress the file with gzip (FILE.csv.gz).")
     format = cells.format_of(path)

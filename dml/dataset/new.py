@@ -1,4 +1,4 @@
-"""`dml dataset new`: from CSV files to a dataset that runs, running nothing; and on screen what was guessed."""
+"""`dml dataset new`: from files to a dataset that runs, running nothing; and on screen what was guessed."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""A first dataset.toml and prepare.sql for CSV files: what is guessed of them, and the two texts that say so."""
+"""A first dataset.toml and prepare.sql for files: what is guessed of them, and the two texts that say so."""
 
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 

@@ -312,7 +312,9 @@ def not_text(spark: SparkSession, table: CatalogTable, file: str, declared: Tabl
     """What a file is that is not text in the declared encoding, and the ways on, in a sentence."""
     where = f"[tables.{table.name}] of {settings_file}"
     if declared.format == "jsonl" and not _start_of(spark, file).startswith(b"PAR1"):
-        return f"Raw table {table}: {file} is not UTF-8, as JSON is; convert it, such as by `iconv -f ENCODING -t UTF-8`."
+        return (
+            f"Raw table {table}: {file} is not UTF-8, as JSON is; convert it, such as by `iconv -f ENCODING -t UTF-8`."
+        )
     if what := records.foreign(_start_of(spark, file)):
         return f"Raw table {table}: {file} {what}{f' in {where}' if 'say ' in what else ''}."
     others = " or ".join(f'encoding = "{name}"' for name in CHARSETS if name not in (declared.encoding, "utf-8"))
