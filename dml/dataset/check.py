@@ -25,6 +25,7 @@ from dml.models.raw_file import FORMATS
 from jobs.tables import records
 from jobs.tables.labels import sentence as unknown_labels
 from jobs.tables.settings import DECLARABLE, Dataset
+from stacks.names import check_name
 
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
 KINDS = {
@@ -65,6 +66,7 @@ def check(names: Sequence[str], *, cache: Path, on_progress: Callable[[str], Non
         for name, found in checked.items():
             on_progress(f"{name}: files")
             try:
+                check_name(name, datasets.dataset_names())
                 dataset = datasets.load_dataset(name)
             except DatasetError as error:
                 found.findings += str(error).splitlines()
@@ -243,8 +245,12 @@ def _parse(
             if settings.format == "csv"
             else f"{broken:,} lines are no JSON object of single values: mend the file"
         )
+    counts: dict[str, int] = {}
+    for part in guesses.in_parts(list(settings.columns)):
+        counted = ", ".join(f"count(*) FILTER ({quoted(name)})" for name in part)
+        counts |= zip(part, *database.execute(f"SELECT {counted} FROM misfit").fetchall(), strict=True)
     for name, kind in settings.columns.items():
-        ((count,),) = database.execute(f"SELECT count(*) FILTER ({quoted(name)}) FROM misfit").fetchall()
+        count = counts[name]
         if count:
             examples = database.execute(
                 f"SELECT DISTINCT trim({quoted(fields[name])}) FROM given WHERE {misfits[name]} LIMIT 3"

@@ -24,7 +24,7 @@ from dml.models import cells
 from dml.models.cells import literal, quoted
 from dml.terminal.words import counted
 from jobs.tables import records
-from jobs.tables.settings import ADDED_COLUMNS, PUBLISHED_TABLES, Encoding, Format
+from jobs.tables.settings import ADDED_COLUMNS, MOST_COLUMNS, PUBLISHED_TABLES, Encoding, Format
 
 # What the query of a scaffold and the jobs add to a table.
 HASH_KEYS = ("row_hash", "row_copy")
@@ -100,6 +100,11 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
         raise UserError(
             f"--columns names {len(columns)} columns, but the first line of {path.name} has {len(first)}: "
             f"{_some(first)}."
+        )
+    if len(first) > MOST_COLUMNS:
+        raise UserError(
+            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing is to "
+            "be learned from, or write it as Parquet."
         )
     headers = _plain_names(columns or first, path)
     above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from dml.dataset.scaffold import Draft
 from dml.errors import UserError
 from dml.models.raw_file import FORMATS
 from dml.terminal.console import plain_table
+from stacks.names import check_name, too_many
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -40,6 +42,7 @@ def new(
         )
     if home.exists():
         raise UserError(f"datasets/{name} is there already, and is never overwritten: take another name, or delete it.")
+    check_name(name, datasets.dataset_names())
     if columns and len(files) > 1:
         raise UserError("--columns is for one file without a header: give one file, or write headers into the files.")
     paths = [file.absolute() for file in files]
@@ -65,7 +68,8 @@ def new(
     except BaseException:
         shutil.rmtree(home)
         raise
-    return found
+    many = too_many(datasets.dataset_names())
+    return replace(found, notes=(*found.notes, many)) if many else found
 
 
 def show(console: Console, found: Draft) -> None:

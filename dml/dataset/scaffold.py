@@ -105,7 +105,7 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
         names = list(file.headers.values())
         broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
-        columns[table] = [guesses.column_of(database, f"{table} text", name, file=file) for name in file.headers]
+        columns[table] = guesses.columns_of(database, f"{table} text", file=file)
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
         database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
         database.execute(f"DROP TABLE {quoted(f'{table} text')}")
@@ -403,10 +403,11 @@ def _join(
         tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
     database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
     measured = []
-    for f in fields:  # one by one: in a single query the time grows with the square of their number
-        counts = f"count(*), count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})"
-        ((rows, known, distinct),) = database.execute(f"SELECT {counts} FROM joined").fetchall()
-        measured.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
+    for part in guesses.in_parts(fields):  # in a single query the time grows with their number's square
+        counts = ", ".join(f"count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})" for f in part)
+        ((rows, *counted_of),) = database.execute(f"SELECT count(*), {counts} FROM joined").fetchall()
+        for f, known, distinct in zip(part, counted_of[::2], counted_of[1::2], strict=True):
+            measured.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
     return measured
 
 

@@ -19,12 +19,11 @@ from jobs.errors import JobError
 from jobs.tables import raw
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.observed import Seen
-from jobs.tables.settings import Table
+from jobs.tables.settings import MOST_COLUMNS, Table
 
 SMALL = 4 * 1024**2  # bytes that Spark reads in one task
 FIRST_LINES = 100  # of a file: records of many lines mostly show there
 LONGEST = 1_000_000  # characters of one of them
-MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
 SPACE = "".join(map(chr, range(0x21)))  # what Java's String.trim takes away; a line of it alone is no record
 # What `parsed` says of each line, beside what raw.parse does.
 BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED = "_bytes", "_is_record", "_is_header", "_unlike", "_malformed"

@@ -27,6 +27,7 @@ from typing import (
 from jobs.errors import JobError
 
 MAX_CLASSES = 100
+MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
 MOST_SKIPPED = 100  # lines above a header
 # What a column of a Parquet file may be declared as, by what it is there.
 DECLARABLE: Dict[str, Tuple[str, ...]] = {

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 import datasets
-from datasets import load_dataset
+from datasets import DatasetError, load_dataset
 from dml import cli
 from dml.dataset import check as dataset
 from dml.dataset import guesses
@@ -590,11 +591,12 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.csv": TEXTS}, "y", "has 300 different texts in 300 rows: as classes that is too many"),
         ({"a.csv": lines("x,X,y", lambda i, r: f"{i},{i},{i % 2}")}, "y", "has the column 'X' twice"),
         ({"a.csv": lines("x,y", lambda i, r: f"{i},2024-01-{i % 28 + 1:02d}")}, "y", "is a date: predict a"),
-        ({"a.csv": b"PK\x03\x04\0\0\0"}, "y", "is not a text file"),
+        ({"a.csv": b"PK\x03\x04\0\0\0"}, "y", "is a zip archive or an Excel workbook"),
         ({"a.zip": b"PK"}, "y", "is a zip archive: unpack it first"),
         ({"a.csv.gz": CHURN}, "churn", "is not compressed with gzip"),
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
         ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
+        ({"a.csv": ",".join(f"c{i}" for i in range(20_481)) + "\n"}, "c1", "has 20,481 columns, and Spark reads 20,480"),
         ({"a.csv": CHURN, "b.csv": CHURN.replace("plan", "tariff", 1)}, "churn", "a.csv and b.csv have a column churn"),
         ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "learn y from (id: tells every row apart)"),
     ],
@@ -759,6 +761,66 @@ def test_files_of_two_folders_should_be_refused(new: New, files: Path, tmp_path:
 def test_a_name_that_cannot_be_should_be_refused(new: New, name: str) -> None:
     with pytest.raises(UserError, match="cannot be a dataset's name"):
         new("churn", {"churn.csv": CHURN}, name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("data", "a stack of dml has this name"), ("n" * 60, "has at most 54"), ("a_1", "and so it calls a1. Give one")],
+)
+def test_a_name_that_no_stack_can_have_should_be_told_before_anything_is_read(new: New, name: str, told: str) -> None:
+    new("churn", {"churn.csv": CHURN}, name="a1")
+    with pytest.raises(DatasetError, match=told):
+        new("churn", {"other.csv": "nothing"}, name=name)
+
+
+def test_plain_columns_should_be_recognised_together_as_one_by_one(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    makers: list[Callable[[int, random.Random], object]] = [
+        lambda i, r: r.randint(-5, 5), lambda i, r: f"{r.random():.3f}", lambda i, r: r.choice(["a", "b c", "NA"]),
+        lambda i, r: r.choice(["True", "false"]), lambda i, r: f"0{r.randint(100, 999)}",
+        lambda i, r: r.choice(["1", "x"]), lambda i, r: f"202401{i % 28 + 1:02}", lambda i, r: r.choice(["", "?", "7"]), lambda i, r: f"${i}.5",
+        lambda i, r: f"{i % 28 + 1}.1.2024", lambda i, r: r.choice(["1e5", ".5", "-2."]),
+        lambda i, r: "-" if i == 3 else i,
+        lambda i, r: "", lambda i, r: f"2024-01-{i % 28 + 1:02}", lambda i, r: "yes" if i % 3 else "no",
+        lambda i, r: "0000-00-00" if i == 5 else "2024-02-03", lambda i, r: f"{i}%", lambda i, r: 10_000_000 + i,
+    ]  # fmt: skip
+    several = makers * 4  # more than WIDE
+    text = lines(
+        ",".join([f"c{i}" for i in range(len(several))] + ["y"]),
+        lambda i, r: ",".join([*(str(make(i, r)) for make in several), str(r.randint(0, 1))]),
+    )
+    together = new("y", {"a.csv": text}).columns["a"]
+    monkeypatch.setattr(guesses, "_plain_kind", lambda looks, delimiter: None)
+    monkeypatch.setattr(guesses, "WIDE", 10_000)
+    assert new("y", {"a.csv": text}, name="e").columns["a"] == together
+    assert {column.kind for column in together} == {"bigint", "double", "string", "boolean", "date"}
+
+
+def test_twins_should_be_those_of_every_pair() -> None:
+    source = np.random.default_rng(0)
+    made = {}
+    base = [source.integers(0, 5, 200).astype(float), source.normal(size=200), source.integers(0, 150, 200) * 1.0]
+    for i in range(30):
+        values = base[i % 3].copy()
+        if i % 5 == 1:
+            values = {0: (values * 7 + 3) % 5, 1: values * 2 + 1, 2: values**2}[i % 3]
+        if i % 7 == 2:
+            values = source.permutation(values)
+        values[: {0: 0, 1: 4, 2: 60}[i % 4 % 3]] = np.nan
+        made[f"c{i}"] = values
+    columns = [guesses.Column(name, "double", "", False, 200, 200, 5, ()) for name in made]
+    found: dict[str, str] = {}
+    for one, other in itertools.combinations(columns, 2):
+        a, b = made[one.name], made[other.name]
+        lack_a, lack_b = np.isnan(a), np.isnan(b)
+        nested = (lack_a <= lack_b).all() or (lack_b <= lack_a).all()
+        both = ~(lack_a | lack_b)
+        if one.name in found or other.name in found or not nested or abs(lack_a.mean() - lack_b.mean()) > 0.05:
+            continue
+        if guesses._same(a[both], b[both], True):
+            gone, kept = (one, other) if lack_a.sum() > lack_b.sum() else (other, one)
+            found[gone.name] = kept.name
+    assert guesses.twins(columns, made) == found
+    assert len(found) > 5
 
 
 def test_a_dataset_that_is_there_should_never_be_overwritten(new: New) -> None:
