@@ -103,8 +103,8 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
         )
     if len(first) > MOST_COLUMNS:
         raise UserError(
-            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing is to "
-            "be learned from, or write it as Parquet."
+            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing is "
+            "to be learned from, or write it as Parquet."
         )
     headers = _plain_names(columns or first, path)
     above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")
