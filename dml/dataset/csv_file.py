@@ -69,6 +69,14 @@ class CsvFile:
     kinds: Mapping[str, str] = field(default_factory=dict)  # of Parquet's columns (jobs/tables/settings.py, DECLARABLE)
     nested: tuple[str, ...] = ()  # fields that are no columns: lists, objects, bytes
 
+    @property
+    def said(self) -> dict[str, str]:
+        """What people call the columns: by a header of another script, or with accents, else by the plain name."""
+        return {
+            name: header.strip() if not header.isascii() and header.strip().isprintable() else name
+            for name, header in self.headers.items()
+        }
+
 
 def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -> CsvFile:
     """Looks at all of a file's bytes and at its first lines.
@@ -103,8 +111,8 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
         )
     if len(first) > MOST_COLUMNS:
         raise UserError(
-            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing is "
-            "to be learned from, or write it as Parquet."
+            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing "
+            "is to be learned from, or write it as Parquet."
         )
     headers = _plain_names(columns or first, path)
     above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")

@@ -98,14 +98,24 @@ def show(console: Console, found: Draft) -> None:
         if each.why.startswith("LEAK"):
             style = "yellow"
         of = [each.table] if several else []
-        cells = [each.name, *of, kind, f"{column.distinct:,}", missing, each.use, each.why]
+        said = found.said(each)
+        cells = [
+            each.name if said == each.name else f"{said} ({each.name})",
+            *of,
+            kind,
+            f"{column.distinct:,}",
+            missing,
+            each.use,
+            each.why,
+        ]
         screen.add_row(*(escape(cell) for cell in cells), style=style)
     console.print(screen)
     console.print()
     label = found.label
-    keys = ", ".join(found.keys or HASH_KEYS)
-    console.print(f"Predicts  {escape(label.name)} ({escape(label.why)})", highlight=False)
-    console.print(f"Key       {keys}", highlight=False)
+    by_name = {each.name: found.said(each) for each in found.fields}
+    keys = ", ".join(by_name[key] for key in found.keys) or ", ".join(HASH_KEYS)
+    console.print(f"Predicts  {escape(found.said(label))} ({escape(label.why)})", highlight=False)
+    console.print(f"Key       {escape(keys)}", highlight=False)
     for join in found.joins:
         console.print(
             f"Join      {join.table} on {', '.join(join.keys)}: found for {join.found:.0%} of rows", highlight=False

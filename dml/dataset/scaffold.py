@@ -90,6 +90,11 @@ class Draft:
     def known(self) -> int:
         return self.label.column.known
 
+    def said(self, each: Field) -> str:
+        """What people call a column of the result."""
+        plain, name = each.column.name, self.files[each.table].said[each.column.name]
+        return name if each.name == plain else each.name
+
     def of(self, use: Use) -> list[Field]:
         return [each for each in self.fields if each.use == use]
 
@@ -114,7 +119,7 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
     label_column = next(column for column in columns[main] if column.name == label_name)
     target = guesses.target_of(database, main, label_column)
     if isinstance(target, str):
-        raise UserError(f"{tables[main].path.name}: label {label_column.name} {target}.")
+        raise UserError(f"{tables[main].path.name}: label {tables[main].said[label_name]} {target}.")
 
     on_progress("looking for keys and joins")
     sample = guesses.sample_of(database, main, [column.name for column in columns[main]])
@@ -182,11 +187,12 @@ def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
                 f"{file.path.name} has no column {label}, and its first line looks like data, not like a header "
                 f"({shown}, …): name its {len(cells)} columns with --columns NAME,NAME,…"
             )
-    every = [name for file in files for name in file.headers]
-    lower = {name.lower(): name for name in [*every, *(h for file in files for h in file.headers.values())]}
+    names = {text: said for file in files for name, said in file.said.items() for text in (name, said)}
+    headers = {header.strip(): header.strip() for file in files for header in file.headers.values()}
+    lower = {text.lower(): said for text, said in [*names.items(), *headers.items()] if said.isprintable()}
     close = difflib.get_close_matches(label.lower(), lower, n=1)
     meant = f" Did you mean {lower[close[0]]}?" if close else ""
-    has = "; ".join(f"{file.path.name} has {', '.join(file.headers)}" for file in files)
+    has = "; ".join(f"{file.path.name} has {', '.join(file.said.values())}" for file in files)
     raise UserError(f"There is no column {label}: {has}.{meant}")
 
 
@@ -227,15 +233,16 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
             "them into columns of their own, if it matters."
         )
     for column in columns:
+        said = file.said[column.name]
         if words := [token for token in column.tokens if token.strip() not in guesses.STRONG]:
             notes.append(
-                f"{name}: {', '.join(map(repr, words))} in {column.name} counts as missing, because the rest are "
+                f"{name}: {', '.join(map(repr, words))} in {said} counts as missing, because the rest are "
                 f"{'numbers' if column.is_number else f'{column.kind}s'}; if it means something, take it out of nulls."
             )
         if column.unfit:
             kind = column.kind if not column.form else "number"
             notes.append(
-                f"{name}: {column.name} is no {kind} in {counted(column.unfit, 'cell')}, such as {column.example!r}. "
+                f"{name}: {said} is no {kind} in {counted(column.unfit, 'cell')}, such as {column.example!r}. "
                 + (
                     "They become NULL."
                     if column.form
@@ -247,10 +254,11 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
 
 def _notes_of_label(found: Draft) -> list[str]:
     label, notes = found.label.column, []
+    said = found.said(found.label)
     if label.nulls:
-        notes.append(f"Rows without {label.name}: {label.nulls:,}; runs leave them out and count them.")
+        notes.append(f"Rows without {said}: {label.nulls:,}; runs leave them out and count them.")
     if found.target.task == "multiclass" and (rare := [v for v, n in found.target.counts.items() if n < 10]):
-        notes.append(f"Fewer than 10 rows each have {label.name} = {', '.join(rare)}: hardly enough to learn from.")
+        notes.append(f"Fewer than 10 rows each have {said} = {', '.join(rare)}: hardly enough to learn from.")
     if found.target.task == "binary" and (few := min(found.target.counts.values())) < 10:
         notes.append(f"Only {few} rows are of the rarer kind: hardly enough to learn from.")
     notes += _spellings(found)
@@ -612,8 +620,9 @@ def dataset_toml(found: Draft) -> str:
     parts += ["", "[label]", f"column = {_string(label.name)}"]
     if target.task == "binary":
         rest = [value for value in target.counts if value != target.positive]
+        positive = _string(f"{found.said(label)} is {target.positive}")
         parts.append(
-            f"positive = {_string(f'{label.name} is {target.positive}')} # {target.counts[target.positive]:,} of "
+            f"positive = {positive} # {target.counts[target.positive]:,} of "
             f"{found.known:,} rows; the others are {_inline(rest[0])}. prepare.sql makes it 1"
         )
     elif target.task == "multiclass":
@@ -631,7 +640,7 @@ def dataset_toml(found: Draft) -> str:
         if target.task == "binary":
             parts.append(_list("texts", list(target.counts)))
     if label.column.nulls:
-        parts.append(f"unknown = {_string(f'{label.name} is not known')} # {label.column.nulls:,} rows")
+        parts.append(f"unknown = {_string(f'{found.said(label)} is not known')} # {label.column.nulls:,} rows")
 
     if found.time:
         name, cut, share = found.time

@@ -330,6 +330,18 @@ class Dataset(_Part):
         return self.label.texts or (self.label.classes if self.label.raw else ())
 
     @property
+    def called(self) -> Dict[str, str]:
+        """What the files call those columns of the result whose names have lost letters: a header of another script, or
+        with accents, that a raw column of the same name has (in the main table, or in one other only)."""
+        found: Dict[str, str] = {}
+        for name in self.columns:
+            told = [table.names[name] for table in self.tables.values() if name in table.names]
+            texts = [self.tables[self.main].names[name]] if name in self.tables[self.main].names else told
+            if len(texts) == 1 and not texts[0].isascii() and texts[0].isprintable():
+                found[name] = texts[0].strip()
+        return found if len(set(found.values())) == len(found) else {}
+
+    @property
     def file(self) -> str:
         """Where a reader of an error mends the settings."""
         return f"datasets/{self.name}/dataset.toml"

@@ -28,6 +28,7 @@ from dml.dataset import new as own
 from dml.dataset.check import Checked
 from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
+from dml.terminal.console import err
 from jobs.prepare import join
 from jobs.tables.settings import Dataset
 
@@ -260,6 +261,40 @@ def test_names_that_the_catalog_cannot_keep_should_be_cleaned_and_remembered(new
     assert "`select`" in sql()
 
 
+def test_names_in_any_script_should_stay_names_for_people(
+    new: New, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "Цена,площадь,日本,Größe,купил"
+    text = lines(
+        header,
+        lambda i, r: f"{i},{'x' if i == 50 else r.random()},{r.choice('ab')},{r.random()},{'да' if i % 9 else 'нет'}",
+        80,
+    )
+    found = new("купил", {"дом.csv": text})
+    settings = load_dataset("d")
+    assert settings.called == {
+        "column_1": "Цена", "column_2": "площадь", "column_3": "日本", "grosse": "Größe", "column_5": "купил",
+    }  # fmt: skip
+    assert settings.label.positive == "купил is нет"
+    assert any("площадь is no double in 1 cell" in note for note in found.notes)
+    assert any("Only 9 rows" in note for note in found.notes)
+    assert not any("column_" in note for note in found.notes)
+    own.show(err, found)
+    told = capsys.readouterr().err
+    assert "日本 (column_3)" in told
+    assert "Predicts  купил (binary" in told
+    assert "Key       Цена" in told
+    with pytest.raises(UserError, match=r"has Цена, площадь, 日本, Größe, купил\. Did you mean купил\?"):
+        new("купила", {"дом.csv": text}, name="e")
+
+
+def test_a_name_that_was_misread_should_never_be_proposed(new: New) -> None:
+    text = lines("x,Preis in \x80,y", lambda i, r: f"{r.random()},{r.random()},{i % 2}")
+    with pytest.raises(UserError) as error:
+        new("Preis in €", {"a.csv": text.encode("latin-1") + b"0,\x81,1\n"})
+    assert str(error.value) == "There is no column Preis in €: a.csv has x, preis_in, y. Did you mean preis_in?"
+
+
 def test_names_that_the_platform_adds_should_not_be_taken(new: New) -> None:
     text = lines("leaf,row_hash,split_side,y", lambda i, r: f"k{i},{r.random()},{i % 7},{r.randint(0, 1)}")
     assert new("y", {"a.csv": text}).keys == ()
@@ -424,7 +459,7 @@ def test_latin_1_with_semicolons_and_decimal_commas_should_be_detected(new: New)
     found = load_dataset("d")
     table = found.tables["wein"]
     assert (table.delimiter, table.encoding, table.header) == (";", "latin-1", True)
-    assert found.label.positive == "gute is übel"
+    assert found.label.positive == "Güte is übel"
     assert found.features.numbers == ("saure", "preis")
     assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
 

@@ -8,7 +8,7 @@ own files do not have.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -48,11 +48,42 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     prepared = platform.json_object(Output.LAKE_BUCKET, f"{dataset}/runs/{run_id}/prepare.json")
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{dataset}-{run_id}.html"
-    title = load_dataset(dataset).title
+    settings = load_dataset(dataset)
+    metrics, tree, drift = as_called(settings.called, metrics, tree, drift)
     way_past = platform.command(f"models promote {run_id} --dataset {dataset} --even-if-refused")
-    text = render(metrics, tree, gate, prepared, drift, title=title, way_past_gate=way_past)
+    text = render(metrics, tree, gate, prepared, drift, title=settings.title, way_past_gate=way_past)
     page.write_text(text, encoding="utf-8")
     return page
+
+
+def as_called(
+    called: Mapping[str, str], metrics: Document, tree: Document, drift: Document | None
+) -> tuple[Document, Document, Document | None]:
+    """The three documents with columns as the files call them (`called`, by name), for people."""
+
+    def name(column: str) -> str:
+        return called.get(column, column)
+
+    def asked(node: Document) -> Document:
+        """A node's question, and its two answers, which begin with the feature's name."""
+        own = str(node["feature"])
+        texts: dict[str, str] = {key: str(node[key]) for key in ("condition", "otherwise") if key in node}
+        said = {
+            key: name(own) + text.removeprefix(own) if text.startswith(own) else text for key, text in texts.items()
+        }
+        return {**node, **said, "feature": name(own)}
+
+    nodes = [asked(node) if "feature" in node else node for node in tree["nodes"]]
+    features = [feature | {"name": name(feature["name"])} for feature in tree["features"]]
+    tree = tree | {"label": name(tree["label"]), "nodes": nodes, "features": features}
+    importances = [entry | {"feature": name(entry["feature"])} for entry in metrics["importances"]]
+    slices = {name(column): values for column, values in (metrics.get("slices") or {}).items()}
+    metrics = metrics | {"importances": importances} | ({"slices": slices} if slices else {})
+    if drift is not None:
+        moved = [one | {"name": name(str(one.get("name") or one.get("feature")))} for one in drift.get("features", [])]
+        lists = {key: list(map(name, drift[key])) for key in ("added", "gone") if drift.get(key)}
+        drift = drift | {"features": moved} | lists
+    return metrics, tree, drift
 
 
 def render(
