@@ -278,7 +278,7 @@ def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:
 
 
 def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
-    """The columns of the features table, each with the kinds it may be of: keys, time, label, then features."""
+    """The columns of the features table, each with the kinds it may be of: keys, time, label, carried, features."""
     plain = (StringType, IntegralType, DateType, TimestampType)
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings.keys, plain)
     if settings.time:
@@ -288,6 +288,7 @@ def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
         "multiclass": (StringType, IntegralType, BooleanType),
         "regression": (NumericType,),
     }[settings.task]
+    columns.update({name: (*plain, NumericType, BooleanType) for name in settings.carried if name not in columns})
     columns.update(dict.fromkeys(settings.features.numbers, (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings.features.categories, (StringType, IntegralType, BooleanType)))
     return columns

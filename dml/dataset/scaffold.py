@@ -23,8 +23,10 @@ from dml.dataset.guesses import Column, Target
 from dml.errors import UserError
 from dml.models.cells import literal, quoted
 from dml.terminal.words import counted
+from jobs.tables.settings import PREDICTION_COLUMNS
 
 MIN_ROWS = 10
+CARRIED = 5  # columns that predictions have beside a hash, at most
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
 NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
@@ -85,6 +87,21 @@ class Draft:
     dated: str = ""  # a date that features are made of, since there is nothing else to learn from
     hints: tuple[str, ...] = ()  # joins that prepare.sql only suggests
     notes: tuple[str, ...] = field(default=())  # what a human should look at
+
+    @property
+    def carried(self) -> list[str]:
+        """Where the key is a hash: the columns by which people know a row, what is no feature first."""
+        fit = [
+            each
+            for each in self.fields
+            if each.table == self.main
+            and each.use in ("left out", "number", "category")
+            and each.column.distinct > 1
+            and not each.why.startswith("LEAK")
+            and each.name not in PREDICTION_COLUMNS
+        ]
+        names = [each.name for each in sorted(fit, key=lambda each: each.use != "left out")]
+        return [] if self.keys else names[:CARRIED]
 
     @property
     def known(self) -> int:
@@ -267,7 +284,8 @@ def _notes_of_label(found: Draft) -> list[str]:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
-            f"copies, their number ({copies}); copies may lie on both sides of the split."
+            f"copies, their number ({copies}); copies may lie on both sides of the split. Predictions carry "
+            f"{', '.join(found.carried)} along, to tell rows by."
         )
     return notes
 
@@ -552,12 +570,16 @@ def prepare_sql(found: Draft) -> str:
             told = "any other text is NULL, unknown" if _is_listed(found) else "0 is the other"
             lines.append(f"-- 1 is {' '.join(found.target.positive.split())}; {told}.{unknown}")
     lines.append(_named(_label_value(found, value(label)), label.name))
+    if carried := [each for each in found.of("left out") if each.name in found.carried]:
+        lines.append("-- Carried into the predictions, where a hash tells nobody which row is meant; not learned from.")
+        lines += [_named(value(each), each.name) for each in carried]
     lines.append("")
-    if left := [each.name for each in found.of("left out") if not each.is_key]:
+    shown = {*found.keys, *found.carried}
+    if left := [each.name for each in found.of("left out") if each.name not in shown]:
         lines += _comment(f"Left out, for the reasons in dataset.toml: {', '.join(left)}.")
     if found.time:
         name, _, _ = found.time
-        if name not in found.keys:
+        if name not in {*found.keys, *found.carried}:
             each = next(each for each in found.fields if each.name == name)
             lines.append(f"-- {_named(value(each), name)},  -- with the section [time] of dataset.toml")
         else:
@@ -612,6 +634,8 @@ def dataset_toml(found: Draft) -> str:
         copies = f"{found.repeated:,} rows are copies" if found.repeated else "there is no copy now"
         parts.append(f"# No columns tell every row apart: a hash of the row, and the number of its copy ({copies}).")
     parts.append(f"keys = {_strings(keys)}")
+    if found.carried:
+        parts.append(f"carried = {_strings(found.carried)} # go into the predictions beside the hash, for people")
     groups = sorted(found.of("category"), key=lambda each: each.column.distinct)
     slices = [each.name for each in groups if 2 <= each.column.distinct <= SLICE_VALUES][:3]
     if slices:
@@ -647,7 +671,7 @@ def dataset_toml(found: Draft) -> str:
         parts += [
             "",
             f"# {name} has a date in every row. With this section"
-            + ("" if name in found.keys else f" (and the line with {name} in prepare.sql)")
+            + ("" if name in {*found.keys, *found.carried} else f" (and the line with {name} in prepare.sql)")
             + " a run also learns from",
             f"# the {share:.0%} of rows before `cut` and is measured on the rest, which is what tomorrow will be like.",
             "# [time]",

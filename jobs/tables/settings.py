@@ -247,7 +247,10 @@ class Gate(_Part):
 
 @dataclass(frozen=True)
 class Dataset(_Part):
-    """One dataset's settings, with all defaults filled in."""
+    """One dataset's settings, with all defaults filled in.
+
+    `carried` are columns of the result that go with the keys into `predictions`, for people; they need not be features.
+    """
 
     name: Name
     title: Text
@@ -262,6 +265,7 @@ class Dataset(_Part):
     gate: Gate
     time: Optional[Time] = None
     slices: Tuple[Name, ...] = ()
+    carried: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -285,7 +289,9 @@ class Dataset(_Part):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
         if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
             raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
-        declared = [*features, *self.keys, self.label.column, *([self.time.column] if self.time else [])]
+        if taken_names := [name for name in self.carried if name in (*PREDICTION_COLUMNS, self.label.column)]:
+            raise ValueError(f"carried: {', '.join(taken_names)} is the label or a column that predictions add")
+        declared = [*features, *self.keys, *self.carried, self.label.column, *([self.time.column] if self.time else [])]
         if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
             raise ValueError(
                 f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
@@ -328,6 +334,11 @@ class Dataset(_Part):
     def label_texts(self) -> Tuple[str, ...]:
         """All texts of the raw label that are known: label.texts, or else the classes."""
         return self.label.texts or (self.label.classes if self.label.raw else ())
+
+    @property
+    def told_by(self) -> List[str]:
+        """The columns that tell people which row is meant: keys, then what is carried; each once."""
+        return list(dict.fromkeys([*self.keys, *self.carried]))
 
     @property
     def called(self) -> Dict[str, str]:

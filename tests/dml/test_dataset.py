@@ -507,6 +507,16 @@ def test_rows_that_no_columns_tell_apart_should_be_keyed_by_a_hash(new: New) -> 
     assert load_dataset("d").keys == ("row_hash", "row_copy")
     assert found.repeated == 72
     assert "72 rows are copies" in toml()
+    assert load_dataset("d").carried == ("x", "k")
+
+
+def test_predictions_should_carry_what_tells_rows_apart_for_people_where_the_key_is_a_hash(new: New) -> None:
+    text = lines("x,when,name,y", lambda i, r: f"{r.choice('123')},2024-01-0{i % 7 + 1},name {i % 60},{i % 2}", rows=80)
+    found = new("y", {"a.csv": text + text[text.index("\n") + 1 :]})
+    assert (found.keys, load_dataset("d").carried) == ((), ("when", "name", "x"))
+    assert "    when,\n    name,\n" in sql().replace("`", "")
+    assert "-- when" not in sql().replace("`", "")
+    assert any("Predictions carry when, name, x along, to tell rows by." in note for note in found.notes)
 
 
 def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new: New) -> None:
