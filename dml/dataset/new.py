@@ -89,7 +89,7 @@ def show(console: Console, found: Draft) -> None:
     console.print()
     several = len(found.files) > 1
     titles = ("column", *(["of"] if several else []), "type", "values", "missing", "use", "why")
-    screen = plain_table(*titles, right=("values", "missing"), overflow="fold", padding=(0, 1))
+    screen = plain_table(*titles, right=("values", "missing"), padding=(0, 1))
     for each in found.fields:
         column = each.column
         kind = "number" if column.form else column.kind

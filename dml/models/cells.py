@@ -35,7 +35,10 @@ def format_of(path: Path) -> Format:
     if start.startswith(b"PAR1"):
         return "parquet"
     if start.startswith(b"\x1f\x8b"):
-        start = zlib.decompressobj(wbits=31).decompress(start)
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start)
+        except zlib.error:
+            return "csv"  # whose reader says that it is broken
     if not records.JSON.match(start.decode("utf-8-sig", errors="replace")):
         return "csv"
     first, *more = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]

@@ -107,7 +107,7 @@ def current_run(platform: Platform, dataset: str, *, otherwise: str) -> str:
         raise UserError(
             f"There is no current model of {dataset} yet: "
             f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
-            f"Train one (dml run {dataset}), or {otherwise}."
+            f"Train one ({platform.command(f'run {dataset}')}), or {otherwise}."
         )
     return str(pointer["run_id"])
 
@@ -347,6 +347,7 @@ def listing(registry: Registry) -> Document:
         "runs": [_summary(model) for model in models],
         "incomplete": sorted((run_id for run_id, complete in runs.items() if not complete), reverse=True),
         "history": registry.history(),
+        "way_to_one": registry.platform.command(f"run {registry.dataset}"),
     }
 
 
@@ -396,7 +397,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
     one, two = registry.model(registry.find(part)), registry.model(registry.find(other))
     if one.run_id == two.run_id:
         which = "is the current model itself" if other is None else "is one and the same run"
-        raise UserError(f"{one.run_id} {which}: name two runs, dml models diff RUN RUN2.")
+        raise UserError(f"{one.run_id} {which}: name two runs, {registry.naming('diff RUN RUN2')}.")
     for what, mine, its in (
         ("task", one.task, two.task),
         ("dataset", one.metrics["dataset"], two.metrics["dataset"]),
@@ -497,7 +498,7 @@ def show_list(console: Console, listed: Document) -> None:
     """The runs, the newest first; then how the current model has moved."""
     dataset = listed["dataset"]
     if not listed["runs"]:
-        console.print(f"No finished run of {dataset} yet: dml run {dataset}", highlight=False)
+        console.print(f"No finished run of {dataset} yet: {listed['way_to_one']}", highlight=False)
     marks = {listed["previous"]: "previous", listed["current"]: "current"}
     for task in dict.fromkeys(run["task"] for run in listed["runs"]):
         runs = [run for run in listed["runs"] if run["task"] == task]

@@ -100,7 +100,9 @@ def _quality(metrics: dict[str, Any], unit: str) -> Group:
 
 
 def _importances(metrics: dict[str, Any], called: Mapping[str, str]) -> Text:
-    names = [(called.get(entry["feature"], entry["feature"]), entry["importance"]) for entry in metrics["importances"][:5]]
+    names = [
+        (called.get(entry["feature"], entry["feature"]), entry["importance"]) for entry in metrics["importances"][:5]
+    ]
     top = [f"{name} {importance:.0%}" for name, importance in names]
     return Text.assemble(("Looks at ", "bold"), ", ".join(top))
 

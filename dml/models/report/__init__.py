@@ -40,7 +40,9 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     Raises UserError when there is no current model, or when the run has no metrics or no tree.
     """
     if run_id is None:
-        run_id = current_run(platform, dataset, otherwise=f"name a run: dml report {dataset} --run RUN_ID")
+        run_id = current_run(
+            platform, dataset, otherwise=f"name a run: {platform.command(f'report {dataset} --run RUN_ID')}"
+        )
     metrics = _left_by(platform, dataset, run_id, "metrics.json")
     tree = _left_by(platform, dataset, run_id, "tree.json")
     gate = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run_id}/gate.json")
@@ -269,7 +271,8 @@ def _left_by(platform: Platform, dataset: str, run_id: str, name: str) -> Docume
         raise UserError(
             f"The run {run_id} of {dataset} left no {name}: "
             f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/{run_id}/{name}')} does not exist. "
-            "Either there is no such run or it failed before its model was saved; see what ran: dml status."
+            "Either there is no such run or it failed before its model was saved; see what ran: "
+            f"{platform.command('status')}"
         )
     return document
 
