@@ -171,12 +171,22 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
     return replace(found, notes=(*found.notes, *_notes_of_label(found)))
 
 
-def training(rows: int) -> tuple[int, int, int]:
+def training(rows: int, task: guesses.Task = "binary", classes: int = 2) -> tuple[int, int, int]:
     """Depth, min_leaf and smoothing for so many rows: a leaf for every 16 rows at most, and leaves that grow slower
     than the data. A start, not a tuned value.
+
+    A leaf tells several classes apart, or an amount, by fewer rows than it tells a share: of 3,376 airports in 56
+    states leaves of 3 rows were right for 91 %, leaves of 19 for 73 %; of 53,940 diamonds' prices leaves of 10 rows had
+    an RMSE of 679, leaves of 77 one of 821.
     """
-    depth = min(max(round(math.log2(rows)) - 4, 2), 12)
-    return depth, max(2, round(math.sqrt(rows) / 3)), min(max(round(math.sqrt(rows) / 2), 10), 100)
+    depth, most = math.log2(rows) - 4, 12
+    min_leaf, smoothing = math.sqrt(rows) / 3, math.sqrt(rows) / 2
+    if task == "multiclass":
+        depth, most = depth + math.log2(classes / 2), 20
+        min_leaf, smoothing = min_leaf / math.sqrt(classes / 2), smoothing / math.sqrt(classes / 2)
+    elif task == "regression":
+        depth, most, min_leaf = depth + 4, 16, max(min_leaf / 8, 5)
+    return min(max(round(depth), 2), most), max(2, round(min_leaf)), min(max(round(smoothing), 10), 100)
 
 
 def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
@@ -701,20 +711,20 @@ def dataset_toml(found: Draft) -> str:
     parts.append(_list("numbers", [*(each.name for each in found.of("number")), *dated]))
     parts.append(_list("categories", [each.name for each in found.of("category")]))
 
-    depth, min_leaf, smoothing = training(found.known)
+    depth, min_leaf, smoothing = training(found.known, target.task, len(target.classes))
     tolerance = f"{0.01 * target.deviation:.2g}" if target.task == "regression" else "0.005"
     parts += [
         "",
-        f"# A start for {found.known:,} rows: depth is log2(rows) - 4 (2 to 12), min_leaf sqrt(rows) / 3, smoothing",
-        "# sqrt(rows) / 2 (10 to 100). With [tune] a run chooses better ones on a part of the training side.",
+        f"# A start for {found.known:,} rows and this task (docs/datasets.md). With [tune] a run chooses better ones on",
+        "# a part of the training side.",
         "[training]",
         f"depth = {depth}",
         f"min_leaf = {min_leaf}",
         f"smoothing = {float(smoothing)}",
         "",
         "# [tune]",
-        f"# depths = [{', '.join(str(d) for d in sorted({max(depth - 2, 1), depth, depth + 2}))}]",
-        f"# min_leaves = [{', '.join(str(m) for m in sorted({max(min_leaf // 2, 1), min_leaf, 2 * min_leaf}))}]",
+        f"# depths = [{', '.join(str(d) for d in sorted({max(depth - 2, 1), depth, depth + 4}))}]",
+        f"# min_leaves = [{', '.join(str(m) for m in sorted({max(min_leaf // 8, 2), min_leaf, 4 * min_leaf}))}]",
         "",
         "[gate]",
     ]

@@ -533,6 +533,9 @@ def test_a_tiny_file_should_get_a_tiny_tree(new: New) -> None:
     settings = load_dataset("d").training
     assert (settings.depth, settings.min_leaf, settings.smoothing) == (2, 2, 10.0)
     assert training(336_776) == (12, 193, 100)
+    assert training(3_376, "multiclass", 56) == (13, 4, 10)
+    assert training(53_940, "regression") == (16, 10, 100)
+    assert training(100, "regression")[1] == 5
 
 
 SHOPS = "shop,city,size\n" + "".join(f"s{i},{'Ulm' if i % 2 else 'Bern'},{i % 3 + i / 10}\n" for i in range(12))
