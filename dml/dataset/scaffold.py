@@ -715,8 +715,8 @@ def dataset_toml(found: Draft) -> str:
     tolerance = f"{0.01 * target.deviation:.2g}" if target.task == "regression" else "0.005"
     parts += [
         "",
-        f"# A start for {found.known:,} rows and this task (docs/datasets.md). With [tune] a run chooses better ones on",
-        "# a part of the training side.",
+        f"# A start for {found.known:,} rows and this task (docs/datasets.md). With [tune] a run chooses better",
+        "# ones on a part of the training side.",
         "[training]",
         f"depth = {depth}",
         f"min_leaf = {min_leaf}",
