@@ -11,12 +11,13 @@ from jobs.tables.settings import Dataset
 from stacks.cluster import ClusterStack
 from stacks.data import DataStack
 from stacks.dataset import DatasetStack
+from stacks.names import check_names
 from stacks.network import NetworkStack
 from stacks.observability import ObservabilityStack
 from stacks.outputs import dataset_stack
 from stacks.pipeline import Shared
 from stacks.settings import Environment, load_environment, tags
-from stacks.synth import check, check_names, check_partition, check_size, quotas_passed, said_plainly
+from stacks.synth import check, check_partition, check_size, quotas_passed, said_plainly
 from stacks.workbench import WorkbenchStack
 
 

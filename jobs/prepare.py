@@ -12,7 +12,7 @@ from pyspark.sql.types import BooleanType, DataType, DateType, IntegralType, Num
 
 from jobs.errors import JobError, sql_cause
 from jobs.job import Job, arguments_of, begun, run
-from jobs.tables import catalog, labels, lines, raw, split, storage
+from jobs.tables import catalog, cells, labels, lines, raw, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
@@ -119,6 +119,9 @@ def open_raw(job: Job, name: str, database: str) -> RawTable:
     settings = job.settings
     table = catalog.find_table(job.glue, database, name, f"{settings.file} needs it; {upload(settings)}")
     declared, others = settings.tables[name], labels.figures(settings, name)
+    if declared.format != "csv":
+        read = cells.READERS[declared.format]
+        return raw.read_records(job.spark, table, declared, settings.file, others, read=read)
     try:
         return lines.open_lines(job.spark, table, declared, settings.file, others)
     except lines.NotLinesError:
@@ -275,7 +278,7 @@ def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:
 
 
 def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
-    """The columns of the features table, each with the kinds it may be of: keys, time, label, then features."""
+    """The columns of the features table, each with the kinds it may be of: keys, time, label, carried, features."""
     plain = (StringType, IntegralType, DateType, TimestampType)
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings.keys, plain)
     if settings.time:
@@ -285,6 +288,7 @@ def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
         "multiclass": (StringType, IntegralType, BooleanType),
         "regression": (NumericType,),
     }[settings.task]
+    columns.update({name: (*plain, NumericType, BooleanType) for name in settings.carried if name not in columns})
     columns.update(dict.fromkeys(settings.features.numbers, (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings.features.categories, (StringType, IntegralType, BooleanType)))
     return columns

@@ -24,7 +24,7 @@ def show_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     console.print(_source(prices), style="dim", highlight=False)
     console.print()
     environments = [estimate.environment for estimate in estimates]
-    totals = plain_table("", *environments, right=environments, overflow="fold")
+    totals = plain_table("", *environments, right=environments)
     for name in dict.fromkeys(name for estimate in estimates for name in estimate.totals):
         told = [estimate.totals.get(name) for estimate in estimates]
         totals.add_row(Text(name, "bold"), *("" if value is None else f"{value:,.2f}" for value in told))
@@ -35,7 +35,7 @@ def show_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
         _show(console, estimate)
     console.print()
     console.rule("[bold]all of it", align="left", style="dim")
-    assumed = plain_table("Assumed", "", "", "because", overflow="fold")
+    assumed = plain_table("Assumed", "", "", "because")
     assumed.columns[1].justify = "right"
     for name, each in prices.assumptions.items():
         assumed.add_row(name, f"{each.value:g}", Text(each.unit, "dim"), Text(each.why, "dim"))
@@ -87,7 +87,7 @@ def show_unknown(console: Console, estimate: Estimate) -> None:
 def _show_difference(console: Console, difference: Difference) -> None:
     """Totals side by side, then each line that changed."""
     figures = (difference.against, "now", "change")
-    totals = plain_table("", *figures, right=figures, overflow="fold")
+    totals = plain_table("", *figures, right=figures)
     for name, (before, after) in difference.totals.items():
         totals.add_row(Text(name, "bold"), money(before), money(after), _change(before, after))
     console.print(totals)
@@ -96,7 +96,7 @@ def _show_difference(console: Console, difference: Difference) -> None:
         console.print("No line has changed.", highlight=False)
         return
     titles = ("Changed", "", "quantity", *figures, "resources")
-    table = plain_table(*titles, right=("quantity", *figures), overflow="fold")
+    table = plain_table(*titles, right=("quantity", *figures))
     for change in difference.changes:
         table.add_row(
             change.what + (f" ({change.run})" if change.run else ""),
@@ -164,7 +164,7 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     console.print(facts)
     console.print()
     figures = ("core", "min", "USD", "rows in memory")
-    table = plain_table("Considered", "core", "", *figures[1:], "", right=figures, overflow="fold")
+    table = plain_table("Considered", "core", "", *figures[1:], "", right=figures)
     for choice in sorted(sizing.choices, key=lambda choice: (not choice.in_time, choice.usd)):
         short = ["too slow"] * (not choice.in_time) + ["rows don't fit, they go to disk"] * (not choice.fits)
         table.add_row(
@@ -243,7 +243,7 @@ def _sections(estimate: Estimate) -> Iterator[tuple[str, list[Line]]]:
 def _lines(heading: str, lines: Sequence[Line], width: int) -> Table:
     """The resources are left out where the terminal is too narrow for them."""
     table = plain_table()
-    table.add_column(heading, width=max(16, min(36, width - 55)), overflow="fold")
+    table.add_column(heading, width=max(16, min(36, width - 55)))
     table.add_column("quantity", width=9, justify="right", no_wrap=True)
     table.add_column("", width=15, style="dim", no_wrap=True)
     table.add_column("price", width=10, justify="right", no_wrap=True)

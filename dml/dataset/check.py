@@ -16,12 +16,16 @@ from rich.markup import escape
 import datasets
 from datasets import DatasetError
 from dml.dataset import guesses
-from dml.dataset.csv_file import Dialect, encoding_of, header_of, literal, load_text, lost_rows, quoted
+from dml.dataset.csv_file import Dialect, header_of, load_text, lost_rows, misread
 from dml.dataset.spark_query import run_queries
 from dml.errors import UserError
+from dml.models import cells
+from dml.models.cells import literal, quoted
+from dml.models.raw_file import FORMATS
 from jobs.tables import records
 from jobs.tables.labels import sentence as unknown_labels
-from jobs.tables.settings import Dataset
+from jobs.tables.settings import DECLARABLE, Dataset
+from stacks.names import check_name
 
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
 KINDS = {
@@ -62,6 +66,7 @@ def check(names: Sequence[str], *, cache: Path, on_progress: Callable[[str], Non
         for name, found in checked.items():
             on_progress(f"{name}: files")
             try:
+                check_name(name, datasets.dataset_names())
                 dataset = datasets.load_dataset(name)
             except DatasetError as error:
                 found.findings += str(error).splitlines()
@@ -136,13 +141,20 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
     below the share of quarantined rows that the gate allows, a note."""
     settings, toml = dataset.tables[table], _toml(dataset)
-    dialect = Dialect(settings.delimiter, settings.quote, settings.encoding, settings.header, settings.escape)
+    dialect = Dialect(
+        settings.delimiter,
+        settings.quote,
+        settings.encoding,
+        settings.header,
+        settings.escape,
+        settings.skip,
+        settings.format,
+    )
     try:
-        encoding = encoding_of(file)  # whatever is declared, since it says of a packed file whether it is whole
-        if settings.encoding == "utf-8" and encoding != "utf-8":
-            return (
-                f'{toml}: tables.{table}.encoding: {file.name} is not UTF-8; convert it, or say encoding = "latin-1".'
-            )
+        if settings.format != "csv":
+            return _read_other(database, dataset, table, file, dialect, found)
+        if unlike := misread(file, settings.encoding):  # says of a packed file too whether it is whole
+            return f"{toml}: tables.{table}.encoding: {unlike}"
         if lost := lost_rows(file, dialect, many_lines=settings.many_lines):
             declared = f"[tables.{table}] of {toml}"
             return f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"
@@ -170,6 +182,40 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
     )
 
 
+def _read_other(
+    database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, dialect: Dialect, found: Checked
+) -> str:
+    """`_read` of Parquet and JSON lines."""
+    settings, toml = dataset.tables[table], _toml(dataset)
+    if (format := cells.format_of(file)) != settings.format:
+        return f'{toml}: tables.{table}.format: {file.name} is {FORMATS[format]}; say format = "{format}".'
+    fields = cells.fields_of(file, settings.format)
+    names = [name for name, kind in fields.items() if kind]
+    where = {}
+    for name in settings.columns:
+        text = settings.names.get(name, name)
+        exact = names.index(text) if text in names else None  # as the keys of JSON are looked for
+        position = _position(names, text) if settings.format == "parquet" else exact
+        if position is None:
+            what = "a list, an object or bytes there" if text in fields else "no column there"
+            return (
+                f"{toml}: tables.{table}.columns: {name} is {what}; {file.name} has "
+                f"{', '.join(repr(each) for each in names)}: mend columns or names."
+            )
+        where[name] = names[position]
+    for name, kind in settings.columns.items():
+        fits = DECLARABLE[fields[where[name]]]
+        if settings.format == "parquet" and kind not in fits:
+            return (
+                f"{toml}: tables.{table}.columns: {name} cannot be {kind} in {file.name}: declare {' or '.join(fits)}."
+            )
+    sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
+    columns = [f"field {position}" for position in range(len(where))]
+    headers, nulls = list(where.values()), settings.nulls
+    broken = load_text(database, file, dialect, columns, "given", rows=sample, headers=headers, nulls=nulls)
+    return _parse(database, dataset, table, file, dict(zip(where, columns, strict=True)), broken, found)
+
+
 def _parse(
     database: duckdb.DuckDBPyConnection,
     dataset: Dataset,
@@ -183,7 +229,7 @@ def _parse(
     nulls = ", ".join(literal(token) for token in settings.nulls)
     values, misfits = [], {}
     for name, kind in settings.columns.items():
-        cell = f"trim({quoted(fields[name])})"
+        cell = f"trim({quoted(fields[name])})" if settings.format == "csv" else quoted(fields[name])
         given = f"CASE WHEN {cell} NOT IN ({nulls}) THEN {cell} END"
         values.append(f"{VALUES.get(kind, 'TRY_CAST({} AS ' + KINDS[kind] + ')').format(given)} AS {quoted(name)}")
         misfits[name] = f"({given} IS NOT NULL AND NOT regexp_full_match({given}, {literal(CASTS[kind])}))"
@@ -196,16 +242,23 @@ def _parse(
     if broken:
         problems.append(
             f"{broken:,} lines have not the header's {len(database.table('given').columns)} fields: mend the file"
+            if settings.format == "csv"
+            else f"{broken:,} lines are no JSON object of single values: mend the file"
         )
+    counts: dict[str, int] = {}
+    for part in guesses.in_parts(list(settings.columns)):
+        counted = ", ".join(f"count(*) FILTER ({quoted(name)})" for name in part)
+        counts |= zip(part, *database.execute(f"SELECT {counted} FROM misfit").fetchall(), strict=True)
     for name, kind in settings.columns.items():
-        ((count,),) = database.execute(f"SELECT count(*) FILTER ({quoted(name)}) FROM misfit").fetchall()
+        count = counts[name]
         if count:
-            cells = database.execute(
+            examples = database.execute(
                 f"SELECT DISTINCT trim({quoted(fields[name])}) FROM given WHERE {misfits[name]} LIMIT 3"
             ).fetchall()
+            such = ", ".join(repr(cell) for (cell,) in examples)
             problems.append(
-                f"{count:,} of {rows:,} cells of {name} are no {kind} ({', '.join(repr(cell) for (cell,) in cells)}): "
-                "declare another type, or add them to nulls"
+                f"{count:,} of {rows:,} cells of {name} are no {kind} ({such}): declare another type, or add them to "
+                "nulls"
             )
     any_misfit = " OR ".join(misfits.values())
     database.execute(f"INSERT INTO good SELECT {', '.join(values)} FROM given WHERE NOT ({any_misfit})")

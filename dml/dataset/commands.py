@@ -13,13 +13,20 @@ app = typer.Typer(help="What the platform learns from: folders of datasets/.", n
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The dataset's name: lower-case letters, digits and _.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE.csv...", help="CSV files of one folder; .gz will do.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files of one folder: CSV, JSON lines (both also .gz) or Parquet."),
+    ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     columns: Annotated[
         str, typer.Option(help="Names of all columns, with commas, if the file has no header.", show_default=False)
     ] = "",
+    skip: Annotated[
+        int | None,
+        typer.Option(help="How many lines stand above the header; found out without it.", min=0, show_default=False),
+    ] = None,
 ) -> None:
-    """Write a first dataset.toml and prepare.sql for CSV files, guessing types, key, task and features, and say why.
+    """Write a first dataset.toml and prepare.sql for files, guessing types, key, task and features, and say why.
 
     Each file becomes a table; the one with the label has a row for each example, the others are joined to it.
     """
@@ -28,7 +35,7 @@ def new(
 
     names = [column.strip() for column in columns.split(",")] if columns else []
     with err.status("") as spinner:
-        found = own.new(name, files, label, columns=names, on_progress=spinner.update)
+        found = own.new(name, files, label, columns=names, skip=skip, on_progress=spinner.update)
     own.show(err, found)
     for file in ("dataset.toml", "prepare.sql"):
         typer.echo(f"datasets/{name}/{file}")

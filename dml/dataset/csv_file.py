@@ -1,4 +1,4 @@
-"""One CSV file as `dml dataset` sees it: its dialect, its columns by plain names, and its cells in DuckDB as text."""
+"""One file as `dml dataset` sees it: its dialect, its columns by plain names, and its cells in DuckDB as text."""
 
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 
@@ -13,16 +13,18 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import duckdb
 
 from dml.errors import UserError
+from dml.models import cells
+from dml.models.cells import literal, quoted
 from dml.terminal.words import counted
 from jobs.tables import records
-from jobs.tables.settings import ADDED_COLUMNS, PUBLISHED_TABLES
+from jobs.tables.settings import ADDED_COLUMNS, MOST_COLUMNS, PUBLISHED_TABLES, Encoding, Format
 
 # What the query of a scaffold and the jobs add to a table.
 HASH_KEYS = ("row_hash", "row_copy")
@@ -42,9 +44,11 @@ class Dialect:
 
     delimiter: str
     quote: str
-    encoding: Literal["utf-8", "latin-1"]
+    encoding: Encoding
     header: bool
     escape: str = ""  # what stands before a quote that is meant; '' is another quote
+    skip: int = 0  # lines above the header
+    format: Format = "csv"  # of any other, nothing else is said here
 
     @property
     def quote_escape(self) -> str:
@@ -59,31 +63,44 @@ class CsvFile:
     table: str
     dialect: Dialect
     headers: dict[str, str]
-    windows: bool  # it holds bytes that are letters in Windows-1252 and nothing in Latin-1
+    letters: str  # a word of it with a letter that its encoding decides on; '' if it is UTF-8
+    above: str  # the first of the lines above the header; '' if there are none
     quotes: bool  # some field is in quotes, where spaces at its ends are kept; without, readers trim it
+    kinds: Mapping[str, str] = field(default_factory=dict)  # of Parquet's columns (jobs/tables/settings.py, DECLARABLE)
+    nested: tuple[str, ...] = ()  # fields that are no columns: lists, objects, bytes
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What people call the columns: by a header of another script, or with accents, else by the plain name."""
+        return {
+            name: header.strip() if not header.isascii() and header.strip().isprintable() else name
+            for name, header in self.headers.items()
+        }
 
 
-def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
-    """Looks at all of a file's bytes and at its first lines. `columns` name the columns of a file without a header.
+def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -> CsvFile:
+    """Looks at all of a file's bytes and at its first lines.
+
+    `columns` name the columns of a file without a header; `skip` lines stand above it, found out if that is None.
 
     Raises UserError, one sentence, for a file that is missing, empty, not text or not CSV, or whose header will not do.
     """
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {what}: name the CSV files themselves.")
+        raise UserError(f"{path} {what}: name the files themselves.")
     if path.suffix == ".zip":
         raise UserError(f"{path} is a zip archive: unpack it first, or compress the file with gzip (FILE.csv.gz).")
-    with path.open("rb") as raw:
-        start = raw.read(4)
-    if start == b"PAR1":
-        raise UserError(f"{path} is a Parquet file, not CSV: write it as CSV, such as with {_copy(path, 'parquet')}.")
-    text, encoding, windows, quotes = _head(path)
-    if re.match(r"\s*(\{\s*\"|\[\s*[\[{\]])", text.removeprefix("\ufeff")):
-        raise UserError(f"{path} is JSON, not CSV: write it as CSV, such as with {_copy(path, 'json')}.")
+    format = cells.format_of(path)
+    if format != "csv":
+        return _open_other(path, format, columns)
+    head = _head(path)
+    text = head.text
     if not text.strip():
         raise UserError(f"{path} is empty.")
-    dialect = _sniff(path, encoding, header=not columns)
-    if quotes:
+    if skip is None:
+        skip = _lines_above(text, path, header=not columns)
+    dialect = _sniff(path, head.encoding, skip, header=not columns)
+    if head.quotes:
         dialect = _closed(path, dialect)
     first = _first_line(text, dialect, path)
     _check_shape(text, dialect, path)
@@ -92,13 +109,27 @@ def open_csv(path: Path, columns: Sequence[str] = ()) -> CsvFile:
             f"--columns names {len(columns)} columns, but the first line of {path.name} has {len(first)}: "
             f"{_some(first)}."
         )
+    if len(first) > MOST_COLUMNS:
+        raise UserError(
+            f"{path.name} has {len(first):,} columns, and Spark reads {MOST_COLUMNS:,}: take away those that nothing "
+            "is to be learned from, or write it as Parquet."
+        )
     headers = _plain_names(columns or first, path)
-    return CsvFile(path, table_name(path), dialect, headers, windows, quotes)
+    above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")
+    return CsvFile(path, table_name(path), dialect, headers, _letters(head), above, head.quotes)
 
 
-def _copy(path: Path, kind: str) -> str:
-    """A command that writes a file of another kind as CSV, by the packages of this environment."""
-    return f"`python -c \"import duckdb; duckdb.read_{kind}('{path.name}').write_csv('{path.stem}.csv')\"`"
+def _open_other(path: Path, format: Format, columns: Sequence[str]) -> CsvFile:
+    if columns:
+        raise UserError(f"--columns is for a CSV file without a header; {path.name} has names ({format}).")
+    fields = cells.fields_of(path, format)
+    headers = _plain_names([name for name, kind in fields.items() if kind], path)
+    if not headers:
+        raise UserError(f"{path} has no column with single values: {', '.join(fields) or 'it is empty'}.")
+    kinds = {name: fields[header] for name, header in headers.items()}
+    nested = tuple(name for name, kind in fields.items() if not kind)
+    dialect = Dialect(",", '"', "utf-8", header=True, format=format)
+    return CsvFile(path, table_name(path), dialect, headers, "", "", quotes=True, kinds=kinds, nested=nested)
 
 
 def table_name(path: Path) -> str:
@@ -124,11 +155,16 @@ def load_text(
     into: str,
     *,
     rows: int | None = None,
+    headers: Sequence[str] = (),
+    nulls: Sequence[str] = (),
 ) -> int:
     """The file's cells as text in the table `into` (an empty cell is NULL); returns how many lines are broken.
 
-    A broken line has another number of fields than the header, or a quote that does not end; it is left out.
+    A broken line has another number of fields than the header, or a quote that does not end, or is no JSON object; it
+    is left out. `headers`: what the columns of a file that is not CSV are called in it.
     """
+    if dialect.format != "csv":
+        return cells.load(database, path, dialect.format, headers, columns, into, limit=rows, nulls=nulls)
     database.execute("DROP TABLE IF EXISTS broken; DROP TABLE IF EXISTS scanned")
     structure = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     limit = "" if rows is None else f"LIMIT {rows}"
@@ -136,9 +172,17 @@ def load_text(
         with _as_utf8(path, dialect.encoding) as file:
             database.execute(
                 f"CREATE TABLE {quoted(into)} AS SELECT * FROM read_csv(?, auto_detect=false, columns={{{structure}}}, "
-                "delim=?, quote=?, escape=?, header=?, nullstr='', store_rejects=true, "
+                "delim=?, quote=?, escape=?, header=?, skip=?, nullstr='', store_rejects=true, "
                 f"rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
-                [str(file), dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.header, LONGEST_LINE],
+                [
+                    str(file),
+                    dialect.delimiter,
+                    dialect.quote,
+                    dialect.quote_escape,
+                    dialect.header,
+                    dialect.skip,
+                    LONGEST_LINE,
+                ],
             )
     except duckdb.Error as error:
         raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
@@ -148,12 +192,25 @@ def load_text(
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The cells of a file's first line. Raises UserError for a file that is not text or is empty."""
-    return _first_line(_head(path, whole=False)[0], dialect, path)
+    return _first_line(_head(path, whole=False).text, dialect, path)
 
 
-def encoding_of(path: Path) -> str:
-    """utf-8 if all of the file is, else latin-1."""
-    return _head(path)[1]
+def encoding_of(path: Path) -> Encoding:
+    """utf-8 if all of the file is, else windows-1252 if it has what are letters there and nothing in latin-1."""
+    return _head(path).encoding
+
+
+def misread(path: Path, declared: Encoding) -> str:
+    """Why a file is no text in the declared encoding, and the ways on, for a sentence; '' if it is one.
+
+    Raises UserError as `open_csv` for a file that is not text.
+    """
+    found = _head(path)
+    if declared == "utf-8" and found.encoding != "utf-8":
+        return f'{path.name} is not UTF-8; convert it, or say encoding = "{found.encoding}".'
+    if declared == "windows-1252" and found.undefined:
+        return f"{path.name} is not Windows-1252, which has no letter for some of its bytes; convert it to UTF-8."
+    return ""
 
 
 def looks_like_data(cells: Sequence[str]) -> bool:
@@ -161,21 +218,11 @@ def looks_like_data(cells: Sequence[str]) -> bool:
     return any(NUMBER.fullmatch(cell) for cell in cells)
 
 
-def literal(text: str) -> str:
-    """A string in DuckDB's SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quoted(name: str) -> str:
-    """A name in DuckDB's SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def lost_rows(path: Path, dialect: Dialect, *, many_lines: bool = False) -> list[records.Fault]:
     """The quotes of a file in which rows would be lost, as a run finds them (jobs/tables/records.py)."""
     with path.open("rb") as file:
         text = records.opened(file, dialect.encoding, zipped=path.suffix == ".gz")
-        found = records.records(text, dialect.delimiter, dialect.quote, dialect.quote_escape)
+        found = records.records(text, dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
         return records.faults(found, dialect.delimiter, many_lines=many_lines)
 
 
@@ -192,36 +239,81 @@ def _closed(path: Path, dialect: Dialect) -> Dialect:
     raise UserError(records.sentence(found, path.name, dialect.quote, dialect.quote_escape, "dataset.toml"))
 
 
+def _lines_above(text: str, path: Path, *, header: bool) -> int:
+    """How many lines stand above the table: Excel's `sep=`, comments (#), a title, empty lines.
+
+    Raises UserError where it may as well be the header that has another number of names than the rows have fields.
+    """
+    found, usual = _table_in(text)
+    tops = [i for i, record in enumerate(found) if len(record.cells) == usual and not _is_comment(found, i)]
+    if not tops or not 0 < tops[0] <= HEADS:
+        return 0
+    first = found[tops[0]]
+    told = [r for r in found[: tops[0]] if not r.cells[0].startswith("#") and not re.fullmatch("sep=.?", r.raw[0])]
+    if not told:
+        return first.line - 1
+    if header and (looks_like_data(first.cells) or not all(first.cells)):
+        return 0  # a header of another length than the rows: _check_shape says so
+    may_be_header = len(told) == 1 and first.line == told[0].line + 1 and len(told[0].cells) >= usual - 1
+    if all(len(record.cells) <= usual / 2 for record in told) and not may_be_header:
+        return first.line - 1
+    if not header:
+        return 0
+    raise UserError(
+        f"{path.name}: the header seems to be line {first.line} ({_some(first.cells)}), but line {told[0].line} "
+        f"({_some(told[0].cells)}) could be a header with a name too few or too many. If it is no part of the table, "
+        f"say --skip {first.line - 1}; else give it a name for each field."
+    )
+
+
+def _table_in(text: str) -> tuple[list[records.Record], int]:
+    """The records of the text by the delimiter that cuts most of them into as many fields, and how many these are."""
+    best: tuple[float, int, list[records.Record]] = (0.0, 0, [])
+    marked = re.match(r"\ufeff?sep=(.)\r?\n", text)
+    for delimiter in marked[1] if marked else ",;\t|":
+        found = list(records.records(_whole_lines(text), delimiter, '"', '"'))
+        widths = Counter(len(record.cells) for record in found)
+        usual, times = widths.most_common(1)[0]
+        if usual > 1 and len(found) > 2 and times >= 0.9 * (len(found) - HEADS):
+            best = max(best, (times / len(found), usual, found), key=lambda one: one[:2])
+    return best[2], best[1]
+
+
+def _is_comment(found: Sequence[records.Record], at: int) -> bool:
+    """Whether a record that begins with # is no header, although it has as many fields: what follows it tells."""
+    cells, after = found[at].cells, [record.cells for record in found[at + 1 : at + 3]]
+    if not cells[0].startswith("#") or len(after) < 2:
+        return False
+    return after[0][0].startswith("#") or (not looks_like_data(after[0]) and looks_like_data(after[1]))
+
+
+def _whole_lines(text: str) -> io.StringIO:
+    return io.StringIO(text.removeprefix("\ufeff").rpartition("\n")[0] or text, newline=None)
+
+
 def _check_shape(text: str, dialect: Dialect, path: Path) -> None:
-    """Raises UserError if the first line, or the first few, have not the number of fields that most others have."""
-    lines = io.StringIO(text.removeprefix("\ufeff").rpartition("\n")[0] or text, newline=None)
-    found = list(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape))
+    """Raises UserError if the header has not the number of names that most rows have fields."""
+    read = (dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
+    found = list(records.records(_whole_lines(text), *read))
     widths = Counter(len(record.cells) for record in found)
+    if len(found) < 3 or not dialect.header:
+        return
     usual, times = widths.most_common(1)[0]
-    if len(found) < 3 or len(found[0].cells) == usual or times < 0.9 * (len(found) - HEADS):
+    cells, line = found[0].cells, found[0].line
+    if len(cells) == usual or times < 0.9 * (len(found) - HEADS):
         return
     first = next(record for record in found if len(record.cells) == usual)
-    cells, line = found[0].cells, found[0].line
-    above = len([record for record in found if record.line < first.line])
-    if not looks_like_data(first.cells) and all(first.cells) and above < HEADS:
-        raise UserError(
-            f"{path.name}: the header seems to be line {first.line} ({_some(first.cells)}); what stands above it "
-            f"({_some([cells[0]])}) is no part of the table. Delete it, such as by "
-            f"`tail -n +{first.line} {path.name} > table.csv`."
-        )
-    if dialect.header:
-        raise UserError(
-            f"{path.name}: the header (line {line}) has {counted(len(cells), 'name')}, {_some(cells)}, but the rows "
-            f"have {counted(usual, 'field')}, such as line {first.line}: {_some(first.cells)}. Give the header a "
-            "name for "
-            "each field (an index that was written with the rows has none), or take out what is too much."
-        )
+    raise UserError(
+        f"{path.name}: the header (line {line}) has {counted(len(cells), 'name')}, {_some(cells)}, but the rows "
+        f"have {counted(usual, 'field')}, such as line {first.line}: {_some(first.cells)}. Give the header a name for "
+        "each field (an index that was written with the rows has none), or take out what is too much."
+    )
 
 
 def _first_line(text: str, dialect: Dialect, path: Path) -> list[str]:
     """The cells of the first record of a file that begins with `text`."""
     lines = io.StringIO(text.removeprefix("\ufeff"), newline=None)
-    first = next(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape), None)
+    first = next(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip), None)
     if first is None:
         raise UserError(f"{path} is empty.")
     if first.fault:
@@ -229,39 +321,56 @@ def _first_line(text: str, dialect: Dialect, path: Path) -> list[str]:
     return first.cells
 
 
-def _head(path: Path, *, whole: bool = True) -> tuple[str, Literal["utf-8", "latin-1"], bool, bool]:
-    """The beginning of a file as text, its encoding (what is not UTF-8 is taken for Latin-1), `windows` and `quotes`.
-
-    With `whole` all bytes are looked at.
+class _Head(NamedTuple):
+    """The beginning of a file as text, and what all its bytes say: `quotes`: there are some; `undefined`: of those that
+    Windows-1252 has no character for.
     """
+
+    text: str
+    encoding: Encoding
+    undefined: bool
+    quotes: bool
+
+
+def _head(path: Path, *, whole: bool = True) -> _Head:
+    """Without `whole` only the beginning is looked at. Raises UserError for a file that is not text."""
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     if zipped != (path.suffix == ".gz"):
         what = "is compressed with gzip, but its name does not end in .gz" if zipped else "is not compressed with gzip"
         raise UserError(f"{path} {what}: Spark goes by the name, so give it the right one.")
     decoder = codecs.getincrementaldecoder("utf-8")()
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    head, controls, quotes = b"", False, False
+    is_utf_8 = True
+    head, controls, undefined, quotes = b"", False, False, False
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
             while block := file.read(BLOCK if whole else HEAD):
+                if not head and (what := records.foreign(block)):
+                    raise UserError(f"{path} {what}.")
                 head += block[: HEAD - len(head)]
                 if b"\0" in block:
-                    raise UserError(
-                        f"{path} is not a text file in UTF-8 or Latin-1 (it holds zero bytes): export it as UTF-8 CSV."
-                    )
+                    raise UserError(f"{path} holds zero bytes, so it is no text: export it as CSV in UTF-8.")
                 controls = controls or re.search(rb"[\x80-\x9f]", block) is not None
+                undefined = undefined or re.search(rb"[\x81\x8d\x8f\x90\x9d]", block) is not None
                 quotes = quotes or b'"' in block or b"'" in block
-                if encoding == "utf-8":
+                if is_utf_8:
                     try:
                         decoder.decode(block)
                     except UnicodeDecodeError:
-                        encoding = "latin-1"
+                        is_utf_8 = False
                 if not whole:
                     break
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    return head.decode(encoding, errors="ignore"), encoding, controls and encoding == "latin-1", quotes
+    encoding: Encoding = "utf-8" if is_utf_8 else "windows-1252" if controls and not undefined else "latin-1"
+    text = head.decode(records.PYTHON_ENCODINGS[encoding].removesuffix("-sig"), errors="ignore")
+    return _Head(text, encoding, undefined, quotes)
+
+
+def _letters(head: _Head) -> str:
+    """A word of the text with a letter that is not ASCII, if the file is not UTF-8 and so may be misread."""
+    found = re.search(r"[^\s,;|]*[^\x00-\x7f][^\s,;|]*", head.text) if head.encoding != "utf-8" else None
+    return found.group()[:30] if found else ""
 
 
 @contextmanager
@@ -274,26 +383,26 @@ def _as_utf8(path: Path, encoding: str) -> Iterator[Path]:
         copy = Path(folder) / "copy.csv"
         opened = gzip.open if path.suffix == ".gz" else open
         with (
-            opened(path, "rt", encoding=encoding, newline="") as old,
+            opened(path, "rt", encoding=records.PYTHON_ENCODINGS[encoding], newline="") as old,
             copy.open("w", encoding="utf-8", newline="") as new,
         ):
             shutil.copyfileobj(old, new, BLOCK)
         yield copy
 
 
-def _sniff(path: Path, encoding: Literal["utf-8", "latin-1"], *, header: bool) -> Dialect:
+def _sniff(path: Path, encoding: Encoding, skip: int, *, header: bool) -> Dialect:
     """Delimiter, quote and escape, as DuckDB's sniffer finds them."""
-    query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, max_line_size=?)"
+    query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, skip=?, max_line_size=?)"
     try:
         with _as_utf8(path, encoding) as file:
-            found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
+            found = duckdb.execute(query, [str(file), skip, LONGEST_LINE]).fetchone()
     except duckdb.Error as error:
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."
         ) from error
     delimiter, quote, escape = found or (",", '"', "")
     quote = quote if len(quote) == 1 else '"'
-    return Dialect(delimiter, quote, encoding, header, escape="\\" if escape == "\\" else "")
+    return Dialect(delimiter, quote, encoding, header, escape="\\" if escape == "\\" else "", skip=skip)
 
 
 def _plain_names(headers: Sequence[str], path: Path) -> dict[str, str]:

@@ -8,22 +8,25 @@ Types, keys and counts come from all rows; what compares columns with each other
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from dml.dataset.csv_file import CsvFile, literal, quoted
+from dml.dataset.csv_file import CsvFile
+from dml.models.cells import literal, quoted
 from jobs.tables.settings import MAX_CLASSES, PREDICTION_COLUMNS, ColumnType
 
 Floats = npt.NDArray[np.float64]
 Form = Literal["", "plain", "decimal comma", "thousands"]
 Task = Literal["binary", "multiclass", "regression"]
+T = TypeVar("T")
 
 SAMPLE = 20_000
+WIDE = 50  # columns that a query is about, of a table of many
 SMALL = 100  # different values that whole numbers may have and still be names of something
 AMOUNT = 9
 # Always a missing value; WEAK ones may be values, and count as missing only in a column that is otherwise typed.
@@ -32,6 +35,10 @@ WEAK = ("-", "--", ".", "None", "none", "unknown", "Unknown", "missing", "Missin
 TYPED_SHARE = 0.98  # of a column's cells that parse, for the others to be mistakes rather than words
 LEAK_AUC, LEAK_PURITY, LEAK_CORRELATION = 0.99, 0.99, 0.999
 CLASSES = 20
+# What Parquet tells of a column's type, by the kinds of jobs/tables/settings.py; of a text nothing.
+TYPES_OF: dict[str, ColumnType] = {
+    "whole": "bigint", "double": "double", "boolean": "boolean", "date": "date", "timestamp": "timestamp",
+}  # fmt: skip
 # In English, German, French, Spanish, Italian and Portuguese. One word of either kind decides what a label's 1 means.
 POSITIVE_WORDS = ("1", "true", "yes", "y", "t", "positive", "ja", "oui", "si", "sí", "sì", "sim")
 NEGATIVE_WORDS = ("0", "false", "no", "n", "f", "negative", "nein", "non", "não")
@@ -68,6 +75,29 @@ DAYS = (
     *((rf"\d{{1,2}}[{s}]\d{{1,2}}[{s}]\d{{4}}", f"M{s}d{s}yyyy", f"%m{s}%d{s}%Y") for s in "./-"),
 )
 TIMES = (("", "", ""), (r" \d{1,2}:\d{2}", " H:mm", " %H:%M"), (r" \d{1,2}:\d{2}:\d{2}", " H:mm:ss", " %H:%M:%S"))
+
+
+def _is_known(missing: Sequence[str]) -> str:
+    return f"v NOT IN ({', '.join(literal(token) for token in missing)})"
+
+
+# What a cell looks like: missing, a whole number, a code, a number, a truth, a word without a digit, something else.
+LOOKS = (
+    f"CASE WHEN NOT coalesce({_is_known(['', *STRONG])}, false) THEN 'missing' "
+    f"WHEN regexp_full_match(v, {literal(PATTERNS['bigint'])}) THEN 'whole' "
+    f"WHEN regexp_full_match(v, {literal(CODES)}) THEN 'code' "
+    f"WHEN regexp_full_match(v, {literal(PATTERNS['double'])}) THEN 'number' "
+    "WHEN lower(v) IN ('true', 'false') THEN 'truth' WHEN NOT regexp_matches(v, '[0-9]') THEN 'word' ELSE 'other' END"
+)
+LOOKED = (
+    "SELECT name, sum(n)::BIGINT, coalesce(sum(n) FILTER (looks <> 'missing'), 0)::BIGINT, "
+    "count(DISTINCT v) FILTER (looks <> 'missing'), coalesce(sum(n) FILTER (looks = 'whole'), 0)::BIGINT, "
+    "coalesce(sum(n) FILTER (looks IN ('whole', 'number')), 0)::BIGINT, "
+    "coalesce(sum(n) FILTER (looks = 'truth'), 0)::BIGINT, coalesce(sum(n) FILTER (looks = 'word'), 0)::BIGINT, "
+    "coalesce(bool_and(length(v) = 8) FILTER (looks <> 'missing'), false), "
+    "bool_or(looks = 'missing' AND cell IS NOT NULL), coalesce(bool_or(cell <> v AND v <> ''), false) "
+    "FROM part GROUP BY name"
+)
 
 
 @dataclass(frozen=True)
@@ -110,49 +140,107 @@ class Target:
     deviation: float = 0.0
 
 
-def column_of(database: duckdb.DuckDBPyConnection, table: str, name: str, *, file: CsvFile) -> Column:
-    """A text column's type, from all its cells."""
-    cells = f"SELECT {quoted(name)} AS cell, trim({quoted(name)}) AS v, count(*) AS n FROM {quoted(table)} GROUP BY ALL"
-    database.execute(f"CREATE OR REPLACE TEMP TABLE cells AS {cells}")
-    rows = _one(database, "SELECT coalesce(sum(n), 0)::BIGINT FROM cells")[0]
-    padded = _one(database, "SELECT coalesce(bool_or(cell <> v AND v <> ''), false) FROM cells")[0]
+def columns_of(database: duckdb.DuckDBPyConnection, table: str, *, file: CsvFile) -> list[Column]:
+    """The type of each text column of a table, from all its cells.
+
+    A query of DuckDB takes the longer the more columns its table has, and each has its price: of a wide table the plain
+    columns, which are most, are recognised together.
+    """
+    names, found = list(file.headers), []
+    for part in in_parts(names, WIDE if len(names) > WIDE else 1):
+        cells = (
+            f"SELECT * FROM (SELECT {_listed(part)} FROM {quoted(table)}) "
+            f'UNPIVOT INCLUDE NULLS ("the cell" FOR "its column" IN ({_listed(part)}))'
+        )
+        database.execute(
+            f"CREATE OR REPLACE TEMP TABLE part AS SELECT *, {LOOKS} AS looks FROM (SELECT "
+            f'"its column" AS name, "the cell" AS cell, trim("the cell") AS v, count(*) AS n '
+            f"FROM ({cells}) GROUP BY ALL)"
+        )
+        looks = {row[0]: _Looks(*row[1:]) for row in database.execute(LOOKED).fetchall()}
+        found += [_column_of(database, name, looks.get(name, _Looks()), file) for name in part]
+    database.execute("DROP TABLE IF EXISTS part")
+    return found
+
+
+class _Looks(NamedTuple):
+    """What a column's cells look like: cells, known ones, different known ones; of the known ones how many are like
+    what; whether all known ones have eight characters, some cell that is there is missing, some has space around it.
+    """
+
+    rows: int = 0
+    known: int = 0
+    distinct: int = 0
+    whole: int = 0
+    numbers: int = 0
+    truths: int = 0
+    words: int = 0
+    eight: bool = False
+    tokens: bool = False
+    padded: bool = False
+
+
+def _plain_kind(looks: _Looks, delimiter: str) -> ColumnType | None:
+    """The type of a column whose cells are all alike; None if more has to be asked."""
+    if looks.words == looks.known:
+        return "string"
+    if looks.truths == looks.known:
+        return "boolean"
+    if looks.whole == looks.known and not looks.eight:  # which may be days, 20240131
+        return "bigint"
+    # Where the delimiter is no comma, 1.234 may be a thousand.
+    return "double" if looks.whole < looks.numbers == looks.known and delimiter == "," else None
+
+
+def _column_of(database: duckdb.DuckDBPyConnection, name: str, looks: _Looks, file: CsvFile) -> Column:
     missing = ["", *STRONG]
-    marks = _marks(database, missing)
-    if marks:
-        database.execute(f"UPDATE cells SET v = trim({without('v', marks)})")
-    kind, style, unfit, extra = _kind(database, missing, file.dialect.delimiter)
-    form: Form = style
-    if marks:
-        kind, form = "string", style or "plain"
-    missing += extra
-    known, distinct = _one(
-        database, f"SELECT coalesce(sum(n), 0)::BIGINT, count(DISTINCT v) FROM cells WHERE {_is_known(missing)}"
-    )
-    tokens = database.execute(
-        f"SELECT cell FROM cells WHERE cell IS NOT NULL AND NOT ({_is_known(missing)}) ORDER BY 1"
-    ).fetchall()
-    example, day_form, other_form, parsed = "", "", "", ""
-    if unfit:
-        query = f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT {_fits(form or kind)}"
-        example = _one(database, query)[0]
-    elif kind in ("string", "bigint") and known and not form:
-        day_form, other_form, parsed = _day_form(database, missing)
-        if day_form:
-            kind = "string"
+    marks: tuple[str, ...] = ()
+    form: Form = ""
+    unfit, example, days = 0, "", ("", "", "")
+    known, distinct = looks.known, looks.distinct
+    told = TYPES_OF.get(file.kinds.get(name, "")) or _plain_kind(looks, file.dialect.delimiter)
+    kind: ColumnType = told or "string"
+    if told is None or (told == "bigint" and looks.eight):
+        database.execute(
+            f"CREATE OR REPLACE TEMP TABLE cells AS SELECT cell, v, n FROM part WHERE name = {literal(name)}"
+        )
+        if told is None:
+            marks = _marks(database, missing)
+            if marks:
+                database.execute(f"UPDATE cells SET v = trim({without('v', marks)})")
+            kind, form, unfit, extra = _kind(database, missing, file.dialect.delimiter)
+            if marks:
+                kind, form = "string", form or "plain"
+            missing += extra
+        known, distinct = _one(
+            database, f"SELECT coalesce(sum(n), 0)::BIGINT, count(DISTINCT v) FROM cells WHERE {_is_known(missing)}"
+        )
+        if unfit:
+            query = f"SELECT min(v) FROM cells WHERE {_is_known(missing)} AND NOT {_fits(form or kind)}"
+            example = _one(database, query)[0]
+        elif kind in ("string", "bigint") and known and not form:
+            days = _day_form(database, missing)
+            kind = "string" if days[0] else kind
+    tokens = []
+    if looks.tokens or len(missing) > len(STRONG) + 1:
+        tokens = database.execute(
+            f"SELECT cell FROM part WHERE name = {literal(name)} AND cell IS NOT NULL AND NOT ({_is_known(missing)}) "
+            "ORDER BY 1"
+        ).fetchall()
     return Column(
         name,
         kind,
         form,
-        padded=bool(padded) and file.quotes and kind == "string" and not form,
-        rows=int(rows),
+        padded=looks.padded and file.quotes and kind == "string" and not form,
+        rows=looks.rows,
         known=int(known),
         distinct=int(distinct),
         tokens=tuple(sorted({token if file.quotes else token.strip() for (token,) in tokens})),
         unfit=unfit,
         example=example,
-        day_form=day_form,
-        other_day_form=other_form,
-        parsed_by=parsed,
+        day_form=days[0],
+        other_day_form=days[1],
+        parsed_by=days[2],
         marks=marks,
     )
 
@@ -240,23 +328,36 @@ def sample_of(
 ) -> dict[str, Floats]:
     """Up to SAMPLE rows, always the same ones, each column as numbers: text by rank of its values, NULL as NaN."""
     kinds = dict(database.execute(f"SELECT column_name, column_type FROM (DESCRIBE {quoted(table)})").fetchall())
-    chosen = ", ".join(quoted(name) for name in columns)
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT {chosen} FROM {quoted(table)} "
+        f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT rowid AS row_of FROM {quoted(table)} "
         f"ORDER BY {order or 'hash(rowid)'} LIMIT {SAMPLE}"
     )
-    values = []
-    for name in columns:
-        column = quoted(name)
-        if kinds[name] == "VARCHAR":
-            value = f"CASE WHEN {column} IS NOT NULL THEN dense_rank() OVER (ORDER BY {column}) END"
-        elif kinds[name].startswith(("DATE", "TIMESTAMP")):
-            value = f"epoch({column})"
-        else:
-            value = column
-        values.append(f"coalesce(CAST({value} AS DOUBLE), CAST('NaN' AS DOUBLE)) AS {column}")
-    found = database.execute(f"SELECT {', '.join(values)} FROM sampled").fetchnumpy()
-    return {name: np.asarray(found[name], dtype=np.float64) for name in columns}
+    found: dict[str, Floats] = {}
+    for part in in_parts(columns):
+        values = ", ".join(_as_number(quoted(name), kinds[name]) for name in part)
+        rows = database.execute(
+            f"SELECT {values} FROM {quoted(table)} t JOIN sampled ON t.rowid = sampled.row_of ORDER BY sampled.rowid"
+        ).fetchnumpy()
+        for name in part:
+            found[name] = (
+                _ranks(rows[name].tolist()) if kinds[name] == "VARCHAR" else np.asarray(rows[name], dtype=np.float64)
+            )
+    return found
+
+
+def _as_number(column: str, kind: str) -> str:
+    if kind == "VARCHAR":
+        return column
+    value = f"epoch({column})" if kind.startswith(("DATE", "TIMESTAMP")) else column
+    return f"coalesce(CAST({value} AS DOUBLE), CAST('NaN' AS DOUBLE)) AS {column}"
+
+
+def _ranks(texts: Sequence[str | None]) -> Floats:
+    """The place of each text among all, in their order; NaN for NULL."""
+    known = np.array([text is not None for text in texts], dtype=bool)
+    ranks = np.full(len(known), np.nan)
+    ranks[known] = np.unique(np.array([text for text in texts if text is not None], dtype=str), return_inverse=True)[1]
+    return ranks
 
 
 def target_of(database: duckdb.DuckDBPyConnection, table: str, column: Column) -> Target | str:
@@ -342,30 +443,77 @@ def percent(share: float) -> str:
 
 
 def twins(columns: Sequence[Column], sample: Mapping[str, Floats]) -> dict[str, str]:
-    """Columns that say the same as another one, to that one: value for value, or as a straight line."""
+    """Columns that say the same as another one, to that one: value for value, or as a straight line.
+
+    Of a thousand columns there are half a million pairs: those whose missing values are in the same rows are told apart
+    all at once, by what each is like.
+    """
     found: dict[str, str] = {}
-    whole = {c.name: len(np.unique(sample[c.name])) for c in columns if not np.isnan(sample[c.name]).any()}
-    for one, other in itertools.combinations(columns, 2):
-        if one.name in found or other.name in found:
+    if len(columns) < 2:
+        return found
+    masks = np.array([np.isnan(sample[column.name]) for column in columns], dtype=bool)
+    lacking, packed = masks.sum(axis=1), np.packbits(masks, axis=1)
+    groups: dict[bytes, list[int]] = {}  # by the rows in which they are missing
+    for at in range(len(columns)):
+        groups.setdefault(packed[at].tobytes(), []).append(at)
+    group_of = np.empty(len(columns), dtype=np.int64)
+    for number, members in enumerate(groups.values()):
+        group_of[members] = number
+    alike: dict[int, list[int]] = {}
+    for a, b in _alike_pairs(columns, sample, groups.values()):
+        alike.setdefault(a, []).append(b)
+    for at, one in enumerate(columns):
+        if one.name in found:
             continue
-        # Of a thousand columns there are half a million pairs: most are told apart by this alone.
-        if one.name in whole and other.name in whole and whole[one.name] != whole[other.name]:
-            continue
-        a, b = sample[one.name], sample[other.name]
-        without_a, without_b = np.isnan(a), np.isnan(b)
-        if abs(without_a.mean() - without_b.mean()) > 0.05 or not (
-            np.all(without_a <= without_b) or np.all(without_b <= without_a)
-        ):
-            continue
-        both = ~(without_a | without_b)
-        if both.sum() < max(10, len(a) / 2) or not _same(a[both], b[both], one.is_number and other.is_number):
-            continue
-        if without_a.sum() != without_b.sum():
-            gone, kept = (one, other) if without_a.sum() > without_b.sum() else (other, one)
-        else:  # a number has an order, which text has not
-            gone, kept = (one, other) if other.is_number and not one.is_number else (other, one)
-        found[gone.name] = kept.name
+        later = np.arange(at + 1, len(columns))
+        close = later[np.abs(lacking[later] - lacking[at]) <= 0.05 * max(masks.shape[1], 1)]
+        within = ~(packed[at] & ~packed[close]).any(axis=1) | ~(packed[close] & ~packed[at]).any(axis=1)
+        possible = within & ((group_of[close] != group_of[at]) | np.isin(close, alike.get(at, [])))
+        for other_at in close[possible]:
+            other = columns[int(other_at)]
+            if one.name in found:
+                break
+            if other.name in found:
+                continue
+            both = ~(masks[at] | masks[other_at])
+            a, b = sample[one.name][both], sample[other.name][both]
+            if both.sum() < max(10, masks.shape[1] / 2) or not _same(a, b, one.is_number and other.is_number):
+                continue
+            if lacking[at] != lacking[other_at]:
+                gone, kept = (one, other) if lacking[at] > lacking[other_at] else (other, one)
+            else:  # a number has an order, which text has not
+                gone, kept = (one, other) if other.is_number and not one.is_number else (other, one)
+            found[gone.name] = kept.name
     return found
+
+
+def _alike_pairs(
+    columns: Sequence[Column], sample: Mapping[str, Floats], groups: Iterable[Sequence[int]]
+) -> set[tuple[int, int]]:
+    """The pairs of columns of a group, missing in the same rows, that may be twins: one's values stand for the other's,
+    or both are numbers on nearly a straight line. `_same` has the last word.
+    """
+    pairs: set[tuple[int, int]] = set()
+    for members in groups:
+        by_form: dict[bytes, list[int]] = {}
+        lines, measured = [], []
+        for at in members:
+            values = sample[columns[at].name]
+            known = values[~np.isnan(values)]
+            different, first, codes = np.unique(known, return_index=True, return_inverse=True)
+            if len(different) <= len(known) / 2:
+                # Each value called by its first row, two columns of which one's values stand for the other's are equal.
+                by_form.setdefault(first[codes].tobytes(), []).append(at)
+            elif columns[at].is_number and known.std() > 0:
+                lines.append(((known - known.mean()) / known.std()).astype(np.float32))
+                measured.append(at)
+        for same in by_form.values():
+            pairs.update(itertools.combinations(same, 2))
+        if len(measured) > 1:
+            together = np.array(lines)
+            nearly = np.argwhere(np.triu(np.abs(together @ together.T) / together.shape[1] > 0.999, k=1))
+            pairs.update((measured[a], measured[b]) for a, b in nearly.tolist())
+    return pairs
 
 
 def _same(a: Floats, b: Floats, numbers: bool) -> bool:
@@ -375,6 +523,16 @@ def _same(a: Floats, b: Floats, numbers: bool) -> bool:
     if values <= len(a) / 2:
         return len(np.unique(a + 1j * b)) == values
     return numbers and abs(_pearson(a, b)) > 0.99999
+
+
+def in_parts(those: Sequence[T], size: int = WIDE) -> Iterator[Sequence[T]]:
+    """The same, so many at a time."""
+    for start in range(0, len(those), size):
+        yield those[start : start + size]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(quoted, names))
 
 
 def _kind(
@@ -499,10 +657,6 @@ def _fits(kind: str) -> str:
     """Whether the cell `v` is of a kind; a day that no calendar has is no date."""
     matches = f"regexp_full_match(v, {literal(PATTERNS[kind])})"
     return f"({matches} AND TRY_CAST(v AS TIMESTAMP) IS NOT NULL)" if kind in ("date", "timestamp") else matches
-
-
-def _is_known(missing: Sequence[str]) -> str:
-    return f"v NOT IN ({', '.join(literal(token) for token in missing)})"
 
 
 def _one(database: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
-"""`dml dataset new`: from CSV files to a dataset that runs, running nothing; and on screen what was guessed."""
+"""`dml dataset new`: from files to a dataset that runs, running nothing; and on screen what was guessed."""
 
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,17 +14,26 @@ from dml.dataset import scaffold
 from dml.dataset.csv_file import HASH_KEYS, open_csv
 from dml.dataset.scaffold import Draft
 from dml.errors import UserError
+from dml.models.raw_file import FORMATS
 from dml.terminal.console import plain_table
+from stacks.names import check_name, too_many
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def new(
-    name: str, files: Sequence[Path], label: str, *, columns: Sequence[str], on_progress: Callable[[str], None]
+    name: str,
+    files: Sequence[Path],
+    label: str,
+    *,
+    columns: Sequence[str],
+    skip: int | None = None,
+    on_progress: Callable[[str], None],
 ) -> Draft:
     """Writes datasets/NAME/dataset.toml and prepare.sql, and returns what was guessed.
 
-    `columns` name the columns of a file that has no header. Raises UserError, and then nothing is written.
+    `columns` name the columns of a file that has no header, `skip` says how many lines stand above it. Raises
+    UserError, and then nothing is written.
     """
     home = datasets.HOME / name
     if not NAME.fullmatch(name):
@@ -32,6 +42,7 @@ def new(
         )
     if home.exists():
         raise UserError(f"datasets/{name} is there already, and is never overwritten: take another name, or delete it.")
+    check_name(name, datasets.dataset_names())
     if columns and len(files) > 1:
         raise UserError("--columns is for one file without a header: give one file, or write headers into the files.")
     paths = [file.absolute() for file in files]
@@ -40,7 +51,7 @@ def new(
         raise UserError(
             f"The files of a dataset lie in one folder, these in {' and '.join(folders)}: copy them together."
         )
-    opened = [open_csv(path, columns) for path in paths]
+    opened = [open_csv(path, columns, skip) for path in paths]
     by_table: dict[str, Path] = {}
     for file in opened:
         if file.table in by_table:
@@ -57,7 +68,8 @@ def new(
     except BaseException:
         shutil.rmtree(home)
         raise
-    return found
+    many = too_many(datasets.dataset_names())
+    return replace(found, notes=(*found.notes, many)) if many else found
 
 
 def show(console: Console, found: Draft) -> None:
@@ -67,13 +79,17 @@ def show(console: Console, found: Draft) -> None:
         delimiter = {",": "comma", ";": "semicolon", "\t": "tab"}.get(dialect.delimiter, dialect.delimiter)
         console.print(
             f"{file.path.name}: {found.rows[table]:,} rows, {len(file.headers)} columns "
-            f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})",
+            + (
+                f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})"
+                if dialect.format == "csv"
+                else f"({FORMATS[dialect.format]})"
+            ),
             highlight=False,
         )
     console.print()
     several = len(found.files) > 1
     titles = ("column", *(["of"] if several else []), "type", "values", "missing", "use", "why")
-    screen = plain_table(*titles, right=("values", "missing"), overflow="fold", padding=(0, 1))
+    screen = plain_table(*titles, right=("values", "missing"), padding=(0, 1))
     for each in found.fields:
         column = each.column
         kind = "number" if column.form else column.kind
@@ -82,14 +98,24 @@ def show(console: Console, found: Draft) -> None:
         if each.why.startswith("LEAK"):
             style = "yellow"
         of = [each.table] if several else []
-        cells = [each.name, *of, kind, f"{column.distinct:,}", missing, each.use, each.why]
+        said = found.said(each)
+        cells = [
+            each.name if said == each.name else f"{said} ({each.name})",
+            *of,
+            kind,
+            f"{column.distinct:,}",
+            missing,
+            each.use,
+            each.why,
+        ]
         screen.add_row(*(escape(cell) for cell in cells), style=style)
     console.print(screen)
     console.print()
     label = found.label
-    keys = ", ".join(found.keys or HASH_KEYS)
-    console.print(f"Predicts  {escape(label.name)} ({escape(label.why)})", highlight=False)
-    console.print(f"Key       {keys}", highlight=False)
+    by_name = {each.name: found.said(each) for each in found.fields}
+    keys = ", ".join(by_name[key] for key in found.keys) or ", ".join(HASH_KEYS)
+    console.print(f"Predicts  {escape(found.said(label))} ({escape(label.why)})", highlight=False)
+    console.print(f"Key       {escape(keys)}", highlight=False)
     for join in found.joins:
         console.print(
             f"Join      {join.table} on {', '.join(join.keys)}: found for {join.found:.0%} of rows", highlight=False

@@ -75,7 +75,7 @@ def taken(kind: Kind, account: Account) -> Finding:
     if foreign:
         return problem(
             f"{listed(foreign)} there, but not of our stacks: creating the like will fail",
-            "If it was kept by an earlier deploy, take it in: npx cdk import STACK. If nobody needs it: "
+            "If it was kept by an earlier deploy, dml resume takes it in. If nobody needs it: "
             + kind.delete.format(foreign[0]),
         )
     return ok(f"{listed(list(names))}: free or ours")

@@ -67,7 +67,7 @@ def resume(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
 
     platform = deployed(local, env)
     if not inventory.stacks(platform):
-        raise UserError(f"Nothing of {env} is deployed here. Deploy it first: npx cdk deploy --all -c env={env}")
+        raise UserError(f"Nothing of {env} is deployed here. Deploy it first: {platform.deploying()}")
     with here.stopped_together(local), Board(err, ["deploy"]) as board:
         board.start("deploy")
         said = partial(board.note, "deploy")

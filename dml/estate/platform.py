@@ -111,9 +111,10 @@ class Platform:
             )
         # A dataset's database and log group may have been kept when its stack was removed.
         what = "--all" if stack in SHARED else f"{name} --import-existing-resources"
+        dataset = dataset_of(stack) or ""
+        here = "" if self.endpoint else ", or try it on this machine: dml run --local"
         return UserError(
-            f"The stack {name} is not deployed here. Deploy first: npx cdk deploy {what} -c env={self.environment}, "
-            "or try it on this machine: dml run --local"
+            f"The stack {name} is not deployed here. Deploy first: {self.deploying(what, dataset=dataset)}{here}"
         )
 
     @property
@@ -142,7 +143,7 @@ class Platform:
         self.check_running()
         raise UserError(
             f"The deployed stacks of {self.environment} have no output {key}: they are older than this checkout. "
-            f"Deploy again: npx cdk deploy --all -c env={self.environment}"
+            f"Deploy again: {self.deploying()}"
         )
 
     def check_running(self) -> None:
@@ -162,6 +163,12 @@ class Platform:
         """A `dml` command as it is to be typed for this very environment: one that changes it must not hit another."""
         environment = "" if self.environment == "dev" else f" --env {self.environment}"
         return f"dml {command}{' --local' if self.endpoint else ''}{environment}"
+
+    def deploying(self, what: str = "--all", *, dataset: str = "") -> str:
+        """The command that deploys: by the CDK, or for the embedded cloud what a run needs."""
+        if self.endpoint:
+            return self.command(f"run {dataset}" if dataset else "run")
+        return f"npx cdk deploy {what} -c env={self.environment}"
 
     def json_object(self, bucket: Output, key: str) -> dict[str, Any] | None:
         """A small JSON object out of one of our buckets, or None when there is no such key."""

@@ -35,10 +35,11 @@ from dml.local.place import (
     Place,
     aws_environment,
 )
-from dml.local.processes import command_line, working_below
+from dml.local.processes import command_line, listening_on, working_below, working_folder
 from dml.terminal.words import last_line
 
 DEFAULT_PORT = 4566
+RECORD = Path("cloud", "server.json")  # below .dml: the server's process and port
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 ANSWER_SECONDS = 10.0  # what listens and says nothing for so long is taken for dead
@@ -70,7 +71,7 @@ class Cloud:
 
     def __init__(self, home: Path) -> None:
         self._home = home.absolute()
-        self._record = self._home / "cloud" / "server.json"
+        self._record = self._home / RECORD
 
     @property
     def endpoint(self) -> str:
@@ -338,9 +339,26 @@ def _check_port(port: int) -> None:
         except (OSError, OverflowError) as error:
             taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             raise UserError(
-                f"Port {port} on 127.0.0.1 {'is taken by another program' if taken else f'cannot be used ({error})'}. "
+                f"Port {port} on 127.0.0.1 "
+                f"{f'is taken by {_who_listens(port)}' if taken else f'cannot be used ({error})'}. "
                 f"Choose another one: dml local up --port {4600 if port != 4600 else 4700}"
             ) from None
+
+
+def _who_listens(port: int) -> str:
+    """Whose a port is, and how to free it where it is an embedded cloud's; a clause."""
+    pid = listening_on(port)
+    if pid is None or "dml.local.server" not in command_line(pid):
+        return "another program"
+    folder = working_folder(pid)
+    record = folder / ".dml" / RECORD if folder else None
+    try:
+        known = record is not None and json.loads(record.read_text())["pid"] == pid
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if known:
+        return f"the embedded cloud of {folder} (stop it there: dml local down)"
+    return f"an embedded cloud of {folder} whose .dml is gone, so that no command knows it: end it by `kill {pid}`"
 
 
 def _is_gone(pid: int) -> bool:

@@ -59,6 +59,28 @@ def working_below(*folders: Path) -> list[int]:
     return [pid for pid, folder in _working_folders() if any(folder.is_relative_to(one) for one in wanted)]
 
 
+def listening_on(port: int) -> int | None:
+    """The process of this user that listens on a port of 127.0.0.1; None if it is another's, or nobody."""
+    if PROC is None:
+        said = _said("lsof", "-w", "-a", "-n", "-P", f"-iTCP@127.0.0.1:{port}", "-sTCP:LISTEN", "-F", "p")
+        return next((int(line[1:]) for line in said.splitlines() if line.startswith("p")), None)
+    sockets = {
+        f"socket:[{fields[9]}]"
+        for fields in map(str.split, (PROC / "net" / "tcp").read_text().splitlines()[1:])
+        if fields[3] == "0A" and fields[1].endswith(f":{port:04X}")  # LISTEN; the address is in hexadecimal
+    }
+    for link in PROC.glob("[0-9]*/fd/*") if sockets else ():
+        with suppress(OSError):  # another user's, or it has ended in the meantime
+            if str(link.readlink()) in sockets:
+                return int(link.parts[-3])
+    return None
+
+
+def working_folder(pid: int) -> Path | None:
+    """Where a process of this user works."""
+    return dict(_working_folders()).get(pid)
+
+
 def command_line(pid: int) -> str:
     """The words of a process's command, with spaces between them; empty if there is no such process."""
     # -ww: BSD's ps cuts a line off at the terminal's width, or at 79 letters where there is none.

@@ -17,6 +17,8 @@ import pyarrow as pa  # pyarrow ships no types
 
 from datasets import prepare_sql
 from dml.errors import UserError
+from dml.models import cells
+from dml.models.cells import literal, quoted
 from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, connect, row_query
 from dml.models.scorer import Scorer, unseen_of
 from dml.terminal.words import counted
@@ -24,6 +26,7 @@ from jobs.tables import records
 from jobs.tables.settings import Dataset, Table
 
 ReadAs = Literal["raw", "features"]
+FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON lines"}
 ROW = "the row"  # its place in the chunk: no column is called so
 CHUNK = 20_000  # rows that DuckDB gets at a time
 TOLD = 3  # rows set aside that are told with line and reason
@@ -45,6 +48,10 @@ class RawFile:
 
     def records(self) -> Iterator[records.Record]:
         """The rows, behind the header. Raises UserError for a file that is not as dataset.toml declares."""
+        declared = self.declared
+        if declared.format != "csv":
+            yield from cells.rows(self.path, declared.format, self.header, declared.nulls)
+            return
         try:
             with self.path.open("rb") as file:
                 found = records.of_table(file, self.declared, zipped=self.path.suffix == ".gz")
@@ -81,8 +88,14 @@ def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: Re
     if wanted == "features":
         return None
     declared = settings.tables[settings.main]
-    has = set(_header(path, declared))
-    plain = set(_plain_header(path))
+    format = cells.format_of(path)
+    if format != declared.format and "csv" not in (format, wanted):
+        raise UserError(
+            f"{path} is {FORMATS[format]}, but table {settings.main} of {settings.file} is {FORMATS[declared.format]}: "
+            "convert the file."
+        )
+    has = set(_header(path, declared)) if format == declared.format else set()
+    plain = set(_plain_header(path)) if format == "csv" else set()
     derived = set(features) - set(declared.columns)
     if wanted is None and set(features) <= plain and derived:
         return None
@@ -92,7 +105,11 @@ def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: Re
         if wanted is None and not _is_raw(declared, has):
             return None
         raise UserError(_only_by_a_run(path, settings, features, str(error))) from None
-    found = _located(path, settings, query)
+    found = (
+        _located(path, settings, query)
+        if format == declared.format
+        else f"it is {FORMATS[format]}, and {settings.file} declares {FORMATS[declared.format]}."
+    )
     if isinstance(found, RawFile):
         return found
     if wanted is None and set(features) <= plain:
@@ -127,7 +144,7 @@ def score(
         whole = [record for record in chunk if len(record.cells) == width]
         for record in chunk:
             if len(record.cells) != width:
-                reasons.append((record.line, f"the line has not the {width} fields of the header"))
+                reasons.append((record.line, record.fault or f"the line has not the {width} fields of the header"))
         for found, record in zip(_computed(database, sql, raw, whole), whole, strict=True):
             reason, stays, *values = found
             if reason is not None:
@@ -204,13 +221,17 @@ def _only_by_a_run(path: Path, settings: Dataset, features: Sequence[str], why: 
 
 def _check_quotes(raw: RawFile) -> None:
     declared = raw.declared
+    if declared.format != "csv":
+        return
     if found := records.faults(raw.records(), declared.delimiter, many_lines=declared.many_lines):
         where = f"[tables.{raw.settings.main}] of {raw.settings.file}"
         raise UserError(records.sentence(found, str(raw.path), declared.quote, declared.quote_escape, where))
 
 
 def _header(path: Path, declared: Table) -> list[str]:
-    """The cells of the first record, read as declared; none if it cannot be."""
+    """The cells of the first record, read as declared, none if it cannot be; of other formats the names of fields."""
+    if declared.format != "csv":
+        return [name for name, kind in cells.fields_of(path, declared.format).items() if kind]
     try:
         with path.open("rb") as file:
             first = next(records.of_table(file, declared, zipped=path.suffix == ".gz"), None)
@@ -274,11 +295,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value.isoformat(sep=" ") if isinstance(value, dt.datetime) else str(value)
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

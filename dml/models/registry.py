@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datasets import dataset_names
+from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import FIGURES as SHOWN
@@ -107,7 +107,7 @@ def current_run(platform: Platform, dataset: str, *, otherwise: str) -> str:
         raise UserError(
             f"There is no current model of {dataset} yet: "
             f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/CURRENT.json')} does not exist. "
-            f"Train one (dml run {dataset}), or {otherwise}."
+            f"Train one ({platform.command(f'run {dataset}')}), or {otherwise}."
         )
     return str(pointer["run_id"])
 
@@ -347,6 +347,7 @@ def listing(registry: Registry) -> Document:
         "runs": [_summary(model) for model in models],
         "incomplete": sorted((run_id for run_id, complete in runs.items() if not complete), reverse=True),
         "history": registry.history(),
+        "way_to_one": registry.platform.command(f"run {registry.dataset}"),
     }
 
 
@@ -381,6 +382,7 @@ def description(registry: Registry, part: str | None) -> Document:
         "gate": model.gate,
         "model": registry.uri(f"{model.run_id}/"),
         "files": manifest.get("files", []),
+        "called": called(registry.dataset),
         "way_past_gate": ""
         if model.verdict == "passed"
         else registry.naming(f"promote {model.run_id} --even-if-refused --reason WHY"),
@@ -395,7 +397,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
     one, two = registry.model(registry.find(part)), registry.model(registry.find(other))
     if one.run_id == two.run_id:
         which = "is the current model itself" if other is None else "is one and the same run"
-        raise UserError(f"{one.run_id} {which}: name two runs, dml models diff RUN RUN2.")
+        raise UserError(f"{one.run_id} {which}: name two runs, {registry.naming('diff RUN RUN2')}.")
     for what, mine, its in (
         ("task", one.task, two.task),
         ("dataset", one.metrics["dataset"], two.metrics["dataset"]),
@@ -411,7 +413,8 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
     features = [[feature["name"] for feature in tree["features"]] for tree in trees if tree]
     settings = [_flat(model.metrics["settings"]) for model in (one, two)]
     data = [_data(model, tree) for model, tree in zip((one, two), trees, strict=True) if tree]
-    splits = [_first_splits(tree) for tree in trees if tree]
+    names = called(registry.dataset)
+    splits = [_first_splits(tree, names) for tree in trees if tree]
     return {
         "dataset": registry.dataset,
         "task": one.task,
@@ -428,6 +431,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         },
         "settings": _differing(*settings),
         "data": _differing(*data),
+        "called": names,
         "first_splits": {place: [split.get(place) for split in splits] for place in splits[0] | splits[1]},
     }
 
@@ -458,14 +462,24 @@ def _data(model: Model, tree: Document) -> Document:
     return rows | {f"label {key}": label[key] for key in ("mean", "std", "min", "max")}
 
 
-def _first_splits(tree: Document) -> dict[str, str]:
-    """The conditions at the root and at its two children; "leaf" where the tree ends."""
+def called(dataset: str) -> dict[str, str]:
+    """What the files call columns whose names have lost letters; none of a dataset that is not in this checkout."""
+    return load_dataset(dataset).called if dataset in dataset_names() else {}
+
+
+def _first_splits(tree: Document, called: Mapping[str, str]) -> dict[str, str]:
+    """The conditions at the root and at its two children, columns as they are `called`; "leaf" where the tree ends."""
+
+    def condition(node: Document) -> str:
+        told, name = str(node.get("condition", "leaf")), str(node.get("feature", ""))
+        return called[name] + told.removeprefix(name) if name in called and told.startswith(name) else told
+
     nodes = {node["id"]: node for node in tree["nodes"]}
     root = tree["nodes"][0]
     places = {"first": root}
     if "left" in root:
         places |= {"then, if so": nodes[root["left"]], "then, if not": nodes[root["right"]]}
-    return {place: node.get("condition", "leaf") for place, node in places.items()}
+    return {place: condition(node) for place, node in places.items()}
 
 
 def _is_number(value: object) -> bool:
@@ -484,7 +498,7 @@ def show_list(console: Console, listed: Document) -> None:
     """The runs, the newest first; then how the current model has moved."""
     dataset = listed["dataset"]
     if not listed["runs"]:
-        console.print(f"No finished run of {dataset} yet: dml run {dataset}", highlight=False)
+        console.print(f"No finished run of {dataset} yet: {listed['way_to_one']}", highlight=False)
     marks = {listed["previous"]: "previous", listed["current"]: "current"}
     for task in dict.fromkeys(run["task"] for run in listed["runs"]):
         runs = [run for run in listed["runs"] if run["task"] == task]
@@ -546,7 +560,11 @@ def show_model(console: Console, described: Document) -> None:
     if described.get("way_past_gate"):
         _line(console, "Or", described["way_past_gate"], "makes it current all the same")
     console.print()
-    top = [f"{entry['feature']} {entry['importance']:.0%}" for entry in metrics["importances"][:TOP_FEATURES]]
+    called = described.get("called", {})
+    top = [
+        f"{called.get(entry['feature'], entry['feature'])} {entry['importance']:.0%}"
+        for entry in metrics["importances"][:TOP_FEATURES]
+    ]
     _line(console, "Looks at", ", ".join(top))
     _line(console, "Files", described["model"], ", ".join(described["files"]))
 
@@ -600,7 +618,9 @@ def show_difference(console: Console, found: Document) -> None:
     if not found["data"]:
         console.print(Text("The same rows and labels by number.", "dim"))
     console.print()
-    _line(console, "Features", _change(found["features"]))
+    called = found.get("called", {})
+    features = {word: [called.get(name, name) for name in names] for word, names in found["features"].items()}
+    _line(console, "Features", _change(features))
     if found["settings"]:
         console.print()
         table = plain_table("setting", one, two, right=(one, two))

@@ -23,7 +23,7 @@ from dml.terminal.words import counted
 from jobs.tables.settings import Dataset
 from stacks.outputs import Output
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".json")
 
 
 def is_file(text: str) -> bool:

@@ -62,7 +62,7 @@ def run(
 def predict(
     what: Annotated[
         str,
-        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a CSV file, raw or of features."),
+        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a file (CSV, Parquet, JSON lines)."),
     ] = "nyc_flights",
     table: Annotated[
         str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
@@ -93,7 +93,7 @@ def predict(
     env: EnvironmentOption = "dev",
     as_json: JsonOption = False,
 ) -> None:
-    """Score with the current model: a catalog table, on a cluster, or a CSV file, on this machine.
+    """Score with the current model: a catalog table, on a cluster, or a file, on this machine.
 
     DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
     that exists): the result is CSV with the file's delimiter, its key columns first, then the model's. A raw file is

@@ -104,7 +104,7 @@ def execute(
             pipeline.stop(platform, run, "Interrupted by the operator")
             raise
         raise UserError(
-            f"Stopped watching; the run {run.run_id} goes on in AWS. See it: dml status --env {platform.environment}. "
+            f"Stopped watching; the run {run.run_id} goes on in AWS. See it: {platform.command('status')}. "
             f"Stop it: aws stepfunctions stop-execution --execution-arn {run.arn}"
         ) from None
     if run.state != "SUCCEEDED":

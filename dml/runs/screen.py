@@ -1,6 +1,7 @@
 """The closing screen of a run: rows, how good the model is beside guessing, predictions, what next."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from datasets import load_dataset
 from dml.estate.platform import Platform
 from dml.models.figures import BASELINES, FIGURES, quantity, task_of
 from dml.runs.run import Result
@@ -18,6 +20,7 @@ from dml.terminal.words import counted
 
 def show(console: Console, platform: Platform, result: Result, *, report: Path) -> None:
     """Print it all to `console` (stdout: this is the data that the command is for)."""
+    settings = load_dataset(result.dataset)
     console.print()
     if result.prepared:
         console.print(_rows(result.prepared))
@@ -25,10 +28,11 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
         console.print()
         console.print(_quality(result.metrics, result.unit))
         console.print()
-        console.print(_importances(result.metrics))
+        console.print(_importances(result.metrics, settings.called))
     if result.predicted:
         console.print()
-        console.print(_predictions(platform, result.predicted["location"]))
+        hidden = settings.keys if settings.carried else ()  # a hash tells nobody which row is meant
+        console.print(_predictions(platform, result.predicted["location"], without=hidden))
         console.print(_predicted(result), style="dim", highlight=False)
     if result.gate and not result.published and "train" in result.run.stages:
         console.print("Not published:", style="yellow")
@@ -95,8 +99,11 @@ def _quality(metrics: dict[str, Any], unit: str) -> Group:
     return Group(table, *(Text(line, style="dim") for line in told))
 
 
-def _importances(metrics: dict[str, Any]) -> Text:
-    top = [f"{entry['feature']} {entry['importance']:.0%}" for entry in metrics["importances"][:5]]
+def _importances(metrics: dict[str, Any], called: Mapping[str, str]) -> Text:
+    names = [
+        (called.get(entry["feature"], entry["feature"]), entry["importance"]) for entry in metrics["importances"][:5]
+    ]
+    top = [f"{name} {importance:.0%}" for name, importance in names]
     return Text.assemble(("Looks at ", "bold"), ", ".join(top))
 
 
@@ -114,8 +121,8 @@ def _predicted(result: Result, classes: int = 5) -> str:
     return told + (f", prediction in {result.unit}" if result.unit else "")
 
 
-def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
-    """The first rows of the predictions, as they lie in S3 (Parquet); arrays are left out."""
+def _predictions(platform: Platform, location: str, rows: int = 5, *, without: Sequence[str] = ()) -> Table:
+    """The first rows of the predictions, as they lie in S3 (Parquet); arrays, and columns `without`, are left out."""
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
     listed = platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix.rstrip("/") + "/").get("Contents", [])
     first = next(entry["Key"] for entry in listed if entry["Key"].endswith(".parquet"))
@@ -125,7 +132,8 @@ def _predictions(platform: Platform, location: str, rows: int = 5) -> Table:
         found = duckdb.execute("SELECT * EXCLUDE (model_run) FROM read_parquet(?) LIMIT ?", [str(path), rows])
         kinds = {column[0]: str(column[1]) for column in found.description or []}
         values = [dict(zip(kinds, row, strict=True)) for row in found.fetchall()]
-    shown = [column for column, kind in kinds.items() if not kind.endswith("[]") and kind.lower() != "list"]
+    plain = [column for column, kind in kinds.items() if not kind.endswith("[]") and kind.lower() != "list"]
+    shown = [column for column in plain if column not in without]
     numbers = {column for column in shown if any(isinstance(row[column], int | float) for row in values)}
     table = plain_table(*shown, right=numbers)
     for row in values:

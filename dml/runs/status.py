@@ -25,7 +25,9 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
         current = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/CURRENT.json")
         unit = load_dataset(dataset).label.unit if known else ""
         model = (
-            f"{current['run_id']}  {headline(current['metrics'], unit)}" if current else "none yet: dml run " + dataset
+            f"{current['run_id']}  {headline(current['metrics'], unit)}"
+            if current
+            else f"none yet: {platform.command(f'run {dataset}')}"
         )
         console.print(f"[bold]{dataset}[/bold]  current model: {model}", highlight=False)
         if not known:

@@ -80,6 +80,7 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
     shape, used = metrics["tree"], metrics["settings"]
     split = "variance of the label" if settings.task == "regression" else "Gini impurity"
     versions = ", ".join(f"{name} {version}" for name, version in metrics.get("versions", {}).items())
+    called = "; ".join(f"`{name}` is {_text(text)}" for name, text in settings.called.items())
     facts = [
         f"Run `{metrics['run_id']}` of dataset `{metrics['dataset']}`, made {metrics['created']}"
         + (f" from revision `{metrics['revision']}`" if metrics.get("revision") else "")
@@ -95,6 +96,8 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
         if metrics.get("tuning")
         else "Depth and leaf size are as set; this run did not tune them.",
     ]
+    if called:
+        facts.append(f"What the files call columns whose names have lost letters: {called}.")
     if gate.get("current_run"):
         facts.append(f"Compared with the model of run `{gate['current_run']}`, the current one when it was trained.")
     checks = [[_text(c["name"]), "passed" if c["passed"] else "**failed**", _text(c["detail"])] for c in gate["checks"]]

@@ -19,18 +19,16 @@ from jobs.errors import JobError
 from jobs.tables import raw
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.observed import Seen
-from jobs.tables.settings import Table
+from jobs.tables.settings import MOST_COLUMNS, Table
 
 SMALL = 4 * 1024**2  # bytes that Spark reads in one task
 FIRST_LINES = 100  # of a file: records of many lines mostly show there
 LONGEST = 1_000_000  # characters of one of them
-MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
-# Files that Hadoop unpacks, by the ends of their names: how long they are shows only when they have been read.
-PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
 SPACE = "".join(map(chr, range(0x21)))  # what Java's String.trim takes away; a line of it alone is no record
 # What `parsed` says of each line, beside what raw.parse does.
 BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED = "_bytes", "_is_record", "_is_header", "_unlike", "_malformed"
-SAID = (BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED)
+IS_ABOVE = "_is_above"  # the header, or the first row: the lines that the setting `skip` is about
+SAID = (BYTES, IS_RECORD, IS_HEADER, IS_ABOVE, UNLIKE, MALFORMED)
 
 
 class NotLinesError(Exception):
@@ -43,13 +41,15 @@ class NotLinesError(Exception):
 
 @dataclass(frozen=True)
 class Lines:
-    """A raw table by its lines. `size`: of its files together, in bytes. `parsed`: as raw.parse, and SAID."""
+    """A raw table by its lines. `size`: of its files together, in bytes. `above`: how many lines with text stand above
+    the header. `parsed`: as raw.parse, and SAID."""
 
     table: CatalogTable
     declared: Table
     settings_file: str
     size: int
     files: int
+    above: int
     parsed: DataFrame
     seen: Seen
     others: raw.Others
@@ -89,16 +89,18 @@ class Lines:
         A query may leave a table out or stop reading it, and a task that is done again because its node was lost counts
         its lines again. The bytes then do not add up to the files' size, and the table is counted by itself.
 
-        Raises NotLinesError, and JobError if a file is not UTF-8 and should be.
+        Raises NotLinesError, and JobError if a file is not text in the declared encoding.
         """
         seen = self.seen.told(plan)
         if not seen or not self._is_whole(seen):
             alone = self.parsed.agg(*[figure.alias(name) for name, figure in self._figures().items()]).head()
             seen = alone.asDict() if alone else {}
         if seen["malformed"]:
-            raise JobError(raw.not_utf_8(self.table, seen["malformed"], self.settings_file))
+            spark = self.parsed.sparkSession
+            raise JobError(raw.not_text(spark, self.table, seen["malformed"], self.declared, self.settings_file))
         headers = self.files if self.declared.header else 0
-        if seen["unlike"] or seen["headers"] != headers or not self._is_whole(seen):
+        expected = (headers, self.above)
+        if seen["unlike"] or (seen["headers"], seen["above"]) != expected or not self._is_whole(seen):
             raise NotLinesError(self.table.name)
         others = {name: seen[name] for name in self.others(_parses())}
         return raw.Counts(seen["rows"], seen["bad"], seen["reason"], others)
@@ -126,23 +128,24 @@ def open_lines(
     except AnalysisException as error:
         raise JobError(raw.no_files(table)) from error
     files = text.inputFiles()
-    if any(file.lower().endswith(PACKED) for file in files):
+    if any(file.lower().endswith(raw.PACKED) for file in files):  # how long they are shows only when they are read
         raise NotLinesError(table.name)
     size = int(text._jdf.queryExecution().analyzed().stats().sizeInBytes())  # as the files were listed
     value, path = F.col("value"), F.col("_metadata.file_path")
-    malformed = F.when(value != F.decode(value.cast("binary"), "UTF-8"), path)  # malformed bytes come back as others
     lines = text.select(
         _text(declared).alias("line"),
         path.alias(raw.FILE),
         F.col("_metadata.file_block_start").alias("start"),
         (F.octet_length(value) + 1).cast("bigint").alias(BYTES),
-        (malformed if declared.encoding == "utf-8" else F.lit(None).cast("string")).alias(MALFORMED),
+        F.when(raw.is_malformed(value, declared), path).alias(MALFORMED),
     )
     header, cells = None, list(declared.columns)
+    above = _above(lines, len(files), table, declared) if declared.skip else []
     if declared.header:
         header, cells = _header(lines, len(files), table, declared, settings_file)
     line = F.col("line")
-    is_header = F.lit(False) if header is None else line == header
+    is_above = line.isin(above) if above else F.lit(False)
+    is_header = F.lit(False) if header is None else (line == header) & ~is_above
     schema = ", ".join(f"`{name}` string" for name in [*cells, raw.CORRUPT])
     split = lines.select(
         F.from_csv(line, schema, raw.dialect(declared)).alias("cells"),
@@ -150,11 +153,12 @@ def open_lines(
         BYTES,
         MALFORMED,
         is_header.alias(IS_HEADER),
-        (~is_header & _has_text()).alias(IS_RECORD),
-        (raw.ends_within_quotes(line, declared) | line.contains("\r")).alias(UNLIKE),
+        is_above.alias(IS_ABOVE),
+        (~is_header & ~is_above & _has_text()).alias(IS_RECORD),
+        ((raw.ends_within_quotes(line, declared) & ~is_above) | line.contains("\r")).alias(UNLIKE),
     )
     parsed = raw.parse(split.select("cells.*", raw.FILE, *SAID), declared, keep=SAID)
-    return Lines(table, declared, settings_file, size, len(files), parsed, Seen(), others)
+    return Lines(table, declared, settings_file, size, len(files), len(above), parsed, Seen(), others)
 
 
 def _parses() -> Column:
@@ -169,6 +173,7 @@ def _figures() -> Dict[str, Column]:
         "bad": F.count(reason),
         "reason": F.first(reason, ignorenulls=True),
         "headers": F.count(F.when(F.col(IS_HEADER), 1)),
+        "above": F.count(F.when(F.col(IS_ABOVE), 1)),
         "unlike": F.max(UNLIKE),
         "malformed": F.max(MALFORMED),
     }
@@ -176,7 +181,8 @@ def _figures() -> Dict[str, Column]:
 
 def _text(declared: Table) -> Column:
     """A line without what is left of a Windows line end."""
-    value = "value" if declared.encoding == "utf-8" else "decode(CAST(value AS BINARY), 'ISO-8859-1')"
+    charset = raw.CHARSETS[declared.encoding]
+    value = "value" if declared.encoding == "utf-8" else f"decode(CAST(value AS BINARY), '{charset}')"
     return F.expr(f"trim(TRAILING '\\r' FROM {value})")
 
 
@@ -185,14 +191,30 @@ def _has_text() -> Column:
     return F.expr(f"trim(LEADING '{characters}' FROM line) != ''")
 
 
+def _begun(lines: DataFrame) -> DataFrame:
+    """The lines of the first part of each file; of a long line as much as shows that it is too long."""
+    return lines.where(F.col("start") == 0).withColumn("line", F.substring("line", 1, LONGEST + 1))
+
+
+def _above(lines: DataFrame, files: int, table: CatalogTable, declared: Table) -> List[str]:
+    """The lines with text among the first `skip` ones. Raises NotLinesError if there are several files, whose lines
+    above the header may differ."""
+    if files > 1:
+        raise NotLinesError(table.name)
+    found = [row["line"] for row in _begun(lines).select("line").head(declared.skip)]
+    if any("\r" in line or len(line) > LONGEST for line in found):
+        raise NotLinesError(table.name)
+    return [line for line in found if line.strip(SPACE)]
+
+
 def _header(
     lines: DataFrame, files: int, table: CatalogTable, declared: Table, settings_file: str
 ) -> Tuple[str, List[str]]:
     """The line that every file begins with, and what to call its columns. Raises as `open_lines`."""
-    begun = lines.where(F.col("start") == 0).withColumn("line", F.substring("line", 1, LONGEST + 1))
+    begun = _begun(lines)
     if files == 1:
-        first = [row["line"] for row in begun.select("line").head(FIRST_LINES)]
-        found = [line for line in first if line.strip(SPACE)]
+        first = [row["line"] for row in begun.select("line").head(FIRST_LINES + declared.skip)]
+        found = [line for line in first[declared.skip :] if line.strip(SPACE)]
     else:
         first_of_each = begun.where(_has_text()).groupBy(raw.FILE).agg(F.first("line").alias("line"))
         found = [row["line"] for row in first_of_each.collect()]

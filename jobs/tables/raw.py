@@ -1,4 +1,4 @@
-"""Raw CSV files into typed rows, for prepare.py: a row that does not parse is set aside with file and reason.
+"""Raw files into typed rows, for prepare.py: a row that does not parse is set aside with file and reason.
 
 How a table's files are written is what dataset.toml says, which columns they have is what their own header says. The
 crawler's guess at both is for analysts, jobs take only the place from it: it differs between Glue and the embedded
@@ -8,8 +8,10 @@ cloud, Glue's CSV classifier reads UTF-8 only and writes names its own way.
 import math
 import re
 import unicodedata
+import zlib
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from itertools import groupby, islice
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
@@ -25,6 +27,10 @@ from jobs.tables.settings import Table
 
 # Columns that `read_lines` and `parse` add. Declared columns begin with a letter.
 CORRUPT, FILE, REASON, RECORD = "_corrupt", "_file", "_reason", "_record"
+WHY = "_why"  # of a record that cannot be read at all, where that is not the number of its fields
+CHARSETS = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1", "windows-1252": "windows-1252"}  # as Java calls them
+# Files that Hadoop unpacks, by the ends of their names.
+PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
 SHOWN_NAMES = 30  # of a header, in an error
 
 # What is wrong with a file, and how Spark, univocity and Java say so.
@@ -32,11 +38,16 @@ UNREADABLE = {
     "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
     "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
     r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
+    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|Could not read footer",
+    "has columns of other types than the table's other files": r"CANNOT_MERGE_SCHEMAS|Failed to merge incompatible",
     "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",
 }
 
 
 Others = Callable[[Column], Dict[str, Column]]
+
+
+Reader = Callable[[SparkSession, CatalogTable, Table, str], DataFrame]
 
 
 def nothing_else(good: Column) -> Dict[str, Column]:
@@ -91,14 +102,20 @@ class Records:
 
 
 def read_records(
-    spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str, others: Others = nothing_else
+    spark: SparkSession,
+    table: CatalogTable,
+    declared: Table,
+    settings_file: str,
+    others: Others = nothing_else,
+    *,
+    read: Optional[Reader] = None,
 ) -> Records:
-    """The table, whatever its records are like. Raises JobError as `read_lines`, and for an unreadable file.
+    """The table, whatever its records are like. Raises JobError as `read`, and for an unreadable file.
 
-    `others`: what else is to be counted, given the condition for a row that parses.
+    `others`: what else is to be counted, given the condition for a row that parses. `read`: `read_lines` if it is None.
     """
     try:
-        parsed = parse(read_lines(spark, table, declared, settings_file), declared).persist()
+        parsed = parse((read or read_lines)(spark, table, declared, settings_file), declared).persist()
         more = others(F.col(REASON).isNull())
         own = {"rows": F.count("*"), "bad": F.count(REASON), "reason": F.first(REASON, ignorenulls=True)}
         counted = parsed.agg(*[figure.alias(name) for name, figure in {**own, **more}.items()]).collect()[0]
@@ -125,9 +142,11 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
     options: Dict[str, Any] = {
         **dialect(declared),
         "recursiveFileLookup": True,  # and so no folder name=value becomes a column
-        "encoding": {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding],  # as Java calls them
+        "encoding": CHARSETS[declared.encoding],
         "multiLine": _has_records_of_many_lines(text, table, declared, settings_file),
     }
+    if declared.skip:
+        return _behind_lines_above(text, table, declared, settings_file)
     names, enforce = list(declared.columns), True
     where = {name: position for position, name in enumerate(names)}
     if declared.header:
@@ -210,10 +229,11 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
     Infinity; a date is year-month-day.
     """
-    cells = [name for name in lines.columns if name not in (CORRUPT, FILE, *keep)]
+    cells = [name for name in lines.columns if name not in (CORRUPT, FILE, WHY, *keep)]
     columns, nulls = declared.columns, _literals(declared.nulls)
-    # Spark reads an empty field as NULL; unless that is a null token it is a text without characters.
-    cell = "`{}`" if "" in declared.nulls else "coalesce(`{}`, '')"
+    # Spark reads an empty field of CSV as NULL; unless that is a null token it is a text without characters.
+    of_csv = declared.format == "csv"
+    cell = "coalesce(`{}`, '')" if of_csv and "" not in declared.nulls else "`{}`"
     # One step for the cells and one for the values, so that Spark does not compute them once more for the reasons.
     given = [
         F.expr("CASE WHEN {0} NOT IN ({1}) THEN {0} END".format(cell.format(name), nulls)).alias(f"_given_{name}")
@@ -223,14 +243,15 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     values = [F.expr(f"try_cast(_given_{name} AS {kind})").alias(f"_value_{name}") for name, kind in columns.items()]
     stepped = lines.select("*", *given).select("*", *values)
 
-    reasons = [F.when(F.col(CORRUPT).isNotNull(), _misfit(len(cells)))]
+    why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
+    reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
     for name, kind in columns.items():
         if kind != "string":
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
             shown = F.substring(f"_given_{name}", 1, 100)
             reasons.append(F.when(unfit, F.concat(F.lit(f"column {name}: '"), shown, F.lit(f"' is not a {kind}"))))
     written = {"sep": declared.delimiter, "quote": declared.quote, "escape": declared.quote_escape}
-    rebuilt = F.to_csv(F.struct(*cells), written)
+    rebuilt = F.to_csv(F.struct(*cells), written) if of_csv else F.to_json(F.struct(*cells))
     return stepped.withColumn(REASON, F.coalesce(*reasons)).select(
         *[F.col(f"_value_{name}").alias(name) for name in columns],
         FILE,
@@ -245,7 +266,7 @@ def problem_of(error: Exception) -> str:
     said = " ".join(str(error).split())
     for problem, pattern in UNREADABLE.items():
         if re.search(pattern, said):
-            file = re.search(r"(?:error while reading file|CSV file:) (\S+?)\.? ", f"{said} ")
+            file = re.search(r"(?:error while reading file|CSV file:|footer for file:) (\S+?)\.? ", f"{said} ")
             return f"{file.group(1) if file else 'a file'} {problem}."
     return ""
 
@@ -272,11 +293,49 @@ def no_files(table: CatalogTable) -> str:
     return f"Raw table {table} has no files: upload them with `dml data push`, then run again."
 
 
-def not_utf_8(table: CatalogTable, file: str, settings_file: str) -> str:
+def is_malformed(value: Column, declared: Table) -> Column:
+    """Whether a line, as Spark's text reader has it, is no text in the declared encoding."""
+    undefined = {
+        "utf-8": value != decoded(value, declared),  # malformed bytes come back as others
+        "latin-1": F.lit(False),
+        "windows-1252": decoded(value, declared).contains("\ufffd"),
+    }[declared.encoding]
+    return undefined | value.contains("\0")
+
+
+def decoded(value: Column, declared: Table) -> Column:
+    """A line as the declared encoding has it: Spark's text reader keeps the bytes as they are."""
+    return F.decode(value.cast("binary"), CHARSETS[declared.encoding])
+
+
+def not_text(spark: SparkSession, table: CatalogTable, file: str, declared: Table, settings_file: str) -> str:
+    """What a file is that is not text in the declared encoding, and the ways on, in a sentence."""
+    where = f"[tables.{table.name}] of {settings_file}"
+    if declared.format == "jsonl" and not _start_of(spark, file).startswith(b"PAR1"):
+        return (
+            f"Raw table {table}: {file} is not UTF-8, as JSON is; convert it, such as by `iconv -f ENCODING -t UTF-8`."
+        )
+    if what := records.foreign(_start_of(spark, file)):
+        return f"Raw table {table}: {file} {what}{f' in {where}' if 'say ' in what else ''}."
+    others = " or ".join(f'encoding = "{name}"' for name in CHARSETS if name not in (declared.encoding, "utf-8"))
+    name = {"utf-8": "UTF-8", "latin-1": "Latin-1", "windows-1252": "Windows-1252"}[declared.encoding]
     return (
-        f'Raw table {table}: {file} is not UTF-8; convert it, or say encoding = "latin-1" in '
-        f"[tables.{table.name}] of {settings_file}."
+        f"Raw table {table}: {file} is not {name}; convert it, such as by `iconv -f ENCODING -t UTF-8`, or say "
+        f"{others} in {where}."
     )
+
+
+def _start_of(spark: SparkSession, file: str) -> bytes:
+    java: Any = spark.sparkContext._jvm
+    path = java.org.apache.hadoop.fs.Path(java.java.net.URI(file))
+    opened = path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).open(path)
+    try:
+        start = bytes(opened.readNBytes(1_000))
+    finally:
+        opened.close()
+    if start.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(wbits=31).decompress(start)
+    return b"" if file.lower().endswith(PACKED) else start
 
 
 def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> bool:
@@ -288,15 +347,12 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
     would otherwise swallow the rows after them.
     """
     # What the bytes mean is for the encoding to say: as UTF-8, Latin-1 has characters that take the next one with them.
-    charset = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding]
-    line = F.decode(F.col("value").cast("binary"), charset)
-    file = F.col("_metadata.file_path")
-    found = [F.collect_set(F.when(ends_within_quotes(line, declared), file))]
-    if declared.encoding == "utf-8":
-        found.append(F.max(F.when(F.col("value") != line, file)))  # malformed bytes come back as others
-    suspects, *malformed = text.agg(*found).head() or ([], None)
-    if malformed and malformed[0]:
-        raise JobError(not_utf_8(table, malformed[0], settings_file))
+    value, file = F.col("value"), F.col("_metadata.file_path")
+    open_quotes = F.collect_set(F.when(ends_within_quotes(decoded(value, declared), declared), file))
+    malformed = F.max(F.when(is_malformed(value, declared), file))
+    suspects, misread = text.agg(open_quotes, malformed).head() or ([], None)
+    if misread:
+        raise JobError(not_text(text.sparkSession, table, misread, declared, settings_file))
     if not suspects:
         return False
     look_for_lost_rows(text, sorted(suspects), table, declared, settings_file)
@@ -317,15 +373,14 @@ def look_for_lost_rows(
     Raises JobError naming the lines in which a quote swallows rows: one that is never closed, is closed by another
     cell's, or is followed by more of its cell. `text`: the table's lines.
     """
-    charset = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1"}[declared.encoding]
 
     def look(rows: Iterable[Any]) -> List[Tuple[Any, ...]]:
         of_file = (f"{row['line']}\n".lstrip("\ufeff") for row in rows)
-        read = records.records(of_file, declared.delimiter, declared.quote, declared.quote_escape)
+        read = records.records(of_file, declared.delimiter, declared.quote, declared.quote_escape, declared.skip)
         return [tuple(fault) for fault in records.faults(read, declared.delimiter, many_lines=declared.many_lines)]
 
     for path in files:
-        line = F.decode(F.col("value").cast("binary"), charset).alias("line")
+        line = decoded(F.col("value"), declared).alias("line")
         # In one partition a file's lines are in their order: its parts are of one length, but for the last.
         of_file = text.where(F.col("_metadata.file_path") == path).select(line).coalesce(1)
         if found := of_file.rdd.mapPartitions(look).collect():
@@ -333,6 +388,55 @@ def look_for_lost_rows(
             faults = [records.Fault(*fault) for fault in found]
             told = records.sentence(faults, path, declared.quote, declared.quote_escape, where)
             raise JobError(f"Raw table {table}: {told}")
+
+
+def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
+    """What `read_lines` gives of files with lines above their header, which Spark's own reader does not pass over.
+
+    Each file's lines are brought together in one task, in their order, and read by jobs/tables/records.py.
+    """
+
+    def of_files(rows: Iterable[Any]) -> Iterator[Tuple[str, Iterator[records.Record]]]:
+        for file, of_file in groupby(rows, key=lambda row: row["file"]):
+            lines = (f"{row['line']}\n".lstrip("\ufeff") for row in of_file)
+            yield (
+                file,
+                records.records(lines, declared.delimiter, declared.quote, declared.quote_escape, declared.skip),
+            )
+
+    def heads(rows: Iterable[Any]) -> List[Tuple[str, ...]]:
+        firsts = [(file, next(found, None)) for file, found in of_files(rows)]
+        return [tuple(first.cells) for _, first in firsts if first is not None]
+
+    def body(rows: Iterable[Any]) -> Iterator[Tuple[Optional[str], ...]]:
+        for file, found in of_files(rows):
+            for record in islice(found, 1 if declared.header else 0, None):
+                whole = len(record.cells) == len(names)
+                cells = [cell or None for cell in record.cells] if whole else [None] * len(names)
+                yield (*cells, None if whole else "\n".join(record.raw), file)
+
+    spark = text.sparkSession
+    file, start = F.col("_metadata.file_path"), F.col("_metadata.file_block_start")
+    nth, line = F.monotonically_increasing_id(), decoded(F.col("value"), declared)
+    numbered = text.select(file.alias("file"), start.alias("start"), nth.alias("nth"), line.alias("line"))
+    parts = min(len(text.inputFiles()), 4 * spark.sparkContext.defaultParallelism)
+    lines = numbered.repartition(parts, "file").sortWithinPartitions("file", "start", "nth").rdd
+    names, where = list(declared.columns), {name: position for position, name in enumerate(declared.columns)}
+    if declared.header:
+        headers = sorted(set(lines.mapPartitions(heads).collect()))
+        if not headers:
+            raise JobError(f"Raw table {table} is empty: upload its files with `dml data push`, then run again.")
+        if len(headers) > 1:
+            raise JobError(
+                f"Raw table {table}: behind the first {declared.skip} lines (skip) its files have different headers: "
+                f"{_shown(headers[0])}; and {_shown(headers[1])}."
+            )
+        names = list(headers[0])
+        where = locate(names, declared, f"Raw table {table}", settings_file)
+    called = {position: name for name, position in where.items()}
+    columns = [*(called.get(position, f"_{position}") for position in range(len(names))), CORRUPT, FILE]
+    schema = StructType([StructField(column, StringType()) for column in columns])
+    return spark.createDataFrame(lines.mapPartitions(body), schema, verifySchema=False)
 
 
 def _first_record(spark: SparkSession, table: CatalogTable, options: Dict[str, Any]) -> List[str]:

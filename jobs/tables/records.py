@@ -6,11 +6,14 @@
 import gzip
 import io
 import re
+from itertools import islice
 from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from jobs.tables.settings import Table
 
-PYTHON_ENCODINGS = {"utf-8": "utf-8-sig", "latin-1": "latin-1"}
+PYTHON_ENCODINGS = {"utf-8": "utf-8-sig", "latin-1": "latin-1", "windows-1252": "cp1252"}
+JSON = re.compile(r"\s*(\{\s*\"|\{\s*\}|\[\s*[\[{\]])")
+NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 BLANK = "".join(map(chr, range(33)))  # what univocity trims: everything up to the space
 SHOWN = 60  # characters of a line in a sentence
 # A cell of so many lines, and so many times as many as any other of its column, is a quote that was never closed.
@@ -30,7 +33,7 @@ class Record(NamedTuple):
     long: Tuple[Tuple[int, int], ...]
     fault: str
     at: int  # the line of the fault
-    raw: Tuple[str, ...]  # the lines themselves, of a record of many
+    raw: Tuple[str, ...]  # the lines themselves
 
 
 class Fault(NamedTuple):
@@ -47,21 +50,44 @@ def opened(file: BinaryIO, encoding: str, *, zipped: bool) -> io.TextIOWrapper:
     return io.TextIOWrapper(source, encoding=PYTHON_ENCODINGS[encoding], newline=None)
 
 
-def records(lines: Iterable[str], delimiter: str, quote: str, escape: str) -> Iterator[Record]:
-    """Each record of the text; empty lines are none.
+def numbers_of(tokens: Iterable[str]) -> List[float]:
+    """Those of the null tokens that are numbers."""
+    return [float(token) for token in tokens if re.fullmatch(NUMBER, token)]
+
+
+def foreign(start: bytes) -> str:
+    """What a file is that begins so, and the way on, for a sentence; '' if it may be CSV in an encoding known here."""
+    if start.startswith(b"PAR1"):
+        return 'is a Parquet file: say format = "parquet"'
+    if start.startswith(b"PK\x03\x04"):
+        return "is a zip archive or an Excel workbook: unpack it, or export it as CSV in UTF-8"
+    low, high = start[:200:2], start[1:200:2]
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or (b"\0" in start[:200] and not (any(low) and any(high))):
+        return "is UTF-16: convert it, such as by `iconv -f UTF-16 -t UTF-8 OLD > NEW`"
+    if b"\0" in start:
+        return "holds zero bytes, so it is no text: export it as CSV in UTF-8"
+    if JSON.match(start.decode("utf-8-sig", errors="replace")):
+        return 'is JSON: say format = "jsonl", if each line is an object'
+    return ""
+
+
+def records(lines: Iterable[str], delimiter: str, quote: str, escape: str, skip: int = 0) -> Iterator[Record]:
+    """Each record of the text behind the first `skip` lines; empty lines are none.
 
     A field that begins with a quote ends with one that a delimiter or the line's end follows; a quote within is
     written twice, or behind the escape. A quote in a field that does not begin with one is a character like others.
     """
     blank = "".join(mark for mark in BLANK if mark != delimiter)
     reader = _Reader(iter(lines), delimiter, quote, escape, blank)
+    for _ in islice(reader.lines, skip):
+        reader.number += 1
     for line in reader.lines:
         reader.number += 1
         text = line[:-1] if line.endswith("\n") else line
         if quote not in text:
             if text.strip(blank):
                 cells = [cell.strip(blank) for cell in text.split(delimiter)]
-                yield Record(reader.number, 1, cells, (), "", 0, ())
+                yield Record(reader.number, 1, cells, (), "", 0, (text,))
         elif text.strip(blank):
             yield reader.record(text)
 
@@ -178,7 +204,7 @@ class _Reader:
                 at = end
             if at >= len(text):
                 lines = self.number - first + 1
-                return Record(first, lines, cells, tuple(long), fault, fault_at, tuple(raw) if lines > 1 else ())
+                return Record(first, lines, cells, tuple(long), fault, fault_at, tuple(raw))
             at += 1
 
     def _after_blank(self, text: str, at: int) -> int:
@@ -220,4 +246,4 @@ def _shown(line: str) -> str:
 def of_table(file: BinaryIO, declared: Table, *, zipped: bool) -> Iterator[Record]:
     """The records of a file of a raw table as its settings say."""
     text = opened(file, declared.encoding, zipped=zipped)
-    return records(text, declared.delimiter, declared.quote, declared.quote_escape)
+    return records(text, declared.delimiter, declared.quote, declared.quote_escape, declared.skip)

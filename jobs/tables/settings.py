@@ -27,6 +27,17 @@ from typing import (
 from jobs.errors import JobError
 
 MAX_CLASSES = 100
+MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
+MOST_SKIPPED = 100  # lines above a header
+# What a column of a Parquet file may be declared as, by what it is there.
+DECLARABLE: Dict[str, Tuple[str, ...]] = {
+    "string": ("string", "bigint", "double", "boolean", "date", "timestamp"),
+    "whole": ("bigint", "double", "string"),
+    "double": ("double",),
+    "boolean": ("boolean", "string"),
+    "date": ("date", "timestamp", "string"),
+    "timestamp": ("timestamp",),
+}
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
 # What the jobs add to the rows of the features table.
@@ -55,6 +66,8 @@ Count = Annotated[int, Limits(ge=1)]
 Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
+Format = Literal["csv", "parquet", "jsonl"]
+Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
 
 
@@ -131,18 +144,21 @@ class Table(_Part):
 
     `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
     header, `columns` are all columns of the files, in their order. A quote within a quoted cell has `escape` before it,
-    by default another quote. `many_lines` says that cells of many lines, however long, are meant.
+    by default another quote. `many_lines` says that cells of many lines, however long, are meant. `skip`
+    lines stand above the header of each file, or above its first row, and are no part of the table.
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
+    format: Format = "csv"
     names: Dict[Name, str] = field(default_factory=dict)
     nulls: Annotated[Tuple[str, ...], Limits(min_length=1)] = ("", "NA")
     delimiter: Letter = ","
     quote: Letter = '"'
     escape: Annotated[str, Limits(max_length=1)] = ""
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    encoding: Encoding = "utf-8"
     header: bool = True
     many_lines: bool = False
+    skip: Annotated[int, Limits(ge=0, le=MOST_SKIPPED)] = 0
 
     def __post_init__(self) -> None:
         marks = self.delimiter + self.quote
@@ -150,12 +166,15 @@ class Table(_Part):
             raise ValueError("delimiter, quote: give two different ASCII characters, neither of them a line end")
         if self.escape and (self.escape == self.delimiter or not self.escape.isascii() or self.escape in "\r\n\0"):
             raise ValueError("escape: give an ASCII character that is neither the delimiter nor a line end")
+        of_csv = ("delimiter", "quote", "escape", "encoding", "header", "many_lines", "skip")
+        if self.format != "csv" and (given := [name for name in of_csv if getattr(self, name) != getattr(Table, name)]):
+            raise ValueError(f"{', '.join(given)}: say how a CSV file is written, and mean nothing to {self.format}")
         if self.names and not self.header:
             raise ValueError("names: without a header there are no names to give; columns go by their position")
 
     @property
     def quote_escape(self) -> str:
-        """What stands before a quote that is meant."""
+        """What stands before a quote that is meant, in CSV."""
         return self.escape or self.quote
 
 
@@ -228,7 +247,10 @@ class Gate(_Part):
 
 @dataclass(frozen=True)
 class Dataset(_Part):
-    """One dataset's settings, with all defaults filled in."""
+    """One dataset's settings, with all defaults filled in.
+
+    `carried` are columns of the result that go with the keys into `predictions`, for people; they need not be features.
+    """
 
     name: Name
     title: Text
@@ -243,6 +265,7 @@ class Dataset(_Part):
     gate: Gate
     time: Optional[Time] = None
     slices: Tuple[Name, ...] = ()
+    carried: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -266,7 +289,9 @@ class Dataset(_Part):
             raise ValueError(f"features: {', '.join(twice)} is listed more than once")
         if taken_names := [key for key in self.keys if key in PREDICTION_COLUMNS]:
             raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
-        declared = [*features, *self.keys, self.label.column, *([self.time.column] if self.time else [])]
+        if taken_names := [name for name in self.carried if name in (*PREDICTION_COLUMNS, self.label.column)]:
+            raise ValueError(f"carried: {', '.join(taken_names)} is the label or a column that predictions add")
+        declared = [*features, *self.keys, *self.carried, self.label.column, *([self.time.column] if self.time else [])]
         if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
             raise ValueError(
                 f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
@@ -309,6 +334,23 @@ class Dataset(_Part):
     def label_texts(self) -> Tuple[str, ...]:
         """All texts of the raw label that are known: label.texts, or else the classes."""
         return self.label.texts or (self.label.classes if self.label.raw else ())
+
+    @property
+    def told_by(self) -> List[str]:
+        """The columns that tell people which row is meant: keys, then what is carried; each once."""
+        return list(dict.fromkeys([*self.keys, *self.carried]))
+
+    @property
+    def called(self) -> Dict[str, str]:
+        """What the files call those columns of the result whose names have lost letters: a header of another script, or
+        with accents, that a raw column of the same name has (in the main table, or in one other only)."""
+        found: Dict[str, str] = {}
+        for name in self.columns:
+            told = [table.names[name] for table in self.tables.values() if name in table.names]
+            texts = [self.tables[self.main].names[name]] if name in self.tables[self.main].names else told
+            if len(texts) == 1 and not texts[0].isascii() and texts[0].isprintable():
+                found[name] = texts[0].strip()
+        return found if len(set(found.values())) == len(found) else {}
 
     @property
     def file(self) -> str:

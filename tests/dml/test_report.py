@@ -783,3 +783,13 @@ def test_write_should_show_the_drift_that_a_run_left(tmp_path: Path) -> None:
     documents = left_behind() | {(Output.MODELS_BUCKET, f"nyc_flights/{RUN}/drift.json"): DRIFT}
     written = report.write(Buckets(documents), "nyc_flights", RUN, folder=tmp_path)
     assert "hour 0.310 large" in Reader(written.read_text(encoding="utf-8")).text
+
+
+def test_columns_should_be_called_as_in_the_files() -> None:
+    named = report.as_called({"hour": "Стунде", "dest": "行き先"}, METRICS, TREE, DRIFT)
+    html = page(named[0], named[1], drift=named[2])
+    for shown, name in (("Стунде", "hour"), ("行き先", "dest")):
+        assert html.count(shown) > 3
+        assert name not in html
+    assert '<th scope="row">precip' in html
+    assert METRICS["importances"][0]["feature"] == "hour"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 import pytest
 
 import datasets
@@ -151,6 +153,50 @@ def test_a_raw_file_should_be_scored_as_its_dataset_says(
 def test_what_a_run_reads_alike_should_be_scored_alike(dml: Run, folder: Path, content: bytes) -> None:
     code, out, _ = predicted(dml, folder, content, "turnover", 1000.0)
     assert (code, answers(out)) == (0, ["0.75", "0.25", "0.75", "0.25"])
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-8"])
+def test_lines_above_the_header_and_the_encoding_should_be_as_declared(dml: Run, folder: Path, encoding: str) -> None:
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    text = toml.read_text(encoding="utf-8").replace('encoding = "latin-1"', f'encoding = "{encoding}"\nskip = 2')
+    toml.write_text(text, encoding="utf-8")
+    content = ('Our "report\n\n' + raw(*ROWS).decode("latin-1")).encode(encoding)
+    code, out, _ = predicted(dml, folder, content, "town", 0.5)
+    assert (code, answers(out)) == (0, ["0.25", "0.75", "0.75", "0.25"])
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl"])
+def test_parquet_and_json_lines_should_be_scored_as_csv_is(dml: Run, folder: Path, format: str) -> None:
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    text = toml.read_text(encoding="utf-8").replace('delimiter = ";"\nencoding = "latin-1"', f'format = "{format}"')
+    toml.write_text(text, encoding="utf-8")
+    rows = list(csv.DictReader(raw(*ROWS).decode("latin-1").splitlines(), delimiter=";"))
+    file = folder / f"next.{format}"
+    if format == "parquet":
+        rows = [{**row, "id": int(row["id"]), "tags": ["a"]} for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows), file)
+    else:
+        file.write_text("".join(f"{json.dumps({**row, 'tags': {}})}\n" for row in rows) + "{}}\n", encoding="utf-8")
+    for feature, threshold, expected in (
+        ("turnover", 1000.0, ["0.75", "0.25", "0.75", "0.25"]),
+        ("opened_month", 6.5, ["0.25", "0.75", "0.25", "0.25"]),
+        ("town", 0.5, ["0.25", "0.75", "0.75", "0.25"]),
+    ):
+        (folder / "tree.json").write_text(json.dumps(tree(feature, threshold)))
+        code, out, err = dml("predict", file.name, "--model", "tree.json")
+        assert (code, [row.split(",")[1] for row in out.splitlines()[1:]]) == (0, expected)
+        assert ("line 5: the line is no JSON: " in err) is (format == "jsonl")
+    code, out, err = predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)
+    assert (code, out) == (1, "")
+    assert "As a raw file: it is CSV, and" in err
+
+
+def test_a_parquet_file_where_csv_is_declared_should_be_named(dml: Run, folder: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "town": ["Köln"]}), folder / "next.parquet")
+    (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))
+    code, out, err = dml("predict", "next.parquet", "--model", "tree.json")
+    assert (code, out) == (1, "")
+    assert "next.parquet is Parquet, but table shops of datasets/shops/dataset.toml is CSV: convert the file." in err
 
 
 def test_a_packed_raw_file_should_be_scored_with_all_its_columns_if_asked_for(dml: Run, folder: Path) -> None:

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
+from datasets import load_dataset
 from dml.estate.platform import Platform
 from dml.runs import pipeline, run, screen, status
 from dml.runs.pipeline import Run, Stage
@@ -103,6 +104,14 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
     assert "held-out rows 0.745 0.539 0.480 0.149 0.799 200\nbase rate 0.500 0.238 0.549 0.182 0.763" in text
     assert "flight probability prediction side\n12 0.250 0 test" in text
     assert "1,000 rows scored, 120 predicted positive" in text
+
+
+def test_screen_should_show_what_is_carried_rather_than_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_dataset("nyc_flights")
+    hashed = replace(settings, keys=("row_hash", "row_copy"), carried=("flight",))
+    monkeypatch.setattr(screen, "load_dataset", lambda name: hashed)
+    row = "'5f3' AS row_hash, 1 AS row_copy, 12 AS flight, 0.25::DOUBLE AS probability, 0 AS prediction"
+    assert "\nflight probability prediction\n12 0.250 0\n" in shown(result(BINARY, predicted(1)), tmp_path, row)
 
 
 @pytest.mark.parametrize("current", [None, {"run_id": "run-0", "log_loss": 0.4}])

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -259,3 +260,14 @@ def test_what_was_not_measured_should_be_said_to_be_unknown(task: str) -> None:
 )
 def test_figures_should_be_short_enough_to_compare(x: float | None, shown: str) -> None:
     assert card._figure(x) == shown
+
+
+def test_what_the_files_call_a_column_should_be_said() -> None:
+    settings = settings_of("binary")
+    (name, table), *_ = settings.tables.items()
+    named = replace(settings, tables={name: replace(table, names={"x": "площадь|м²", "colour": "Colour"})})
+    told = card.card(
+        metrics_of("binary"), {"features": FEATURES, "nodes": []}, GATE, profile=None, drift=None, settings=named
+    )
+    assert "What the files call columns whose names have lost letters: `x` is площадь\\|м²." in told
+    assert "lost letters" not in render("binary")

@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import JobError
-from jobs.tables import raw, records
+from jobs.tables import lines, raw, records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.settings import Table
 
@@ -445,6 +445,100 @@ def test_records_should_be_those_of_sparks_parser(
     parsed = read(spark, tmp_path, text, columns=columns, nulls=["NULL"], many_lines=True, **dialect)
     own = [record.cells for record in records.records(io.StringIO(text), delimiter, quote, escape)]
     assert [list(row) for row in rows(parsed)] == [[int(row[0]), *row[1:]] for row in own[1:]]
+
+
+ABOVE = 'Our "big\nreport\n\n'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": (ABOVE + "id,word\n1,a\n2,b\n").encode()},
+        {"a.csv": (ABOVE + 'id,word\n1,a\n2,"b\nc"\n').encode()},
+        {"a.csv": (ABOVE + "id,word\n1,a\n2,b\n").replace("\n", "\r\n").encode()},
+        {"a.csv": (ABOVE + "id,word\n1,a\n2,b\n").replace("\n", "\r").encode()},
+        {"a.csv": (ABOVE + "id,word\n1,a\n2,b").encode()},
+        {"a.csv.gz": gzip.compress((ABOVE + "id,word\n1,a\n2,b\n").encode())},
+        {
+            "a.csv": (ABOVE + "id,word\n1,a\n").encode(),
+            "b.csv": ("\ufeff1\n2\n3\n" + 'ID,"word"\n2,b\n').replace("ID", "id").encode(),
+        },
+    ],
+    ids=["lines", "many lines", "windows", "old Mac", "no last line end", "gzip", "several files"],
+)
+def test_lines_above_the_header_should_be_no_part_of_the_table(
+    spark: SparkSession, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    settings = {**WORDS, "skip": 3}
+    several = read(spark, tmp_path, files, **settings)
+    expected = [(1, "a"), (2, "b\nc" if b'"b\nc"' in files.get("a.csv", b"") else "b")]
+    assert sorted(rows(several)) == expected
+    declared = TypeAdapter(Table).validate_python(settings)
+    table = CatalogTable("db", "points", tmp_path.as_uri(), "csv")
+    try:
+        by_line = lines.open_lines(spark, table, declared, "dataset.toml")
+        assert (by_line.counts("").rows, sorted(by_line.alone.collect())) == (2, expected)
+    except lines.NotLinesError:
+        assert len(files) > 1 or "a.csv.gz" in files or b"\r" in files["a.csv"] or b'"b\nc' in files["a.csv"]
+
+
+def test_a_line_that_stands_above_the_header_and_below_it_should_be_a_row_below(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("7,x\nid,word\n1,a\n7,x\n", encoding="utf-8")
+    declared = TypeAdapter(Table).validate_python({**WORDS, "skip": 1})
+    table = CatalogTable("db", "points", tmp_path.as_uri(), "csv")
+    with pytest.raises(lines.NotLinesError):
+        lines.open_lines(spark, table, declared, "dataset.toml").counts("")
+    assert rows(raw.read_records(spark, table, declared, "dataset.toml").parsed) == [(1, "a"), (7, "x")]
+
+
+def test_bad_rows_below_lines_above_should_be_set_aside_as_they_stand(spark: SparkSession, tmp_path: Path) -> None:
+    parsed = read(spark, tmp_path, 'title\nid,word\n1,"a\nb"\n2,b,"c"\nx,d\n', **WORDS, skip=1)
+    assert bad(parsed) == [
+        ("the line has not the 2 fields of the header", '2,b,"c"'),
+        ("column id: 'x' is not a bigint", "x,d"),
+    ]
+
+
+def test_other_headers_below_the_lines_above_should_be_refused(spark: SparkSession, tmp_path: Path) -> None:
+    files = {"a.csv.gz": gzip.compress(b"t\nid,word\n1,a\n"), "b.csv": b"t\nword,id\nb,2\n"}
+    with pytest.raises(
+        JobError, match=r"behind the first 1 lines \(skip\) its files have different headers: 'id', 'wo"
+    ):
+        read(spark, tmp_path, files, **WORDS, skip=1)
+
+
+@pytest.mark.parametrize("text", ["id,word\n1,“a” 10€\n", 'id,word\n1,"“a”\n10€"\n'])
+def test_windows_1252_should_be_read_as_declared(spark: SparkSession, tmp_path: Path, text: str) -> None:
+    word = text.partition("1,")[2].strip().strip('"')
+    assert rows(read(spark, tmp_path, text.encode("cp1252"), **WORDS, encoding="windows-1252")) == [(1, word)]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "told"),
+    [
+        ("id,word\n1,ä\n".encode("utf-16"), "utf-8", r"file\.csv is UTF-16: convert it, such as by `iconv -f UTF-16"),
+        ("id,word\n1,a\n".encode("utf-16-le"), "latin-1", r"file\.csv is UTF-16: convert it"),
+        (
+            b"PAR1\x15\x04\0\xff\n",
+            "utf-8",
+            r'file\.csv is a Parquet file: say format = "parquet" in \[tables\.points\]',
+        ),
+        (b"id,word\n1,\x81\n", "windows-1252", r'is not Windows-1252; convert it.*or say encoding = "latin-1" in'),
+        (b"id,word\n1,a\0b\n", "utf-8", "holds zero bytes, so it is no text"),
+    ],
+)
+def test_what_is_no_text_in_the_declared_encoding_should_be_named(
+    spark: SparkSession, tmp_path: Path, content: bytes, encoding: str, told: str
+) -> None:
+    with pytest.raises(JobError, match=told):
+        read(spark, tmp_path, content, **WORDS, encoding=encoding)
+    declared = TypeAdapter(Table).validate_python({**WORDS, "encoding": encoding})
+    with pytest.raises((JobError, lines.NotLinesError)):
+        lines.open_lines(
+            spark, CatalogTable("db", "points", tmp_path.as_uri(), "csv"), declared, "dataset.toml"
+        ).counts("")
 
 
 def test_a_file_name_that_spark_takes_for_a_pattern_should_be_told(spark: SparkSession, tmp_path: Path) -> None:

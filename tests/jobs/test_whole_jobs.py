@@ -1,12 +1,16 @@
 """The three jobs from catalog to catalog, on the embedded cloud's Glue and S3 and on local Spark."""
 
+import csv
 import json
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
@@ -144,12 +148,21 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
 
 
 def test_several_classes_should_go_the_whole_way(platform: Platform, spark: SparkSession) -> None:
-    settings = points.multiclass()
+    """Of a raw table in Parquet, with a column that goes along for people."""
+    told = points.multiclass()
+    of_parquet = {name: replace(table, format="parquet") for name, table in told.tables.items()}
+    settings = replace(told, tables=of_parquet, carried=("delay", "x"))
     platform.upload(points.lines())
+    written = platform.raw / "points.csv"
+    rows = list(csv.DictReader(written.read_text().splitlines()))
+    pq.write_table(
+        pa.Table.from_pylist([{**row, "id": row["id"] or None} for row in rows]), platform.raw / "points.parquet"
+    )
+    written.unlink()
     platform.prepare(
         "r1",
         settings,
-        sql="SELECT id, day, x, colour, CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' "
+        sql="SELECT id, day, x, colour, delay, CASE WHEN x > 7 THEN 'high' WHEN colour = 'red' THEN 'low' "
         "WHEN delay IS NOT NULL THEN 'mid' END AS late FROM points",
     )
     platform.train("r1", settings)
@@ -164,7 +177,8 @@ def test_several_classes_should_go_the_whole_way(platform: Platform, spark: Spar
     predicted = platform.predict("p1", settings=settings)
     assert set(predicted["predicted"]) == {"low", "mid", "high"}
     rows = spark.read.parquet(platform.location("predictions"))
-    assert rows.columns == ["id", "probability", "prediction", "probabilities", "side", "model_run"]
+    assert rows.columns == ["id", "delay", "x", "probability", "prediction", "probabilities", "side", "model_run"]
+    assert rows.where("delay IS NOT NULL AND x > 7").count() > 0
     assert rows.where("probability != array_max(probabilities)").count() == 0
     assert rows.where("prediction = 'high'").count() == rows.where("probabilities[2] = probability").count()
 

@@ -206,6 +206,33 @@ def test_a_busy_port_should_be_named_with_the_way_out(home: Cloud) -> None:
             home.up(port)
 
 
+def test_a_cloud_whose_folder_is_gone_should_be_named_with_the_way_to_end_it(home: Cloud, tmp_path: Path) -> None:
+    """What a deleted .dml leaves: a server that listens, and nothing that tells of it."""
+    (tmp_path / "clone").mkdir()
+    listen = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); "
+    listen += "print(s.getsockname()[1], flush=True); time.sleep(600)"
+    server = subprocess.Popen(
+        [sys.executable, "-c", listen, "dml.local.server"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path / "clone",
+    )
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        orphan = rf"an embedded cloud of {tmp_path}/clone whose \.dml is gone.*: end it by `kill {server.pid}`"
+        with pytest.raises(UserError, match=orphan):
+            home.up(port)
+        record = tmp_path / "clone" / ".dml" / "cloud" / "server.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"pid": server.pid, "port": port}))
+        with pytest.raises(UserError, match=rf"the embedded cloud of {tmp_path}/clone \(stop it there: dml local down"):
+            home.up(port)
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_an_emulator_without_our_extension_should_be_refused(home: Cloud, tmp_path: Path) -> None:
     """ministack alone reports success for jobs that it never ran."""
     port = free_port()

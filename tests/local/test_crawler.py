@@ -1,9 +1,12 @@
 """The crawler catalogues what lies in the raw bucket as Glue's own does, under its role."""
 
 import gzip
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 import pytest
 
 from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
@@ -118,6 +121,12 @@ def crawl(aws: Clients, platform: dict[str, str]) -> Callable[[], dict[str, Any]
     return run
 
 
+def parquet(**columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
 def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     aws: Clients, platform: dict[str, str], raw: Callable[..., None], crawl: Callable[[], dict[str, Any]]
 ) -> None:
@@ -130,13 +139,15 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
             "header/only.csv": b"a,b\n",
             "latin/1.csv": "id,ort\n1,Zürich\n".encode("latin-1"),
             "strange/x.csv": b"PAR1\x00\x15\xff\xfePAR1",
+            "columns/x.parquet": parquet(Id=pa.array([1, 2]), words=pa.array([["a"], []])),
+            "objects/x.jsonl": b'{"Id": 1, "big": 1, "of": {"a": null}}\n{"big": 5000000000}\n{"Id": 1.5}\n',
         }
     )
     crawler = crawl()
     last = crawler["LastCrawl"]
     assert (last["Status"], last.get("ErrorMessage")) == ("SUCCEEDED", None)
     tables = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
-    assert set(tables) == {"people", "sale_items", "packed", "header", "latin", "strange"}
+    assert set(tables) == {"people", "sale_items", "packed", "header", "latin", "strange", "columns", "objects"}
     table = tables["sale_items"]
     storage = table["StorageDescriptor"]
     assert [(column["Name"], column["Type"]) for column in storage["Columns"]] == [
@@ -152,6 +163,14 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     assert tables["packed"]["Parameters"]["compressionType"] == "gzip"
     assert tables["header"]["Parameters"]["recordCount"] == "0"
     assert tables["strange"]["Parameters"]["classification"] == "UNKNOWN"
+    told = {name: tables[name]["Parameters"] for name in ("columns", "objects")}
+    assert (told["columns"]["classification"], told["columns"]["recordCount"]) == ("parquet", "2")
+    assert told["objects"]["classification"] == "json"
+    types = {
+        name: {each["Name"]: each["Type"] for each in tables[name]["StorageDescriptor"]["Columns"]} for name in told
+    }
+    assert types["columns"] == {"id": "bigint", "words": "array<string>"}
+    assert types["objects"] == {"id": "double", "big": "bigint", "of": "struct<a:string>"}
 
     versions = {name: table["VersionId"] for name, table in tables.items()}
     crawl()

@@ -6,7 +6,8 @@ import aws_cdk as cdk
 import pytest
 
 from datasets import DatasetError
-from stacks.synth import TEMPLATE_BYTES, check_names, check_partition, check_size, quotas_passed
+from stacks.names import check_names, too_many
+from stacks.synth import TEMPLATE_BYTES, check_partition, check_size, quotas_passed
 
 
 @pytest.mark.parametrize("size", [TEMPLATE_BYTES // 2, 2 * TEMPLATE_BYTES])
@@ -50,3 +51,8 @@ def test_a_region_of_another_partition_should_be_refused_with_the_way_out() -> N
     for region in ("cn-north-1", "us-gov-west-1", "us-iso-east-1"):
         with pytest.raises(SystemExit, match=rf"{region} is a region of another partition .* set AWS_REGION"):
             check_partition(region)
+
+
+def test_more_datasets_than_a_fresh_account_takes_should_be_told() -> None:
+    assert too_many(["d"] * 150) == ""
+    assert "151 datasets need 302 rules of EventBridge, and a fresh account may have 300" in too_many(["d"] * 151)

@@ -21,7 +21,7 @@ def show(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table to `console`; lists are joined. Nothing is printed for no rows, so that a script sees nothing."""
     if not rows:
         return
-    table = plain_table(*rows[0], right=("count",), overflow="fold")
+    table = plain_table(*rows[0], right=("count",))
     for row in rows:
         table.add_row(*(", ".join(value) if isinstance(value, list) else str(value) for value in row.values()))
     console.print(table, highlight=False)

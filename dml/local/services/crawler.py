@@ -18,6 +18,7 @@ from dml.local.access import iam
 from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.running import SHUT_DOWN, Handle, Running
+from dml.local.services import formats
 from dml.local.services.glue_telemetry import CRAWLERS, Telemetry, log_group, log_key, read_security
 from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
 
@@ -156,6 +157,16 @@ class Crawl:
         samples = [sample for sample in samples if sample.content.strip()]
         if not samples:
             return False
+
+        def ends(file: int, length: int) -> bytes:
+            ranged = self._s3.get_object(Bucket=bucket, Key=samples[file].key, Range=f"bytes=-{length}")
+            found: bytes = ranged["Body"].read()
+            return found
+
+        known = formats.known(samples, ends)
+        if known:
+            self._write(_known_table(name, location, known, objects, self._crawler["Name"]))
+            return True
         self._write(_table(name, location, infer(samples, self._classifiers), samples, objects, self._crawler["Name"]))
         return True
 
@@ -170,7 +181,8 @@ class Crawl:
             except zlib.error:
                 body = b""
             whole = whole and unpacker.eof
-        return Sample(key, body if whole else body[: body.rfind(b"\n") + 1], whole)
+        begun = body if whole or body.startswith(formats.MAGIC) else body[: body.rfind(b"\n") + 1]
+        return Sample(key, begun, whole)
 
     def _write(self, table: dict[str, Any]) -> None:
         database = self._crawler["DatabaseName"]
@@ -213,6 +225,44 @@ class Crawl:
                     kept = {key: table[key] for key in ("Name", "StorageDescriptor", "PartitionKeys", "TableType")}
                     parameters = parameters | {"DEPRECATED_BY_CRAWLER": str(round(time.time() * 1000))}
                     self._catalog.update_table(DatabaseName=database, TableInput=kept | {"Parameters": parameters})
+
+
+def _known_table(
+    name: str, location: str, known: formats.Known, objects: Sequence[Mapping[str, Any]], crawler: str
+) -> dict[str, Any]:
+    """A TableInput of Parquet or JSON as the real crawler writes it."""
+    size = sum(found["Size"] for found in objects)
+    parameters = {
+        COMMENT: crawler,
+        "CrawlerSchemaDeserializerVersion": "1.0",
+        "CrawlerSchemaSerializerVersion": "1.0",
+        "classification": known.classification,
+        "compressionType": "gzip" if objects[0]["Key"].endswith(".gz") else "none",
+        "objectCount": str(len(objects)),
+        "sizeKey": str(size),
+        "typeOfData": "file",
+    }
+    if known.records and len(objects) <= SAMPLED_FILES:
+        parameters |= {"recordCount": str(known.records), "averageRecordSize": str(round(size / known.records))}
+    return {
+        "Name": name,
+        "TableType": "EXTERNAL_TABLE",
+        "PartitionKeys": [],
+        "Parameters": parameters,
+        "StorageDescriptor": {
+            "Columns": [{"Name": column, "Type": kind} for column, kind in known.columns.items()],
+            "Location": location,
+            "InputFormat": known.input_format,
+            "OutputFormat": known.output_format,
+            "Compressed": objects[0]["Key"].endswith(".gz"),
+            "NumberOfBuckets": -1,
+            "SerdeInfo": {"SerializationLibrary": known.serde, "Parameters": known.serde_parameters},
+            "BucketColumns": [],
+            "SortColumns": [],
+            "Parameters": parameters,
+            "StoredAsSubDirectories": False,
+        },
+    }
 
 
 def _table(

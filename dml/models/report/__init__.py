@@ -8,7 +8,7 @@ own files do not have.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -40,7 +40,9 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     Raises UserError when there is no current model, or when the run has no metrics or no tree.
     """
     if run_id is None:
-        run_id = current_run(platform, dataset, otherwise=f"name a run: dml report {dataset} --run RUN_ID")
+        run_id = current_run(
+            platform, dataset, otherwise=f"name a run: {platform.command(f'report {dataset} --run RUN_ID')}"
+        )
     metrics = _left_by(platform, dataset, run_id, "metrics.json")
     tree = _left_by(platform, dataset, run_id, "tree.json")
     gate = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run_id}/gate.json")
@@ -48,11 +50,42 @@ def write(platform: Platform, dataset: str, run_id: str | None, *, folder: Path)
     prepared = platform.json_object(Output.LAKE_BUCKET, f"{dataset}/runs/{run_id}/prepare.json")
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{dataset}-{run_id}.html"
-    title = load_dataset(dataset).title
+    settings = load_dataset(dataset)
+    metrics, tree, drift = as_called(settings.called, metrics, tree, drift)
     way_past = platform.command(f"models promote {run_id} --dataset {dataset} --even-if-refused")
-    text = render(metrics, tree, gate, prepared, drift, title=title, way_past_gate=way_past)
+    text = render(metrics, tree, gate, prepared, drift, title=settings.title, way_past_gate=way_past)
     page.write_text(text, encoding="utf-8")
     return page
+
+
+def as_called(
+    called: Mapping[str, str], metrics: Document, tree: Document, drift: Document | None
+) -> tuple[Document, Document, Document | None]:
+    """The three documents with columns as the files call them (`called`, by name), for people."""
+
+    def name(column: str) -> str:
+        return called.get(column, column)
+
+    def asked(node: Document) -> Document:
+        """A node's question, and its two answers, which begin with the feature's name."""
+        own = str(node["feature"])
+        texts: dict[str, str] = {key: str(node[key]) for key in ("condition", "otherwise") if key in node}
+        said = {
+            key: name(own) + text.removeprefix(own) if text.startswith(own) else text for key, text in texts.items()
+        }
+        return {**node, **said, "feature": name(own)}
+
+    nodes = [asked(node) if "feature" in node else node for node in tree["nodes"]]
+    features = [feature | {"name": name(feature["name"])} for feature in tree["features"]]
+    tree = tree | {"label": name(tree["label"]), "nodes": nodes, "features": features}
+    importances = [entry | {"feature": name(entry["feature"])} for entry in metrics["importances"]]
+    slices = {name(column): values for column, values in (metrics.get("slices") or {}).items()}
+    metrics = metrics | {"importances": importances} | ({"slices": slices} if slices else {})
+    if drift is not None:
+        moved = [one | {"name": name(str(one.get("name") or one.get("feature")))} for one in drift.get("features", [])]
+        lists = {key: list(map(name, drift[key])) for key in ("added", "gone") if drift.get(key)}
+        drift = drift | {"features": moved} | lists
+    return metrics, tree, drift
 
 
 def render(
@@ -238,7 +271,8 @@ def _left_by(platform: Platform, dataset: str, run_id: str, name: str) -> Docume
         raise UserError(
             f"The run {run_id} of {dataset} left no {name}: "
             f"{platform.uri(Output.MODELS_BUCKET, f'{dataset}/{run_id}/{name}')} does not exist. "
-            "Either there is no such run or it failed before its model was saved; see what ran: dml status."
+            "Either there is no such run or it failed before its model was saved; see what ran: "
+            f"{platform.command('status')}"
         )
     return document
 

@@ -1,0 +1,186 @@
+"""Raw files of Parquet and JSON lines on this machine: their cells as text, as a run has them."""
+
+# ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa  # pyarrow ships no types
+
+from dml.errors import UserError
+from jobs.tables import json_lines, records
+from jobs.tables.settings import Format
+
+# What DuckDB calls the types of Parquet's columns, by the kinds of DECLARABLE (jobs/tables/settings.py).
+KINDS = {
+    "string": r"VARCHAR|ENUM.*",
+    "whole": r"U?(TINYINT|SMALLINT|INTEGER|BIGINT)|DECIMAL\(\d+,0\)",
+    "double": r"FLOAT|DOUBLE|DECIMAL.*",
+    "boolean": r"BOOLEAN",
+    "date": r"DATE",
+    "timestamp": r"TIMESTAMP.*",
+}
+START = 64 * 1024  # bytes of a file that tell its format
+ROWS = 10_000  # at a time
+
+
+def format_of(path: Path) -> Format:
+    """Parquet by its first bytes, JSON lines by the first character; else CSV. Raises UserError for any other JSON."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start)
+        except zlib.error:
+            return "csv"  # whose reader says that it is broken
+    if not records.JSON.match(start.decode("utf-8-sig", errors="replace")):
+        return "csv"
+    first, *more = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    if first.lstrip().startswith("[") or (more and all(json_lines.read(line)[1] for line in (first, more[0]))):
+        raise UserError(
+            f"{path} is JSON, but not an object a line: make it so, such as by `jq -c '.[]' {path.name} > "
+            f"{path.stem}.jsonl`."
+        )
+    return "jsonl"
+
+
+def fields_of(path: Path, format: Format) -> dict[str, str]:
+    """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for a list, an
+    object and bytes, which are no cells. Raises UserError for a file that is not what it says.
+    """
+    if format == "parquet":
+        try:
+            found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+        except duckdb.Error as error:
+            raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        return {row[0]: _kind_of(row[1]) for row in found}
+    fields: dict[str, str] = {}
+    for line in _lines(path):
+        for key, value in json_lines.read(line)[0].items():
+            fields[key] = "" if isinstance(value, (list, dict)) else fields.get(key, "string")
+    return fields
+
+
+def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str] = ()) -> Iterator[records.Record]:
+    """The cells at these fields, row by row; a line of JSON that is no row has none, and a fault. Raises UserError."""
+    if format == "jsonl":
+        for number, line in enumerate(_lines(path), 1):
+            if line.strip():
+                cells, fault = json_lines.cells(line, fields)
+                yield records.Record(number, 1, cells, (), fault, number, (line,))  # type: ignore[arg-type]
+        return
+    found = duckdb.connect().execute(f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?)", [_exactly(path)])
+    number = 0
+    while chunk := found.fetchmany(ROWS):
+        for row in chunk:
+            number += 1
+            yield records.Record(number, 1, list(row), (), "", number, ())
+
+
+def load(
+    database: duckdb.DuckDBPyConnection,
+    path: Path,
+    format: Format,
+    fields: Sequence[str],
+    columns: Sequence[str],
+    into: str,
+    *,
+    limit: int | None = None,
+    nulls: Sequence[str] = (),
+) -> int:
+    """The cells at `fields` as text in the table `into`, by the names `columns`; returns how many lines are no rows."""
+    if format == "parquet":
+        some = "" if limit is None else f"LIMIT {limit}"
+        texts = f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?) {some}"
+        names = ", ".join(map(quoted, columns))
+        database.execute(f"CREATE TABLE {quoted(into)} AS SELECT * FROM ({texts}) AS cells({names})", [_exactly(path)])
+        return 0
+    database.execute(f"CREATE TABLE {quoted(into)} ({', '.join(f'{quoted(name)} VARCHAR' for name in columns)})")
+    broken, kept, some_rows = 0, 0, []
+    for record in rows(path, format, fields):
+        if record.fault:
+            broken += 1
+        else:
+            some_rows.append(record.cells)
+            kept += 1
+        if len(some_rows) == ROWS or kept == limit:
+            _insert(database, columns, some_rows, into)
+            some_rows = []
+        if kept == limit:
+            break
+    _insert(database, columns, some_rows, into)
+    return broken
+
+
+def _insert(
+    database: duckdb.DuckDBPyConnection, columns: Sequence[str], found: Sequence[Sequence[str]], into: str
+) -> None:
+    if found:
+        by_column = zip(columns, zip(*found, strict=True), strict=True)
+        database.register("some rows", pa.table({name: pa.array(values, pa.string()) for name, values in by_column}))
+        database.execute(f'INSERT INTO {quoted(into)} SELECT * FROM "some rows"')
+        database.unregister("some rows")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """A file's lines; of a packed one too. Raises UserError for one that is not UTF-8 or not whole."""
+    try:
+        with path.open("rb") as file:
+            text = records.opened(file, "utf-8", zipped=path.suffix == ".gz")
+            text.reconfigure(newline="\n")
+            for line in text:
+                yield line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}), as JSON is: convert it.") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}") from None
+
+
+def _texts(path: Path, fields: Sequence[str], nulls: Sequence[str]) -> str:
+    found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+    types = {row[0]: row[1] for row in found}
+    return ", ".join(_text(quoted(field), types[field], nulls) for field in fields)
+
+
+def _text(field: str, duckdb_type: str, nulls: Sequence[str]) -> str:
+    """As jobs/tables/cells.py has it of Spark."""
+    if duckdb_type == "TIMESTAMP_NS":
+        nanoseconds = f"epoch_ns({field})"
+        return f"CAST(make_timestamp(({nanoseconds} - (({nanoseconds} % 1000 + 1000) % 1000)) // 1000) AS VARCHAR)"
+    if duckdb_type.startswith("TIMESTAMP"):
+        return f"CAST(make_timestamp(epoch_us({field})) AS VARCHAR)"
+    if _kind_of(duckdb_type) != "double":
+        return f"CAST({field} AS VARCHAR)"
+    value = f"CAST({field} AS DOUBLE)"
+    numbers = ", ".join(map(repr, records.numbers_of(nulls)))
+    missing = f"WHEN {value} IN ({numbers}) THEN NULL " if numbers else ""
+    text = value if duckdb_type == "FLOAT" else field
+    return (
+        f"CASE {missing}WHEN isnan({value}) THEN 'NaN' WHEN isinf({value}) THEN CASE WHEN {value} > 0 THEN '' ELSE '-' "
+        f"END || 'Infinity' ELSE CAST({text} AS VARCHAR) END"
+    )
+
+
+def _kind_of(duckdb_type: str) -> str:
+    return next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, duckdb_type)), "")
+
+
+def _exactly(path: Path) -> str:
+    """A path that DuckDB does not take for a pattern."""
+    return re.sub(r"([\[\]*?])", r"[\1]", str(path))
+
+
+def literal(text: str) -> str:
+    """A string in DuckDB's SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quoted(name: str) -> str:
+    """A name in DuckDB's SQL."""
+    return '"' + name.replace('"', '""') + '"'
