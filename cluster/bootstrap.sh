@@ -55,7 +55,8 @@ fetch wheels "$work/wheels"
 # venv takes longer than all the rest.
 python3.11 -m venv --without-pip --clear "$home/python"
 packages=$("$home/python/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-"$home/python/bin/python" "$work"/wheels/pip-*.whl/pip install --quiet --disable-pip-version-check --no-compile --no-index --find-links "$work/wheels" \
+pip=$(echo "$work"/wheels/pip-*.whl)
+"$home/python/bin/python" "$pip/pip" install --quiet --disable-pip-version-check --no-compile --no-index --find-links "$work/wheels" \
   --require-hashes --no-deps --requirement "$work/wheels/requirements.txt" \
   --only-binary=:all: --python-version 3.11 --platform "$(cat "$work/wheels/platform")" --target "$packages" --upgrade \
   || fail "pip could not install the locked wheels"
