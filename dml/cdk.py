@@ -81,9 +81,7 @@ def synthesize(
 
 
 def jsii_cache() -> dict[str, str]:
-    """Where jsii unpacks 200 MB once: its usual place, or .dml where HOME cannot be written to; jsii would wait there
-    without end.
-    """
+    """Where jsii unpacks 200 MB once: its usual place, or .dml where HOME cannot be written to, which jsii refuses."""
     usual = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"
     try:
         usual.mkdir(parents=True, exist_ok=True)
