@@ -21,6 +21,7 @@ CDK = PROJECT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 # A log group that a deleted stack has kept has its name: it becomes the new stack's instead of failing the deployment.
 ADOPT = "--import-existing-resources"
 SYNTH_SECONDS = 300
+JSII_CACHE = "JSII_RUNTIME_PACKAGE_CACHE_ROOT"
 COMPILED = HOME / "compiled"  # Python's modules: to compile the CDK's takes a third of a synthesis, once is enough
 # What the CLI adds to an app's context by itself (aws-cdk, `prepareContext`).
 CLI_CONTEXT = {
@@ -52,6 +53,7 @@ def synthesize(
     if dataset:
         context["dataset"] = dataset
     settings = {
+        **jsii_cache(),
         "CDK_OUTDIR": str(folder),
         "CDK_CONTEXT_JSON": json.dumps(context),
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
@@ -79,6 +81,18 @@ def synthesize(
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise SynthError(lines[-1] if lines else f"{configuration['app']} ended with {done.returncode}", done.stderr)
+
+
+def jsii_cache() -> dict[str, str]:
+    """Where jsii unpacks 200 MB once: its usual place, or .dml where HOME cannot be written to, which jsii refuses."""
+    usual = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        own = os.access(usual, os.W_OK)
+    except OSError:
+        own = False
+    place = os.environ.get(JSII_CACHE) or str(usual if own else HOME / "jsii")
+    return {JSII_CACHE: place}
 
 
 def with_own_programs(environment: Mapping[str, str]) -> str:

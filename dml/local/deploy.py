@@ -124,10 +124,7 @@ class Commands:
 
     def run(self, arguments: Sequence[str], folder: Path) -> None:
         """Runs one command and reports the stacks that it is done with; UserError if it fails."""
-        environment = self._cloud.environment() | {
-            # 200 MB that jsii unpacks once; its usual place, which HOME does not lead to here.
-            "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(Path.home() / ".cache" / "aws" / "jsii" / "package-cache"),
-        }
+        environment = self._cloud.environment() | cdk.jsii_cache()  # whose usual place HOME does not lead to here
         log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
         cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
 

@@ -33,11 +33,12 @@ def show(console: Console, platform: Platform, runs: int = 5) -> None:
         if not known:
             gone = f"this checkout has no such dataset; take it away: {platform.command(f'dataset remove {dataset}')}"
             console.print(f"  {gone}", highlight=False)
-        executions = platform.client("stepfunctions").list_executions(
-            stateMachineArn=platform.output(state_machine_output(dataset)), maxResults=runs
-        )["executions"]
-        if executions:
-            console.print(_runs(executions))
+        states, arn = platform.client("stepfunctions"), platform.output(state_machine_output(dataset))
+        executions = states.list_executions(stateMachineArn=arn, maxResults=runs)["executions"]
+        # What ran before the environment was destroyed and made anew belongs to what is gone.
+        made = states.describe_state_machine(stateMachineArn=arn)["creationDate"] if executions else None
+        if own := [execution for execution in executions if execution["startDate"] >= made]:
+            console.print(_runs(own))
     if missing := [name for name in dataset_names() if name not in platform.datasets]:
         console.print(f"\nNot deployed: {', '.join(missing)}", highlight=False)
 

@@ -218,6 +218,31 @@ class Quiet(Left):
     def list_executions(self, **_asked: Any) -> dict[str, Any]:
         return {"executions": []}
 
+    def describe_state_machine(self, **_asked: Any) -> dict[str, Any]:
+        return {"creationDate": datetime(2026, 11, 20, tzinfo=UTC)}
+
+
+class Anew(Quiet):
+    """An environment that was destroyed and made anew, and what ran before and after."""
+
+    def list_executions(self, **_asked: Any) -> dict[str, Any]:
+        days = {"run-before": 19, "run-after": 21}
+        return {
+            "executions": [
+                {"name": name, "status": "SUCCEEDED", "startDate": datetime(2026, 11, day, tzinfo=UTC)}
+                for name, day in days.items()
+            ]
+        }
+
+
+def test_status_should_leave_out_runs_of_what_is_gone(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=160)
+    status.show(console, Anew({}, tmp_path))
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert "run-after" in told
+    assert "run-before" not in told
+
 
 @pytest.mark.parametrize(
     ("figures", "said"), [(BINARY["test"], "run-7 AUC 0.745"), (REGRESSION["test"], "run-7 RMSE 38.13")]

@@ -92,3 +92,14 @@ def test_the_clis_last_error_should_be_told_with_the_lines_that_belong_to_it() -
     app = ["datasets/d/dataset.toml: training.deep is not a setting", "python3 app.py: Subprocess exited with error 1"]
     assert error_line(app) == app[0]
     assert error_line([]) == "it printed nothing"
+
+
+def test_jsii_should_unpack_where_it_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cdk.JSII_CACHE, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cdk.jsii_cache() == {cdk.JSII_CACHE: str(tmp_path / ".cache" / "aws" / "jsii" / "package-cache")}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert cdk.jsii_cache() == {cdk.JSII_CACHE: str(cdk.HOME / "jsii")}
+    monkeypatch.setenv(cdk.JSII_CACHE, "/elsewhere")
+    assert cdk.jsii_cache() == {cdk.JSII_CACHE: "/elsewhere"}
