@@ -141,18 +141,8 @@ def test_the_plain_scorer_should_say_what_spark_has_said(
     assert (scored["probability"] - expected["probability"].reindex(scored.index)).abs().max() < 1e-12
 
 
-def test_several_classes_should_go_the_whole_way_too(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = dml(capsys, "run", "penguins", "--local", "--json")
-    assert code == 0, err
-    told = json.loads(out)
-    assert told["metrics"]["test"]["accuracy"] > 0.9 > told["metrics"]["baseline"]["accuracy"]
-    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
-    assert "Adelie" in Path(told["report"]).read_text(encoding="utf-8")
-    pointer = platform.json_object(Output.MODELS_BUCKET, "penguins/CURRENT.json")
-    assert pointer is not None
-    assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
+def test_a_regression_should_go_the_whole_way_too(dml: Dml, capsys: pytest.CaptureFixture[str]) -> None:
+    """Several classes go it in test_on_yarn.py."""
     code, out, err = dml(capsys, "run", "life_expectancy", "--local")
     assert code == 0, err
     assert "RMSE" in out

@@ -50,11 +50,7 @@ def told(shipped: Shipped, aws: Clients) -> dict[str, list[str]]:
         jobs += [
             (f"{job} {case}", job, shipped.arguments(job, case, database=database)) for job in ("train", "predict")
         ]
-    denied = {
-        "Effect": "Deny",
-        "Action": "s3:GetObject",
-        "Resource": f"arn:aws:s3:::{shipped.lake}/broken/features/denied/*",
-    }
+    denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{shipped.lake}/broken/features/denied/*"}
     shipped.s3.put_object(Bucket=shipped.code, Key="cases.py", Body=SCRIPT.encode())
     report = f"{shipped.code}/told.json"
     keys = role(aws, "faults-broken-files", EVERYTHING, denied)

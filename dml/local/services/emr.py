@@ -303,8 +303,7 @@ class EmrClusters:
 
     def _end(self, cluster: dict[str, Any], state: str, code: str, message: str) -> None:
         """A cluster that is gone, and with it its machines, if it had any."""
-        if yarn := self._yarns.pop(cluster["Id"], None):
-            yarn.down()
+        self._end_yarn(cluster)
         if cluster["Status"]["State"] != "STARTING":
             try:
                 ServiceRole(self._authoriser, cluster).end_machines()
@@ -353,9 +352,10 @@ class EmrClusters:
         """Blocks until the step has ended, which its own handle or its cluster's can bring about; if it failed."""
         steps, folder = self._emr._steps[cluster["Id"]], self._place.logs / "emr" / cluster["Id"]
         logs: YarnLogs | StepLogs
-        if self._place.yarn.exists():
+        if self._place.yarn.is_symlink():
             logs = YarnLogs(folder, step["Id"])
         else:
+            self._end_yarn(cluster)
             logs = step_logs(folder, cluster, steps, step)
         failure: str | None
         try:
@@ -442,6 +442,12 @@ class EmrClusters:
                     labels=labels,
                 )
             return self._yarns[cluster["Id"]]
+
+    def _end_yarn(self, cluster: Mapping[str, Any]) -> None:
+        with self._lock:
+            yarn = self._yarns.pop(cluster["Id"], None)
+        if yarn:
+            yarn.down()
 
     def _persist_security_configurations(self) -> None:
         state = hooks.existing(self._emr, "get_state")

@@ -166,7 +166,7 @@ class Yarn:
     def _start(self) -> Namespace:
         for folder in (self._folder / "tmp", self._folder / "staging", self.logs / "containers"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._configure()
+        self.configure()
         namespace = Namespace(self._folder)
         namespace.start()
         self._ends.callback(namespace.end)
@@ -186,7 +186,8 @@ class Yarn:
             daemon.wait()
         self._daemons, self._namespace = [], None
 
-    def _configure(self) -> None:
+    def configure(self) -> None:
+        """Writes what the daemons and spark-submit read."""
         memory = str(min(memory_bytes() // 2**21, 8192))
         site = {
             **SITE,
@@ -249,7 +250,9 @@ class Yarn:
     def _daemon(self, namespace: Namespace, name: str, main: str, conf: Path) -> subprocess.Popen[bytes]:
         with (self.logs / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                namespace.command(self._java(conf, "-Dlog4j2.configurationFile=" + str(self._log_settings()), main)),
+                namespace.command(
+                    self._java(conf, f"-Dlog4j2.configurationFile={self._log_settings()}", main), self._folder
+                ),
                 env=self._environment(),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -270,7 +273,7 @@ class Yarn:
         """As EMR's own set-up does; a node that has told its label before it existed tells it again in a second."""
         names = ",".join(f"{label}(exclusive=false)" for label in dict.fromkeys(self._labels))
         made = subprocess.run(
-            namespace.command(self._java(self.conf, ADMIN, "-addToClusterNodeLabels", names)),
+            namespace.command(self._java(self.conf, ADMIN, "-addToClusterNodeLabels", names), self._folder),
             env=self._environment(),
             cwd=self._folder,
             capture_output=True,

@@ -76,9 +76,9 @@ class Namespace:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """The command that runs `words` in here."""
-        return ["nsenter", f"--target={self._first}", *ENTER, "--", *words]
+    def command(self, words: Sequence[str], folder: Path) -> list[str]:
+        """The command that runs `words` in here, working in `folder`: who enters is first in the root folder."""
+        return ["nsenter", f"--target={self._first}", *ENTER, "--", "env", f"--chdir={folder}", *words]
 
     def listen(self, port: int = 0) -> socket.socket:
         """A socket that listens on 127.0.0.1 in here. Raises OSError if it cannot."""
@@ -147,10 +147,10 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
     except OSError:
         for one in (source, target):
-            with_no_more(one)
+            _break_off(one)
 
 
-def with_no_more(connection: socket.socket) -> None:
+def _break_off(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:  # it has ended already

@@ -115,7 +115,7 @@ class YarnStep:
             "SPARK_LAUNCHER_OPTS": UNSEEN,
             "SPARK_SUBMIT_OPTS": f"{UNSEEN} -XX:TieredStopAtLevel=1 -Djava.io.tmpdir={self._scratch}",
         }
-        command = namespace.command([f"{package('pyspark')}/bin/spark-submit", *self._arguments])
+        command = namespace.command([f"{package('pyspark')}/bin/spark-submit", *self._arguments], self._work)
         with self._output.open("wb") as output, self._errors.open("wb") as errors, self._lock:
             if self._stopped:
                 return Outcome(1, "The step was cancelled.", begun=False)

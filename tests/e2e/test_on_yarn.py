@@ -1,0 +1,243 @@
+"""EMR's steps on a real YARN: a whole run, and what only containers can show: masters and executors killed, memory.
+
+One YARN stands for all of it, that of the workbench of the deployed platform; steps that are to fail are small scripts.
+"""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dml import checkout
+from dml.errors import UserError
+from dml.estate.platform import Platform
+from dml.local.cloud import Cloud
+from dml.local.deploy import deploy
+from dml.local.processes import command_line, command_lines
+from dml.local.yarn import jars, namespace
+from dml.runs import step_log
+from stacks.outputs import Output
+from tests.command import run_dml
+from tests.local.conftest import until
+from tests.local.sockets import descendants, listening
+
+DATASET = "penguins"
+STARTS = 180.0  # of YARN and a step on it, on a machine that is busy
+PROBE = """
+import os, signal, sys, time
+from pyspark.sql import SparkSession
+
+what = sys.argv[1]
+spark = SparkSession.builder.getOrCreate()
+print("application", spark.sparkContext.applicationId, flush=True)
+if what == "tick":
+    while True:
+        print("tick", flush=True)
+        time.sleep(0.2)
+if what == "follow":
+    from jobs.job import end_former
+
+    end_former(spark)
+    mark = sys.argv[2]
+
+    def once(rows):
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            with open(f"/proc/{os.getppid()}/stat") as daemon:
+                executor = int(daemon.read().rpartition(")")[2].split()[1])
+            os.kill(executor, signal.SIGKILL)
+            time.sleep(60)
+        return rows
+
+    print("counted", spark.sparkContext.parallelize(range(200), 2).mapPartitions(once).count(), flush=True)
+    os.kill(os.getppid(), signal.SIGKILL)  # the master, whose Java has started this script
+    time.sleep(60)
+if what == "grow":
+    held = []
+    while len(held) < 24:  # 1.5 GB and no more
+        held.append(bytearray(64 * 2**20))
+        time.sleep(0.1)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def refused() -> str:
+    """Why YARN cannot be had here, or nothing."""
+    try:
+        namespace.check()
+        jars.ready(checkout.PROJECT / ".dml", lambda _text: None)
+    except UserError as why:
+        return str(why)
+    return ""
+
+
+@pytest.fixture
+def needs_yarn(refused: str) -> None:
+    if refused:
+        pytest.skip(refused)
+
+
+@pytest.fixture(scope="module")
+def platform(cloud: Cloud) -> Iterator[Platform]:
+    deploy(cloud, "dev", on_progress=lambda _text: None)
+    (cloud.place.home / "yarn").symlink_to(checkout.PROJECT / ".dml" / "yarn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkout, "HOME", cloud.place.home)
+        yield Platform("dev", credentials=cloud.environment())
+    cloud.run_steps_on_yarn(None)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The workbench's steps, and what they leave on this machine."""
+
+    platform: Platform
+    cluster: str
+    logs: Path
+
+    @property
+    def emr(self) -> Any:
+        return self.platform.client("emr")
+
+    def submit(self, what: str, *options: str, given: str = "") -> str:
+        raw = self.platform.output(Output.RAW_BUCKET)
+        self.platform.s3.put_object(Bucket=raw, Key="probes/probe.py", Body=PROBE.encode())
+        words = ["spark-submit", "--deploy-mode", "cluster", *options, f"s3://{raw}/probes/probe.py", what, given]
+        step = {"Name": what, "ActionOnFailure": "CONTINUE", "HadoopJarStep": {"Jar": "command-runner.jar"}}
+        step["HadoopJarStep"]["Args"] = words
+        (made,) = self.emr.add_job_flow_steps(JobFlowId=self.cluster, Steps=[step])["StepIds"]
+        return str(made)
+
+    def status(self, step: str) -> dict[str, Any]:
+        told: dict[str, Any] = self.emr.describe_step(ClusterId=self.cluster, StepId=step)["Step"]["Status"]
+        return told
+
+    def end(self, step: str) -> dict[str, Any]:
+        until(lambda: self.status(step)["State"] not in ("PENDING", "RUNNING", "CANCEL_PENDING"), STARTS, every=0.3)
+        return self.status(step)
+
+    def application(self, step: str) -> str:
+        said = (self.logs / "steps" / step / "stderr").read_text()
+        return re.findall(r"Submitted application (application_\d+_\d+)", said)[-1]
+
+    def printed(self, application: str) -> str:
+        """What its script has printed so far."""
+        (file,) = (self.logs / "containers" / application).glob("*_01_000001/stdout")
+        return file.read_text()
+
+    def why(self, status: dict[str, Any]) -> str:
+        """The cause of a failure as `dml run` tells it, by the logs that EMR archives; its details are EMR's."""
+        details = status["FailureDetails"]
+        assert details["Reason"] == "Unknown Error."
+        assert re.fullmatch(
+            r'Exception in thread "main" org\.apache\.spark\.SparkException: '
+            r"Application application_\d+_\d+ finished with failed status",
+            details["Message"],
+        )
+        return step_log.read_cause(self.platform.s3, f"(log: {details['LogFile']})", seconds=60)
+
+
+@pytest.fixture(scope="module")
+def workbench(cloud: Cloud, platform: Platform) -> Workbench:
+    name = platform.output(Output.WORKBENCH_PARAMETER)
+    cluster = platform.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+    return Workbench(platform, cluster, cloud.place.logs / "emr" / cluster)
+
+
+def test_several_classes_should_go_the_whole_way_on_yarn(
+    refused: str, platform: Platform, workbench: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there can be no YARN, on local Spark."""
+    with pytest.MonkeyPatch.context() as patch:
+        given = () if refused else ("--yarn",)
+        code, out, err = run_dml(patch, capsys, "run", DATASET, "--local", "--json", *given)
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["metrics"]["test"]["accuracy"] > 0.9 > told["metrics"]["baseline"]["accuracy"]
+    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
+    assert "Adelie" in Path(told["report"]).read_text(encoding="utf-8")
+    pointer = platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
+    assert pointer is not None
+    assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
+    if not refused:
+        steps = workbench.emr.list_steps(ClusterId=workbench.cluster)["Steps"]
+        mine = [step["Id"] for step in steps if step["Name"].endswith(told["run_id"])]
+        applications = {workbench.application(step) for step in mine}
+        assert len(applications) == 2
+        for one in applications:  # the master's container, and an executor's
+            assert len(list((workbench.logs / "containers" / one).iterdir())) >= 2
+
+
+@pytest.mark.usefixtures("needs_yarn")
+def test_a_job_that_fails_on_yarn_should_say_why_and_where_it_has_printed_so(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        code, _, err = run_dml(patch, capsys, "predict", DATASET, "--table", "nonesuch", "--local", "--yarn")
+    assert code == 1
+    assert "nonesuch" in err
+    assert "finished with failed status" not in err
+    told = re.search(r"s3://([^/]+)/(\S+/containers/application_\S+/stdout\.gz)", err.replace("\n", ""))
+    assert told, err
+    bucket, key = told.groups()
+    until(lambda: platform.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"))
+
+
+@pytest.mark.usefixtures("needs_yarn")
+def test_nobody_should_reach_what_yarn_listens_on(workbench: Workbench, cloud: Cloud) -> None:
+    server = json.loads((cloud.place.cloud / "server.json").read_text())["pid"]
+    daemons = [pid for pid in descendants(server) if "org.apache.hadoop.yarn.server" in command_line(pid)]
+    ports = {(one.address, one.port) for one in listening(daemons)}
+    assert {port for _, port in ports} >= {8032, 8088, 8041, 8042}
+    for address, port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, port), timeout=5)
+
+
+@pytest.mark.usefixtures("needs_yarn")
+def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_executor_but_no_master(
+    platform: Platform, workbench: Workbench, tmp_path: Path
+) -> None:
+    tag = ("--conf", "spark.yarn.tags=Run-of-Tests")
+    first = workbench.submit("tick", *tag)
+    until(lambda: (workbench.logs / "steps" / first / "stderr").exists(), STARTS)
+    until(lambda: "(state: RUNNING)" in (workbench.logs / "steps" / first / "stderr").read_text(), STARTS)
+    former = workbench.application(first)
+    until(lambda: "tick" in workbench.printed(former), STARTS)
+    workbench.emr.cancel_steps(ClusterId=workbench.cluster, StepIds=[first])
+    assert workbench.end(first)["State"] == "CANCELLED"
+    before = len(workbench.printed(former))
+    until(lambda: len(workbench.printed(former)) > before + 10)  # it goes on
+
+    (trained,) = [
+        step
+        for step in workbench.emr.list_steps(ClusterId=workbench.cluster)["Steps"]
+        if step["Name"].startswith(f"train {DATASET}")
+    ][:1]
+    library = trained["Config"]["Args"][trained["Config"]["Args"].index("--py-files") + 1]
+    second = workbench.submit("follow", *tag, "--py-files", library, given=str(tmp_path / "killed"))
+    why = workbench.why(workbench.end(second))
+    later = workbench.application(second)
+    said = workbench.printed(later)
+    assert f"killed {former}, which an earlier attempt of this run had left behind" in said
+    assert (tmp_path / "killed").exists()
+    assert "counted 200" in said
+    assert "Traceback" not in said
+    assert len(list((workbench.logs / "containers" / later).iterdir())) == 3  # the master, two executors
+    assert why.startswith("the driver was killed from outside")
+    ended = len(workbench.printed(former))
+    assert not [line for line in command_lines().values() if former in line]
+    assert len(workbench.printed(former)) == ended
+
+
+@pytest.mark.usefixtures("needs_yarn")
+def test_a_driver_over_its_memory_should_be_told_with_its_figures(workbench: Workbench) -> None:
+    small = ("--driver-memory", "512m", "--conf", "spark.driver.memoryOverhead=384m")
+    why = workbench.why(workbench.end(workbench.submit("grow", *small)))
+    assert re.match(r"YARN ended the driver's container, which used \S+ GB of 896 MB: raise spark\.driver\.memory", why)
