@@ -18,7 +18,7 @@ from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
-from dml.local.processes import command_line, command_lines
+from dml.local.processes import command_lines
 from dml.local.yarn import jars, namespace
 from dml.runs import step_log
 from stacks.outputs import Output
@@ -55,6 +55,9 @@ if what == "follow":
         return rows
 
     print("counted", spark.sparkContext.parallelize(range(200), 2).mapPartitions(once).count(), flush=True)
+    printed = os.path.join(os.environ["LOG_DIRS"], "stdout")  # Java brings there what is printed here
+    while "counted" not in open(printed).read():
+        time.sleep(0.05)
     os.kill(os.getppid(), signal.SIGKILL)  # the master, whose Java has started this script
     time.sleep(60)
 if what == "grow":
@@ -131,6 +134,12 @@ class Workbench:
         (file,) = (self.logs / "containers" / application).glob("*_01_000001/stdout")
         return file.read_text()
 
+    def library(self) -> str:
+        """The jobs' own code, as a step of the last run names it."""
+        steps = self.emr.list_steps(ClusterId=self.cluster)["Steps"]
+        words = next(step["Config"]["Args"] for step in steps if "--py-files" in step["Config"]["Args"])
+        return str(words[words.index("--py-files") + 1])
+
     def why(self, status: dict[str, Any]) -> str:
         """The cause of a failure as `dml run` tells it, by the logs that EMR archives; its details are EMR's."""
         details = status["FailureDetails"]
@@ -189,39 +198,77 @@ def test_a_job_that_fails_on_yarn_should_say_why_and_where_it_has_printed_so(
     until(lambda: platform.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents"))
 
 
-@pytest.mark.usefixtures("needs_yarn")
-def test_nobody_should_reach_what_yarn_listens_on(workbench: Workbench, cloud: Cloud) -> None:
+TAG = ("--conf", "spark.yarn.tags=Run-of-Tests")
+
+
+@dataclass(frozen=True)
+class Ticking:
+    """A step whose script writes a line now and then, without end."""
+
+    step: str
+    application: str
+
+
+@pytest.fixture(scope="module")
+def ticking(workbench: Workbench) -> Ticking:
+    step = workbench.submit("tick", *TAG)
+    stderr = workbench.logs / "steps" / step / "stderr"
+    until(lambda: stderr.exists() and "(state: RUNNING)" in stderr.read_text(), STARTS)
+    made = Ticking(step, workbench.application(step))
+    until(lambda: "tick" in workbench.printed(made.application), STARTS)
+    return made
+
+
+@pytest.fixture
+def processes(cloud: Cloud) -> list[int]:
+    """All that the cloud has started, but for its server."""
     server = json.loads((cloud.place.cloud / "server.json").read_text())["pid"]
-    daemons = [pid for pid in descendants(server) if "org.apache.hadoop.yarn.server" in command_line(pid)]
-    ports = {(one.address, one.port) for one in listening(daemons)}
-    assert {port for _, port in ports} >= {8032, 8088, 8041, 8042}
-    for address, port in ports:
+    return [pid for pid in descendants(server) if pid != server]
+
+
+@pytest.mark.usefixtures("needs_yarn", "ticking")
+def test_nobody_should_reach_what_yarn_and_its_containers_listen_on(processes: list[int]) -> None:
+    here = Path("/proc/self/ns/net").readlink()
+    inside = [pid for pid in processes if Path(f"/proc/{pid}/ns/net").readlink() != here]
+    ports = {(one.address, one.port) for one in listening(inside)}
+    yarns = {(address, port) for address, port in ports if 8030 <= port <= 8088}
+    assert {port for _, port in yarns} == {8030, 8031, 8032, 8033, 8040, 8041, 8042, 8088}
+    assert len(ports) > len(yarns) + 2  # the master's, Spark's, Python's
+    for address, port in yarns:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address, port), timeout=5)
+    for pid in inside:
+        devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+        assert [line.partition(":")[0].strip() for line in devices] == ["lo"]
+    assert listening([pid for pid in processes if pid not in inside]) == []  # the gateway's is in there
+
+
+@pytest.mark.usefixtures("needs_yarn", "ticking")
+def test_no_secret_of_a_step_on_yarn_should_be_on_a_command_line_or_in_a_log(
+    processes: list[int], workbench: Workbench
+) -> None:
+    environments = [Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") for pid in processes]
+    named = [line.partition("=") for lines in environments for line in lines]
+    secrets = {value for name, _, value in named if re.fullmatch(r"AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)", name)}
+    assert len(secrets) >= 2
+    logs = "".join(file.read_text(errors="replace") for file in workbench.logs.rglob("*") if file.is_file())
+    assert "tick" in logs
+    for secret in secrets:
+        assert not [line for line in command_lines().values() if secret in line]
+        assert secret not in logs
 
 
 @pytest.mark.usefixtures("needs_yarn")
 def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_executor_but_no_master(
-    platform: Platform, workbench: Workbench, tmp_path: Path
+    workbench: Workbench, ticking: Ticking, tmp_path: Path
 ) -> None:
-    tag = ("--conf", "spark.yarn.tags=Run-of-Tests")
-    first = workbench.submit("tick", *tag)
-    until(lambda: (workbench.logs / "steps" / first / "stderr").exists(), STARTS)
-    until(lambda: "(state: RUNNING)" in (workbench.logs / "steps" / first / "stderr").read_text(), STARTS)
-    former = workbench.application(first)
-    until(lambda: "tick" in workbench.printed(former), STARTS)
-    workbench.emr.cancel_steps(ClusterId=workbench.cluster, StepIds=[first])
-    assert workbench.end(first)["State"] == "CANCELLED"
+    former = ticking.application
+    workbench.emr.cancel_steps(ClusterId=workbench.cluster, StepIds=[ticking.step])
+    assert workbench.end(ticking.step)["State"] == "CANCELLED"
     before = len(workbench.printed(former))
     until(lambda: len(workbench.printed(former)) > before + 10)  # it goes on
 
-    (trained,) = [
-        step
-        for step in workbench.emr.list_steps(ClusterId=workbench.cluster)["Steps"]
-        if step["Name"].startswith(f"train {DATASET}")
-    ][:1]
-    library = trained["Config"]["Args"][trained["Config"]["Args"].index("--py-files") + 1]
-    second = workbench.submit("follow", *tag, "--py-files", library, given=str(tmp_path / "killed"))
+    second = workbench.submit("follow", *TAG, "--py-files", workbench.library(), given=str(tmp_path / "killed"))
     why = workbench.why(workbench.end(second))
     later = workbench.application(second)
     said = workbench.printed(later)
@@ -231,9 +278,7 @@ def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_ex
     assert "Traceback" not in said
     assert len(list((workbench.logs / "containers" / later).iterdir())) == 3  # the master, two executors
     assert why.startswith("the driver was killed from outside")
-    ended = len(workbench.printed(former))
     assert not [line for line in command_lines().values() if former in line]
-    assert len(workbench.printed(former)) == ended
 
 
 @pytest.mark.usefixtures("needs_yarn")

@@ -228,7 +228,7 @@ def test_a_step_on_yarn_should_be_told_of_as_emr_tells_of_it(tmp_path: Path) -> 
     assert "Message" not in failure_details("", "s3://logs/", "j-1", "s-1")
     assert (
         logs.tell(Outcome(1, "YARN did not start: look there."))
-        == 'Exception in thread "main" YARN did not start: look there.'
+        == 'Exception in thread "main" YARN did not start: look there'
     )
 
 

@@ -112,7 +112,7 @@ class YarnLogs:
     def tell(self, outcome: Outcome) -> str | None:
         self.errors.parent.mkdir(parents=True, exist_ok=True)
         if outcome.reason:  # it was not started, and has printed nothing
-            self.errors.write_text(f"{MAIN}{outcome.reason}\n", encoding="utf-8")
+            self.errors.write_text(f"{MAIN}{outcome.reason.removesuffix('.')}\n", encoding="utf-8")
         said = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line for line in said if line.startswith(MAIN)]
         return (errors or [""])[-1] if outcome.exit_code else None

@@ -7,6 +7,7 @@ core node; it has a loopback address of its own, so that YARN and Spark see seve
 
 import http.client
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -18,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from dml.errors import UserError
 from dml.local.place import PROGRAM
-from dml.local.spark.process import JAVA_ARCHIVE, UNSEEN, java_home, memory_bytes, package
+from dml.local.spark.process import JAVA_ARCHIVE, SPARK_ARCHIVE, UNSEEN, java_home, memory_bytes, package
 from dml.local.yarn.namespace import PROGRAMS, Namespace, Relay
 from dml.terminal.words import last_line
 
@@ -29,7 +30,9 @@ ADMIN = "org.apache.hadoop.yarn.client.cli.RMAdminCLI"
 WEB = 8088
 START_SECONDS = 180.0
 HEAP_MB = 192  # of a daemon
-FAST = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={JAVA_ARCHIVE} {UNSEEN}"
+FAST = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 {UNSEEN}"
+# The archive of Spark's classes is for class paths that begin with Spark's jars.
+FAST_SPARK = f"{FAST} -XX:SharedArchiveFile={JAVA_ARCHIVE}:{SPARK_ARCHIVE}"
 
 # EMR's, and not YARN's default. Sources: EMR Release Guide, "Task configuration" (the least allocation) and "Configure
 # Spark" (the overhead of executors, what a full heap does); EMR Management Guide, "Node labels".
@@ -81,6 +84,10 @@ QUEUES = {
 }
 
 
+def spark_jars() -> str:
+    return f"{package('pyspark')}/jars/*"
+
+
 class Yarn:
     """One cluster's YARN; started when it is first needed, and ended with its cluster or its server."""
 
@@ -110,14 +117,14 @@ class Yarn:
         self._lock = threading.Lock()
         self._ending = False
         self._namespace: Namespace | None = None
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._ends = ExitStack()
         self.conf = self._folder / "conf"
 
     def up(self) -> Namespace:
         """Its network, when every node is there. Raises UserError with the place of the logs if one does not come."""
         with self._lock:
-            if self._namespace and all(daemon.poll() is None for daemon in self._daemons):
+            if self._namespace and not self._ended():
                 return self._namespace
             self._end()
             try:
@@ -142,11 +149,13 @@ class Yarn:
 
         `environment`: what its containers are given, as on EMR the region and the instance profile's keys.
         """
-        heap = f"{OUT_OF_MEMORY} {FAST}"
+        heap = f"{OUT_OF_MEMORY} {FAST_SPARK}"
         conf = {
             **SPARK,
             **SPARK_HERE,
-            "spark.yarn.jars": f"local:{package('pyspark')}/jars/*",
+            "spark.yarn.jars": f"local:{spark_jars()}",
+            "spark.driver.extraClassPath": spark_jars(),
+            "spark.executor.extraClassPath": spark_jars(),
             "spark.yarn.stagingDir": (self._folder / "staging").as_uri(),
             "spark.driver.defaultJavaOptions": heap,
             "spark.executor.defaultJavaOptions": heap,
@@ -164,6 +173,7 @@ class Yarn:
         return self._given.get("yarn-site", {}).get("yarn.node-labels.enabled") == "true"
 
     def _start(self) -> Namespace:
+        shutil.rmtree(self._folder, ignore_errors=True)  # of one that was killed with its server
         for folder in (self._folder / "tmp", self._folder / "staging", self.logs / "containers"):
             folder.mkdir(parents=True, exist_ok=True)
         self.configure()
@@ -171,10 +181,9 @@ class Yarn:
         namespace.start()
         self._ends.callback(namespace.end)
         self._ends.callback(Relay(namespace.listen(self._port), self._port).close)
-        self._daemons = [self._daemon(namespace, "resourcemanager", RESOURCE_MANAGER, self.conf)]
+        self._start_daemon(namespace, "resourcemanager", RESOURCE_MANAGER, self.conf)
         for number, _ in enumerate(self._labels):
-            conf = self._folder / f"conf-{number}"
-            self._daemons.append(self._daemon(namespace, f"nodemanager-{number}", NODE_MANAGER, conf))
+            self._start_daemon(namespace, f"nodemanager-{number}", NODE_MANAGER, self._folder / f"conf-{number}")
         if self._labelled:
             self._make_labels(namespace)
         self._wait(namespace)
@@ -182,9 +191,10 @@ class Yarn:
 
     def _end(self) -> None:
         self._ends.close()
-        for daemon in self._daemons:
+        for daemon in self._daemons.values():
             daemon.wait()
-        self._daemons, self._namespace = [], None
+        self._daemons, self._namespace = {}, None
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def configure(self) -> None:
         """Writes what the daemons and spark-submit read."""
@@ -235,8 +245,10 @@ class Yarn:
             "-Djava.net.preferIPv4Stack=true",
             "--add-opens=java.base/java.lang=ALL-UNNAMED",  # for Guice 4.0
         ]
-        jars = f"{self._jars}/*:{package('pyspark')}/jars/*:{conf}"
-        return [f"{java_home()}/bin/java", f"-Xmx{HEAP_MB}m", *FAST.split(), *options, "-cp", jars, *words]
+        fast = [*FAST.split(), f"-XX:SharedArchiveFile={JAVA_ARCHIVE}"]
+        # Theirs come first: pyspark has a web proxy that is made for another servlet API.
+        jars = f"{self._jars}/*:{spark_jars()}:{conf}"
+        return [f"{java_home()}/bin/java", f"-Xmx{HEAP_MB}m", *fast, *options, "-cp", jars, *words]
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -247,9 +259,9 @@ class Yarn:
             **PROGRAM,
         }
 
-    def _daemon(self, namespace: Namespace, name: str, main: str, conf: Path) -> subprocess.Popen[bytes]:
-        with (self.logs / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
+    def _start_daemon(self, namespace: Namespace, name: str, main: str, conf: Path) -> None:
+        with self._log(name).open("ab") as log:
+            self._daemons[name] = subprocess.Popen(
                 namespace.command(
                     self._java(conf, f"-Dlog4j2.configurationFile={self._log_settings()}", main), self._folder
                 ),
@@ -260,6 +272,12 @@ class Yarn:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _ended(self) -> list[str]:
+        return [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
 
     def _log_settings(self) -> Path:
         file = self._folder / "daemons.properties"
@@ -285,14 +303,16 @@ class Yarn:
 
     def _wait(self, namespace: Namespace) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not self._ending and time.monotonic() < deadline and all(one.poll() is None for one in self._daemons):
+        while not self._ending and time.monotonic() < deadline and not self._ended():
             ready = [node for node in self._nodes(namespace) if node.get("nodeLabels") or not self._labelled]
             if len(ready) == len(self._labels):
                 return
             time.sleep(0.5)
         if self._ending:
             raise UserError("The cluster was ended before its YARN had started.")
-        raise UserError(f"YARN did not start: look into {self.logs}/*manager*.log. Then run again.")
+        ended = [f"its {name} ended (log: {self._log(name)})" for name in self._ended()]
+        late = f"its nodes were not there within {START_SECONDS:.0f} s (logs: {self.logs})"
+        raise UserError(f"YARN did not start: {' and '.join(ended) or late}.")
 
     def _nodes(self, namespace: Namespace) -> list[dict[str, Any]]:
         """The nodes that run, as the ResourceManager tells them; none while it does not answer."""

@@ -21,11 +21,12 @@ from pathlib import Path
 from dml import checkout
 from dml.errors import UserError
 from dml.local.place import PROGRAM
+from dml.local.processes import end_session
 
 PROGRAMS = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 UNSHARE = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 ENTER = ("--user", "--net", "--pid", "--mount", "--preserve-credentials")
-START_SECONDS = 20.0
+START_SECONDS, END_SECONDS = 30.0, 10.0
 CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 
 
@@ -59,6 +60,7 @@ class Namespace:
                 )
             told, ancillary, _, _ = ours.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
         except FileNotFoundError as error:
+            self.end()
             raise UserError(refusal(f"{error.filename} is not installed")) from None
         except TimeoutError:
             self.end()
@@ -71,10 +73,6 @@ class Namespace:
         # The kernel adds who has sent it, by the number that the process has here.
         self._first = CREDENTIALS.unpack(ancillary[0][2])[0]
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-
-    @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
 
     def command(self, words: Sequence[str], folder: Path) -> list[str]:
         """The command that runs `words` in here, working in `folder`: who enters is first in the root folder."""
@@ -92,14 +90,22 @@ class Namespace:
         """Kills all that runs in here, and returns when it is gone."""
         self._owner.close()
         if self._process:
-            self._process.wait()
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:  # it has not come so far as to notice
+                end_session(self._process.pid)
+                self._process.wait()
             assert self._process.stderr is not None  # noqa: S101  # PIPE
             self._process.stderr.close()
 
     def _ask(self, **request: int) -> socket.socket:
         with self._lock:
             self._owner.send(json.dumps(request).encode())
-            told, given, _, _ = socket.recv_fds(self._owner, 4096, 1)
+            try:
+                told, given, _, _ = socket.recv_fds(self._owner, 4096, 1)
+            except TimeoutError:  # a late answer would be taken for that to the next question
+                self._owner.close()
+                raise
         if not given:
             raise OSError(json.loads(told or b'{"error": "the namespace has ended"}')["error"])
         return socket.socket(fileno=given[0])

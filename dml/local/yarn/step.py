@@ -16,7 +16,7 @@ from dml.local.processes import end_session
 from dml.local.spark.arguments import missing_file
 from dml.local.spark.gateway import GatewayProcess, mounts
 from dml.local.spark.process import UNSEEN, Outcome, disk_full, java_home, package
-from dml.local.yarn.daemons import Yarn
+from dml.local.yarn.daemons import FAST_SPARK, Yarn, spark_jars
 
 STOP_SECONDS = 10.0
 # Of the environment that a node's services have by EMR: where AWS is, and the instance profile's keys.
@@ -72,7 +72,7 @@ class YarnStep:
             why = disk_full(self._work) if error.errno == errno.ENOSPC else f"Spark could not be started: {error}."
             return Outcome(1, why, begun=False)
         finally:
-            if self._stopped:
+            if self._stopped and self._submit:
                 # The application goes on, as on EMR, and reads and writes by the gateway: until YARN ends.
                 self._yarn.keep(self._gateway)
             else:
@@ -113,7 +113,9 @@ class YarnStep:
             "HADOOP_USER_NAME": "hadoop",
             "HADOOP_TOKEN_FILE_LOCATION": str(token_file),  # YARN hands what is in it to every container
             "SPARK_LAUNCHER_OPTS": UNSEEN,
-            "SPARK_SUBMIT_OPTS": f"{UNSEEN} -XX:TieredStopAtLevel=1 -Djava.io.tmpdir={self._scratch}",
+            # A second class path counts; Spark's own begins with the settings' folder, for which no archive fits.
+            "SPARK_SUBMIT_OPTS": f"{FAST_SPARK} -Djava.io.tmpdir={self._scratch} "
+            f"-cp {spark_jars()}:{conf}:{self._yarn.conf}",
         }
         command = namespace.command([f"{package('pyspark')}/bin/spark-submit", *self._arguments], self._work)
         with self._output.open("wb") as output, self._errors.open("wb") as errors, self._lock:
