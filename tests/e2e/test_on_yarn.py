@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
+from datasets import load_dataset
 from dml import checkout
 from dml.errors import UserError
+from dml.estate import data
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.deploy import deploy
 from dml.local.processes import command_lines
 from dml.local.yarn import jars, namespace
-from dml.runs import step_log
+from dml.runs import pipeline, step_log
+from dml.runs.run import gather
 from stacks.outputs import Output
 from tests.command import run_dml
 from tests.local.conftest import until
@@ -87,9 +90,12 @@ def needs_yarn(refused: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def platform(cloud: Cloud) -> Iterator[Platform]:
+def platform(cloud: Cloud, refused: str) -> Iterator[Platform]:
+    """The deployed one, whose steps run on YARN if there can be one."""
     deploy(cloud, "dev", on_progress=lambda _text: None)
-    (cloud.place.home / "yarn").symlink_to(checkout.PROJECT / ".dml" / "yarn")
+    folder = cloud.place.home / "yarn"
+    folder.symlink_to(checkout.PROJECT / ".dml" / "yarn")
+    cloud.run_steps_on_yarn(None if refused else folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkout, "HOME", cloud.place.home)
         yield Platform("dev", credentials=cloud.environment())
@@ -160,27 +166,31 @@ def workbench(cloud: Cloud, platform: Platform) -> Workbench:
 
 
 def test_several_classes_should_go_the_whole_way_on_yarn(
-    refused: str, platform: Platform, workbench: Workbench, capsys: pytest.CaptureFixture[str]
+    refused: str, cloud: Cloud, platform: Platform, workbench: Workbench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where there can be no YARN, on local Spark."""
-    with pytest.MonkeyPatch.context() as patch:
-        given = () if refused else ("--yarn",)
-        code, out, err = run_dml(patch, capsys, "run", DATASET, "--local", "--json", *given)
-    assert code == 0, err
-    told = json.loads(out)
-    assert told["metrics"]["test"]["accuracy"] > 0.9 > told["metrics"]["baseline"]["accuracy"]
-    assert told["rows"]["predicted"] == told["rows"]["out"] == 344
-    assert "Adelie" in Path(told["report"]).read_text(encoding="utf-8")
+    data.push(platform, load_dataset(DATASET), cache=cloud.place.home / "raw", on_progress=lambda _text: None)
+    run = pipeline.start(platform, DATASET, "run")
+    for _ in pipeline.follow(platform, run, every=0.5):
+        pass
+    assert (run.state, run.output.get("published")) == ("SUCCEEDED", True), run.cause
+    told = gather(platform, DATASET, run)
+    assert told.metrics["test"]["accuracy"] > 0.9 > told.metrics["baseline"]["accuracy"]
+    assert told.predicted["rows"] == told.prepared["rows_out"] == 344
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
     assert pointer is not None
-    assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
-    if not refused:
-        steps = workbench.emr.list_steps(ClusterId=workbench.cluster)["Steps"]
-        mine = [step["Id"] for step in steps if step["Name"].endswith(told["run_id"])]
-        applications = {workbench.application(step) for step in mine}
-        assert len(applications) == 2
-        for one in applications:  # the master's container, and an executor's
-            assert len(list((workbench.logs / "containers" / one).iterdir())) >= 2
+    assert (pointer["run_id"], pointer["metrics"]["macro_f1"]) == (run.run_id, told.metrics["test"]["macro_f1"])
+    with pytest.MonkeyPatch.context() as patch:
+        code, _, err = run_dml(patch, capsys, "report", DATASET, "--local")
+    assert code == 0, err
+    assert "Adelie" in next((cloud.place.home / "reports").glob(f"*{run.run_id}*")).read_text(encoding="utf-8")
+    if refused:
+        return
+    steps = workbench.emr.list_steps(ClusterId=workbench.cluster)["Steps"]
+    applications = {workbench.application(step["Id"]) for step in steps if step["Name"].endswith(run.run_id)}
+    assert len(applications) == 2
+    for one in applications:  # the master's container, and an executor's
+        assert len(list((workbench.logs / "containers" / one).iterdir())) >= 2
 
 
 @pytest.mark.usefixtures("needs_yarn")
