@@ -78,6 +78,7 @@ def _fetch(jars: list[Jar], scratch: Path, folder: Path) -> None:
     settings = os.environ.get(SETTINGS_VARIABLE)
     command = [
         str(java),
+        *("-Dsun.net.client.defaultConnectTimeout=20000", "-Dsun.net.client.defaultReadTimeout=60000"),  # milliseconds
         *(f"-Djavax.net.ssl.trustStore={store}" for store in TRUSTED if Path(store).is_file()),
         *("-jar", str(next((package("pyspark") / "jars").glob("ivy-*.jar")))),
         *(("-settings", settings) if settings else ("-m2compatible",)),

@@ -33,6 +33,8 @@ CREDENTIALS = struct.Struct("3i")  # process, user, group: unix(7)
 class Namespace:
     """A network and the processes in it, once `start` has returned."""
 
+    _owner: socket.socket  # our end of the connection to the first process
+
     def __init__(self, folder: Path) -> None:
         """`folder` is its first process's working folder."""
         self._folder = folder
@@ -42,6 +44,8 @@ class Namespace:
 
     def start(self) -> None:
         """Raises UserError if this machine does not let us."""
+        if sys.platform != "linux":
+            raise UserError(refusal(f"{sys.platform} has none"))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(START_SECONDS)
