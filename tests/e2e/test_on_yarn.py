@@ -295,4 +295,4 @@ def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_ex
 def test_a_driver_over_its_memory_should_be_told_with_its_figures(workbench: Workbench) -> None:
     small = ("--driver-memory", "512m", "--conf", "spark.driver.memoryOverhead=384m")
     why = workbench.why(workbench.end(workbench.submit("grow", *small)))
-    assert re.match(r"YARN ended the driver's container, which used \S+ GB of 896 MB: raise spark\.driver\.memory", why)
+    assert re.match(r"YARN ended the driver's container, which used \S+ \wB of 896 MB: raise spark\.driver\.memory", why)
