@@ -148,6 +148,7 @@ class Workbench:
 
     def why(self, status: dict[str, Any]) -> str:
         """The cause of a failure as `dml run` tells it, by the logs that EMR archives; its details are EMR's."""
+        assert status["State"] == "FAILED"
         details = status["FailureDetails"]
         assert details["Reason"] == "Unknown Error."
         assert re.fullmatch(
@@ -165,14 +166,25 @@ def workbench(cloud: Cloud, platform: Platform) -> Workbench:
     return Workbench(platform, cluster, cloud.place.logs / "emr" / cluster)
 
 
+@pytest.fixture(scope="module")
+def run(cloud: Cloud, platform: Platform) -> pipeline.Run:
+    """A whole run, which has ended."""
+    data.push(platform, load_dataset(DATASET), cache=cloud.place.home / "raw", on_progress=lambda _text: None)
+    started = pipeline.start(platform, DATASET, "run")
+    for _ in pipeline.follow(platform, started, every=0.5):
+        pass
+    return started
+
+
 def test_several_classes_should_go_the_whole_way_on_yarn(
-    refused: str, cloud: Cloud, platform: Platform, workbench: Workbench, capsys: pytest.CaptureFixture[str]
+    refused: str,
+    cloud: Cloud,
+    platform: Platform,
+    workbench: Workbench,
+    run: pipeline.Run,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Where there can be no YARN, on local Spark."""
-    data.push(platform, load_dataset(DATASET), cache=cloud.place.home / "raw", on_progress=lambda _text: None)
-    run = pipeline.start(platform, DATASET, "run")
-    for _ in pipeline.follow(platform, run, every=0.5):
-        pass
     assert (run.state, run.output.get("published")) == ("SUCCEEDED", True), run.cause
     told = gather(platform, DATASET, run)
     assert told.metrics["test"]["accuracy"] > 0.9 > told.metrics["baseline"]["accuracy"]
@@ -193,7 +205,7 @@ def test_several_classes_should_go_the_whole_way_on_yarn(
         assert len(list((workbench.logs / "containers" / one).iterdir())) >= 2
 
 
-@pytest.mark.usefixtures("needs_yarn")
+@pytest.mark.usefixtures("needs_yarn", "run")
 def test_a_job_that_fails_on_yarn_should_say_why_and_where_it_has_printed_so(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,7 +280,7 @@ def test_no_secret_of_a_step_on_yarn_should_be_on_a_command_line_or_in_a_log(
         assert secret not in logs
 
 
-@pytest.mark.usefixtures("needs_yarn")
+@pytest.mark.usefixtures("needs_yarn", "run")
 def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_executor_but_no_master(
     workbench: Workbench, ticking: Ticking, tmp_path: Path
 ) -> None:
@@ -295,4 +307,6 @@ def test_a_later_attempt_should_end_what_a_cancelled_step_left_and_outlive_an_ex
 def test_a_driver_over_its_memory_should_be_told_with_its_figures(workbench: Workbench) -> None:
     small = ("--driver-memory", "512m", "--conf", "spark.driver.memoryOverhead=384m")
     why = workbench.why(workbench.end(workbench.submit("grow", *small)))
-    assert re.match(r"YARN ended the driver's container, which used \S+ \wB of 896 MB: raise spark\.driver\.memory", why)
+    assert re.match(
+        r"YARN ended the driver's container, which used \S+ \wB of 896 MB: raise spark\.driver\.memory", why
+    )
