@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from dml.checkout import PROJECT
 from dml.errors import UserError
-from dml.local.processes import session_members
+from dml.local.processes import command_line
 from dml.local.services.step_logs import YarnLogs, failure_details
 from dml.local.spark.process import Outcome
 from dml.local.yarn import jars, namespace
@@ -23,6 +24,7 @@ from dml.local.yarn.jars import Jar
 from dml.local.yarn.namespace import Relay
 from tests.command import run_dml
 from tests.local.conftest import until
+from tests.local.sockets import descendants
 
 OWNER = """
 import subprocess, sys, time
@@ -54,17 +56,15 @@ def test_all_of_a_network_should_end_with_its_owner_however_that_ends(tmp_path: 
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "stands\n"
-        inner = [int(line) for line in subprocess.check_output(["pgrep", "-f", "sleep 600"], text=True).split()]
-        mine = [pid for pid in inner if Path(f"/proc/{pid}/cwd").readlink() == tmp_path]
-        assert mine
+        until(lambda: any("sleep 600" in command_line(pid) for pid in descendants(owner.pid)))
+        mine = [pid for pid in descendants(owner.pid) if pid != owner.pid]
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", 8032), timeout=5)
     finally:
         owner.send_signal(signal.SIGKILL)
         owner.wait()
         owner.stdout.close()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in mine))
-    assert session_members(owner.pid) == []
+    until(lambda: not any(re.search("sleep 600|yarn.inside", command_line(pid)) for pid in mine))
 
 
 @pytest.mark.parametrize(
