@@ -12,7 +12,7 @@ CHECKOV := .dml/lint/checkov
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 
-.PHONY: run test check lint platforms lock bench setup clean
+.PHONY: run test check lint platforms lock bench yarn setup clean
 .DEFAULT_GOAL := run
 
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
@@ -23,6 +23,9 @@ WORKERS ?= 3
 
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS)
+
+yarn: setup  ## fetches the jars that `--yarn` runs on, and which tests on a real YARN wait for
+	@$(BIN)/python -c "from dml import checkout; from dml.local.yarn import jars; print(jars.ready(checkout.home(), print))"
 
 check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests that need no cloud and no Spark
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy

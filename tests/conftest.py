@@ -31,7 +31,7 @@ FIRST = (
 )
 TOGETHER = ("jobs", "faults", "stacks")  # folders that are one group
 # One after the other on what the first of them has deployed.
-ON_ONE_PLATFORM = ("test_failures.py", "test_whole_way.py")
+ON_ONE_PLATFORM = ("test_failures.py", "test_on_yarn.py", "test_whole_way.py")
 # What a test stands on, by the fixtures that it uses, straight or through others. `make check` runs what has no mark.
 STANDS_ON = {
     "cloud": "cloud",

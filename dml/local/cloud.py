@@ -154,6 +154,16 @@ class Cloud:
             )
         raise UserError("The embedded cloud does not run. Start it: dml local up")
 
+    def run_steps_on_yarn(self, jars: Path | None) -> None:
+        """Has EMR's steps that come run on a YARN made of these jars; or on local Spark again, without."""
+        link = self.place.yarn
+        fresh = link.with_name(f"{link.name}.{secrets.token_hex(4)}")
+        if jars is None:
+            link.unlink(missing_ok=True)
+        else:
+            fresh.symlink_to(jars.absolute())
+            fresh.rename(link)
+
     def save(self) -> None:
         """Makes it write its state now, so that a crash loses nothing of before; UserError if it cannot."""
         if not self._told("POST", SAVE_PATH)["saved"]:

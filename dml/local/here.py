@@ -39,6 +39,20 @@ def stand_up(env: str, board: Board, *, dataset: str = "", port: int | None = No
     return own
 
 
+def jars_of_yarn(board: Board) -> Path:
+    """What a YARN is made of, as the stage `yarn` of the board, before anything else is started.
+
+    Raises UserError if this machine cannot have one or the jars cannot be had.
+    """
+    from dml.local.yarn import jars, namespace
+
+    board.start("yarn")
+    namespace.check()
+    found = jars.ready(checkout.home(), lambda text: board.note("yarn", text))
+    board.done("yarn", f"Hadoop {jars.JARS[0].version}; each cluster's starts with its first step")
+    return found
+
+
 def shell_lines(given: Mapping[str, str], around: Mapping[str, str]) -> str:
     """Lines for a POSIX shell with the environment `around` that set what is given, and unset all else of AWS's."""
     unset = sorted(

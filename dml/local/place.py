@@ -73,6 +73,11 @@ class Place:
         return self.cloud / "calls.jsonl"
 
     @property
+    def yarn(self) -> Path:
+        """A link to the jars of YARN, which is there while EMR's steps are to run on one."""
+        return self.cloud / "yarn"
+
+    @property
     def state(self) -> Path:
         return self.cloud / "state"
 

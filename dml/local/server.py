@@ -151,6 +151,7 @@ class Extension:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await asyncio.to_thread(self._running.close, patience=STOP_SECONDS)
+                await asyncio.to_thread(self._clusters.close)
             return message  # ministack saves all state now
 
         async def send_after_recovery(message: Message) -> None:

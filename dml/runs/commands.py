@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dml.terminal.options import DatasetArgument, EnvironmentOption, JsonOption, LocalOption
+from dml.terminal.options import DatasetArgument, EnvironmentOption, JsonOption, LocalOption, YarnOption
 
 if TYPE_CHECKING:
     from dml.estate.platform import Platform
@@ -20,6 +20,7 @@ top = typer.Typer()
 def run(
     dataset: DatasetArgument = "nyc_flights",
     local: LocalOption = False,
+    yarn: YarnOption = False,
     env: EnvironmentOption = "dev",
     as_json: JsonOption = False,
 ) -> None:
@@ -38,11 +39,15 @@ def run(
     from dml.terminal.board import Board
     from dml.terminal.console import err, say
 
+    _check_yarn(yarn, local)
     settings = load_dataset(dataset)
-    before = ["embedded cloud", "deploy", "raw data"] if local else []
+    before = [*(["yarn"] if yarn else []), "embedded cloud", "deploy", "raw data"] if local else []
     with here.stopped_together(local), Board(err, before + titles("run")) as board:
         if local:
-            platform = Platform(env, credentials=here.stand_up(env, board, dataset=dataset).environment())
+            jars = here.jars_of_yarn(board) if yarn else None
+            cloud = here.stand_up(env, board, dataset=dataset)
+            cloud.run_steps_on_yarn(jars)
+            platform = Platform(env, credentials=cloud.environment())
             board.start("raw data")
             pushed = data.push(
                 platform, settings, cache=checkout.home() / "raw", on_progress=lambda text: board.note("raw data", text)
@@ -90,6 +95,7 @@ def predict(
         ),
     ] = None,
     local: LocalOption = False,
+    yarn: YarnOption = False,
     env: EnvironmentOption = "dev",
     as_json: JsonOption = False,
 ) -> None:
@@ -109,8 +115,8 @@ def predict(
     from dml.terminal.console import err, say
 
     if score.is_file(what):
-        if as_json or table != "features":
-            raise typer.BadParameter(f"{what} is a file; --json and --table go with a dataset")
+        if as_json or table != "features" or yarn:
+            raise typer.BadParameter(f"{what} is a file; --json, --table and --yarn go with a dataset")
         # A termination signal leaves no half-written file, nor stops the cloud.
         with here.stopped_together(local=False):
             if not model:
@@ -122,10 +128,13 @@ def predict(
         raise typer.BadParameter(
             f"{what} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
         )
+    _check_yarn(yarn, local)
     load_dataset(what)
     platform = deployed(local, env)
     certificate.keep_ready(platform, say)
-    with here.stopped_together(local), Board(err, titles("predict")) as board:
+    with here.stopped_together(local), Board(err, (["yarn"] if yarn else []) + titles("predict")) as board:
+        if local:
+            here.cloud().run_steps_on_yarn(here.jars_of_yarn(board) if yarn else None)
         result = execute(
             platform, what, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
         )
@@ -140,6 +149,11 @@ def status(local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     from dml.terminal.console import out
 
     own.show(out, deployed(local, env))
+
+
+def _check_yarn(yarn: bool, local: bool) -> None:
+    if yarn and not local:
+        raise typer.BadParameter("--yarn goes with --local; on AWS steps run on EMR's own YARN")
 
 
 def _close(platform: "Platform", result: "Result", seconds: dict[str, float], *, as_json: bool) -> None:

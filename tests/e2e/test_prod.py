@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from datasets import dataset_names
+from datasets import dataset_names, load_dataset, raw_files
 from dml import checkout, cli
 from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from stacks.outputs import CERTIFICATE, Output
 from stacks.settings import load_environment
 from tests.e2e.permissions import Roles
+from tests.e2e.published import assert_scored_as_by_the_run
 from tests.embedded import Clients
 
 DATASET = "penguins"
@@ -55,6 +56,14 @@ def test_a_model_of_several_classes_should_be_told_by_name(told: dict[str, Any],
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")
     assert pointer is not None
     assert pointer["metrics"]["macro_f1"] == told["metrics"]["test"]["macro_f1"]
+
+
+def test_a_raw_file_should_be_scored_to_the_last_bit_as_the_run_did(
+    told: dict[str, Any], platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    settings = load_dataset(DATASET)
+    file = raw_files(settings, tmp_path)[settings.main]
+    assert_scored_as_by_the_run(DATASET, file, platform, "prod", capsys, tmp_path)
 
 
 def test_the_cluster_should_be_one_of_fleets_that_has_come_and_gone(told: dict[str, Any], aws: Clients) -> None:

@@ -29,6 +29,7 @@ from dml.runs.commands import GATE_REFUSED
 from stacks.outputs import Output, database_output
 from tests.command import run_dml
 from tests.e2e.permissions import Calls, Roles, reasons, since
+from tests.e2e.published import assert_scored_as_by_the_run, parquet
 
 DATASET = "nyc_flights"
 BROKEN = [
@@ -149,31 +150,17 @@ def test_a_number_should_go_the_whole_way_too(dml: Dml, capsys: pytest.CaptureFi
     assert "years" in Path(next((checkout.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["penguins", "life_expectancy", DATASET])
 def test_a_raw_file_should_be_scored_to_the_last_bit_as_the_run_did_or_refused(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path, sample: dict[str, Path], name: str
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path, sample: dict[str, Path]
 ) -> None:
     """Asks the models of the runs above."""
-    settings = load_dataset(name)
-    file = sample["flights"] if name == DATASET else raw_files(settings, tmp_path)[settings.main]
-    scored = tmp_path / "scored.csv"
-    code, _, err = dml(capsys, "predict", str(file), "--dataset", name, "--local", "-o", str(scored))
-    if name == DATASET:  # its query joins
-        assert (code, scored.exists()) == (1, False)
-        assert "cannot be scored as a run would, row by row" in err
-        return
-    assert code == 0, err
-    table, keys = (
-        platform.client("glue").get_table(DatabaseName=f"dev_{name}", Name="predictions")["Table"],
-        settings.keys,
-    )
-    expected = parquet(platform, table["StorageDescriptor"]["Location"], tmp_path).set_index([*keys])
-    found = pd.read_csv(scored, sep=settings.tables[settings.main].delimiter, float_precision="round_trip")
-    expected.index = pd.MultiIndex.from_arrays([expected.index.get_level_values(key).map(str) for key in keys])
-    found.index = pd.MultiIndex.from_arrays([found.pop(key).map(str) for key in keys])
-    assert len(found) == len(expected) > 300
-    for column in set(found.columns) & {"probability", "prediction"}:
-        assert (found[column] == expected[column].reindex(found.index)).all(), column
+    settings = load_dataset("life_expectancy")
+    file = raw_files(settings, tmp_path)[settings.main]
+    assert_scored_as_by_the_run(settings.name, file, platform, "dev", capsys, tmp_path)
+    scored = tmp_path / "flights.csv"
+    code, _, err = dml(capsys, "predict", str(sample["flights"]), "--dataset", DATASET, "--local", "-o", str(scored))
+    assert (code, scored.exists()) == (1, False)  # its query joins
+    assert "cannot be scored as a run would, row by row" in err
 
 
 def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> None:
@@ -388,17 +375,6 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
     assert pointer is not None
     assert pointer["run_id"] == told["run_id"]
-
-
-def parquet(platform: Platform, location: str, folder: Path) -> pd.DataFrame:
-    """A published table, read from S3."""
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    parts = []
-    for entry in platform.s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]:
-        if entry["Key"].endswith(".parquet"):
-            platform.s3.download_file(bucket, entry["Key"], str(folder / "part.parquet"))
-            parts.append(pd.read_parquet(folder / "part.parquet"))
-    return pd.concat(parts)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """EMR clusters whose bootstrap actions and steps really run, on this machine; in the server's process.
 
 A cluster goes STARTING, BOOTSTRAPPING, then WAITING (or RUNNING while a step runs); one thread a cluster does its work
-in order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel.
+in order and ends when there is none. Steps of one cluster run one after the other, whatever its StepConcurrencyLevel:
+on local Spark or, if it is asked for (`Place.yarn`), on a YARN of the cluster's own, which its first step starts.
 """
 
 import io
@@ -29,9 +30,12 @@ from dml.local.services.emr_roles import (
     know_service_policy,
     subnets,
 )
-from dml.local.services.node import BootstrapError, Node, node_folder
-from dml.local.services.step_logs import Archiving, StepLogs, failure_details, step_logs
-from dml.local.services.submission import submission
+from dml.local.services.node import BootstrapError, Node, node_folder, node_python
+from dml.local.services.step_logs import Archiving, StepLogs, YarnLogs, failure_details, step_logs
+from dml.local.services.submission import submission, submission_to_yarn
+from dml.local.spark.process import SparkProcess
+from dml.local.yarn.daemons import Yarn
+from dml.local.yarn.step import YarnStep
 
 log = logging.getLogger("dml.emr")
 
@@ -63,6 +67,7 @@ class EmrClusters:
         self._place = place
         self._running = running
         self._authoriser = authoriser
+        self._yarns: dict[str, Yarn] = {}
         self._lock = threading.RLock()  # held while a cluster's states change, never while anything runs
         self._emr = hooks.module("services.emr")
         self._error = hooks.module("core.responses").error_response_json
@@ -98,6 +103,13 @@ class EmrClusters:
                 _change(cluster, "TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", SHUT_DOWN)
             elif state == "RUNNING":
                 _change(cluster, "WAITING")
+
+    def close(self) -> None:
+        """Ends the YARNs of clusters that go on when the embedded cloud is up again."""
+        with self._lock:
+            yarns, self._yarns = self._yarns, {}
+        for yarn in yarns.values():
+            yarn.down()
 
     def run_job_flow(self, request: Mapping[str, Any], *, may_pass_roles: bool = False) -> Any:
         """RunJobFlow: starts a cluster, if the caller may tag it and pass it the roles that it is to wear.
@@ -291,6 +303,7 @@ class EmrClusters:
 
     def _end(self, cluster: dict[str, Any], state: str, code: str, message: str) -> None:
         """A cluster that is gone, and with it its machines, if it had any."""
+        self._end_yarn(cluster)
         if cluster["Status"]["State"] != "STARTING":
             try:
                 ServiceRole(self._authoriser, cluster).end_machines()
@@ -337,8 +350,14 @@ class EmrClusters:
         self, cluster: dict[str, Any], step: dict[str, Any], credentials: Mapping[str, str], handle: Handle, own: Handle
     ) -> bool:
         """Blocks until the step has ended, which its own handle or its cluster's can bring about; if it failed."""
-        steps = self._emr._steps[cluster["Id"]]
-        logs = step_logs(self._place.logs / "emr" / cluster["Id"], cluster, steps, step)
+        steps, folder = self._emr._steps[cluster["Id"]], self._place.logs / "emr" / cluster["Id"]
+        logs: YarnLogs | StepLogs
+        if self._place.yarn.is_symlink():
+            logs = YarnLogs(folder, step["Id"])
+        else:
+            self._end_yarn(cluster)
+            logs = step_logs(folder, cluster, steps, step)
+        failure: str | None
         try:
             failure = self._submit(cluster, step, credentials, logs, (handle, own))
         except Exception as error:  # noqa: BLE001 - whatever went wrong is this step's failure, and is told as such
@@ -347,8 +366,8 @@ class EmrClusters:
             self._running.forget(step["Id"], own)
             if own.cause == "CANCELLED" or handle.cause == "TERMINATED":
                 _end_step(step, "CANCELLED", "Cancelled by user." if own.cause else "Job terminated")
-            elif failure := own.cause or failure:
-                told = failure_details(failure, cluster.get("LogUri", ""), cluster["Id"], step["Id"])
+            elif own.cause or failure is not None:
+                told = failure_details(own.cause or failure or "", cluster.get("LogUri", ""), cluster["Id"], step["Id"])
                 _end_step(step, "FAILED", details=told)
             else:
                 _end_step(step, "COMPLETED")
@@ -366,25 +385,39 @@ class EmrClusters:
         cluster: Mapping[str, Any],
         step: Mapping[str, Any],
         credentials: Mapping[str, str],
-        logs: StepLogs,
+        logs: YarnLogs | StepLogs,
         handles: Sequence[Handle],
-    ) -> str:
-        """Runs a step's spark-submit; the last error that it prints on EMR, or nothing."""
+    ) -> str | None:
+        """Runs a step's spark-submit; the last error that it prints on EMR, or None if there was none."""
         arguments = step["Config"]["Args"]
         if step["Config"]["Jar"] != "command-runner.jar" or arguments[:1] != ["spark-submit"]:
             given = " ".join([step["Config"]["Jar"], *arguments])
             return f"The embedded cloud runs steps of command-runner.jar spark-submit only, not: {given}"
         node = node_folder(self._place, cluster["Id"])
-        process = submission(
-            self._place,
-            step["Id"],
-            arguments[1:],
-            credentials,
-            logs.stdout,
-            errors=logs.stderr,
-            container=logs.container,
-            node=node,
-        )
+        run, words = step["Id"], arguments[1:]
+        process: YarnStep | SparkProcess
+        if isinstance(logs, YarnLogs):
+            process = submission_to_yarn(
+                self._place,
+                run,
+                words,
+                credentials,
+                yarn=self._yarn(cluster),
+                output=logs.output,
+                errors=logs.errors,
+                node=node,
+            )
+        else:
+            process = submission(
+                self._place,
+                run,
+                words,
+                credentials,
+                logs.stdout,
+                errors=logs.stderr,
+                container=logs.container,
+                node=node,
+            )
         for handle in handles:
             handle.attach(process)
         try:
@@ -392,6 +425,29 @@ class EmrClusters:
         finally:
             for handle in handles:
                 handle.attach(None)
+
+    def _yarn(self, cluster: Mapping[str, Any]) -> Yarn:
+        """The cluster's, made if there is none; its nodes are as many as there are kinds of machines."""
+        node = node_folder(self._place, cluster["Id"])
+        labels = ["ON_DEMAND", "SPOT"] if cluster.get("InstanceCollectionType") == "INSTANCE_FLEET" else ["ON_DEMAND"]
+        with self._lock:
+            if cluster["Id"] not in self._yarns:
+                self._yarns[cluster["Id"]] = Yarn(
+                    folder=node / "yarn",
+                    logs=self._place.logs / "emr" / cluster["Id"],
+                    jars=self._place.yarn.resolve(),
+                    port=self._place.port,
+                    python=node_python(node),
+                    configurations=cluster.get("Configurations", []),
+                    labels=labels,
+                )
+            return self._yarns[cluster["Id"]]
+
+    def _end_yarn(self, cluster: Mapping[str, Any]) -> None:
+        with self._lock:
+            yarn = self._yarns.pop(cluster["Id"], None)
+        if yarn:
+            yarn.down()
 
     def _persist_security_configurations(self) -> None:
         state = hooks.existing(self._emr, "get_state")

@@ -54,6 +54,16 @@ def node_folder(place: Place, cluster_id: str) -> Path:
     return (place.cloud / "nodes" / cluster_id).absolute()
 
 
+def node_python(folder: Path) -> str:
+    """The Python that the bootstrap action has made on a node; ours, if there is none that works.
+
+    Its packages may be for another processor than this machine's, as the environment says.
+    """
+    python = folder / "python" / "bin" / "python"
+    works = python.exists() and not subprocess.run([python, "-c", "import numpy"], capture_output=True).returncode
+    return str(python) if works else sys.executable
+
+
 class Node:
     """A node's folder, its environment, and the bootstrap action that runs on it now."""
 

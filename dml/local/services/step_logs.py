@@ -7,27 +7,39 @@ steps in public reports, whose FailureDetails have the Reason `Unknown Error.` a
 spark-submit as Message.
 """
 
+import re
 import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dml.local.services.emr_roles import NodeLogs
 from dml.local.spark.process import Outcome
 
 REASON = "Unknown Error."
 MAIN = 'Exception in thread "main" '
+SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
 FAILED = "org.apache.spark.SparkException: Application {application} finished with failed status"
 # EMR archives logs every few minutes: 3 to 4 after a step's end in public reports. Waits of state machines are as much
 # shorter here (SFN_WAIT_SCALE).
 ARCHIVE_SECONDS = 10.0
 
 
+class Logs(Protocol):
+    """What a step leaves, below a folder of this machine as EMR has it below its cluster's folder in S3."""
+
+    def tell(self, outcome: Outcome) -> str | None:
+        """Sees to it that spark-submit's stderr is there; its last error ("" if it has none), None if all went well."""
+
+    def files(self) -> dict[str, Path]:
+        """What there is, by its place below the cluster's folder."""
+
+
 @dataclass(frozen=True)
 class StepLogs:
-    """The logs of one step, on this machine below `folder` as EMR has them below its cluster's folder in S3."""
+    """The logs of a step that ran on local Spark, told as if it had been on YARN."""
 
     folder: Path
     step: str
@@ -50,8 +62,8 @@ class StepLogs:
     def of_step(self) -> Path:
         return self.folder / "steps" / self.step / "stderr"
 
-    def tell(self, outcome: Outcome) -> str:
-        """Writes what spark-submit says of how it went; its last error, or nothing."""
+    def tell(self, outcome: Outcome) -> str | None:
+        """Writes what spark-submit would say of how it went; its last error, or None."""
         lines, error = [], ""
         if outcome.begun:
             lines.append(f"INFO Client: Submitted application {self.application}")
@@ -64,7 +76,7 @@ class StepLogs:
             lines.append(error)
         self.of_step.parent.mkdir(parents=True, exist_ok=True)
         self.of_step.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        return error.partition("\n")[0]
+        return error.partition("\n")[0] if outcome.exit_code else None
 
     def _diagnostics(self, exit_code: int) -> str:
         if exit_code != 128 + signal.SIGKILL:
@@ -78,9 +90,39 @@ class StepLogs:
         )
 
     def files(self) -> dict[str, Path]:
-        """What there is, by its place below the cluster's folder."""
         there = (self.of_step, self.stdout, self.stderr)
         return {str(file.relative_to(self.folder)): file for file in there if file.exists()}
+
+
+@dataclass(frozen=True)
+class YarnLogs:
+    """The logs of a step that ran on YARN: spark-submit's own, and those of its application's containers."""
+
+    folder: Path
+    step: str
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "steps" / self.step / "stdout"
+
+    @property
+    def errors(self) -> Path:
+        return self.output.with_name("stderr")
+
+    def tell(self, outcome: Outcome) -> str | None:
+        self.errors.parent.mkdir(parents=True, exist_ok=True)
+        if outcome.reason:  # it was not started, and has printed nothing
+            self.errors.write_text(f"{MAIN}{outcome.reason.removesuffix('.')}\n", encoding="utf-8")
+        said = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in said if line.startswith(MAIN)]
+        return (errors or [""])[-1] if outcome.exit_code else None
+
+    def files(self) -> dict[str, Path]:
+        text = self.errors.read_text(encoding="utf-8", errors="replace") if self.errors.exists() else ""
+        there = [self.output, self.errors]
+        for application in dict.fromkeys(SUBMITTED.findall(text)):
+            there += sorted((self.folder / "containers" / application).glob("*/*"))
+        return {str(file.relative_to(self.folder)): file for file in there if file.is_file()}
 
 
 def step_logs(
@@ -95,7 +137,7 @@ def step_logs(
 class Archiving:
     """Logs that wait for their archiving. A stop brings it forward: a cluster that ends archives what it has."""
 
-    def __init__(self, logs: StepLogs, archive: NodeLogs) -> None:
+    def __init__(self, logs: Logs, archive: NodeLogs) -> None:
         self._logs = logs
         self._archive = archive
         self._due = threading.Event()

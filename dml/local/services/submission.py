@@ -6,6 +6,8 @@ from pathlib import Path
 from dml.local.clients import client
 from dml.local.place import Place
 from dml.local.spark.process import SparkProcess
+from dml.local.yarn.daemons import Yarn
+from dml.local.yarn.step import YarnStep
 
 
 def submission(
@@ -28,7 +30,7 @@ def submission(
         arguments=arguments,
         credentials=credentials,
         endpoint=place.endpoint,
-        buckets=[bucket["Name"] for bucket in client(place, "s3").list_buckets()["Buckets"]],
+        buckets=_buckets(place),
         work=place.cloud / "work" / run_id,
         log=log,
         errors=errors,
@@ -36,3 +38,32 @@ def submission(
         shipped=node,
         s3a=place.s3a,
     )
+
+
+def submission_to_yarn(
+    place: Place,
+    run_id: str,
+    arguments: Sequence[str],
+    credentials: Mapping[str, str],
+    *,
+    yarn: Yarn,
+    output: Path,
+    errors: Path,
+    node: Path,
+) -> YarnStep:
+    """The same to a cluster's YARN. `output`, `errors`: what spark-submit prints."""
+    return YarnStep(
+        yarn=yarn,
+        arguments=arguments,
+        credentials=credentials,
+        endpoint=place.endpoint,
+        buckets=_buckets(place),
+        work=place.cloud / "work" / run_id,
+        output=output,
+        errors=errors,
+        shipped=node,
+    )
+
+
+def _buckets(place: Place) -> list[str]:
+    return [bucket["Name"] for bucket in client(place, "s3").list_buckets()["Buckets"]]

@@ -1,7 +1,6 @@
 """Runs one `spark-submit` of Glue or EMR on this machine's Spark, with the credentials of the job's role."""
 
 import errno
-import json
 import os
 import platform
 import re
@@ -16,15 +15,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from dml import checkout
 from dml.local.place import inner_environment
 from dml.local.processes import end_session
 from dml.local.spark.arguments import missing_file, submit_arguments
+from dml.local.spark.gateway import S3_SECONDS, GatewayProcess, mounts
 from dml.local.spark.token import DelegationToken
 from jobs.errors import TRACEBACK, reason_of
 
 S3A = "org.apache.hadoop.fs.s3a.S3AFileSystem"
-MOUNTED = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 # Made by dml.local.spark.warm_start. They belong to this very Java and Spark, and so to the virtual environment.
 JAVA_ARCHIVE, SPARK_ARCHIVE = Path(sys.prefix) / "java.jsa", Path(sys.prefix) / "spark.jsa"
 # Jobs are short: compiling quickly beats compiling well, up to about a million rows. Archives that do not exist are
@@ -59,7 +57,6 @@ JAVA_MISSING = (
 )
 KILLED = "Spark was killed, by hand or because the machine ran out of memory. Run again: what it had begun is not seen."
 DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
-S3_SECONDS = 60  # that S3 may be silent before it is asked again; boto3's own default
 BROKE_OFF = "S3 gateway: "  # how the gateway logs what ended an answer half-way, which its client cannot be told
 SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoop's client tells that
 REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
@@ -110,7 +107,6 @@ class SparkProcess:
         self._buckets = buckets
         self._shipped = shipped
         self._s3a = s3a
-        self._s3_seconds = s3_seconds
         self._java_options = java_options
         self._work = work.absolute()
         self._log = log
@@ -121,7 +117,7 @@ class SparkProcess:
         self._environment = inner_environment(endpoint, credentials, home=self._work, scratch=self._scratch)
         self._lock = threading.Lock()
         self._stopped = False
-        self._gateway: subprocess.Popen[str] | None = None
+        self._gateway = GatewayProcess(self._environment, self._work, s3_seconds=s3_seconds)
         self._spark: subprocess.Popen[bytes] | None = None
 
     def run(self) -> Outcome:
@@ -166,7 +162,7 @@ class SparkProcess:
                 if token is None:
                     return self._outcome(1)
                 token.write(self._token_file)
-                storage = self._mounts(token.port)
+                storage = mounts(token.port, self._buckets, self._arguments)
             defaults, fixed = self._settings()
             command = [
                 str(spark / "bin" / "spark-submit"),
@@ -191,22 +187,8 @@ class SparkProcess:
         with self._lock:
             if self._stopped:
                 return None
-            self._gateway = subprocess.Popen(
-                [sys.executable, "-m", "dml.local.spark.s3_gateway", "--seconds", str(self._s3_seconds)],
-                env=self._environment | {"PYTHONPATH": str(checkout.PROJECT)},
-                cwd=self._work,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._gateway.stdout is not None  # noqa: S101  # PIPE
-        line = self._gateway.stdout.readline()
-        if not line:
-            return None
-        ready = json.loads(line)
-        return DelegationToken(ready["port"], bytes.fromhex(ready["secret"]))
+            self._gateway.start(log)
+        return self._gateway.token()
 
     def _submit(self, command: list[str], environment: dict[str, str], log: int, errors: int) -> int:
         with self._lock:
@@ -221,9 +203,7 @@ class SparkProcess:
                 stderr=errors,
                 start_new_session=True,
             )
-        if self._gateway:
-            assert self._gateway.stdin is not None  # noqa: S101  # PIPE
-            print(self._spark.pid, file=self._gateway.stdin, flush=True)
+        self._gateway.serve(self._spark.pid)
         return self._spark.wait()
 
     def _outcome(self, exit_code: int) -> Outcome:
@@ -245,9 +225,7 @@ class SparkProcess:
         with self._lock:
             if self._spark:
                 end_session(self._spark.pid)
-            if self._gateway:
-                self._gateway.kill()
-                self._gateway.wait()
+            self._gateway.end()
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str]]:
         """Spark's configuration: what a job may set otherwise, and what it may not."""
@@ -271,19 +249,6 @@ class SparkProcess:
             "spark.hadoop.io.file.buffer.size": str(128 * 1024),
         }
         return defaults, fixed
-
-    def _mounts(self, port: int) -> dict[str, str]:
-        """S3 by the gateway that listens on `port`."""
-        # The answer to the last byte of a large write comes after its upload.
-        mounts = {"spark.hadoop.dfs.webhdfs.socket.read-timeout": "1h"}
-        for scheme in ("s3", "s3a", "s3n"):
-            mounts[f"spark.hadoop.fs.{scheme}.impl"] = MOUNTED
-        # Buckets that only the arguments name are mounted too: S3 itself then says that they do not exist.
-        named = re.findall(r"\bs3[an]?://([^/\s,]+)", " ".join(self._arguments))
-        for bucket in {*self._buckets, *named}:
-            mount = f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback"
-            mounts[mount] = f"webhdfs://127.0.0.1:{port}/{bucket}"
-        return mounts
 
 
 def tail(file: Path) -> str:

@@ -38,7 +38,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from dml.local.processes import allow_many_files, end_session
-from dml.local.spark.process import BROKE_OFF, S3_SECONDS
+from dml.local.spark.gateway import S3_SECONDS
+from dml.local.spark.process import BROKE_OFF
 from dml.local.spark.token import DelegationToken
 
 API = "/webhdfs/v1/"
@@ -457,13 +458,19 @@ def status(entry: Entry) -> dict[str, object]:
 
 
 class Gateway(ThreadingHTTPServer):
-    """Listens on a free port of 127.0.0.1, and answers who has `token`."""
+    """Listens on a free port of 127.0.0.1, or on a socket that listens already, and answers who has `token`."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, files: FileSystem, *, stranger_seconds: float = STRANGER_SECONDS) -> None:
-        super().__init__(("127.0.0.1", 0), Conversation)
+    def __init__(
+        self, files: FileSystem, *, listening: socket.socket | None = None, stranger_seconds: float = STRANGER_SECONDS
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), Conversation, bind_and_activate=listening is None)
+        if listening:  # of another network, perhaps (dml.local.yarn.namespace)
+            self.socket.close()
+            self.socket = listening
+            self.server_name, self.server_port = self.server_address = listening.getsockname()
         self.files = files
         self.token = DelegationToken.new(self.server_port)
         # Java writes the name that this machine has for the address.
@@ -710,7 +717,9 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(prog="s3_gateway", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=S3_SECONDS, help="of silence before S3 is asked again")
-    seconds = parser.parse_args(argv).seconds
+    parser.add_argument("--listening", type=int, help="a socket to listen on, by its file descriptor; else its own")
+    given = parser.parse_args(argv)
+    seconds = given.seconds
     allow_many_files()
     config = Config(
         s3={"addressing_style": "path"},
@@ -723,7 +732,8 @@ def main(argv: Sequence[str]) -> None:
     )
     s3 = boto3.client("s3", config=config)
     with tempfile.TemporaryDirectory() as scratch:
-        gateway = Gateway(FileSystem(s3, Path(scratch)))
+        listening = None if given.listening is None else socket.socket(fileno=given.listening)
+        gateway = Gateway(FileSystem(s3, Path(scratch)), listening=listening)
         threading.Thread(target=gateway.serve_forever, daemon=True).start()
         print(json.dumps({"port": gateway.server_port, "secret": gateway.token.secret.hex()}), flush=True)
         for spark in sys.stdin.readlines():
