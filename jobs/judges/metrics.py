@@ -4,13 +4,11 @@ A tree says as many things as it has leaves, so one `groupBy` holds all that the
 evaluator bins the curve and keeps no ties. Every function here but `outcomes` and `slices` is plain NumPy.
 """
 
-from functools import reduce
-from operator import or_
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.models.tasks import CLIP, LEAF, MAIN, PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
@@ -302,8 +300,6 @@ def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], 
     `average`: the training side's share of positives, shares of the classes, or mean: what the baseline guesses.
     Columns in: what `tree.score` adds, those of `label`, and `columns`.
     """
-    if not columns:
-        return {}
     y = F.col("_y")
     if task == "regression":
         error, naive = F.col(PREDICTION) - y, F.lit(average) - y
@@ -330,24 +326,18 @@ def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], 
             "accuracy": F.avg(right.cast("int")),
             "baseline": F.avg(-F.log(F.greatest(naive, F.lit(CLIP)))),
         }
-    texts = {name: F.coalesce(F.col(name).cast("string"), F.lit("missing")) for name in columns}
-    values = [F.struct(F.lit(name).alias("slice"), value.alias("value")) for name, value in texts.items()]
-    # A row for each of its values: one query for all columns, not one for each.
-    each = scored.withColumn("_y", label).withColumn("_in", F.explode(F.array(*values)))
-    counted = each.groupBy("_in.slice", "_in.value").count()
-    place = F.row_number().over(Window.partitionBy("slice").orderBy(F.desc("count"), "value"))
-    top: Dict[str, List[str]] = {column: [] for column in columns}
-    for row in counted.withColumn("place", place).where(F.col("place") <= SLICE_VALUES).orderBy("place").collect():
-        top[row["slice"]].append(row["value"])
-    column, value = F.col("_in.slice"), F.col("_in.value")
-    named = F.when(reduce(or_, [(column == name) & value.isin(top[name]) for name in columns]), value)
-    found = each.groupBy(column.alias("slice"), F.coalesce(named, F.lit("all others")).alias("value")).agg(
-        F.count("*").alias("rows"), *[figure.alias(name) for name, figure in figures.items()]
-    )
-    told: Figures = {name: [] for name in columns}
-    for row in found.collect():
-        told[row["slice"]].append({name: got for name, got in row.asDict().items() if name != "slice"})
-    for name in columns:
-        order = {value: i for i, value in enumerate([*top[name], "all others"])}
-        told[name].sort(key=lambda row: order[row["value"]])
+    labelled = scored.withColumn("_y", label)
+    told: Figures = {}
+    for column in columns:
+        value = F.coalesce(F.col(column).cast("string"), F.lit("missing"))
+        top = [
+            row[0]
+            for row in labelled.groupBy(value).count().orderBy(F.desc("count"), value).limit(SLICE_VALUES).collect()
+        ]
+        named = F.when(value.isin(top), value).otherwise(F.lit("all others"))
+        found = labelled.groupBy(named.alias("value")).agg(
+            F.count("*").alias("rows"), *[c.alias(n) for n, c in figures.items()]
+        )
+        order = {value: i for i, value in enumerate([*top, "all others"])}
+        told[column] = sorted((row.asDict() for row in found.collect()), key=lambda row: order[row["value"]])
     return told

@@ -199,18 +199,6 @@ def test_slices_should_have_their_own_figures_and_name_the_missing_and_the_rest(
     assert [one["accuracy"] for one in told] == [pytest.approx(2 / 3), 1.0, 0.0]
 
 
-def test_slices_of_several_columns_should_not_mix(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "SLICE_VALUES", 1)
-    rows = [("a", "b", 0.8, 1), ("a", "b", 0.8, 0), ("b", "b", 0.2, 0), (None, "a", 0.5, 1)]
-    scored = spark.createDataFrame(rows, "colour string, size string, probability double, late int")
-    told = metrics.slices(scored, "binary", F.col("late"), ["colour", "size"], 0.25)
-    assert {column: [(one["value"], one["rows"], one["rate"]) for one in found] for column, found in told.items()} == {
-        "colour": [("a", 2, 0.5), ("all others", 2, 0.5)],
-        "size": [("b", 3, pytest.approx(1 / 3)), ("all others", 1, 1.0)],
-    }
-    assert metrics.slices(scored, "binary", F.col("late"), [], 0.25) == {}
-
-
 def test_slices_of_several_classes_and_of_values_should_have_theirs(spark: SparkSession) -> None:
     rows = [("a", [0.6, 0.3, 0.1], 0), ("a", [0.6, 0.3, 0.1], 2), ("b", [0.1, 0.2, 0.7], 2)]
     scored = spark.createDataFrame(rows, "colour string, probabilities array<double>, y int")
