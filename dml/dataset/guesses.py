@@ -186,7 +186,7 @@ def _plain_kind(looks: _Looks, delimiter: str) -> ColumnType | None:
         return "string"
     if looks.truths == looks.known:
         return "boolean"
-    if looks.whole == looks.known and not looks.eight:  # which may be days, 20240131
+    if looks.whole == looks.known:
         return "bigint"
     # Where the delimiter is no comma, 1.234 may be a thousand.
     return "double" if looks.whole < looks.numbers == looks.known and delimiter == "," else None

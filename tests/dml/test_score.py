@@ -293,7 +293,7 @@ def test_without_a_model_file_the_datasets_current_model_should_score(
     aws("s3").create_bucket(Bucket="scoring-models")
     code, _, err = dml("predict", "flights.csv")
     assert code == 1
-    assert "nyc_flights/CURRENT.json does not exist. Train one (dml run nyc_flights), or name a model's file" in err
+    assert "nyc_flights/CURRENT.json does not exist. Train one (dml run nyc_flights --local), or name" in err
 
     aws("s3").put_object(Bucket="scoring-models", Key="nyc_flights/CURRENT.json", Body=json.dumps({"run_id": "run-7"}))
     assert "has no s3://scoring-models/nyc_flights/run-7/tree.json" in dml("predict", "flights.csv")[2]
