@@ -26,6 +26,11 @@ KINDS = {
 }
 START = 64 * 1024  # bytes of a file that tell its format
 ROWS = 10_000  # at a time
+# A folder called name=value is no column: a run looks for files recursively (recursiveFileLookup).
+READ = "read_parquet(?, hive_partitioning=false)"
+# The statistics in a file leave NaN out (parquet.thrift, ColumnOrder), and DuckDB would take isnan() of such a column
+# for false without a look at it.
+BY_VALUE = "SET disabled_optimizers TO 'statistics_propagation'"
 
 
 def format_of(path: Path) -> Format:
@@ -56,7 +61,7 @@ def fields_of(path: Path, format: Format) -> dict[str, str]:
     """
     if format == "parquet":
         try:
-            found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+            found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
         return {row[0]: _kind_of(row[1]) for row in found}
@@ -75,7 +80,9 @@ def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str]
                 cells, fault = json_lines.cells(line, fields)
                 yield records.Record(number, 1, cells, (), fault, number, (line,))  # type: ignore[arg-type]
         return
-    found = duckdb.connect().execute(f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?)", [_exactly(path)])
+    database = duckdb.connect()
+    database.execute(BY_VALUE)
+    found = database.execute(f"SELECT {_texts(path, fields, nulls)} FROM {READ}", [_exactly(path)])
     number = 0
     while chunk := found.fetchmany(ROWS):
         for row in chunk:
@@ -97,9 +104,11 @@ def load(
     """The cells at `fields` as text in the table `into`, by the names `columns`; returns how many lines are no rows."""
     if format == "parquet":
         some = "" if limit is None else f"LIMIT {limit}"
-        texts = f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?) {some}"
+        texts = f"SELECT {_texts(path, fields, nulls)} FROM {READ} {some}"
         names = ", ".join(map(quoted, columns))
+        database.execute(BY_VALUE)
         database.execute(f"CREATE TABLE {quoted(into)} AS SELECT * FROM ({texts}) AS cells({names})", [_exactly(path)])
+        database.execute("RESET disabled_optimizers")
         return 0
     database.execute(f"CREATE TABLE {quoted(into)} ({', '.join(f'{quoted(name)} VARCHAR' for name in columns)})")
     broken, kept, some_rows = 0, 0, []
@@ -143,7 +152,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _texts(path: Path, fields: Sequence[str], nulls: Sequence[str]) -> str:
-    found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+    found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
     types = {row[0]: row[1] for row in found}
     return ", ".join(_text(quoted(field), types[field], nulls) for field in fields)
 

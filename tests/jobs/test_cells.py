@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,22 @@ def test_a_parquet_file_should_be_read_alike_in_spark_and_here(spark: SparkSessi
     found = [tuple(row) for row in read(spark, tmp_path, **TABLE).good.collect()]
     assert list(map(repr, found)) == list(map(repr, VALUES))  # NaN is not equal to itself
     assert list(map(repr, here_read(tmp_path / "a [1].parquet", **TABLE))) == list(map(repr, VALUES))
+
+
+@pytest.mark.parametrize("type", [pa.float32(), pa.float64()])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_nan_should_be_read_as_a_run_does_whatever_the_statistics_of_the_file(
+    tmp_path: Path, statistics: bool, type: pa.DataType
+) -> None:
+    columns = {"some": [0.5, NAN, 1.5], "all": [NAN] * 3, "alike": [-999.0, NAN, -999.0], "none": [0.5, INFINITE, -0.0]}
+    path = tmp_path / "a.parquet"
+    table = pa.table({name: pa.array(values, type) for name, values in columns.items()})
+    pq.write_table(table, path, write_statistics=statistics)
+    expected = [["0.5", "NaN", None, "0.5"], ["NaN", "NaN", "NaN", "Infinity"], ["1.5", "NaN", None, "-0.0"]]
+    assert [record.cells for record in here.rows(path, "parquet", list(columns), ["", "-999"])] == expected
+    database = duckdb.connect()
+    here.load(database, path, "parquet", list(columns), list("abcd"), "cells", nulls=["", "-999"])
+    assert list(map(list, database.execute("FROM cells").fetchall())) == expected
 
 
 LINES = [
