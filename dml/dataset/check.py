@@ -300,7 +300,7 @@ def _look_at_rows(dataset: Dataset, found: Checked, rows: Path) -> None:
     """Keys, label and leaks in what the query has made of the sample."""
     database, toml = duckdb.connect(), _toml(dataset)
     sql_file = f"datasets/{dataset.name}/prepare.sql"
-    database.execute(f"CREATE TABLE rows AS SELECT * FROM read_parquet({literal(str(rows / '*.parquet'))})")
+    database.execute(f"CREATE TABLE rows AS SELECT * FROM {cells.READ}", [str(rows / "*.parquet")])
     label = quoted(dataset.label.column)
     ((total, known),) = database.execute(f"SELECT count(*), count({label}) FROM rows").fetchall()
     if not found.summary:  # nothing was read

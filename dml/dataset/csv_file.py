@@ -176,8 +176,8 @@ def load_text(
         with _table_alone(path, dialect.encoding, dialect.skip, dialect.delimiter) as file:
             database.execute(
                 f"CREATE TABLE {quoted(into)} AS SELECT * FROM read_csv(?, auto_detect=false, columns={{{structure}}}, "
-                "delim=?, quote=?, escape=?, header=?, skip=0, nullstr='', store_rejects=true, "
-                f"rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
+                "delim=?, quote=?, escape=?, header=?, skip=0, nullstr='', hive_partitioning=false, "
+                f"store_rejects=true, rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
                 [
                     str(file),
                     dialect.delimiter,

@@ -13,6 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
+from dml.dataset.csv_file import Dialect, load_text
 from dml.models import cells as here
 from dml.models.row_query import FROM_TEXT, connect
 from jobs.errors import JobError
@@ -89,6 +90,24 @@ def test_a_parquet_file_should_be_read_alike_in_spark_and_here(spark: SparkSessi
     found = [tuple(row) for row in read(spark, tmp_path, **TABLE).good.collect()]
     assert list(map(repr, found)) == list(map(repr, VALUES))  # NaN is not equal to itself
     assert list(map(repr, here_read(tmp_path / "a [1].parquet", **TABLE))) == list(map(repr, VALUES))
+
+
+def test_a_folder_with_an_equals_sign_should_be_no_column(tmp_path: Path) -> None:
+    """DuckDB takes x=7/ for a Hive partition, a run does not (recursiveFileLookup)."""
+    folder = tmp_path / "x=7" / "z=8"
+    folder.mkdir(parents=True)
+    path = folder / "a.parquet"
+    pq.write_table(pa.table({"x": ["a", "b"], "y": [1, 2]}), path)
+    assert here.fields_of(path, "parquet") == {"x": "string", "y": "whole"}
+    assert [record.cells for record in here.rows(path, "parquet", ["x", "y"])] == [["a", "1"], ["b", "2"]]
+    database = duckdb.connect()
+    here.load(database, path, "parquet", ["x", "y"], ["a", "b"], "cells")
+    assert database.execute("FROM cells").fetchall() == [("a", "1"), ("b", "2")]
+    for text in ("x,y\na,1\nb,2\n", "\n\nx,y\na,1\nb,2\n"):
+        (folder / "a.csv").write_text(text, encoding="utf-8")
+        load_text(database, folder / "a.csv", Dialect(",", '"', "utf-8", header=True), ["x", "y"], "texts")
+        assert database.execute("FROM texts").fetchall() == [("a", "1"), ("b", "2")]
+        database.execute("DROP TABLE texts")
 
 
 @pytest.mark.parametrize("type", [pa.float32(), pa.float64()])
