@@ -5,7 +5,7 @@
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -34,17 +34,16 @@ BY_VALUE = "SET disabled_optimizers TO 'statistics_propagation'"
 
 
 def format_of(path: Path) -> Format:
-    """Parquet by its first bytes, JSON lines by the first character; else CSV. Raises UserError for any other JSON."""
-    with path.open("rb") as file:
-        start = file.read(START)
+    """Parquet by its first bytes, JSON lines by the first character; else CSV.
+
+    Raises UserError, with the way out, for what is none of them: any other JSON, UTF-16, a workbook, zero bytes.
+    """
+    start = _start_of(path)
     if start.startswith(b"PAR1"):
         return "parquet"
-    if start.startswith(b"\x1f\x8b"):
-        try:
-            start = zlib.decompressobj(wbits=31).decompress(start)
-        except zlib.error:
-            return "csv"  # whose reader says that it is broken
     if not records.JSON.match(start.decode("utf-8-sig", errors="replace")):
+        if what := records.foreign(start):
+            raise UserError(f"{path} {what}.")
         return "csv"
     first, *more = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
     if first.lstrip().startswith("[") or (more and all(json_lines.read(line)[1] for line in (first, more[0]))):
@@ -53,6 +52,18 @@ def format_of(path: Path) -> Format:
             f"{path.stem}.jsonl`."
         )
     return "jsonl"
+
+
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; none if it is not whole, of which whoever reads on says so."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            return zlib.decompressobj(wbits=31).decompress(start)
+        except zlib.error:
+            return b""
+    return start
 
 
 def fields_of(path: Path, format: Format) -> dict[str, str]:
@@ -143,12 +154,20 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             text = records.opened(file, "utf-8", zipped=path.suffix == ".gz")
             text.reconfigure(newline="\n")
-            for line in text:
+            for line in without_zeros(text, path):
                 yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}), as JSON is: convert it.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}") from None
+
+
+def without_zeros(lines: Iterable[str], path: Path) -> Iterator[str]:
+    """The same lines. Raises UserError for a zero byte, as a run does: what holds one is no text."""
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise UserError(f"{path} holds zero bytes (line {number}), so it is no text: export it anew, in UTF-8.")
+        yield line
 
 
 def _texts(path: Path, fields: Sequence[str], nulls: Sequence[str]) -> str:

@@ -199,6 +199,48 @@ def test_a_parquet_file_where_csv_is_declared_should_be_named(dml: Run, folder: 
     assert "next.parquet is Parquet, but table shops of datasets/shops/dataset.toml is CSV: convert the file." in err
 
 
+WHOLE = raw(*ROWS).decode("latin-1")
+WORKBOOK = b"PK\x03\x04\x14\0\x06\0"
+
+
+@pytest.mark.parametrize("read_as", [None, "raw", "features"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (WHOLE.encode("utf-16"), "next.csv is UTF-16: convert it, such as by `iconv -f UTF-16 -t UTF-8 OLD > NEW`"),
+        (WHOLE.encode("utf-16-le"), "next.csv is UTF-16: convert it"),
+        (WORKBOOK, "next.csv is a zip archive or an Excel workbook: unpack it, or export it as CSV in UTF-8"),
+        (raw(*ROWS, "5;1;\0;2024-01-31;ja"), "next.csv holds zero bytes"),
+        (b'[{"id": 1}]', "next.csv is JSON, but not an object a line"),
+    ],
+    ids=["UTF-16 with a mark", "UTF-16 without", "workbook", "zero bytes", "JSON"],
+)
+def test_what_is_no_csv_should_be_called_by_its_name(
+    dml: Run, folder: Path, content: bytes, said: str, read_as: str | None
+) -> None:
+    options = ["--read-as", read_as] if read_as else []
+    code, out, err = predicted(dml, folder, content, "turnover", 1000.0, *options)
+    assert (code, out) == (1, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("row", ["5;1;K\0;2024-01-31;ja", "\0"])
+def test_a_zero_byte_far_into_a_file_should_be_refused_as_a_run_does(dml: Run, folder: Path, row: str) -> None:
+    content = raw(*(ROWS * 1_000), row)
+    assert content.index(0) > 64 * 1024
+    code, out, err = predicted(dml, folder, content, "turnover", 1000.0)
+    assert (code, out) == (1, "")
+    assert "next.csv holds zero bytes (line 4002), so it is no text" in err
+
+
+def test_parquet_should_be_no_file_of_features(dml: Run, folder: Path) -> None:
+    pq.write_table(pa.table({"turnover": [1.0], "opened_month": [1], "town": ["Köln"]}), folder / "next.parquet")
+    (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))
+    code, out, err = dml("predict", "next.parquet", "--model", "tree.json", "--read-as", "features")
+    assert (code, out) == (1, "")
+    assert "next.parquet is Parquet, and a file of features is CSV in UTF-8: convert it." in err
+
+
 def test_a_packed_raw_file_should_be_scored_with_all_its_columns_if_asked_for(dml: Run, folder: Path) -> None:
     (folder / "next.csv.gz").write_bytes(gzip.compress(raw(*ROWS)))
     predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)
