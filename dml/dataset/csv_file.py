@@ -126,7 +126,7 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
 def _open_other(path: Path, format: Format, columns: Sequence[str]) -> CsvFile:
     if columns:
         raise UserError(f"--columns is for a CSV file without a header; {path.name} has names ({format}).")
-    fields = cells.fields_of(path, format)
+    fields = cells.fields_of(path, format, mostly=True)
     headers = _plain_names([name for name, kind in fields.items() if kind], path)
     if not headers:
         raise UserError(f"{path} has no column with single values: {', '.join(fields) or 'it is empty'}.")

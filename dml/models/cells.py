@@ -5,6 +5,7 @@
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,9 +67,12 @@ def _start_of(path: Path) -> bytes:
     return start
 
 
-def fields_of(path: Path, format: Format) -> dict[str, str]:
-    """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for a list, an
-    object and bytes, which are no cells. Raises UserError for a file that is not what it says.
+def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, str]:
+    """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for lists, objects
+    and bytes, which are no cells. Raises UserError for a file that is not what it says.
+
+    A field of JSON has cells if any of its values is one: a run sets the other rows aside. With `mostly` it has none if
+    more of its values are lists and objects.
     """
     if format == "parquet":
         try:
@@ -76,11 +80,14 @@ def fields_of(path: Path, format: Format) -> dict[str, str]:
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
         return {row[0]: _kind_of(row[1]) for row in found}
-    fields: dict[str, str] = {}
+    single, nested = Counter[str](), Counter[str]()
     for line in _lines(path):
         for key, value in json_lines.read(line)[0].items():
-            fields[key] = "" if isinstance(value, (list, dict)) else fields.get(key, "string")
-    return fields
+            nested[key] += isinstance(value, (list, dict))
+            single[key] += value is not None and not isinstance(value, (list, dict))
+    most = {key for key, count in nested.items() if single[key] >= count}
+    some = {key for key, count in nested.items() if single[key] or not count}
+    return {key: "string" if key in (most if mostly else some) else "" for key in nested}
 
 
 def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str] = ()) -> Iterator[records.Record]:
@@ -155,7 +162,7 @@ def _lines(path: Path) -> Iterator[str]:
             text = records.opened(file, "utf-8", zipped=path.suffix == ".gz")
             text.reconfigure(newline="\n")
             for line in without_zeros(text, path):
-                yield line.rstrip("\r\n")
+                yield line.lstrip("\ufeff").rstrip("\r\n")  # of `cat a b`, b's byte order mark; a run takes it off
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}), as JSON is: convert it.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -192,6 +192,14 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
                 f"{len(declared.columns)} columns and no header."
             )
         return RawFile(path, settings, list(declared.columns), {n: i for i, n in enumerate(declared.columns)}, query)
+    if declared.format == "jsonl":  # whose keys a run tells apart by capitals (jobs/tables/cells.py)
+        texts = {name: declared.names.get(name, name) for name in declared.columns}
+        if lacking := [text for name, text in texts.items() if name in query.reads and text not in header]:
+            return (
+                f"it has no key {', '.join(map(repr, lacking))} with single values; it has "
+                f"{', '.join(map(repr, header))} (keys are told apart by capitals)."
+            )
+        return RawFile(path, settings, header, {n: header.index(t) for n, t in texts.items() if t in header}, query)
     places = {}
     for name in declared.columns:
         one = Table(

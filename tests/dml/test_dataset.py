@@ -998,7 +998,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
         pq.write_table(pa.table({**columns, "minutes": minutes}), root / "files_of_parquet" / "churn.csv")
         pq.write_table(pa.table({**columns, "minutes": [0.5] * 60}), root / "files_of_kinds" / "churn.csv")
         texts = "".join(f"{json.dumps({**row, 'minutes': int(row['minutes'])})}\n" for row in rows)
-        (root / "files_of_objects" / "churn.csv").write_text(texts)
+        (root / "files_of_objects" / "churn.csv").write_text(texts + '{"customer": "C99", "minutes": [1]}\n')
         (root / "files_of_keys_of_objects" / "churn.csv").write_text(texts.replace('"plan"', '"Plan"'))
         (root / "files_of_spelling" / "churn.csv").write_text(CHURN.replace(",yes", ",Yes", 5))
         found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
@@ -1065,3 +1065,4 @@ def test_files_that_a_run_would_download_should_be_named_and_the_query_checked(c
 def test_a_few_broken_lines_should_be_a_note(checked: dict[str, Checked]) -> None:
     assert checked["fields"].findings == []
     assert any("1 lines have not the header's 4 fields" in note for note in checked["fields"].notes)
+    assert any("1 lines are no JSON object of single values" in note for note in checked["objects"].notes)

@@ -199,6 +199,32 @@ def test_a_parquet_file_where_csv_is_declared_should_be_named(dml: Run, folder: 
     assert "next.parquet is Parquet, but table shops of datasets/shops/dataset.toml is CSV: convert the file." in err
 
 
+def as_json_lines(folder: Path) -> list[dict[str, Any]]:
+    """Declares JSON lines, and gives ROWS as objects."""
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    text = toml.read_text(encoding="utf-8").replace('delimiter = ";"\nencoding = "latin-1"', 'format = "jsonl"')
+    toml.write_text(text, encoding="utf-8")
+    (folder / "tree.json").write_text(json.dumps(tree("turnover", 1000.0)))
+    return list(csv.DictReader(raw(*ROWS).decode("latin-1").splitlines(), delimiter=";"))
+
+
+def test_one_row_of_json_should_not_decide_for_the_others(dml: Run, folder: Path) -> None:
+    rows = as_json_lines(folder)
+    rows[1]["town"] = ["Bonn"]
+    (folder / "next.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    code, out, err = dml("predict", "next.jsonl", "--model", "tree.json")
+    assert (code, [row.split(",")[1] for row in out.splitlines()[1:]]) == (0, ["0.75", "0.75", "0.25"])
+    assert "1 row not scored, as a run would quarantine them: line 2: 'town' is a list, and no single value." in err
+
+
+def test_keys_of_json_should_be_told_apart_by_capitals_as_a_run_does(dml: Run, folder: Path) -> None:
+    rows = [{key.title(): value for key, value in row.items()} for row in as_json_lines(folder)]
+    (folder / "next.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    code, out, err = dml("predict", "next.jsonl", "--model", "tree.json")
+    assert (code, out) == (1, "")
+    assert "it has no key 'id', 'Umsatz in Euro', 'town', 'opened' with single values; it has 'Id', " in err
+
+
 WHOLE = raw(*ROWS).decode("latin-1")
 WORKBOOK = b"PK\x03\x04\x14\0\x06\0"
 

@@ -168,6 +168,29 @@ def test_json_lines_should_be_read_alike_in_spark_and_here(spark: SparkSession, 
     assert list(map(repr, here_read(here_file, **OBJECTS))) == list(map(repr, expected))
 
 
+def test_a_field_of_json_should_have_cells_if_any_value_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    values = {
+        "one list": [1, [2], 3], "one value": [[1], 2, {}], "no value": [[1], {}, None], "late": [None, None, [3]],
+        "missing": [None] * 3,
+    }  # fmt: skip
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    cells = {"one list": "string", "one value": "string", "no value": "", "late": "", "missing": "string"}
+    assert here.fields_of(path, "jsonl") == cells
+    assert here.fields_of(path, "jsonl", mostly=True) == {**cells, "one value": ""}
+    found = list(here.rows(path, "jsonl", ["one list", "missing"]))
+    assert [record.cells for record in found] == [["1", None], [], ["3", None]]
+    assert found[1].fault == "'one list' is a list, and no single value"
+
+
+def test_a_byte_order_mark_within_a_file_should_be_no_part_of_its_line(tmp_path: Path) -> None:
+    """As `cat a.jsonl b.jsonl` leaves it; a run takes it off each line."""
+    path = tmp_path / "both.jsonl"
+    path.write_text('\ufeff{"id": 1}\n\ufeff{"id": 2}\n', encoding="utf-8")
+    assert [(record.cells, record.fault) for record in here.rows(path, "jsonl", ["id"])] == [(["1"], ""), (["2"], "")]
+
+
 def test_a_line_of_json_should_be_what_it_says() -> None:
     assert json_lines.cells('{"a": 1.50, "b": true, "c": null, "d": "x", "e": -0.0}', "abcdef") == (
         ["1.50", "true", None, "x", "-0.0", None],
