@@ -42,11 +42,12 @@ def format_of(path: Path) -> Format:
     start = _start_of(path)
     if start.startswith(b"PAR1"):
         return "parquet"
-    if not records.JSON.match(start.decode("utf-8-sig", errors="replace")):
+    text = start.decode("utf-8-sig", errors="replace")
+    if not records.JSON.match(text):
         if what := records.foreign(start):
             raise UserError(f"{path} {what}.")
         return "csv"
-    first, *more = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    first, *more = [line for line in text.split("\n") if line.strip()]  # others may stand in a value, such as U+2028
     if first.lstrip().startswith("[") or (more and all(json_lines.read(line)[1] for line in (first, more[0]))):
         raise UserError(
             f"{path} is JSON, but not an object a line: make it so, such as by `jq -c '.[]' {path.name} > "

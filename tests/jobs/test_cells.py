@@ -184,6 +184,15 @@ def test_a_field_of_json_should_have_cells_if_any_value_is_one(tmp_path: Path) -
     assert found[1].fault == "'one list' is a list, and no single value"
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"])
+def test_a_line_of_json_should_end_where_a_run_ends_it(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"id": i, "word": f"a{mark}b"}, ensure_ascii=False) for i in (1, 2)]
+    path.write_bytes("\n".join(lines).encode())
+    assert here.format_of(path) == "jsonl"
+    assert [record.cells[1] for record in here.rows(path, "jsonl", ["id", "word"])] == [f"a{mark}b"] * 2
+
+
 def test_a_byte_order_mark_within_a_file_should_be_no_part_of_its_line(tmp_path: Path) -> None:
     """As `cat a.jsonl b.jsonl` leaves it; a run takes it off each line."""
     path = tmp_path / "both.jsonl"
