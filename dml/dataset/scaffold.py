@@ -294,8 +294,8 @@ def _notes_of_label(found: Draft) -> list[str]:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
-            f"copies, their number ({copies}); copies may lie on both sides of the split. Predictions carry "
-            f"{', '.join(found.carried)} along, to tell rows by."
+            f"copies, their number ({copies}); copies may lie on both sides of the split."
+            + (f" Predictions carry {', '.join(found.carried)} along, to tell rows by." if found.carried else "")
         )
     return notes
 

@@ -522,6 +522,14 @@ def test_predictions_should_carry_what_tells_rows_apart_for_people_where_the_key
     assert any("Predictions carry when, name, x along, to tell rows by." in note for note in found.notes)
 
 
+def test_where_predictions_can_carry_nothing_that_should_not_be_said(new: New) -> None:
+    row = lambda i, r: f"{r.randint(1, 3)},{r.choice(['a', 'b'])},{r.randint(0, 1)}"  # noqa: E731
+    found = new("y", {"a.csv": lines("side,model_run,y", row)})
+    (note,) = (note for note in found.notes if "the key is a hash of the row" in note)
+    assert (found.carried, load_dataset("d").carried) == ([], ())
+    assert note.endswith("; copies may lie on both sides of the split.")
+
+
 def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new: New) -> None:
     text = lines(
         "day,shop,amount,y",
