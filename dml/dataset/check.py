@@ -197,7 +197,9 @@ def _read_other(
         exact = names.index(text) if text in names else None  # as the keys of JSON are looked for
         position = _position(names, text) if settings.format == "parquet" else exact
         if position is None:
-            what = "a list, an object or bytes there" if text in fields else "no column there"
+            what = (
+                "no single value there (a list, an object, bytes, or nothing)" if text in fields else "no column there"
+            )
             return (
                 f"{toml}: tables.{table}.columns: {name} is {what}; {file.name} has "
                 f"{', '.join(repr(each) for each in names)}: mend columns or names."

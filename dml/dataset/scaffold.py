@@ -256,8 +256,8 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         )
     if file.nested:
         notes.append(
-            f"{name}: no columns, since they hold lists, objects or bytes: {', '.join(file.nested)}. Write what is in "
-            "them into columns of their own, if it matters."
+            f"{name}: no columns, since they hold lists, objects, bytes or nothing: {', '.join(file.nested)}. Write "
+            "what is in them into columns of their own, if it matters."
         )
     for column in columns:
         said = file.said[column.name]

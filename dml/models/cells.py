@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 
 from dml.errors import UserError
 from jobs.tables import json_lines, records
@@ -25,6 +26,10 @@ KINDS = {
     "date": r"DATE",
     "timestamp": r"TIMESTAMP.*",
 }
+# Types of Parquet for which Spark refuses the whole file (3.5, ParquetToSparkSchemaConverter; FLOAT16 is unknown to its
+# parquet-java), as pyarrow calls them.
+UNREAD = {"TIME": "a time of day", "UUID": "a UUID", "INTERVAL": "an interval", "FLOAT16": "a float of 16 bits"}
+LARGEST_DECIMAL = 38  # digits, Spark's limit
 START = 64 * 1024  # bytes of a file that tell its format
 ROWS = 10_000  # at a time
 # A folder called name=value is no column: a run looks for files recursively (recursiveFileLookup).
@@ -70,7 +75,7 @@ def _start_of(path: Path) -> bytes:
 
 def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, str]:
     """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for lists, objects
-    and bytes, which are no cells. Raises UserError for a file that is not what it says.
+    and bytes, which are no cells. Raises UserError for a file that is not what it says, or that Spark cannot read.
 
     A field of JSON has cells if any of its values is one: a run sets the other rows aside. With `mostly` it has none if
     more of its values are lists and objects.
@@ -80,6 +85,7 @@ def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, 
             found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        _check_types(path)
         return {row[0]: _kind_of(row[1]) for row in found}
     single, nested = Counter[str](), Counter[str]()
     for line in _lines(path):
@@ -201,6 +207,24 @@ def _text(field: str, duckdb_type: str, nulls: Sequence[str]) -> str:
         f"CASE {missing}WHEN isnan({value}) THEN 'NaN' WHEN isinf({value}) THEN CASE WHEN {value} > 0 THEN '' ELSE '-' "
         f"END || 'Infinity' ELSE CAST({text} AS VARCHAR) END"
     )
+
+
+def _check_types(path: Path) -> None:
+    """Raises UserError for a Parquet file with a column, or a part of one, that Spark has no type for."""
+    schema = pq.read_metadata(path).schema
+    odd = []
+    for column in map(schema.column, range(len(schema))):
+        names = (column.logical_type.type, column.converted_type)
+        what = next((UNREAD[name] for name in names if name in UNREAD), "")
+        if column.precision > LARGEST_DECIMAL:
+            what = f"a decimal of more than {LARGEST_DECIMAL} digits"
+        if what:
+            odd.append(f"{column.path} is {what}")
+    if odd:
+        raise UserError(
+            f"{path} cannot be read by Spark, which has no type for some of its columns ({', '.join(odd)}): write them "
+            "as text or plain numbers, or leave them out."
+        )
 
 
 def _kind_of(duckdb_type: str) -> str:

@@ -792,6 +792,7 @@ def test_parquet_should_be_a_table_like_others_with_the_types_that_it_tells(new:
         "paid": pa.array([i % 3 == 0 for i in range(60)]),
         "at": pa.array([dt.datetime(2024, 1, 1 + i // 3, 10) for i in range(60)], pa.timestamp("ns")),
         "tags": pa.array([["a"]] * 60),
+        "nothing": pa.nulls(60),
         "y": pa.array([source.choice(["yes", "no", "?"]) for _ in range(60)]),
     })  # fmt: skip
     buffer = io.BytesIO()
@@ -806,7 +807,9 @@ def test_parquet_should_be_a_table_like_others_with_the_types_that_it_tells(new:
     assert (found.keys, declared.nulls) == (("id",), ("", "?"))
     assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
     assert '# at = "timestamp"' in toml()
-    assert any("no columns, since they hold lists, objects or bytes: tags." in note for note in found.notes)
+    assert any(
+        "no columns, since they hold lists, objects, bytes or nothing: tags, nothing." in note for note in found.notes
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -822,7 +825,7 @@ def test_json_lines_should_be_a_table_like_others(new: New, packed: bool) -> Non
     assert settings.tables["d"].names == {"id": "ID", "grosse": "größe"}
     assert settings.tables["d"].columns == {"id": "bigint", "grosse": "bigint", "y": "boolean"}
     assert any("lines that are no JSON object of single values: 1 of 62; runs" in note for note in found.notes)
-    assert any("bytes: tags." in note for note in found.notes)
+    assert any("bytes or nothing: tags." in note for note in found.notes)
 
 
 @pytest.mark.parametrize("text", ['[{"id": 1, "y": 2}]', '{\n  "id": 1,\n  "y": 2\n}\n'])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
 from dml.dataset.csv_file import Dialect, load_text
+from dml.errors import UserError
 from dml.models import cells as here
 from dml.models.row_query import FROM_TEXT, connect
 from jobs.errors import JobError
@@ -236,6 +238,43 @@ def test_a_column_that_cannot_be_what_is_declared_should_be_told(
     pq.write_table(pa.table(ARROW), tmp_path / "a.parquet")
     with pytest.raises(JobError, match=told):
         read(spark, tmp_path, **{"format": "parquet", **settings})
+
+
+NO_TYPE = {
+    "time": ("TIME '10:00:00'", "a time of day"),
+    "times": ("[TIME '10:00:00']", "a time of day"),
+    "uuid": ("uuid()", "a UUID"),
+    "interval": ("INTERVAL 3 DAY", "an interval"),
+    "half": (pa.array(np.array([1], np.float16)), "a float of 16 bits"),
+    "long": (pa.array([None], pa.decimal256(39, 2)), "a decimal of more than 38 digits"),
+}
+
+
+def of_no_type(value: Any, path: Path) -> None:
+    """Writes a Parquet file with a column of such values."""
+    if isinstance(value, str):
+        duckdb.execute(f"COPY (SELECT 1 AS id, {value} AS odd) TO '{path}' (FORMAT parquet)")
+    else:
+        pq.write_table(pa.table({"id": [1], "odd": value}), path)
+
+
+@pytest.mark.parametrize("name", NO_TYPE)
+def test_a_column_for_which_spark_has_no_type_should_be_named_before_a_run(tmp_path: Path, name: str) -> None:
+    value, what = NO_TYPE[name]
+    of_no_type(value, tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match=rf"a\.parquet cannot be read by Spark, .*\(odd[^ ]* is {what}\): write them as"
+    ):
+        here.fields_of(tmp_path / "a.parquet", "parquet")
+
+
+@pytest.mark.parametrize("name", NO_TYPE)
+def test_a_column_for_which_spark_has_no_type_should_be_told_by_a_run(
+    spark: SparkSession, tmp_path: Path, name: str
+) -> None:
+    of_no_type(NO_TYPE[name][0], tmp_path / "a.parquet")
+    with pytest.raises(JobError, match=r"Raw table db\.points .* has a column for which Spark has no type \(a time of"):
+        read(spark, tmp_path, format="parquet", columns={"id": "bigint"})
 
 
 def test_files_of_one_table_should_have_its_columns_alike(spark: SparkSession, tmp_path: Path) -> None:
