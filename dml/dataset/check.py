@@ -197,7 +197,9 @@ def _read_other(
         exact = names.index(text) if text in names else None  # as the keys of JSON are looked for
         position = _position(names, text) if settings.format == "parquet" else exact
         if position is None:
-            what = "a list, an object or bytes there" if text in fields else "no column there"
+            what = (
+                "no single value there (a list, an object, bytes, or nothing)" if text in fields else "no column there"
+            )
             return (
                 f"{toml}: tables.{table}.columns: {name} is {what}; {file.name} has "
                 f"{', '.join(repr(each) for each in names)}: mend columns or names."
@@ -300,7 +302,7 @@ def _look_at_rows(dataset: Dataset, found: Checked, rows: Path) -> None:
     """Keys, label and leaks in what the query has made of the sample."""
     database, toml = duckdb.connect(), _toml(dataset)
     sql_file = f"datasets/{dataset.name}/prepare.sql"
-    database.execute(f"CREATE TABLE rows AS SELECT * FROM read_parquet({literal(str(rows / '*.parquet'))})")
+    database.execute(f"CREATE TABLE rows AS SELECT * FROM {cells.READ}", [str(rows / "*.parquet")])
     label = quoted(dataset.label.column)
     ((total, known),) = database.execute(f"SELECT count(*), count({label}) FROM rows").fetchall()
     if not found.summary:  # nothing was read

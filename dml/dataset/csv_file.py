@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,10 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
     dialect = _sniff(path, head.encoding, skip, header=not columns)
     if head.quotes:
         dialect = _closed(path, dialect)
-    first = _first_line(text, dialect, path)
+    top = _first_record(text, dialect, path)
+    first = top.cells
+    if dialect.skip:
+        dialect = replace(dialect, skip=top.line - 1)  # empty lines behind those that were named stand above it too
     _check_shape(text, dialect, path)
     if columns and len(columns) != len(first):
         raise UserError(
@@ -115,14 +119,14 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
             "is to be learned from, or write it as Parquet."
         )
     headers = _plain_names(columns or first, path)
-    above = next((line.strip() for line in text.splitlines()[:skip] if line.strip()), "")
+    above = next((line.strip() for line in islice(_text_lines(text), dialect.skip) if line.strip()), "")
     return CsvFile(path, table_name(path), dialect, headers, _letters(head), above, head.quotes)
 
 
 def _open_other(path: Path, format: Format, columns: Sequence[str]) -> CsvFile:
     if columns:
         raise UserError(f"--columns is for a CSV file without a header; {path.name} has names ({format}).")
-    fields = cells.fields_of(path, format)
+    fields = cells.fields_of(path, format, mostly=True)
     headers = _plain_names([name for name, kind in fields.items() if kind], path)
     if not headers:
         raise UserError(f"{path} has no column with single values: {', '.join(fields) or 'it is empty'}.")
@@ -169,18 +173,17 @@ def load_text(
     structure = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in columns)
     limit = "" if rows is None else f"LIMIT {rows}"
     try:
-        with _as_utf8(path, dialect.encoding) as file:
+        with _table_alone(path, dialect.encoding, dialect.skip, dialect.delimiter) as file:
             database.execute(
                 f"CREATE TABLE {quoted(into)} AS SELECT * FROM read_csv(?, auto_detect=false, columns={{{structure}}}, "
-                "delim=?, quote=?, escape=?, header=?, skip=?, nullstr='', store_rejects=true, "
-                f"rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
+                "delim=?, quote=?, escape=?, header=?, skip=0, nullstr='', hive_partitioning=false, "
+                f"store_rejects=true, rejects_table='broken', rejects_scan='scanned', max_line_size=?) {limit}",
                 [
                     str(file),
                     dialect.delimiter,
                     dialect.quote,
                     dialect.quote_escape,
                     dialect.header,
-                    dialect.skip,
                     LONGEST_LINE,
                 ],
             )
@@ -191,8 +194,8 @@ def load_text(
 
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:
-    """The cells of a file's first line. Raises UserError for a file that is not text or is empty."""
-    return _first_line(_head(path, whole=False).text, dialect, path)
+    """The cells of a table's first line. Raises UserError for a file that is not text or is empty."""
+    return _first_record(_head(path, whole=False).text, dialect, path).cells
 
 
 def encoding_of(path: Path) -> Encoding:
@@ -310,15 +313,20 @@ def _check_shape(text: str, dialect: Dialect, path: Path) -> None:
     )
 
 
-def _first_line(text: str, dialect: Dialect, path: Path) -> list[str]:
-    """The cells of the first record of a file that begins with `text`."""
-    lines = io.StringIO(text.removeprefix("\ufeff"), newline=None)
-    first = next(records.records(lines, dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip), None)
+def _text_lines(text: str) -> io.StringIO:
+    """The lines that `records.opened` gives of a file that begins with `text`."""
+    return io.StringIO(text.removeprefix("\ufeff"), newline=None)
+
+
+def _first_record(text: str, dialect: Dialect, path: Path) -> records.Record:
+    """The first record of the table in a file that begins with `text`."""
+    read = (dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
+    first = next(records.records(_text_lines(text), *read), None)
     if first is None:
         raise UserError(f"{path} is empty.")
     if first.fault:
         raise UserError(f"{path}: the names of its columns cannot be read: {first.fault}.")
-    return first.cells
+    return first
 
 
 class _Head(NamedTuple):
@@ -374,28 +382,36 @@ def _letters(head: _Head) -> str:
 
 
 @contextmanager
-def _as_utf8(path: Path, encoding: str) -> Iterator[Path]:
-    """The file itself, or a copy in UTF-8: DuckDB's own Latin-1 refuses the bytes 80 to 9F, Spark's does not."""
-    if encoding == "utf-8":
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy.csv"
-        opened = gzip.open if path.suffix == ".gz" else open
-        with (
-            opened(path, "rt", encoding=records.PYTHON_ENCODINGS[encoding], newline="") as old,
-            copy.open("w", encoding="utf-8", newline="") as new,
-        ):
-            shutil.copyfileobj(old, new, BLOCK)
-        yield copy
+def _table_alone(path: Path, encoding: str, skip: int, delimiter: str = "") -> Iterator[Path]:
+    """A file for DuckDB that begins with the table's first line: the file itself, or a copy in UTF-8.
+
+    DuckDB's own `skip` counts a quoted cell of many lines as one and takes an empty line behind for the header, where a
+    run (jobs/tables/records.py) counts plain lines and passes empty ones over. And DuckDB's own Latin-1 refuses the
+    bytes 80 to 9F, Spark's does not.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    blank = records.blank(delimiter)
+    with opened(path, "rt", encoding=records.PYTHON_ENCODINGS[encoding], newline="") as old:
+        above = sum(1 for _ in islice(iter(old.readline, ""), skip))
+        while (first := old.readline()) and not first.strip(blank):
+            above += 1
+        if encoding == "utf-8" and not above:
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "copy.csv"
+            with copy.open("w", encoding="utf-8", newline="") as new:
+                new.write(first)
+                shutil.copyfileobj(old, new, BLOCK)
+            yield copy
 
 
 def _sniff(path: Path, encoding: Encoding, skip: int, *, header: bool) -> Dialect:
     """Delimiter, quote and escape, as DuckDB's sniffer finds them."""
-    query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, skip=?, max_line_size=?)"
+    query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, skip=0, max_line_size=?)"
     try:
-        with _as_utf8(path, encoding) as file:
-            found = duckdb.execute(query, [str(file), skip, LONGEST_LINE]).fetchone()
+        with _table_alone(path, encoding, skip) as file:
+            found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
     except duckdb.Error as error:
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."

@@ -256,8 +256,8 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         )
     if file.nested:
         notes.append(
-            f"{name}: no columns, since they hold lists, objects or bytes: {', '.join(file.nested)}. Write what is in "
-            "them into columns of their own, if it matters."
+            f"{name}: no columns, since they hold lists, objects, bytes or nothing: {', '.join(file.nested)}. Write "
+            "what is in them into columns of their own, if it matters."
         )
     for column in columns:
         said = file.said[column.name]
@@ -294,8 +294,8 @@ def _notes_of_label(found: Draft) -> list[str]:
         copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
-            f"copies, their number ({copies}); copies may lie on both sides of the split. Predictions carry "
-            f"{', '.join(found.carried)} along, to tell rows by."
+            f"copies, their number ({copies}); copies may lie on both sides of the split."
+            + (f" Predictions carry {', '.join(found.carried)} along, to tell rows by." if found.carried else "")
         )
     return notes
 

@@ -5,11 +5,13 @@
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa  # pyarrow ships no types
+import pyarrow.parquet as pq
 
 from dml.errors import UserError
 from jobs.tables import json_lines, records
@@ -24,24 +26,33 @@ KINDS = {
     "date": r"DATE",
     "timestamp": r"TIMESTAMP.*",
 }
+# Types of Parquet for which Spark refuses the whole file (3.5, ParquetToSparkSchemaConverter; FLOAT16 is unknown to its
+# parquet-java), as pyarrow calls them.
+UNREAD = {"TIME": "a time of day", "UUID": "a UUID", "INTERVAL": "an interval", "FLOAT16": "a float of 16 bits"}
+LARGEST_DECIMAL = 38  # digits, Spark's limit
 START = 64 * 1024  # bytes of a file that tell its format
 ROWS = 10_000  # at a time
+# A folder called name=value is no column: a run looks for files recursively (recursiveFileLookup).
+READ = "read_parquet(?, hive_partitioning=false)"
+# The statistics in a file leave NaN out (parquet.thrift, ColumnOrder), and DuckDB would take isnan() of such a column
+# for false without a look at it.
+BY_VALUE = "SET disabled_optimizers TO 'statistics_propagation'"
 
 
 def format_of(path: Path) -> Format:
-    """Parquet by its first bytes, JSON lines by the first character; else CSV. Raises UserError for any other JSON."""
-    with path.open("rb") as file:
-        start = file.read(START)
+    """Parquet by its first bytes, JSON lines by the first character; else CSV.
+
+    Raises UserError, with the way out, for what is none of them: any other JSON, UTF-16, a workbook, zero bytes.
+    """
+    start = _start_of(path)
     if start.startswith(b"PAR1"):
         return "parquet"
-    if start.startswith(b"\x1f\x8b"):
-        try:
-            start = zlib.decompressobj(wbits=31).decompress(start)
-        except zlib.error:
-            return "csv"  # whose reader says that it is broken
-    if not records.JSON.match(start.decode("utf-8-sig", errors="replace")):
+    text = start.decode("utf-8-sig", errors="replace")
+    if not records.JSON.match(text):
+        if what := records.foreign(start):
+            raise UserError(f"{path} {what}.")
         return "csv"
-    first, *more = [line for line in start.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
+    first, *more = [line for line in text.split("\n") if line.strip()]  # others may stand in a value, such as U+2028
     if first.lstrip().startswith("[") or (more and all(json_lines.read(line)[1] for line in (first, more[0]))):
         raise UserError(
             f"{path} is JSON, but not an object a line: make it so, such as by `jq -c '.[]' {path.name} > "
@@ -50,21 +61,40 @@ def format_of(path: Path) -> Format:
     return "jsonl"
 
 
-def fields_of(path: Path, format: Format) -> dict[str, str]:
-    """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for a list, an
-    object and bytes, which are no cells. Raises UserError for a file that is not what it says.
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; none if it is not whole, of which whoever reads on says so."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            return zlib.decompressobj(wbits=31).decompress(start)
+        except zlib.error:
+            return b""
+    return start
+
+
+def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, str]:
+    """The file's fields, in its order, each with the kind that it is of (of Parquet) or 'string'; '' for lists, objects
+    and bytes, which are no cells. Raises UserError for a file that is not what it says, or that Spark cannot read.
+
+    A field of JSON has cells if any of its values is one: a run sets the other rows aside. With `mostly` it has none if
+    more of its values are lists and objects.
     """
     if format == "parquet":
         try:
-            found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+            found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
         except duckdb.Error as error:
             raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        _check_types(path)
         return {row[0]: _kind_of(row[1]) for row in found}
-    fields: dict[str, str] = {}
+    single, nested = Counter[str](), Counter[str]()
     for line in _lines(path):
         for key, value in json_lines.read(line)[0].items():
-            fields[key] = "" if isinstance(value, (list, dict)) else fields.get(key, "string")
-    return fields
+            nested[key] += isinstance(value, (list, dict))
+            single[key] += value is not None and not isinstance(value, (list, dict))
+    most = {key for key, count in nested.items() if single[key] >= count}
+    some = {key for key, count in nested.items() if single[key] or not count}
+    return {key: "string" if key in (most if mostly else some) else "" for key in nested}
 
 
 def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str] = ()) -> Iterator[records.Record]:
@@ -75,7 +105,9 @@ def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str]
                 cells, fault = json_lines.cells(line, fields)
                 yield records.Record(number, 1, cells, (), fault, number, (line,))  # type: ignore[arg-type]
         return
-    found = duckdb.connect().execute(f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?)", [_exactly(path)])
+    database = duckdb.connect()
+    database.execute(BY_VALUE)
+    found = database.execute(f"SELECT {_texts(path, fields, nulls)} FROM {READ}", [_exactly(path)])
     number = 0
     while chunk := found.fetchmany(ROWS):
         for row in chunk:
@@ -97,9 +129,11 @@ def load(
     """The cells at `fields` as text in the table `into`, by the names `columns`; returns how many lines are no rows."""
     if format == "parquet":
         some = "" if limit is None else f"LIMIT {limit}"
-        texts = f"SELECT {_texts(path, fields, nulls)} FROM read_parquet(?) {some}"
+        texts = f"SELECT {_texts(path, fields, nulls)} FROM {READ} {some}"
         names = ", ".join(map(quoted, columns))
+        database.execute(BY_VALUE)
         database.execute(f"CREATE TABLE {quoted(into)} AS SELECT * FROM ({texts}) AS cells({names})", [_exactly(path)])
+        database.execute("RESET disabled_optimizers")
         return 0
     database.execute(f"CREATE TABLE {quoted(into)} ({', '.join(f'{quoted(name)} VARCHAR' for name in columns)})")
     broken, kept, some_rows = 0, 0, []
@@ -134,16 +168,24 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             text = records.opened(file, "utf-8", zipped=path.suffix == ".gz")
             text.reconfigure(newline="\n")
-            for line in text:
-                yield line.rstrip("\r\n")
+            for line in without_zeros(text, path):
+                yield line.lstrip("\ufeff").rstrip("\r\n")  # of `cat a b`, b's byte order mark; a run takes it off
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}), as JSON is: convert it.") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}") from None
 
 
+def without_zeros(lines: Iterable[str], path: Path) -> Iterator[str]:
+    """The same lines. Raises UserError for a zero byte, as a run does: what holds one is no text."""
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise UserError(f"{path} holds zero bytes (line {number}), so it is no text: export it anew, in UTF-8.")
+        yield line
+
+
 def _texts(path: Path, fields: Sequence[str], nulls: Sequence[str]) -> str:
-    found = duckdb.execute("DESCRIBE SELECT * FROM read_parquet(?)", [_exactly(path)]).fetchall()
+    found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
     types = {row[0]: row[1] for row in found}
     return ", ".join(_text(quoted(field), types[field], nulls) for field in fields)
 
@@ -165,6 +207,24 @@ def _text(field: str, duckdb_type: str, nulls: Sequence[str]) -> str:
         f"CASE {missing}WHEN isnan({value}) THEN 'NaN' WHEN isinf({value}) THEN CASE WHEN {value} > 0 THEN '' ELSE '-' "
         f"END || 'Infinity' ELSE CAST({text} AS VARCHAR) END"
     )
+
+
+def _check_types(path: Path) -> None:
+    """Raises UserError for a Parquet file with a column, or a part of one, that Spark has no type for."""
+    schema = pq.read_metadata(path).schema
+    odd = []
+    for column in map(schema.column, range(len(schema))):
+        names = (column.logical_type.type, column.converted_type)
+        what = next((UNREAD[name] for name in names if name in UNREAD), "")
+        if column.precision > LARGEST_DECIMAL:
+            what = f"a decimal of more than {LARGEST_DECIMAL} digits"
+        if what:
+            odd.append(f"{column.path} is {what}")
+    if odd:
+        raise UserError(
+            f"{path} cannot be read by Spark, which has no type for some of its columns ({', '.join(odd)}): write them "
+            "as text or plain numbers, or leave them out."
+        )
 
 
 def _kind_of(duckdb_type: str) -> str:

@@ -54,8 +54,10 @@ class RawFile:
             return
         try:
             with self.path.open("rb") as file:
-                found = records.of_table(file, self.declared, zipped=self.path.suffix == ".gz")
-                yield from islice(found, 1 if self.declared.header else 0, None)
+                text = records.opened(file, declared.encoding, zipped=self.path.suffix == ".gz")
+                read = (declared.delimiter, declared.quote, declared.quote_escape, declared.skip)
+                found = records.records(cells.without_zeros(text, self.path), *read)
+                yield from islice(found, 1 if declared.header else 0, None)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{self.path} is not {self.declared.encoding} ({error.reason}), which {self.settings.file} "
@@ -118,6 +120,12 @@ def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: Re
         f"{path} is neither a raw file of {settings.name} nor one of its features. As a raw file: {found} As features: "
         f"it has no column {', '.join(name for name in features if name not in plain)}, as the model calls them."
     )
+
+
+def check_features(path: Path) -> None:
+    """Raises UserError for a file that is not CSV, as a file of features is. What is no plain file stays unread."""
+    if path.is_file() and (format := cells.format_of(path)) != "csv":
+        raise UserError(f"{path} is {FORMATS[format]}, and a file of features is CSV in UTF-8: convert it.")
 
 
 def score(
@@ -184,6 +192,14 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
                 f"{len(declared.columns)} columns and no header."
             )
         return RawFile(path, settings, list(declared.columns), {n: i for i, n in enumerate(declared.columns)}, query)
+    if declared.format == "jsonl":  # whose keys a run tells apart by capitals (jobs/tables/cells.py)
+        texts = {name: declared.names.get(name, name) for name in declared.columns}
+        if lacking := [text for name, text in texts.items() if name in query.reads and text not in header]:
+            return (
+                f"it has no key {', '.join(map(repr, lacking))} with single values; it has "
+                f"{', '.join(map(repr, header))} (keys are told apart by capitals)."
+            )
+        return RawFile(path, settings, header, {n: header.index(t) for n, t in texts.items() if t in header}, query)
     places = {}
     for name in declared.columns:
         one = Table(

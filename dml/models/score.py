@@ -88,6 +88,7 @@ def score_file(
                 found = raw_file.score(scorer, raw, out, all_columns=all_columns, on_progress=on_progress)
                 rows, unseen, lines = found.rows, found.unseen, _told_of_raw(raw, found)
             else:
+                raw_file.check_features(file)
                 keys = settings.keys if settings and not all_columns else ()
                 with open_csv(file) as source:
                     scored = score_csv(

@@ -38,6 +38,9 @@ UNREADABLE = {
     "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
     "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
     r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
+    "has a column for which Spark has no type (a time of day, a UUID, an interval, a float of 16 bits, a decimal of "
+    "more than 38 digits): write it as text or a plain number": r"ParquetToSparkSchemaConverter|Illegal Parquet type|"
+    r"Parquet type not yet supported|ParquetMetadataConverter\.getLogicalTypeAnnotation",
     "is not Parquet, or not whole: upload it again": r"is not a Parquet file|Could not read footer",
     "has columns of other types than the table's other files": r"CANNOT_MERGE_SCHEMAS|Failed to merge incompatible",
     "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",

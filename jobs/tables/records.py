@@ -71,24 +71,29 @@ def foreign(start: bytes) -> str:
     return ""
 
 
+def blank(delimiter: str) -> str:
+    """The characters that are nothing around a cell; a line of them alone is empty."""
+    return "".join(mark for mark in BLANK if mark != delimiter)
+
+
 def records(lines: Iterable[str], delimiter: str, quote: str, escape: str, skip: int = 0) -> Iterator[Record]:
     """Each record of the text behind the first `skip` lines; empty lines are none.
 
     A field that begins with a quote ends with one that a delimiter or the line's end follows; a quote within is
     written twice, or behind the escape. A quote in a field that does not begin with one is a character like others.
     """
-    blank = "".join(mark for mark in BLANK if mark != delimiter)
-    reader = _Reader(iter(lines), delimiter, quote, escape, blank)
+    around = blank(delimiter)
+    reader = _Reader(iter(lines), delimiter, quote, escape, around)
     for _ in islice(reader.lines, skip):
         reader.number += 1
     for line in reader.lines:
         reader.number += 1
         text = line[:-1] if line.endswith("\n") else line
         if quote not in text:
-            if text.strip(blank):
-                cells = [cell.strip(blank) for cell in text.split(delimiter)]
+            if text.strip(around):
+                cells = [cell.strip(around) for cell in text.split(delimiter)]
                 yield Record(reader.number, 1, cells, (), "", 0, (text,))
-        elif text.strip(blank):
+        elif text.strip(around):
             yield reader.record(text)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
@@ -26,11 +27,13 @@ from dml.dataset import check as dataset
 from dml.dataset import guesses
 from dml.dataset import new as own
 from dml.dataset.check import Checked
+from dml.dataset.csv_file import Dialect, load_text
 from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
 from dml.terminal.console import err
 from jobs.prepare import join
-from jobs.tables.settings import Dataset
+from jobs.tables import records
+from jobs.tables.settings import Dataset, Encoding
 
 New = Callable[..., Draft]
 
@@ -519,6 +522,14 @@ def test_predictions_should_carry_what_tells_rows_apart_for_people_where_the_key
     assert any("Predictions carry when, name, x along, to tell rows by." in note for note in found.notes)
 
 
+def test_where_predictions_can_carry_nothing_that_should_not_be_said(new: New) -> None:
+    row = lambda i, r: f"{r.randint(1, 3)},{r.choice(['a', 'b'])},{r.randint(0, 1)}"  # noqa: E731
+    found = new("y", {"a.csv": lines("side,model_run,y", row)})
+    (note,) = (note for note in found.notes if "the key is a hash of the row" in note)
+    assert (found.carried, load_dataset("d").carried) == ([], ())
+    assert note.endswith("; copies may lie on both sides of the split.")
+
+
 def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new: New) -> None:
     text = lines(
         "day,shop,amount,y",
@@ -694,12 +705,19 @@ UTF_16 = r"d\.csv is UTF-16: convert it, such as by `iconv -f UTF-16 -t UTF-8 OL
         ("sep=;\r\n" + TABLE.replace(",", ";").replace("\n", "\r\n"), 1),
         ("\ufeffReport\nfor 2024,all\n\n\n" + TABLE.replace("label", "label,a,b").replace("o\n", "o,1,2\n"), 4),
         ("#id,value,label\n" + ROWS, 0),
+        ("\n \n" + TABLE, 0),
+        ('"Report\nMay"\n\n' + TABLE, 3),
+        ('"Report "May\n\n' + TABLE, 2),
     ],
-    ids=["title", "comments", "comment above a header with #", "sep=", "title and subtitle", "header with #"],
-)
+    ids=[
+        "title", "comments", "comment above a header with #", "sep=", "title and subtitle", "header with #",
+        "empty lines", "a quoted title of two lines", "a stray quote",
+    ],
+)  # fmt: skip
 def test_lines_above_the_header_should_be_passed_over_and_told(new: New, text: str, skip: int) -> None:
     found = new("label", {"d.csv": text.replace("s\n", "s,1,2\n") if "label,a,b" in text else text})
     assert (found.rows, found.target.task) == ({"d": 60}, "binary")
+    assert [column.kind for column in found.columns["d"]][:3] == ["bigint", "bigint", "string"]
     assert load_dataset("d").tables["d"].skip == skip
     assert any(f"the table begins in line {skip + 1}; what stands above it" in note for note in found.notes) is bool(
         skip
@@ -710,6 +728,33 @@ def test_how_many_lines_stand_above_may_be_said(new: New, files: Path) -> None:
     (files / "d.csv").write_text("one,two\nfirst,second,label\n" + ROWS, encoding="utf-8")
     found = own.new("d", [files / "d.csv"], "label", columns=[], skip=1, on_progress=lambda _: None)
     assert list(found.files["d"].headers) == ["first", "second", "label"]
+
+
+def test_empty_lines_behind_those_that_are_said_to_stand_above_should_be_above_too(new: New, files: Path) -> None:
+    (files / "d.csv").write_text("Title\n\n" + TABLE, encoding="utf-8")
+    found = own.new("d", [files / "d.csv"], "label", columns=[], skip=1, on_progress=lambda _: None)
+    assert (found.rows, load_dataset("d").tables["d"].skip) == ({"d": 60}, 2)
+    assert any("the table begins in line 3; what stands above it ('Title')" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    ("above", "skip"),
+    [("", 0), ("\n\n", 0), ("Title\n\n", 1), ('"Report\nMay"\n\n', 3), ('"Report "May\n \t\n', 2), ("\r\rTitle\r", 3)],
+)
+def test_a_sample_should_have_the_rows_of_a_run_whatever_stands_above_them(
+    tmp_path: Path, above: str, skip: int, encoding: Encoding, packed: bool
+) -> None:
+    path = tmp_path / ("d.csv.gz" if packed else "d.csv")
+    content = (above + 'id,town\n1,Malmö\n\n2,"Århus\nC"\n').encode(encoding)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with path.open("rb") as file:
+        of_run = list(records.records(records.opened(file, encoding, zipped=packed), ",", '"', '"', skip))
+    assert [record.cells for record in of_run] == [["id", "town"], ["1", "Malmö"], ["2", "Århus\nC"]]
+    database = duckdb.connect()
+    assert load_text(database, path, Dialect(",", '"', encoding, header=True, skip=skip), ["id", "town"], "d") == 0
+    assert database.execute("FROM d").fetchall() == [("1", "Malmö"), ("2", "Århus\nC")]
 
 
 @pytest.mark.parametrize(
@@ -747,6 +792,7 @@ def test_parquet_should_be_a_table_like_others_with_the_types_that_it_tells(new:
         "paid": pa.array([i % 3 == 0 for i in range(60)]),
         "at": pa.array([dt.datetime(2024, 1, 1 + i // 3, 10) for i in range(60)], pa.timestamp("ns")),
         "tags": pa.array([["a"]] * 60),
+        "nothing": pa.nulls(60),
         "y": pa.array([source.choice(["yes", "no", "?"]) for _ in range(60)]),
     })  # fmt: skip
     buffer = io.BytesIO()
@@ -761,7 +807,9 @@ def test_parquet_should_be_a_table_like_others_with_the_types_that_it_tells(new:
     assert (found.keys, declared.nulls) == (("id",), ("", "?"))
     assert "CAST(replace(replace(preis, '.', ''), ',', '.') AS DOUBLE) AS preis" in sql()
     assert '# at = "timestamp"' in toml()
-    assert any("no columns, since they hold lists, objects or bytes: tags." in note for note in found.notes)
+    assert any(
+        "no columns, since they hold lists, objects, bytes or nothing: tags, nothing." in note for note in found.notes
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -777,7 +825,7 @@ def test_json_lines_should_be_a_table_like_others(new: New, packed: bool) -> Non
     assert settings.tables["d"].names == {"id": "ID", "grosse": "größe"}
     assert settings.tables["d"].columns == {"id": "bigint", "grosse": "bigint", "y": "boolean"}
     assert any("lines that are no JSON object of single values: 1 of 62; runs" in note for note in found.notes)
-    assert any("bytes: tags." in note for note in found.notes)
+    assert any("bytes or nothing: tags." in note for note in found.notes)
 
 
 @pytest.mark.parametrize("text", ['[{"id": 1, "y": 2}]', '{\n  "id": 1,\n  "y": 2\n}\n'])
@@ -961,7 +1009,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
         pq.write_table(pa.table({**columns, "minutes": minutes}), root / "files_of_parquet" / "churn.csv")
         pq.write_table(pa.table({**columns, "minutes": [0.5] * 60}), root / "files_of_kinds" / "churn.csv")
         texts = "".join(f"{json.dumps({**row, 'minutes': int(row['minutes'])})}\n" for row in rows)
-        (root / "files_of_objects" / "churn.csv").write_text(texts)
+        (root / "files_of_objects" / "churn.csv").write_text(texts + '{"customer": "C99", "minutes": [1]}\n')
         (root / "files_of_keys_of_objects" / "churn.csv").write_text(texts.replace('"plan"', '"Plan"'))
         (root / "files_of_spelling" / "churn.csv").write_text(CHURN.replace(",yes", ",Yes", 5))
         found = dataset.check(names, cache=root / "cache", on_progress=lambda _: None)
@@ -1028,3 +1076,4 @@ def test_files_that_a_run_would_download_should_be_named_and_the_query_checked(c
 def test_a_few_broken_lines_should_be_a_note(checked: dict[str, Checked]) -> None:
     assert checked["fields"].findings == []
     assert any("1 lines have not the header's 4 fields" in note for note in checked["fields"].notes)
+    assert any("1 lines are no JSON object of single values" in note for note in checked["objects"].notes)

@@ -199,6 +199,74 @@ def test_a_parquet_file_where_csv_is_declared_should_be_named(dml: Run, folder: 
     assert "next.parquet is Parquet, but table shops of datasets/shops/dataset.toml is CSV: convert the file." in err
 
 
+def as_json_lines(folder: Path) -> list[dict[str, Any]]:
+    """Declares JSON lines, and gives ROWS as objects."""
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    text = toml.read_text(encoding="utf-8").replace('delimiter = ";"\nencoding = "latin-1"', 'format = "jsonl"')
+    toml.write_text(text, encoding="utf-8")
+    (folder / "tree.json").write_text(json.dumps(tree("turnover", 1000.0)))
+    return list(csv.DictReader(raw(*ROWS).decode("latin-1").splitlines(), delimiter=";"))
+
+
+def test_one_row_of_json_should_not_decide_for_the_others(dml: Run, folder: Path) -> None:
+    rows = as_json_lines(folder)
+    rows[1]["town"] = ["Bonn"]
+    (folder / "next.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    code, out, err = dml("predict", "next.jsonl", "--model", "tree.json")
+    assert (code, [row.split(",")[1] for row in out.splitlines()[1:]]) == (0, ["0.75", "0.75", "0.25"])
+    assert "1 row not scored, as a run would quarantine them: line 2: 'town' is a list, and no single value." in err
+
+
+def test_keys_of_json_should_be_told_apart_by_capitals_as_a_run_does(dml: Run, folder: Path) -> None:
+    rows = [{key.title(): value for key, value in row.items()} for row in as_json_lines(folder)]
+    (folder / "next.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    code, out, err = dml("predict", "next.jsonl", "--model", "tree.json")
+    assert (code, out) == (1, "")
+    assert "it has no key 'id', 'Umsatz in Euro', 'town', 'opened' with single values; it has 'Id', " in err
+
+
+WHOLE = raw(*ROWS).decode("latin-1")
+WORKBOOK = b"PK\x03\x04\x14\0\x06\0"
+
+
+@pytest.mark.parametrize("read_as", [None, "raw", "features"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (WHOLE.encode("utf-16"), "next.csv is UTF-16: convert it, such as by `iconv -f UTF-16 -t UTF-8 OLD > NEW`"),
+        (WHOLE.encode("utf-16-le"), "next.csv is UTF-16: convert it"),
+        (WORKBOOK, "next.csv is a zip archive or an Excel workbook: unpack it, or export it as CSV in UTF-8"),
+        (raw(*ROWS, "5;1;\0;2024-01-31;ja"), "next.csv holds zero bytes"),
+        (b'[{"id": 1}]', "next.csv is JSON, but not an object a line"),
+    ],
+    ids=["UTF-16 with a mark", "UTF-16 without", "workbook", "zero bytes", "JSON"],
+)
+def test_what_is_no_csv_should_be_called_by_its_name(
+    dml: Run, folder: Path, content: bytes, said: str, read_as: str | None
+) -> None:
+    options = ["--read-as", read_as] if read_as else []
+    code, out, err = predicted(dml, folder, content, "turnover", 1000.0, *options)
+    assert (code, out) == (1, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("row", ["5;1;K\0;2024-01-31;ja", "\0"])
+def test_a_zero_byte_far_into_a_file_should_be_refused_as_a_run_does(dml: Run, folder: Path, row: str) -> None:
+    content = raw(*(ROWS * 1_000), row)
+    assert content.index(0) > 64 * 1024
+    code, out, err = predicted(dml, folder, content, "turnover", 1000.0)
+    assert (code, out) == (1, "")
+    assert "next.csv holds zero bytes (line 4002), so it is no text" in err
+
+
+def test_parquet_should_be_no_file_of_features(dml: Run, folder: Path) -> None:
+    pq.write_table(pa.table({"turnover": [1.0], "opened_month": [1], "town": ["Köln"]}), folder / "next.parquet")
+    (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))
+    code, out, err = dml("predict", "next.parquet", "--model", "tree.json", "--read-as", "features")
+    assert (code, out) == (1, "")
+    assert "next.parquet is Parquet, and a file of features is CSV in UTF-8: convert it." in err
+
+
 def test_a_packed_raw_file_should_be_scored_with_all_its_columns_if_asked_for(dml: Run, folder: Path) -> None:
     (folder / "next.csv.gz").write_bytes(gzip.compress(raw(*ROWS)))
     predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)

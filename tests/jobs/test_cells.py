@@ -6,12 +6,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 
+from dml.dataset.csv_file import Dialect, load_text
+from dml.errors import UserError
 from dml.models import cells as here
 from dml.models.row_query import FROM_TEXT, connect
 from jobs.errors import JobError
@@ -90,6 +94,40 @@ def test_a_parquet_file_should_be_read_alike_in_spark_and_here(spark: SparkSessi
     assert list(map(repr, here_read(tmp_path / "a [1].parquet", **TABLE))) == list(map(repr, VALUES))
 
 
+def test_a_folder_with_an_equals_sign_should_be_no_column(tmp_path: Path) -> None:
+    """DuckDB takes x=7/ for a Hive partition, a run does not (recursiveFileLookup)."""
+    folder = tmp_path / "x=7" / "z=8"
+    folder.mkdir(parents=True)
+    path = folder / "a.parquet"
+    pq.write_table(pa.table({"x": ["a", "b"], "y": [1, 2]}), path)
+    assert here.fields_of(path, "parquet") == {"x": "string", "y": "whole"}
+    assert [record.cells for record in here.rows(path, "parquet", ["x", "y"])] == [["a", "1"], ["b", "2"]]
+    database = duckdb.connect()
+    here.load(database, path, "parquet", ["x", "y"], ["a", "b"], "cells")
+    assert database.execute("FROM cells").fetchall() == [("a", "1"), ("b", "2")]
+    for text in ("x,y\na,1\nb,2\n", "\n\nx,y\na,1\nb,2\n"):
+        (folder / "a.csv").write_text(text, encoding="utf-8")
+        load_text(database, folder / "a.csv", Dialect(",", '"', "utf-8", header=True), ["x", "y"], "texts")
+        assert database.execute("FROM texts").fetchall() == [("a", "1"), ("b", "2")]
+        database.execute("DROP TABLE texts")
+
+
+@pytest.mark.parametrize("type", [pa.float32(), pa.float64()])
+@pytest.mark.parametrize("statistics", [True, False])
+def test_nan_should_be_read_as_a_run_does_whatever_the_statistics_of_the_file(
+    tmp_path: Path, statistics: bool, type: pa.DataType
+) -> None:
+    columns = {"some": [0.5, NAN, 1.5], "all": [NAN] * 3, "alike": [-999.0, NAN, -999.0], "none": [0.5, INFINITE, -0.0]}
+    path = tmp_path / "a.parquet"
+    table = pa.table({name: pa.array(values, type) for name, values in columns.items()})
+    pq.write_table(table, path, write_statistics=statistics)
+    expected = [["0.5", "NaN", None, "0.5"], ["NaN", "NaN", "NaN", "Infinity"], ["1.5", "NaN", None, "-0.0"]]
+    assert [record.cells for record in here.rows(path, "parquet", list(columns), ["", "-999"])] == expected
+    database = duckdb.connect()
+    here.load(database, path, "parquet", list(columns), list("abcd"), "cells", nulls=["", "-999"])
+    assert list(map(list, database.execute("FROM cells").fetchall())) == expected
+
+
 LINES = [
     '{"id": 1, "Größe": 1.50, "word": " a ", "day": "2024-02-29", "flag": true, "more": {"a": [1]}}',
     '{"flag": "no", "id": "2", "word": "?", "gr\\u00f6\\u00dfe": 3, "Größe": 1e400}',
@@ -132,6 +170,38 @@ def test_json_lines_should_be_read_alike_in_spark_and_here(spark: SparkSession, 
     assert list(map(repr, here_read(here_file, **OBJECTS))) == list(map(repr, expected))
 
 
+def test_a_field_of_json_should_have_cells_if_any_value_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    values = {
+        "one list": [1, [2], 3], "one value": [[1], 2, {}], "no value": [[1], {}, None], "late": [None, None, [3]],
+        "missing": [None] * 3,
+    }  # fmt: skip
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    cells = {"one list": "string", "one value": "string", "no value": "", "late": "", "missing": "string"}
+    assert here.fields_of(path, "jsonl") == cells
+    assert here.fields_of(path, "jsonl", mostly=True) == {**cells, "one value": ""}
+    found = list(here.rows(path, "jsonl", ["one list", "missing"]))
+    assert [record.cells for record in found] == [["1", None], [], ["3", None]]
+    assert found[1].fault == "'one list' is a list, and no single value"
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"])
+def test_a_line_of_json_should_end_where_a_run_ends_it(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"id": i, "word": f"a{mark}b"}, ensure_ascii=False) for i in (1, 2)]
+    path.write_bytes("\n".join(lines).encode())
+    assert here.format_of(path) == "jsonl"
+    assert [record.cells[1] for record in here.rows(path, "jsonl", ["id", "word"])] == [f"a{mark}b"] * 2
+
+
+def test_a_byte_order_mark_within_a_file_should_be_no_part_of_its_line(tmp_path: Path) -> None:
+    """As `cat a.jsonl b.jsonl` leaves it; a run takes it off each line."""
+    path = tmp_path / "both.jsonl"
+    path.write_text('\ufeff{"id": 1}\n\ufeff{"id": 2}\n', encoding="utf-8")
+    assert [(record.cells, record.fault) for record in here.rows(path, "jsonl", ["id"])] == [(["1"], ""), (["2"], "")]
+
+
 def test_a_line_of_json_should_be_what_it_says() -> None:
     assert json_lines.cells('{"a": 1.50, "b": true, "c": null, "d": "x", "e": -0.0}', "abcdef") == (
         ["1.50", "true", None, "x", "-0.0", None],
@@ -168,6 +238,43 @@ def test_a_column_that_cannot_be_what_is_declared_should_be_told(
     pq.write_table(pa.table(ARROW), tmp_path / "a.parquet")
     with pytest.raises(JobError, match=told):
         read(spark, tmp_path, **{"format": "parquet", **settings})
+
+
+NO_TYPE = {
+    "time": ("TIME '10:00:00'", "a time of day"),
+    "times": ("[TIME '10:00:00']", "a time of day"),
+    "uuid": ("uuid()", "a UUID"),
+    "interval": ("INTERVAL 3 DAY", "an interval"),
+    "half": (pa.array(np.array([1], np.float16)), "a float of 16 bits"),
+    "long": (pa.array([None], pa.decimal256(39, 2)), "a decimal of more than 38 digits"),
+}
+
+
+def of_no_type(value: Any, path: Path) -> None:
+    """Writes a Parquet file with a column of such values."""
+    if isinstance(value, str):
+        duckdb.execute(f"COPY (SELECT 1 AS id, {value} AS odd) TO '{path}' (FORMAT parquet)")
+    else:
+        pq.write_table(pa.table({"id": [1], "odd": value}), path)
+
+
+@pytest.mark.parametrize("name", NO_TYPE)
+def test_a_column_for_which_spark_has_no_type_should_be_named_before_a_run(tmp_path: Path, name: str) -> None:
+    value, what = NO_TYPE[name]
+    of_no_type(value, tmp_path / "a.parquet")
+    with pytest.raises(
+        UserError, match=rf"a\.parquet cannot be read by Spark, .*\(odd[^ ]* is {what}\): write them as"
+    ):
+        here.fields_of(tmp_path / "a.parquet", "parquet")
+
+
+@pytest.mark.parametrize("name", NO_TYPE)
+def test_a_column_for_which_spark_has_no_type_should_be_told_by_a_run(
+    spark: SparkSession, tmp_path: Path, name: str
+) -> None:
+    of_no_type(NO_TYPE[name][0], tmp_path / "a.parquet")
+    with pytest.raises(JobError, match=r"Raw table db\.points .* has a column for which Spark has no type \(a time of"):
+        read(spark, tmp_path, format="parquet", columns={"id": "bigint"})
 
 
 def test_files_of_one_table_should_have_its_columns_alike(spark: SparkSession, tmp_path: Path) -> None:
