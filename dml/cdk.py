@@ -57,8 +57,8 @@ def synthesize(
         "CDK_OUTDIR": str(folder),
         "CDK_CONTEXT_JSON": json.dumps(context),
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
-        # Half of a synthesis went into the CDK's own look at the templates, of which come warnings, shown to nobody here:
-        # `make lint` and `cdk deploy` have it look. What the app itself refuses is not of it (stacks/synth.py).
+        # The CDK's own look at the templates takes half of a synthesis, for warnings that nobody is shown here; that of
+        # `make lint` and `cdk deploy` is. What the app itself refuses is not of it (stacks/synth.py).
         "CDK_VALIDATION": "false",
         "PYTHONPYCACHEPREFIX": str(COMPILED),
         "PYTHONDONTWRITEBYTECODE": "" if project == PROJECT else "1",
