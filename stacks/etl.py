@@ -250,9 +250,7 @@ def dialects_of(dataset: Dataset) -> list[Dialect]:
     seen: of tables that differ in nothing else, all are taken to have one. Then the catalog's columns are wrong for
     those without, but not the jobs, which know better from dataset.toml.
     """
-    of_csv = [
-        table for table in dataset.tables.values() if table.format == "csv"
-    ]  # Glue knows the other formats itself
+    of_csv = [table for table in dataset.tables.values() if table.format == "csv"]  # Glue knows the others itself
     dialects = {Dialect(table.delimiter, table.quote, table.header) for table in of_csv}
     return sorted(dialects, key=lambda dialect: (dialect.delimiter == ",", not dialect.header, dialect))
 

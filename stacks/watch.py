@@ -121,10 +121,8 @@ class Watch(Construct):
         alarm(self, "Failed", text, failed, ABOVE, 0, topic=topic)
         if certified:
             self._alarm_on_certificate(environment, topic)
-        most, hours = (
-            environment.cluster.alarm_hours,
-            _figure(environment, CLUSTER_HOURS, "Maximum", cdk.Duration.hours(1)),
-        )
+        most = environment.cluster.alarm_hours
+        hours = _figure(environment, CLUSTER_HOURS, "Maximum", cdk.Duration.hours(1))
         alarm(self, "OldCluster", f"A cluster has run for more than {most} hours.", hours, ABOVE, most, topic=topic)
 
     def _by_the_clock(self, id: str, rate: str, do: str, description: str, topic: sns.ITopic) -> None:

@@ -36,7 +36,7 @@ HEADS = 20  # lines above a header, at most
 HEAD = 256 * 1024  # characters of a file that are looked at for its header
 # Letters that NFKD does not take apart.
 LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+NUMBER = re.compile(records.NUMBER)
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,6 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
     return _first_record(_head(path, whole=False).text, dialect, path).cells
 
 
-def encoding_of(path: Path) -> Encoding:
-    """utf-8 if all of the file is, else windows-1252 if it has what are letters there and nothing in latin-1."""
-    return _head(path).encoding
-
-
 def misread(path: Path, declared: Encoding) -> str:
     """Why a file is no text in the declared encoding, and the ways on, for a sentence; '' if it is one.
 
@@ -225,8 +220,7 @@ def lost_rows(path: Path, dialect: Dialect, *, many_lines: bool = False) -> list
     """The quotes of a file in which rows would be lost, as a run finds them (jobs/tables/records.py)."""
     with path.open("rb") as file:
         text = records.opened(file, dialect.encoding, zipped=path.suffix == ".gz")
-        found = records.records(text, dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
-        return records.faults(found, dialect.delimiter, many_lines=many_lines)
+        return records.faults(records.as_written(text, dialect), dialect.delimiter, many_lines=many_lines)
 
 
 def _closed(path: Path, dialect: Dialect) -> Dialect:
@@ -296,8 +290,7 @@ def _whole_lines(text: str) -> io.StringIO:
 
 def _check_shape(text: str, dialect: Dialect, path: Path) -> None:
     """Raises UserError if the header has not the number of names that most rows have fields."""
-    read = (dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
-    found = list(records.records(_whole_lines(text), *read))
+    found = list(records.as_written(_whole_lines(text), dialect))
     widths = Counter(len(record.cells) for record in found)
     if len(found) < 3 or not dialect.header:
         return
@@ -320,8 +313,7 @@ def _text_lines(text: str) -> io.StringIO:
 
 def _first_record(text: str, dialect: Dialect, path: Path) -> records.Record:
     """The first record of the table in a file that begins with `text`."""
-    read = (dialect.delimiter, dialect.quote, dialect.quote_escape, dialect.skip)
-    first = next(records.records(_text_lines(text), *read), None)
+    first = next(records.as_written(_text_lines(text), dialect), None)
     if first is None:
         raise UserError(f"{path} is empty.")
     if first.fault:

@@ -55,8 +55,7 @@ class RawFile:
         try:
             with self.path.open("rb") as file:
                 text = records.opened(file, declared.encoding, zipped=self.path.suffix == ".gz")
-                read = (declared.delimiter, declared.quote, declared.quote_escape, declared.skip)
-                found = records.records(cells.without_zeros(text, self.path), *read)
+                found = records.as_written(cells.without_zeros(text, self.path), declared)
                 yield from islice(found, 1 if declared.header else 0, None)
         except UnicodeDecodeError as error:
             raise UserError(

@@ -467,12 +467,16 @@ def called(dataset: str) -> dict[str, str]:
     return load_dataset(dataset).called if dataset in dataset_names() else {}
 
 
+def condition_as_called(text: str, column: str, called: Mapping[str, str]) -> str:
+    """A condition on a column, whose name it begins with, with what the files call that."""
+    return called[column] + text.removeprefix(column) if column in called and text.startswith(column) else text
+
+
 def _first_splits(tree: Document, called: Mapping[str, str]) -> dict[str, str]:
     """The conditions at the root and at its two children, columns as they are `called`; "leaf" where the tree ends."""
 
     def condition(node: Document) -> str:
-        told, name = str(node.get("condition", "leaf")), str(node.get("feature", ""))
-        return called[name] + told.removeprefix(name) if name in called and told.startswith(name) else told
+        return condition_as_called(str(node.get("condition", "leaf")), str(node.get("feature", "")), called)
 
     nodes = {node["id"]: node for node in tree["nodes"]}
     root = tree["nodes"][0]

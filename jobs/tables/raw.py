@@ -378,9 +378,8 @@ def look_for_lost_rows(
     """
 
     def look(rows: Iterable[Any]) -> List[Tuple[Any, ...]]:
-        of_file = (f"{row['line']}\n".lstrip("\ufeff") for row in rows)
-        read = records.records(of_file, declared.delimiter, declared.quote, declared.quote_escape, declared.skip)
-        return [tuple(fault) for fault in records.faults(read, declared.delimiter, many_lines=declared.many_lines)]
+        found = _records_of(rows, declared)
+        return [tuple(fault) for fault in records.faults(found, declared.delimiter, many_lines=declared.many_lines)]
 
     for path in files:
         line = decoded(F.col("value"), declared).alias("line")
@@ -393,6 +392,11 @@ def look_for_lost_rows(
             raise JobError(f"Raw table {table}: {told}")
 
 
+def _records_of(rows: Iterable[Any], declared: Table) -> Iterator[records.Record]:
+    """The records of a file, whose lines are these rows' `line`."""
+    return records.as_written((f"{row['line']}\n".lstrip("\ufeff") for row in rows), declared)
+
+
 def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
     """What `read_lines` gives of files with lines above their header, which Spark's own reader does not pass over.
 
@@ -401,11 +405,7 @@ def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, s
 
     def of_files(rows: Iterable[Any]) -> Iterator[Tuple[str, Iterator[records.Record]]]:
         for file, of_file in groupby(rows, key=lambda row: row["file"]):
-            lines = (f"{row['line']}\n".lstrip("\ufeff") for row in of_file)
-            yield (
-                file,
-                records.records(lines, declared.delimiter, declared.quote, declared.quote_escape, declared.skip),
-            )
+            yield file, _records_of(of_file, declared)
 
     def heads(rows: Iterable[Any]) -> List[Tuple[str, ...]]:
         firsts = [(file, next(found, None)) for file, found in of_files(rows)]

@@ -7,7 +7,7 @@ import gzip
 import io
 import re
 from itertools import islice
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from jobs.tables.settings import Table
 
@@ -34,6 +34,22 @@ class Record(NamedTuple):
     fault: str
     at: int  # the line of the fault
     raw: Tuple[str, ...]  # the lines themselves
+
+
+class Written(Protocol):
+    """How a file's records are written: the settings of a raw table, or what was found out of a file."""
+
+    @property
+    def delimiter(self) -> str: ...
+
+    @property
+    def quote(self) -> str: ...
+
+    @property
+    def quote_escape(self) -> str: ...
+
+    @property
+    def skip(self) -> int: ...
 
 
 class Fault(NamedTuple):
@@ -248,7 +264,10 @@ def _shown(line: str) -> str:
     return repr(line if len(line) <= SHOWN else line[:SHOWN] + "…")
 
 
+def as_written(lines: Iterable[str], how: Written) -> Iterator[Record]:
+    return records(lines, how.delimiter, how.quote, how.quote_escape, how.skip)
+
+
 def of_table(file: BinaryIO, declared: Table, *, zipped: bool) -> Iterator[Record]:
     """The records of a file of a raw table as its settings say."""
-    text = opened(file, declared.encoding, zipped=zipped)
-    return records(text, declared.delimiter, declared.quote, declared.quote_escape, declared.skip)
+    return as_written(opened(file, declared.encoding, zipped=zipped), declared)

@@ -115,6 +115,12 @@ def predicted(dml: Run, folder: Path, content: bytes, feature: str, threshold: f
     return dml("predict", "next.csv", "--model", "tree.json", *options)
 
 
+def declare(folder: Path, former: str, now: str) -> None:
+    """Writes the dataset's settings anew, with one part of the text for another."""
+    toml = folder / "datasets" / "shops" / "dataset.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace(former, now), encoding="utf-8")
+
+
 def answers(out: str) -> list[str]:
     return [row[1] for row in list(csv.reader(out.splitlines(), delimiter=";"))[1:]]
 
@@ -157,9 +163,7 @@ def test_what_a_run_reads_alike_should_be_scored_alike(dml: Run, folder: Path, c
 
 @pytest.mark.parametrize("encoding", ["windows-1252", "utf-8"])
 def test_lines_above_the_header_and_the_encoding_should_be_as_declared(dml: Run, folder: Path, encoding: str) -> None:
-    toml = folder / "datasets" / "shops" / "dataset.toml"
-    text = toml.read_text(encoding="utf-8").replace('encoding = "latin-1"', f'encoding = "{encoding}"\nskip = 2')
-    toml.write_text(text, encoding="utf-8")
+    declare(folder, 'encoding = "latin-1"', f'encoding = "{encoding}"\nskip = 2')
     content = ('Our "report\n\n' + raw(*ROWS).decode("latin-1")).encode(encoding)
     code, out, _ = predicted(dml, folder, content, "town", 0.5)
     assert (code, answers(out)) == (0, ["0.25", "0.75", "0.75", "0.25"])
@@ -167,9 +171,7 @@ def test_lines_above_the_header_and_the_encoding_should_be_as_declared(dml: Run,
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
 def test_parquet_and_json_lines_should_be_scored_as_csv_is(dml: Run, folder: Path, format: str) -> None:
-    toml = folder / "datasets" / "shops" / "dataset.toml"
-    text = toml.read_text(encoding="utf-8").replace('delimiter = ";"\nencoding = "latin-1"', f'format = "{format}"')
-    toml.write_text(text, encoding="utf-8")
+    declare(folder, 'delimiter = ";"\nencoding = "latin-1"', f'format = "{format}"')
     rows = list(csv.DictReader(raw(*ROWS).decode("latin-1").splitlines(), delimiter=";"))
     file = folder / f"next.{format}"
     if format == "parquet":
@@ -201,9 +203,7 @@ def test_a_parquet_file_where_csv_is_declared_should_be_named(dml: Run, folder: 
 
 def as_json_lines(folder: Path) -> list[dict[str, Any]]:
     """Declares JSON lines, and gives ROWS as objects."""
-    toml = folder / "datasets" / "shops" / "dataset.toml"
-    text = toml.read_text(encoding="utf-8").replace('delimiter = ";"\nencoding = "latin-1"', 'format = "jsonl"')
-    toml.write_text(text, encoding="utf-8")
+    declare(folder, 'delimiter = ";"\nencoding = "latin-1"', 'format = "jsonl"')
     (folder / "tree.json").write_text(json.dumps(tree("turnover", 1000.0)))
     return list(csv.DictReader(raw(*ROWS).decode("latin-1").splitlines(), delimiter=";"))
 
@@ -290,8 +290,7 @@ def test_a_raw_column_of_any_name_should_leave_rows_where_they_are(dml: Run, fol
 
 
 def test_a_raw_file_that_is_not_of_the_declared_encoding_should_be_told_as_that(dml: Run, folder: Path) -> None:
-    toml = folder / "datasets" / "shops" / "dataset.toml"
-    toml.write_text(toml.read_text(encoding="utf-8").replace('encoding = "latin-1"\n', ""), encoding="utf-8")
+    declare(folder, 'encoding = "latin-1"\n', "")
     code, out, err = predicted(
         dml, folder, raw("1;2;Köln;2024-01-31;ja", header="id;Größe;town;opened;sold"), "town", 1.0
     )

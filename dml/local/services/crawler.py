@@ -165,9 +165,13 @@ class Crawl:
 
         known = formats.known(samples, ends)
         if known:
-            self._write(_known_table(name, location, known, objects, self._crawler["Name"]))
-            return True
-        self._write(_table(name, location, infer(samples, self._classifiers), samples, objects, self._crawler["Name"]))
+            first, counted = objects[0]["Key"], _counted(known, objects)
+        else:
+            schema = infer(samples, self._classifiers)
+            known, first = _of_csv(schema), samples[0].key
+            counted = _csv_parameters(schema, samples, len(objects)) if schema else {}
+        zipped = first.endswith(".gz")
+        self._write(_table(name, location, known, counted, objects, self._crawler["Name"], compressed=zipped))
         return True
 
     def _sample(self, bucket: str, found: Mapping[str, Any]) -> Sample:
@@ -227,23 +231,38 @@ class Crawl:
                     self._catalog.update_table(DatabaseName=database, TableInput=kept | {"Parameters": parameters})
 
 
-def _known_table(
-    name: str, location: str, known: formats.Known, objects: Sequence[Mapping[str, Any]], crawler: str
+def _of_csv(schema: CsvSchema | None) -> formats.Known:
+    """`schema` None is data that no classifier knows."""
+    text = "org.apache.hadoop.mapred.TextInputFormat", "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat"
+    if schema is None:
+        return formats.Known("UNKNOWN", {}, "", *text)
+    serde = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe"
+    return formats.Known("csv", schema.columns, serde, *text, serde_parameters={"field.delim": schema.delimiter})
+
+
+def _table(
+    name: str,
+    location: str,
+    known: formats.Known,
+    counted: Mapping[str, str],
+    objects: Sequence[Mapping[str, Any]],
+    crawler: str,
+    *,
+    compressed: bool,
 ) -> dict[str, Any]:
-    """A TableInput of Parquet or JSON as the real crawler writes it."""
-    size = sum(found["Size"] for found in objects)
+    """A TableInput as the real crawler writes it. `counted`: what it says of the records and how they are written."""
     parameters = {
         COMMENT: crawler,
         "CrawlerSchemaDeserializerVersion": "1.0",
         "CrawlerSchemaSerializerVersion": "1.0",
         "classification": known.classification,
-        "compressionType": "gzip" if objects[0]["Key"].endswith(".gz") else "none",
+        "compressionType": "gzip" if compressed else "none",
         "objectCount": str(len(objects)),
-        "sizeKey": str(size),
+        "sizeKey": str(sum(found["Size"] for found in objects)),
         "typeOfData": "file",
+        **counted,
     }
-    if known.records and len(objects) <= SAMPLED_FILES:
-        parameters |= {"recordCount": str(known.records), "averageRecordSize": str(round(size / known.records))}
+    serde = {"SerializationLibrary": known.serde, "Parameters": known.serde_parameters} if known.serde else {}
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
@@ -254,54 +273,6 @@ def _known_table(
             "Location": location,
             "InputFormat": known.input_format,
             "OutputFormat": known.output_format,
-            "Compressed": objects[0]["Key"].endswith(".gz"),
-            "NumberOfBuckets": -1,
-            "SerdeInfo": {"SerializationLibrary": known.serde, "Parameters": known.serde_parameters},
-            "BucketColumns": [],
-            "SortColumns": [],
-            "Parameters": parameters,
-            "StoredAsSubDirectories": False,
-        },
-    }
-
-
-def _table(
-    name: str,
-    location: str,
-    schema: CsvSchema | None,
-    samples: Sequence[Sample],
-    objects: Sequence[Mapping[str, Any]],
-    crawler: str,
-) -> dict[str, Any]:
-    """A TableInput as the real crawler writes it; `schema` None is data that no classifier knows."""
-    compressed = samples[0].key.endswith(".gz")
-    parameters = {
-        COMMENT: crawler,
-        "CrawlerSchemaDeserializerVersion": "1.0",
-        "CrawlerSchemaSerializerVersion": "1.0",
-        "classification": "csv" if schema else "UNKNOWN",
-        "compressionType": "gzip" if compressed else "none",
-        "objectCount": str(len(objects)),
-        "sizeKey": str(sum(found["Size"] for found in objects)),
-        "typeOfData": "file",
-    }
-    serde: dict[str, Any] = {}
-    if schema:
-        parameters |= _csv_parameters(schema, samples, len(objects))
-        serde = {
-            "SerializationLibrary": "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
-            "Parameters": {"field.delim": schema.delimiter},
-        }
-    return {
-        "Name": name,
-        "TableType": "EXTERNAL_TABLE",
-        "PartitionKeys": [],
-        "Parameters": parameters,
-        "StorageDescriptor": {
-            "Columns": [{"Name": column, "Type": kind} for column, kind in (schema.columns if schema else {}).items()],
-            "Location": location,
-            "InputFormat": "org.apache.hadoop.mapred.TextInputFormat",
-            "OutputFormat": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
             "Compressed": compressed,
             "NumberOfBuckets": -1,
             "SerdeInfo": serde,
@@ -311,6 +282,13 @@ def _table(
             "StoredAsSubDirectories": False,
         },
     }
+
+
+def _counted(known: formats.Known, objects: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    if not known.records or len(objects) > SAMPLED_FILES:
+        return {}
+    size = sum(found["Size"] for found in objects)
+    return {"recordCount": str(known.records), "averageRecordSize": str(round(size / known.records))}
 
 
 def _csv_parameters(schema: CsvSchema, samples: Sequence[Sample], files: int) -> dict[str, str]:

@@ -125,9 +125,7 @@ class SparkProcess:
         try:
             return self._run()
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                return Outcome(1, disk_full(self._work), begun=False)
-            return Outcome(1, f"Spark could not be started: {error}.", begun=False)
+            return not_started(error, self._work)
         finally:
             self._end()
             shutil.rmtree(self._scratch, ignore_errors=True)
@@ -207,8 +205,7 @@ class SparkProcess:
         return self._spark.wait()
 
     def _outcome(self, exit_code: int) -> Outcome:
-        if exit_code < 0:  # ended by a signal: the number that a shell would give
-            exit_code = 128 - exit_code
+        exit_code = as_in_a_shell(exit_code)
         if self._stopped:
             return Outcome(exit_code or 1, "The job was stopped.")
         if exit_code == 0:
@@ -336,6 +333,16 @@ def failure_reason(output: str) -> str:
     if unknown := re.search(r"Could not initialize target File System for URI : s3[an]?://([^/]+)/", reason):
         reason = f"The bucket {unknown[1]} does not exist, or did not when the job started."
     return reason[:REASON_LIMIT]
+
+
+def not_started(error: OSError, work: Path) -> Outcome:
+    why = disk_full(work) if error.errno == errno.ENOSPC else f"Spark could not be started: {error}."
+    return Outcome(1, why, begun=False)
+
+
+def as_in_a_shell(exit_code: int) -> int:
+    """Python's exit code of a process; of one that a signal ended the number that a shell would give."""
+    return 128 - exit_code if exit_code < 0 else exit_code
 
 
 def disk_full(place: Path) -> str:

@@ -1,6 +1,5 @@
 """Runs one `spark-submit` of an EMR step on a YARN, as it stands in the template, with the nodes' credentials."""
 
-import errno
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ from dml.local.place import inner_environment
 from dml.local.processes import end_session
 from dml.local.spark.arguments import missing_file
 from dml.local.spark.gateway import GatewayProcess, mounts
-from dml.local.spark.process import UNSEEN, Outcome, disk_full, java_home, package
+from dml.local.spark.process import UNSEEN, Outcome, as_in_a_shell, java_home, not_started, package
 from dml.local.yarn.daemons import FAST_SPARK, Yarn, spark_jars
 
 STOP_SECONDS = 10.0
@@ -69,8 +68,7 @@ class YarnStep:
         except UserError as error:
             return Outcome(1, str(error), begun=False)
         except OSError as error:
-            why = disk_full(self._work) if error.errno == errno.ENOSPC else f"Spark could not be started: {error}."
-            return Outcome(1, why, begun=False)
+            return not_started(error, self._work)
         finally:
             if self._stopped and self._submit:
                 # The application goes on, as on EMR, and reads and writes by the gateway: until YARN ends.
@@ -130,8 +128,7 @@ class YarnStep:
                 stderr=errors,
                 start_new_session=True,
             )
-        code = self._submit.wait()
-        return Outcome(128 - code if code < 0 else code, "")
+        return Outcome(as_in_a_shell(self._submit.wait()), "")
 
     def _write_settings(self, storage: Mapping[str, str]) -> Path:
         """The folder with spark-defaults.conf, which has the role's keys and so is its owner's."""

@@ -21,7 +21,7 @@ from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, quantity, task_of
-from dml.models.registry import current_run
+from dml.models.registry import condition_as_called, current_run
 from dml.models.report import charts
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
 from dml.models.report.tree import BOX, BOX_HEIGHT, PICTURE_DEPTH, Tree, number
@@ -70,9 +70,7 @@ def as_called(
         """A node's question, and its two answers, which begin with the feature's name."""
         own = str(node["feature"])
         texts: dict[str, str] = {key: str(node[key]) for key in ("condition", "otherwise") if key in node}
-        said = {
-            key: name(own) + text.removeprefix(own) if text.startswith(own) else text for key, text in texts.items()
-        }
+        said = {key: condition_as_called(text, own, called) for key, text in texts.items()}
         return {**node, **said, "feature": name(own)}
 
     nodes = [asked(node) if "feature" in node else node for node in tree["nodes"]]
