@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from dml import cdk, checkout
 from dml.cdk import Progress
 from dml.checkout import PROJECT
+from dml.errors import UserError
 from dml.local.clients import client
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
@@ -94,13 +95,29 @@ class Commands:
         self._progress = on_progress
 
     def bootstrap(self) -> None:
-        """`cdk bootstrap`, once; in an empty folder, where the CLI finds no app to synthesise."""
+        """`cdk bootstrap`, once; in an empty folder, where the CLI finds no app to synthesise.
+
+        UserError with the CLI's words, and with CloudFormation's own where it tells by DescribeEvents alone what is
+        wrong: there the CLI does not look.
+        """
+        cloudformation = client(self._cloud, "cloudformation")
         try:
-            client(self._cloud, "cloudformation").describe_stacks(StackName=BOOTSTRAP_STACK)
+            found = cloudformation.describe_stacks(StackName=BOOTSTRAP_STACK)["Stacks"]
         except ClientError:
-            folder = self._cloud.place.cloud / "empty"
-            folder.mkdir(parents=True, exist_ok=True)
+            found = []
+        if any(one["StackStatus"] in STANDING for one in found):
+            return
+        folder = self._cloud.place.cloud / "empty"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
             self.run(["bootstrap", f"aws://{ACCOUNT}/{REGION}"], folder)
+        except UserError as error:
+            try:
+                events = cloudformation.describe_events(StackName=BOOTSTRAP_STACK, Filters={"FailedEvents": True})
+            except ClientError:
+                raise error from None
+            said = {one.get("ValidationStatusReason", "") for one in events["OperationEvents"]}
+            raise UserError(" ".join([str(error), *sorted(said - {""})])) from None
 
     @property
     def assemblies(self) -> Path:

@@ -777,12 +777,15 @@ def asked(platform: Platform, **templates: Any) -> dict[str, str]:
 def examined_cloud(cloud: Cloud, aws: Clients) -> Iterator[Platform]:
     """The session's cloud with the CDK's bucket; afterwards nothing of the check's is in it."""
     bucket = f"cdk-hnb659fds-assets-000000000000-{Platform('dev', credentials=cloud.environment()).region}"
-    if bucket not in [one["Name"] for one in aws("s3").list_buckets()["Buckets"]]:
+    made = bucket not in [one["Name"] for one in aws("s3").list_buckets()["Buckets"]]
+    if made:
         aws("s3").create_bucket(Bucket=bucket)
     yield Platform("dev", credentials=cloud.environment())
     names = [one["StackName"] for one in aws("cloudformation").describe_stacks()["Stacks"]]
     assert [name for name in names if name.startswith("asked-")] == []
     assert aws("s3").list_objects_v2(Bucket=bucket, Prefix="dml-doctor/")["KeyCount"] == 0
+    if made:  # another test's bootstrap makes it
+        aws("s3").delete_bucket(Bucket=bucket)
 
 
 def test_a_change_set_should_be_made_of_each_template_and_nothing_stay(examined_cloud: Platform) -> None:

@@ -12,7 +12,8 @@ from dml.cdk import error_line
 from dml.errors import UserError
 from dml.local.cloud import Cloud
 from dml.local.deploy import Commands, deploy_assembly
-from tests.embedded import Clients
+from dml.local.place import ACCOUNT, REGION
+from tests.embedded import Clients, own_cloud
 
 
 def assembly(folder: Path, resources: dict[str, Any]) -> Path:
@@ -48,6 +49,22 @@ def test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words(
     aws("cloudformation").get_waiter("stack_delete_complete").wait(StackName="by-cli", WaiterConfig={"Delay": 1})
     assembly(app, {"Bucket": bucket})
     assert deploy_assembly(cloud, app, on_progress=progress.append) == "1 stack", "it was deleted meanwhile"
+
+
+def test_a_bootstrap_that_failed_should_be_told_with_its_reason_and_be_done_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with own_cloud(tmp_path_factory, "bootstrap") as cloud:
+        bucket = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+        Clients(cloud)("s3").create_bucket(Bucket=bucket)  # as it stays where somebody deleted the CDK's stack
+        commands = Commands(cloud, lambda _text: None)
+        with pytest.raises(UserError, match=rf"cdk bootstrap failed: .*identifier '{bucket}' already exists"):
+            commands.bootstrap()
+        Clients(cloud)("s3").delete_bucket(Bucket=bucket)
+        commands.bootstrap()
+        commands.bootstrap()
+        stacks = Clients(cloud)("cloudformation").describe_stacks()["Stacks"]
+        assert [(one["StackName"], one["StackStatus"]) for one in stacks] == [("CDKToolkit", "CREATE_COMPLETE")]
 
 
 def test_a_checkout_should_be_synthesised_once_until_it_changes(
