@@ -148,11 +148,15 @@ def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, 
 
 
 def _rows(spark: SparkSession, rows: Sequence[Tuple[Any, ...]], kinds: Dict[str, str]) -> DataFrame:
-    """One partition of these rows. `createDataFrame` would load pandas first, and have a Python worker pass them on."""
+    """One partition of these rows.
+
+    `createDataFrame` would load pandas first, and have a Python worker pass them on; `range` would have Scala's
+    reflection begin, which takes two seconds of a Java that has just started.
+    """
     told = json.dumps([dict(zip(kinds, row)) for row in rows], allow_nan=False)  # noqa: B905  # not in Python 3.9
     kind = ", ".join(f"{name}: {kind}" for name, kind in kinds.items())
     parsed = F.from_json(F.lit(told), f"array<struct<{kind}>>", {"mode": "FAILFAST"})
-    return spark.range(0, 1, 1, 1).select(F.inline(parsed))
+    return spark.sql("SELECT 1").select(F.inline(parsed))
 
 
 def _mllib_value(node: Told, task: str) -> float:

@@ -89,12 +89,31 @@ def limited(cluster: Standalone, folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def trained(shipped: Shipped, cluster: Standalone) -> Shipped:
-    """Trained from the same features on the cluster, as c1, and in one process, as p1; c1 is published."""
+def disturbed(shipped: Shipped, cluster: Standalone) -> list[dict[str, Any]]:
+    """What Spark logged of the training c1 on the cluster, where an executor was killed while the tree grew."""
     (shipped.folder / "events" / "c1").rename(shipped.folder / "events" / "prepare-c1")
-    logged = on_cluster(shipped, cluster, "train", "c1")
-    hosts = {event["Executor ID"] for event in logged if event["Event"] == "SparkListenerExecutorAdded"}
-    assert hosts == {"0", "1"}
+    folder = event_folder(shipped, "c1")
+    job = shipped.job("train", "c1", process=Submitted, settings=limited(cluster, folder), conf=cluster.conf)
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(job.run()))
+    thread.start()
+    try:
+        until(lambda: len(fit_stages(folder)) >= 2 or not thread.is_alive(), "the tree has begun to grow")
+        killed = cluster.executors()[0]
+        assert not [line for line in command_lines().values() if cluster.secret in line]
+        os.kill(killed, signal.SIGKILL)
+        thread.join(120)
+    finally:
+        job.stop()
+        thread.join()
+    assert outcomes == [Outcome(0, "")]
+    assert killed not in cluster.executors()
+    return list(events(folder))
+
+
+@pytest.fixture(scope="module")
+def trained(shipped: Shipped, disturbed: list[dict[str, Any]]) -> Shipped:
+    """Trained from the same features on the cluster, as c1, and in one process, as p1; c1 is published."""
     shipped.run("train", "p1", process=Submitted, settings=IN_ONE_PROCESS)
     shipped.publish("c1")
     return shipped
@@ -129,7 +148,18 @@ def assert_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert value == expected, path
 
 
-def test_a_cluster_should_grow_the_tree_that_one_process_grows(trained: Shipped) -> None:
+def test_an_executor_killed_in_mid_fit_should_have_been_missed_and_its_work_done_anew(
+    disturbed: list[dict[str, Any]],
+) -> None:
+    hosts = {event["Executor ID"] for event in disturbed if event["Event"] == "SparkListenerExecutorAdded"}
+    assert hosts >= {"0", "1"}
+    removed = [i for i, event in enumerate(disturbed) if event["Event"] == "SparkListenerExecutorRemoved"]
+    assert removed, "the executor was not missed"
+    assert any(is_fit(event) for event in disturbed[: removed[0]])
+    assert any(is_fit(event) for event in disturbed[removed[0] :])
+
+
+def test_a_cluster_should_grow_the_tree_that_one_process_grows_even_if_an_executor_is_killed(trained: Shipped) -> None:
     here, there = figures(trained, "p1"), figures(trained, "c1")
     assert there["metrics"]["rows"]["train"] + there["metrics"]["rows"]["test"] == ROWS
     assert there["tree"]["nodes"][0]["rows"] == there["metrics"]["rows"]["train"]
@@ -147,34 +177,6 @@ def test_a_cluster_should_predict_row_by_row_what_one_process_predicts(trained: 
     assert there.equals(here)
     sides = there.column("side").to_pylist()
     assert sides.count("test") == trained.model("c1", "metrics.json")["rows"]["test"]
-
-
-def test_an_executor_killed_in_mid_fit_should_change_nothing_but_the_time(
-    trained: Shipped, cluster: Standalone
-) -> None:
-    folder = event_folder(trained, "k1")
-    job = trained.job("train", "k1", process=Submitted, settings=limited(cluster, folder), conf=cluster.conf)
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcomes.append(job.run()))
-    thread.start()
-    try:
-        until(lambda: len(fit_stages(folder)) >= 2 or not thread.is_alive(), "the tree has begun to grow")
-        killed = cluster.executors()[0]
-        assert not [line for line in command_lines().values() if cluster.secret in line]
-        os.kill(killed, signal.SIGKILL)
-        thread.join(120)
-    finally:
-        job.stop()
-        thread.join()
-    assert outcomes == [Outcome(0, "")]
-
-    logged = list(events(folder))
-    removed = [i for i, event in enumerate(logged) if event["Event"] == "SparkListenerExecutorRemoved"]
-    assert removed, "the executor was not missed"
-    assert any(is_fit(event) for event in logged[: removed[0]])
-    assert any(is_fit(event) for event in logged[removed[0] :])
-    assert killed not in cluster.executors()
-    assert_the_same(figures(trained, "k1"), figures(trained, "c1"))
 
 
 def fit_stages(folder: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from typing import Any
 
 import pytest
 
-from datasets import load_dataset
+from datasets import load_dataset, raw_files
 from dml import cdk, checkout
 from dml.checkout import PROJECT
 from dml.estate import data
@@ -42,9 +42,10 @@ from dml.local.deploy import deploy, deploy_assembly
 from dml.local.services.emr import ALIVE
 from stacks.outputs import Output, crawler_output, database_output, state_machine_output
 from tests.command import run_dml
+from tests.e2e.published import assert_scored_as_by_the_run
 from tests.local.conftest import until
 
-DATASET, SLOW = "penguins", "life_expectancy"
+DATASET, SLOW = "life_expectancy", "penguins"
 NOTHING: dict[str, Any] = {"predictions": [], "current": None}
 HANGS = "import time\nwhile True:\n    time.sleep(1)\n"
 WHOLE_RUN = 180.0
@@ -240,6 +241,27 @@ def test_a_run_that_could_not_notify_should_do_that_alone_when_it_is_redriven(ru
     assert runs.published() == before
 
 
+def test_what_a_redriven_run_has_published_should_be_reported_and_score_a_raw_file_to_the_last_bit(
+    runs: Runs,
+    first: str,
+    cloud: Cloud,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """A model of a number; one of a chance is in test_whole_way.py, one of several classes in test_prod.py."""
+    monkeypatch.setattr(checkout, "HOME", cloud.place.home)
+    run_id, report = first.rpartition(":")[2], tmp_path / "report.html"
+    code, out, err = run_dml(monkeypatch, capsys, "models", "show", run_id, "--dataset", DATASET, "--local")
+    assert (code, "RMSE" in out) == (0, True), err
+    code, _, err = run_dml(monkeypatch, capsys, "report", DATASET, "--local", "-o", str(report))
+    assert code == 0, err
+    assert "years" in report.read_text(encoding="utf-8")
+    settings = load_dataset(DATASET)
+    file = raw_files(settings, cloud.place.home / "raw")[settings.main]
+    assert_scored_as_by_the_run(DATASET, file, runs.platform, "dev", capsys, tmp_path)
+
+
 @pytest.mark.usefixtures("no_workbench")
 def test_a_cluster_that_does_not_come_up_should_fail_the_run_and_not_be_left(runs: Runs) -> None:
     before = runs.published()
@@ -311,6 +333,9 @@ def test_a_cancelled_step_should_end_its_cluster_and_a_redriven_run_take_another
     ended = runs.redrive(arn)
     assert ended["status"] == "SUCCEEDED", ended
     assert runs.published()["predictions"] != before["predictions"]
+    told = runs.platform.json_object(Output.LAKE_BUCKET, f"{DATASET}/runs/{ended['name']}/predict.json")
+    assert told is not None
+    assert told["rows"] > 0
     assert runs.entered(arn).count("cluster: create a transient one") == 2
 
 
@@ -441,7 +466,7 @@ def test_a_dataset_should_be_taken_away_alone_and_its_data_only_if_asked(
         code, err = remove()
         assert code == 0, err
         assert f"Kept: s3://{raw}/{SLOW}/" in err
-        assert (stacks(), lies()) == (before - {"dml-dev-life-expectancy"}, objects)
+        assert (stacks(), lies()) == (before - {f"dml-dev-{SLOW}"}, objects)
         code, err = remove("--data")
         assert (code, lies()) == (0, 0), err
         code, err = remove()

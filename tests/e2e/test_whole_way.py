@@ -29,7 +29,7 @@ from dml.runs.commands import GATE_REFUSED
 from stacks.outputs import Output, database_output
 from tests.command import run_dml
 from tests.e2e.permissions import Calls, Roles, reasons, since
-from tests.e2e.published import assert_scored_as_by_the_run, parquet
+from tests.e2e.published import parquet
 
 DATASET = "nyc_flights"
 BROKEN = [
@@ -87,6 +87,11 @@ def published(platform: Platform) -> dict[str, Any]:
     return locations | {"current": platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")}
 
 
+def every_cluster(platform: Platform) -> dict[str, str]:
+    """The state of each cluster that has ever been, by its id."""
+    return {one["Id"]: one["Status"]["State"] for one in platform.client("emr").list_clusters()["Clusters"]}
+
+
 def test_a_first_run_should_publish_a_model_better_than_the_base_rate(
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
 ) -> None:
@@ -142,21 +147,10 @@ def test_the_plain_scorer_should_say_what_spark_has_said(
     assert (scored["probability"] - expected["probability"].reindex(scored.index)).abs().max() < 1e-12
 
 
-def test_a_number_should_go_the_whole_way_too(dml: Dml, capsys: pytest.CaptureFixture[str]) -> None:
-    """Several classes do in tests/e2e/test_prod.py."""
-    code, out, err = dml(capsys, "run", "life_expectancy", "--local")
-    assert code == 0, err
-    assert "RMSE" in out
-    assert "years" in Path(next((checkout.HOME / "reports").glob("life_expectancy-*.html"))).read_text(encoding="utf-8")
-
-
-def test_a_raw_file_should_be_scored_to_the_last_bit_as_the_run_did_or_refused(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path, sample: dict[str, Path]
+def test_a_raw_file_that_cannot_be_scored_as_the_run_did_should_be_refused(
+    dml: Dml, capsys: pytest.CaptureFixture[str], tmp_path: Path, sample: dict[str, Path]
 ) -> None:
-    """Asks the models of the runs above."""
-    settings = load_dataset("life_expectancy")
-    file = raw_files(settings, tmp_path)[settings.main]
-    assert_scored_as_by_the_run(settings.name, file, platform, "dev", capsys, tmp_path)
+    """Where it can, it is scored to the last bit: test_failures.py and test_prod.py."""
     scored = tmp_path / "flights.csv"
     code, _, err = dml(capsys, "predict", str(sample["flights"]), "--dataset", DATASET, "--local", "-o", str(scored))
     assert (code, scored.exists()) == (1, False)  # its query joins
@@ -182,22 +176,26 @@ def test_the_note_should_be_in_the_workspace_where_zeppelin_looks(platform: Plat
     assert [entry["Key"] for entry in listed["Contents"] if entry["Key"].endswith(".zpln")]
 
 
-def test_predicting_without_a_workbench_should_end_the_cluster_that_it_started(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str]
+def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(
+    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
 ) -> None:
+    """And without a workbench the cluster that the run has started ends with it."""
+    before, clusters = published(platform), every_cluster(platform)
+    shuffled = replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index))
     ssm, parameter = platform.client("ssm"), platform.output(Output.WORKBENCH_PARAMETER)
-    before = {cluster["Id"] for cluster in platform.client("emr").list_clusters()["Clusters"]}
     workbench = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
     ssm.put_parameter(Name=parameter, Value="none", Overwrite=True)
     try:
-        code, out, err = dml(capsys, "predict", "--local", "--json")
+        with shuffled:
+            code, out, err = dml(capsys, "run", "--local", "--json")
     finally:
         ssm.put_parameter(Name=parameter, Value=workbench, Overwrite=True)
-    assert code == 0, err
-    assert json.loads(out)["rows"]["predicted"] > 0
-    clusters = platform.client("emr").list_clusters()["Clusters"]
-    transient = [cluster for cluster in clusters if cluster["Id"] not in before]
-    assert [cluster["Status"]["State"] for cluster in transient] == ["TERMINATED"]
+    assert code == GATE_REFUSED, err
+    assert json.loads(out)["published"] is False
+    after = published(platform)
+    assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
+    after_it = every_cluster(platform)
+    assert [after_it[one] for one in after_it.keys() - clusters.keys()] == ["TERMINATED"]
 
 
 def test_no_call_of_these_runs_should_have_been_denied(
@@ -271,19 +269,6 @@ def test_a_label_with_one_class_should_fail_the_training_and_change_nothing(
     assert code == 1
     assert "train: " in err
     assert "one class" in err
-    after = published(platform)
-    assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
-
-
-def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
-) -> None:
-    before = published(platform)
-    shuffled = replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index))
-    with shuffled:
-        code, out, err = dml(capsys, "run", "--local", "--json")
-    assert code == GATE_REFUSED, err
-    assert json.loads(out)["published"] is False
     after = published(platform)
     assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
 

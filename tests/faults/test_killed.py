@@ -65,7 +65,7 @@ def reading(shipped: Shipped) -> Iterator[Reader]:
     reader, done = Reader(shipped), threading.Event()
 
     def look_on() -> None:
-        while not done.wait(0.1):
+        while not done.wait(0.3):
             try:
                 reader.look()
             except Exception as error:  # noqa: BLE001  # whatever a reader cannot read is what this is about
