@@ -251,12 +251,12 @@ def test_what_a_redriven_run_has_published_should_be_reported_and_score_a_raw_fi
 ) -> None:
     """A model of a number; one of a chance is in test_whole_way.py, one of several classes in test_prod.py."""
     monkeypatch.setattr(checkout, "HOME", cloud.place.home)
-    run_id, report = first.rpartition(":")[2], tmp_path / "report.html"
+    run_id = first.rpartition(":")[2]
     code, out, err = run_dml(monkeypatch, capsys, "models", "show", run_id, "--dataset", DATASET, "--local")
     assert (code, "RMSE" in out) == (0, True), err
-    code, _, err = run_dml(monkeypatch, capsys, "report", DATASET, "--local", "-o", str(report))
+    code, _, err = run_dml(monkeypatch, capsys, "report", DATASET, "--local")
     assert code == 0, err
-    assert "years" in report.read_text(encoding="utf-8")
+    assert "years" in (cloud.place.home / "reports" / f"{DATASET}-{run_id}.html").read_text(encoding="utf-8")
     settings = load_dataset(DATASET)
     file = raw_files(settings, cloud.place.home / "raw")[settings.main]
     assert_scored_as_by_the_run(DATASET, file, runs.platform, "dev", capsys, tmp_path)
