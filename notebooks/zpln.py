@@ -5,7 +5,9 @@ A fence may carry a title and a chart:
 
     ```sql title="Delays by hour" chart=lineChart x=hour:0 y=share_late:1
 
-`x` and `y` name the chart's key and value columns with their index in the output, as Zeppelin stores them.
+`x` and `y` name the chart's key and value columns with their index in the output, as Zeppelin stores them; `by` names
+those that part each key in groups. `height` is that of the output in pixels: a table shows about one row in 35.
+A line that goes on in the next one becomes one line: Zeppelin shows each end of a line in a text as a break.
 `{{name}}` anywhere in the file is replaced by a parameter. The fields are those that Zeppelin's own Note and
 Paragraph classes read.
 """
@@ -21,6 +23,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 
 ZEPPELIN_VERSION = "0.11.1"
+MARKDOWN = MarkdownIt("commonmark").enable("table")
+HEIGHT = 300  # pixels: Zeppelin's own for a chart
 _ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ1"  # Zeppelin's own (IdHashes): no I, L, O, 0
 _HEADS = {"python": ("%spark.pyspark", "python"), "sql": ("%spark.sql", "sql")}
 
@@ -83,7 +87,7 @@ def _blocks(path: Path, text: str) -> list[tuple[str, str, dict[str, str]]]:
     lines = text.splitlines()
     blocks: list[tuple[str, str, dict[str, str]]] = []
     at = 0
-    for token in MarkdownIt("commonmark").parse(text):
+    for token in MARKDOWN.parse(text):
         if token.type != "fence" or token.map is None:
             continue
         begin, end = token.map
@@ -101,7 +105,26 @@ def _blocks(path: Path, text: str) -> list[tuple[str, str, dict[str, str]]]:
 def _add_text(blocks: list[tuple[str, str, dict[str, str]]], lines: list[str]) -> None:
     text = "\n".join(lines).strip()
     if text:
-        blocks.append(("md", text, {}))
+        blocks.append(("md", unwrapped(text), {}))
+
+
+def unwrapped(text: str) -> str:
+    """The same Markdown with each of its texts on one line, but where a break is asked for by two blanks or `\\`."""
+    lines = text.splitlines()
+    joined: list[str] = []
+    at = 0
+    for token in MARKDOWN.parse(text):
+        if token.type != "inline" or token.map is None or token.level == 0 or token.map[0] < at:
+            continue
+        begin, end = token.map
+        joined += lines[at : begin + 1]
+        for line in lines[begin + 1 : end]:
+            if re.search(r"(  |\\)$", joined[-1]):
+                joined.append(line)
+            else:
+                joined[-1] = f"{joined[-1].rstrip()} {line.lstrip('> ' if '>' in lines[begin] else None)}"
+        at = end
+    return "\n".join([*joined, *lines[at:]])
 
 
 def _paragraph(note: str, number: int, block: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
@@ -139,12 +162,13 @@ def _graph(attributes: Mapping[str, str]) -> dict[str, Any]:
 
     return {
         "mode": attributes["chart"],
-        "height": 300,
+        "height": int(attributes.get("height", HEIGHT)),
         "optionOpen": False,
         "keys": columns("x", "sum"),
-        "groups": [],
+        "groups": columns("by", "sum"),
         "values": columns("y", "avg"),
-        "setting": {},
+        # What the browser adds when it first shows the output; without it the chart is said to be outdated.
+        "setting": {attributes["chart"]: {"rotate": {"degree": "-45"}, "xLabelStatus": "default"}},
         "commonSetting": {},
     }
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 from pyspark.sql import SparkSession
 
 from datasets import load_dataset, prepare_sql
 from jobs.tables import split
-from notebooks.zpln import NoteError, build_note, build_notes
+from notebooks.zpln import NoteError, build_note, build_notes, unwrapped
 from stacks.code import write_dataset, write_library
 from tests.notebooks.zeppelin import Output, Runner
 
@@ -125,7 +126,42 @@ def test_each_chart_should_draw_columns_that_its_output_has(
     for paragraph in charted:
         header = outputs[paragraph["title"]].rows[0]
         graph = paragraph["config"]["results"]["0"]["graph"]
-        assert all(header[column["index"]] == column["name"] for column in graph["keys"] + graph["values"])
+        drawn = graph["keys"] + graph["groups"] + graph["values"]
+        assert all(header[column["index"]] == column["name"] for column in drawn)
+
+
+def test_no_bar_should_be_without_its_name_and_no_row_of_a_table_out_of_sight(
+    notes: list[dict[str, Any]], outputs: dict[str, Output]
+) -> None:
+    """Zeppelin names each of up to 13 bars; 31 rows of a table are seen in 1100 pixels."""
+    for paragraph in (paragraph for note in notes for paragraph in note["paragraphs"]):
+        if paragraph["config"]["results"]:
+            graph = paragraph["config"]["results"]["0"]["graph"]
+            rows = outputs[paragraph["title"]].rows[1:]
+            bars = {tuple(row[column["index"]] for column in graph["keys"]) for row in rows}
+            assert graph["mode"] != "multiBarChart" or 1 < len(bars) <= 13
+            assert graph["mode"] != "table" or len(rows) * 35 <= graph["height"]
+            assert graph["setting"].keys() == {graph["mode"]}
+
+
+def test_late_flights_should_be_told_by_airport_too(outputs: dict[str, Output]) -> None:
+    header, *rows = outputs["Late flights by carrier and airport"].rows
+    assert header[:3] == ["carrier", "origin", "share_late"]
+    assert {row[1] for row in rows} == {"EWR", "JFK", "LGA"}
+    assert len({row[0] for row in rows}) == 8
+
+
+def test_no_text_should_break_where_its_source_goes_on_in_the_next_line(notes: list[dict[str, Any]]) -> None:
+    source = (
+        "# A\n\nOne\ntwo  \nthree.\n\n- an item\n  goes on\n- next\n\n> said\n> so\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    )
+    assert unwrapped(source) == (
+        "# A\n\nOne two  \nthree.\n\n- an item goes on\n- next\n\n> said so\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    )
+    for paragraph in (paragraph for note in notes for paragraph in note["paragraphs"]):
+        if paragraph["text"].startswith("%md"):
+            inline = [token.children or [] for token in MarkdownIt("commonmark").parse(paragraph["text"][4:])]
+            assert not [one for children in inline for one in children if one.type == "softbreak"]
 
 
 def test_late_flights_should_grow_during_the_day(outputs: dict[str, Output]) -> None:
@@ -134,9 +170,11 @@ def test_late_flights_should_grow_during_the_day(outputs: dict[str, Output]) -> 
 
 
 def test_the_trained_tree_should_beat_the_base_rate(outputs: dict[str, Output]) -> None:
-    printed = outputs["Train on 80 % of the rows, test on the others"].data
-    figures = dict(re.findall(r"^(\w+) +([\d.]+)   without", printed, re.MULTILINE))
-    assert float(figures["auc"]) > 0.6
+    header, *rows = outputs["Train on 80 % of the rows, test on the others"].rows
+    assert header == ["figure", "the tree", "without a tree"]
+    figures = {name: (float(tree), float(without)) for name, tree, without in rows}
+    assert figures["auc"][0] > 0.6 > figures["auc"][1] == 0.5
+    assert figures["log loss"][0] < figures["log loss"][1]
 
 
 def test_the_trees_branches_should_add_up(outputs: dict[str, Output]) -> None:

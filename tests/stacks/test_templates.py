@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from app import build
 from datasets import dataset_names, load_dataset
+from dml.checkout import PROJECT
 from dml.estate.diff import read_assembly
 from jobs import predict, prepare, train
 from jobs.tables.settings import Dataset, Schedule
@@ -400,6 +401,14 @@ def test_zeppelin_should_end_idle_sessions_before_the_cluster_counts_as_idle(dev
     assert (
         int(properties[f"{prefix}.timeout.threshold"]) < workbench(dev)["AutoTerminationPolicy"]["IdleTimeout"] * 1000
     )
+
+
+def test_zeppelin_should_answer_pages_of_the_tunnel_only(dev: Synthesized) -> None:
+    """Its default is pages of any origin, which it lets read the answers."""
+    properties = configuration(workbench(dev), "zeppelin-site")["ConfigurationProperties"]
+    origins = "http://localhost:8890,http://127.0.0.1:8890"
+    assert properties["zeppelin.server.allowed.origins"] == origins
+    assert f"localPortNumber={origins[-4:]}" in (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def test_spark_should_use_the_glue_catalog_and_our_python_everywhere(dev: Synthesized) -> None:
