@@ -34,12 +34,14 @@ def notes() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def outputs(notes: list[dict[str, Any]], spark: SparkSession, features: None, shipped_code: None) -> dict[str, Output]:
     """The last output of each titled paragraph, after all of each note has run in order."""
-    return {
-        paragraph["title"]: messages[-1]
-        for note in notes
-        for paragraph, messages in zip(note["paragraphs"], Runner(spark).run(note), strict=True)
-        if "title" in paragraph
-    }
+    runner = Runner(spark)
+    found = {}
+    for note in notes:
+        for paragraph, result in zip(note["paragraphs"], runner.run(note), strict=True):
+            assert result.status == "FINISHED", result
+            if "title" in paragraph:
+                found[paragraph["title"]] = result.messages[-1]
+    return found
 
 
 @pytest.fixture(scope="module")

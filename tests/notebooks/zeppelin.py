@@ -1,25 +1,38 @@
-"""A stand-in for Zeppelin that runs a note's paragraphs on local Spark: heads, one namespace, z.show, typed output.
+"""A stand-in for Zeppelin that runs notes on local Spark: heads, one namespace, z.show, forms, typed output.
 
-It follows Zeppelin 0.11.1 in what the notes use (ParagraphTextParser, zeppelin_context.py, SparkSqlInterpreter);
-anything else raises, so that nothing passes because it was not understood.
+It follows Zeppelin 0.11.1 in what notes use: ParagraphTextParser, zeppelin_python.py, zeppelin_context.py,
+SparkSqlInterpreter, display/Input, and what a built server of that version said of the same paragraphs. Where it is
+known to differ, it raises; nothing passes because it was not understood.
 """
 
 import ast
 import contextlib
 import io
 import re
-from dataclasses import dataclass
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+from markdown_it import MarkdownIt
 from pyspark.sql import DataFrame, SparkSession
 
-MAX_RESULT = 1000  # zeppelin.spark.maxResult
-_HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)[ \t]*\n")
+MAX_RESULT = 1000  # zeppelin.spark.maxResult, and as many of a frame of pandas
+OUTPUT_LIMIT = 102_400  # zeppelin.interpreter.output.limit; more is kept, with a warning
+TRUNCATED = '<div class="result-alert alert-warning" role="alert"><strong>Output is truncated</strong> to {}.</div>'
+# Each line's end is a break to Zeppelin's Markdown.
+MARKDOWN = MarkdownIt("commonmark", {"breaks": True, "xhtmlOut": True}).enable("table")
+_HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(?:\(([^)]*)\))?[ \t]*(?:\n|$)")
+# What a semicolon does not end a statement in: texts, names, comments.
+_SQL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(;)""", re.DOTALL)
+_FORM = re.compile(r"\$?\$\{(?:(checkbox|password):)?(\w+)(?:\([^)]*\))?(?:=([^},]*))?(?:,([^}]*))?\}")
+_SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
 class Output:
-    """One typed message of a paragraph: "TEXT" or "TABLE"; a table's data is tab-separated, header first."""
+    """One typed message of a paragraph: "TEXT", "TABLE" or "HTML"; a table's data is tab-separated, header first."""
 
     kind: str
     data: str
@@ -29,73 +42,184 @@ class Output:
         return [line.split("\t") for line in self.data.splitlines()]
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a paragraph ended: FINISHED, ERROR, or READY if it was not run; and what it has put out."""
+
+    status: str
+    messages: list[Output] = field(default_factory=list)
+
+
+class Printed:
+    """The sys.stdout and sys.stderr of a paragraph: one text, and no terminal, encoding or file behind it."""
+
+    def __init__(self) -> None:
+        self._text = io.StringIO()
+
+    def write(self, text: str) -> int:
+        return self._text.write(text)
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def text(self) -> str:
+        return self._text.getvalue()
+
+
 class ZeppelinContext:
-    """The `z` of a paragraph."""
+    """The `z` of a paragraph. `given`: what an analyst has put into forms, by their names."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = given
+        self._kept: dict[str, Any] = {}
+        self.forms: dict[str, str] = {}  # each form that was asked for, with its default
 
     def show(self, shown: Any) -> None:
-        if not isinstance(shown, DataFrame):
+        if isinstance(shown, DataFrame):
+            messages = table(shown, MAX_RESULT)
+        elif isinstance(shown, pd.DataFrame):
+            lines = [list(map(str, shown.columns)), *[list(map(str, row)) for row in shown.head(MAX_RESULT).to_numpy()]]
+            messages = [Output("TABLE", _lines(lines)), *_cut(len(shown) > MAX_RESULT, f"{MAX_RESULT} rows")]
+        else:
             print(shown)
             return
-        print(table_text(shown))
+        for message in messages:
+            print(f"%{message.kind.lower()} {message.data}")
+        if messages:
+            print("\n%text ", end="")  # what is printed after a table does not join it
+
+    def put(self, name: str, value: Any) -> None:
+        self._kept[name] = value
+
+    def get(self, name: str) -> Any:
+        return self._kept.get(name)
+
+    def remove(self, name: str) -> None:
+        self._kept.pop(name, None)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._kept
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.put(name, value)
+
+    def textbox(self, name: str, defaultValue: str = "") -> str:
+        self.forms[name] = defaultValue
+        return str(self._given.get(name, defaultValue))
+
+    input = noteTextbox = textbox
+
+    def select(self, name: str, options: Sequence[tuple[str, str]], defaultValue: str = "") -> str:
+        """Without a default it is an empty text, not the first option."""
+        self.forms[name] = defaultValue
+        chosen = str(self._given.get(name, defaultValue))
+        assert chosen in ("", *(str(value) for value, _ in options)), f"{chosen} is no option of {name}"
+        return chosen
+
+    noteSelect = select
 
 
-def table_text(frame: DataFrame) -> str:
-    """The %table text of a frame, as ZeppelinContext.showDF prints it."""
-    rows = [["null" if value is None else str(value) for value in row] for row in frame.limit(MAX_RESULT).collect()]
-    lines = ["\t".join(re.sub(r"[\t\n]", " ", cell) for cell in row) for row in [frame.columns, *rows]]
-    return "%table " + "\n".join(lines)
+def table(frame: DataFrame, limit: int) -> list[Output]:
+    """What ZeppelinContext.showDF puts out for a frame: its cells are what Java's and Scala's toString say of them."""
+    if not frame.columns:
+        return []
+    rows = [row.mkString(_SEPARATOR).split(_SEPARATOR) for row in frame.limit(limit + 1)._jdf.toDF().collectAsList()]
+    return [Output("TABLE", _lines([frame.columns, *rows[:limit]])), *_cut(len(rows) > limit, f"{limit} rows")]
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("\t".join(re.sub(r"[\t\n]", " ", cell) for cell in row) for row in rows)
+
+
+def _cut(cut: bool, to: str) -> list[Output]:
+    return [Output("HTML", TRUNCATED.format(to))] if cut else []
 
 
 class Runner:
-    """Runs a whole note in order on one SparkSession; Python paragraphs share one namespace."""
+    """Runs notes on one SparkSession. The Python paragraphs of all notes share one namespace, as by default."""
 
-    def __init__(self, spark: SparkSession) -> None:
+    def __init__(self, spark: SparkSession, given: Mapping[str, str] | None = None) -> None:
         self._spark = spark
-        self.names: dict[str, Any] = {"spark": spark, "sc": spark.sparkContext, "z": ZeppelinContext()}
+        self.z = ZeppelinContext(given or {})
+        self.names: dict[str, Any] = {"spark": spark, "sc": spark.sparkContext, "z": self.z}
 
-    def run(self, note: dict[str, Any]) -> list[list[Output]]:
-        """The outputs of each paragraph; the first paragraph that raises ends the run, as "run all" does."""
-        return [self.run_paragraph(paragraph["text"]) for paragraph in note["paragraphs"]]
+    def run(self, note: dict[str, Any]) -> list[Result]:
+        """What becomes of each paragraph by "run all", which ends at the first that fails."""
+        results: list[Result] = []
+        for paragraph in note["paragraphs"]:
+            failed = any(result.status == "ERROR" for result in results)
+            skipped = failed or not paragraph.get("config", {}).get("enabled", True)
+            results.append(Result("READY") if skipped else self.run_paragraph(paragraph["text"]))
+        return results
 
-    def run_paragraph(self, text: str) -> list[Output]:
+    def run_paragraph(self, text: str) -> Result:
         head = _HEAD.match(text)
         if head is None:
             raise ValueError(f"this paragraph has no interpreter head: {text[:60]!r}")
         body = text[head.end() :]
+        local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", head[2] or "") if pair)
         match head.group(1):
             case "md":
-                return [Output("HTML", body)]
+                return Result("FINISHED", [Output("HTML", MARKDOWN.render(self._filled(body)))])
             case "spark.sql":
-                return self._sql(body)
+                return self._sql(self._filled(body), local)
             case "spark.pyspark":
-                return self._python(body)
+                return self._python(self._filled(body) if local.get("form") == "simple" else body)
         raise ValueError(f"%{head.group(1)} cannot run here")
 
-    def _sql(self, body: str) -> list[Output]:
-        statements = [statement for statement in body.split(";") if statement.strip()]
-        return [_typed(table_text(self._spark.sql(statement)))[0] for statement in statements]
+    def _filled(self, body: str) -> str:
+        """`${name=default}`, `${name=default,a|b}` and `$${...}` with what the analyst has chosen."""
 
-    def _python(self, body: str) -> list[Output]:
-        printed = io.StringIO()
-        tree = ast.parse(body)
-        with contextlib.redirect_stdout(printed):
-            for statement in tree.body:
-                if isinstance(statement, ast.Expr):
-                    value = eval(compile(ast.Expression(statement.value), "<note>", "eval"), self.names)  # noqa: S307 - it is our note
-                    if value is not None:
-                        print(repr(value))
-                else:
-                    exec(compile(ast.Module([statement], []), "<note>", "exec"), self.names)  # noqa: S102 - it is our note
-        return _typed(printed.getvalue())
+        def value(form: re.Match[str]) -> str:
+            kind, name, default, _options = form.groups()
+            if kind == "checkbox":
+                return ",".join(self.z.textbox(name, default or "").split("|"))
+            return self.z.textbox(name, default or "")
+
+        return _FORM.sub(value, body)
+
+    def _sql(self, body: str, local: Mapping[str, str]) -> Result:
+        limit = int(local.get("limit", MAX_RESULT))
+        if local.get("interpolate") == "true":
+            body = re.sub(r"\{(\w+)\}", lambda name: str(self.z.get(name[1])), body)
+        ends = [found.start(1) for found in _SQL.finditer(body) if found[1]]
+        parts = [body[a + 1 : b].strip() for a, b in zip([-1, *ends], [*ends, len(body)], strict=True)]
+        messages: list[Output] = []
+        for statement in parts:
+            if not re.sub(r"--[^\n]*|/\*.*?\*/", "", statement, flags=re.DOTALL).strip():
+                continue
+            try:
+                messages += table(self._spark.sql(statement), limit)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the analyst reads it
+                return Result("ERROR", [*messages, Output("TEXT", str(error))])
+        return Result("FINISHED", messages)
+
+    def _python(self, body: str) -> Result:
+        printed = Printed()
+        status = "FINISHED"
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):  # type: ignore[type-var]
+            try:
+                statements = ast.parse(body).body
+                # The last statement is compiled as at a prompt: its value is printed, and each one within a loop.
+                for part, mode in ((statements[:-1], "exec"), (statements[-1:], "single")):
+                    tree = ast.Module(part, []) if mode == "exec" else ast.Interactive(part)
+                    exec(compile(tree, "<note>", mode), self.names)  # noqa: S102 - it is our note
+            except Exception:  # noqa: BLE001 - whatever it is, the analyst reads it
+                status = "ERROR"
+                traceback.print_exc()
+        text = printed.text()
+        return Result(status, [*_typed(text), *_cut(len(text) > OUTPUT_LIMIT, f"{OUTPUT_LIMIT} bytes")])
 
 
 def _typed(text: str) -> list[Output]:
     """Split printed text at display heads, which count at the start of a line only."""
     outputs: list[Output] = []
     for part in re.split(r"(?m)^(?=%(?:table|text|html)\b)", text):
-        if not part.strip():
-            continue
         head = re.match(r"%(table|text|html)[ \t]*", part)
         kind, data = (head.group(1).upper(), part[head.end() :]) if head else ("TEXT", part)
-        outputs.append(Output(kind, data.rstrip("\n")))
+        if data.strip():
+            outputs.append(Output(kind, data.rstrip("\n")))
     return outputs
