@@ -122,6 +122,7 @@ def test_stopping_an_execution_should_end_the_spark_that_it_waits_for(
 def test_a_pointer_should_be_published_once_and_the_second_time_be_refused_as_on_aws(
     aws: Clients, platform: dict[str, str], machine: Machine
 ) -> None:
+    aws("s3").delete_object(Bucket=platform["Data"], Key="pointer/CURRENT.json")  # of other tests on this platform
     first, second = machine.run(do="put"), machine.run(do="put")
     assert first["status"] == "SUCCEEDED", first
     stored = aws("s3").get_object(Bucket=platform["Data"], Key="pointer/CURRENT.json")["Body"].read()
