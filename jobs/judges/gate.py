@@ -38,9 +38,9 @@ def judge(
 ) -> Dict[str, Any]:
     """gate.json: passed, reasons (of the checks that failed), checks, current_run.
 
-    `candidate` and `baseline` are metrics on the same test rows, `later` those out of time. `leaks`: sentences about
-    features that alone tell the label. `quarantined` of `raw_rows` rows did not parse. `unknown_labels`: as of
-    jobs/tables/labels.py.
+    `candidate` and `baseline` are metrics on the same test rows. `later`: those out of time, by which is judged first
+    unless gate.out_of_time is false. `leaks`: sentences about features that alone tell the label. `quarantined` of
+    `raw_rows` rows did not parse. `unknown_labels`: as of jobs/tables/labels.py.
 
     A check is called by what it has found. The detail of one that failed says why that matters and the two ways on: to
     mend the cause, or the setting that accepts it.
@@ -48,9 +48,22 @@ def judge(
     rules, task = settings.gate, settings.task
     main, guess = MAIN[task], GUESS[task]
     name = NAMES[main]
+    checks: List[Check] = []
+    if settings.time_decides and later is not None:
+        told = (
+            f"{name} {later[main]:.4f} on {later['rows']:,} later rows, always guessing {guess} "
+            f"{later['baseline'][main]:.4f}"
+        )
+        names = (f"better than {guess} out of time", f"no better than {guess} out of time")
+        aged = (
+            "It will not help tomorrow, however good it looks on rows of days that it knows: leave out of the features "
+            "what tells single days (a month, a year, the day's weather) or means something else by now, or have "
+            f"[tune] choose larger leaves; or accept it by gate.out_of_time = false in {settings.file}"
+        )
+        checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     told = f"{name} {candidate[main]:.4f}, always guessing {guess} {baseline[main]:.4f}"
     helpless = "What it has learned does not help: give it features that tell more, or more rows"
-    checks: List[Check] = [
+    checks += [
         _check((f"better than {guess}", f"no better than {guess}"), candidate[main] < baseline[main], told, helpless),
         _leak_alarm(settings, candidate, leaks),
     ]
@@ -69,11 +82,6 @@ def judge(
         within = unknown_labels["rows"] <= rules.max_unknown_label_share * unknown_labels["labelled"]
         ways = f"Mend the files or label.texts, or set gate.max_unknown_label_share in {settings.file}"
         checks.append(_check(("labels known", "unknown labels"), within, told, ways))
-    if rules.out_of_time and later is not None:
-        told = f"{name} {later[main]:.4f} on later rows, always guessing {guess} {later['baseline'][main]:.4f}"
-        names = (f"better than {guess} out of time", f"no better than {guess} out of time")
-        aged = f"It will not help tomorrow: leave out what ages, or set gate.out_of_time = false in {settings.file}"
-        checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     if current is not None:
         checks += _against(current, settings, candidate, later)
     reasons = [f"{check['name']}: {check['detail']}" for check in checks if not check["passed"]]
@@ -144,7 +152,7 @@ def _against(
         checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
     # model it has seen the later rows. It can be compared if it is of as many rows.
-    if rules.out_of_time and later and current.later and current.later["rows"] == later["rows"]:
+    if settings.time_decides and later and current.later and current.later["rows"] == later["rows"]:
         told = (
             f"{name} {later[main]:.4f} on later rows, run {current.run_id} had {current.later[main]:.4f}; "
             f"tolerance {tolerance}"

@@ -154,10 +154,15 @@ class Survey:
             between.append(thresholds(np.array(ordered), np.array([per_value[v] for v in ordered]), bins=bins))
         return Learned(features, between, self.point)
 
-    def code(self, parts: Sequence[int], learned: Learned) -> "RDD[Block]":
-        """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading."""
+    def code(self, parts: Sequence[int], learned: Learned, share: float = 1.0) -> "RDD[Block]":
+        """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading.
+
+        `share`: of these rows, by hash: always the same ones.
+        """
         names = [*self._apart.columns, *self._numbers, *self._categories]
-        return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
+        if share < 1:
+            names.append(split.HASH)
+        return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes, share))
 
 
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
@@ -327,8 +332,8 @@ class Sample:
 class _Coding:
     """Batches of columns to blocks of bin numbers, on the executors."""
 
-    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int) -> None:
-        self.apart, self.classes = apart, classes
+    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int, share: float) -> None:
+        self.apart, self.classes, self.share = apart, classes, share
         self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
         self.features, self.thresholds, self.point = learned
         self.dtype = np.uint8 if max(learned.bins, default=1) <= 256 else np.uint16
@@ -338,13 +343,15 @@ class _Coding:
         for batch in batches:
             waiting.append(self._coded(batch))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
-                yield _joined(waiting)
+                yield joined(waiting)
                 waiting = []
         if waiting:
-            yield _joined(waiting)
+            yield joined(waiting)
 
     def _coded(self, batch: pa.RecordBatch) -> Block:
         wanted = self.wanted[self.apart.part(batch)]
+        if self.share < 1:
+            wanted &= split.is_sampled(as_numpy(batch.column(split.HASH)), self.share)
         if not wanted.all():
             batch = batch.take(as_arrow(np.flatnonzero(wanted), np.int64))
         codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
@@ -354,6 +361,7 @@ class _Coding:
         return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
 
 
-def _joined(blocks: Sequence[Block]) -> Block:
+def joined(blocks: Sequence[Block]) -> Block:
+    """All their rows as one block."""
     codes, label = zip(*blocks)  # noqa: B905  # not in Python 3.9
     return Block(np.concatenate(codes, axis=1), np.concatenate(label))

@@ -39,7 +39,7 @@ def profiled(
     written: Written, frame: DataFrame, settings: Dataset, reference: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     features = written(frame, settings)
-    return profiling.profile(features, Survey(features, settings, train.marks(settings)), settings, reference)
+    return profiling.profile(features, Survey(features, settings, train.marks(features, settings)), settings, reference)
 
 
 def of_task(task: str, label: str) -> Dataset:

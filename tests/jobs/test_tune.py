@@ -17,7 +17,7 @@ from tests.jobs.conftest import Written
 
 
 def asked(settings: Dataset, depths: list[int], min_leaves: list[int]) -> Dataset:
-    return replace(settings, tune=Tune(tuple(depths), tuple(min_leaves), validation_share=0.3))
+    return replace(settings, tune=Tune(tuple(depths), tuple(min_leaves), validation_share=0.3), time=None)
 
 
 def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
@@ -28,9 +28,10 @@ def rows(spark: SparkSession, label: str, count: int = 1500) -> DataFrame:
 
 
 def chosen(frame: DataFrame, settings: Dataset, written: Written) -> dict[str, Any]:
-    survey = Survey(written(frame, settings), settings, train.marks(settings))
-    assert settings.tune
-    return tune.choose(survey, survey.parts(held=False), survey.parts(held=True), settings.tune)
+    features = written(frame, settings)
+    survey = Survey(features, settings, train.marks(features, settings))
+    assert settings.tuning
+    return tune.choose(survey, survey.parts(held=False), survey.parts(held=True), settings.tuning)
 
 
 CASES = {
