@@ -141,7 +141,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     documents = {
         "tree": told,
         "metrics": report,
-        "figures": metrics.single(trained.test),
+        "figures": metrics.single(trained.test, later),
         "profile": profile,
         "drift": moved,
         "gate": verdict,
@@ -165,7 +165,8 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     storage.write_json(s3, f"{home}/manifest.json", manifest)
     said = "passed" if verdict["passed"] else "refused: " + "; ".join(verdict["reasons"])
     main = report["main_metric"]
-    print(f"{gate.NAMES[main]} {report['test'][main]:.4f}; gate {said}", flush=True)
+    of = f"out of time {later[main]:.4f}, held out" if later else ""
+    print(f"{gate.NAMES[main]} {of} {report['test'][main]:.4f}; gate {said}", flush=True)
 
 
 def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Dataset) -> Features:

@@ -15,13 +15,16 @@ from jobs.errors import JobError
 from jobs.learners import encoding, grow, survey
 from jobs.models import tasks
 from jobs.tables.arrays import Array
-from jobs.tables.settings import Dataset, Tune
+from jobs.tables.settings import Dataset, Task, Tune
 
-# Lists of the run's own: the least row counts of a leaf, of which those are taken that leave ten leaves or more.
-MIN_LEAVES, LEAST_LEAVES = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000), 10
-DEEPEST = 20
+# A run's own lists: leaf sizes of which ten leaves or more are left, and depths.
+MIN_LEAVES, LEAST_LEAVES, DEEPEST = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000), 10, 20
+# A share is not told by a few rows of many: of so many rows, a binary task's leaves have ten or more.
+MANY_ROWS = 20_000
+# What the counts of as many nodes as leaves fit may have, in cells: beyond that, small leaves would take minutes.
+MOST_CELLS = 200_000_000
 # What the driver grows trees from, at most: rows to learn from, and cells (a byte each) of them.
-ON_DRIVER_ROWS, ON_DRIVER_CELLS = 50_000, 20_000_000
+ON_DRIVER_ROWS, ON_DRIVER_CELLS = 200_000, 20_000_000
 FEWEST = 10  # rows of either part, below which a choice would be chance alone
 
 
@@ -42,8 +45,8 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
         if found.rows < FEWEST:
             raise JobError(f"{found.rows} rows on {where} are too few to choose depth and leaf size by. {way_out}")
         encoding.require_variety(found, settings, where, way_out)
-    depths, min_leaves = grid(tuning, fitted.rows)
     learned = rows.learn(fit_on)
+    depths, min_leaves = grid(tuning, settings.task, fitted.rows, sum(learned.bins) * (rows.classes or 2))
     most = min(ON_DRIVER_ROWS, ON_DRIVER_CELLS // len(learned.bins))
     share = min(1.0, most / fitted.rows)
     tried: List[Dict[str, Any]] = []
@@ -65,10 +68,14 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     }
 
 
-def grid(tuning: Tune, rows: int) -> Tuple[List[int], List[int]]:
-    """Depths and leaf sizes to try for so many rows to learn from, each rising: those that are set, or a wide list."""
+def grid(tuning: Tune, task: Task, rows: int, cells: int) -> Tuple[List[int], List[int]]:
+    """Depths and leaf sizes to try for so many rows to learn from, each rising: those that are set, or a wide list.
+
+    `cells`: that a node's counts have.
+    """
     deepest = min(DEEPEST, max(1, ceil(2 * log2(rows))))
-    sizes = [size for size in MIN_LEAVES if size * LEAST_LEAVES <= rows] or [1]
+    smallest = max(rows * cells / MOST_CELLS, 10 if task == "binary" and rows >= MANY_ROWS else 1)
+    sizes = [size for size in MIN_LEAVES if smallest <= size <= rows / LEAST_LEAVES] or [ceil(smallest)]
     return sorted(set(tuning.depths or range(1, deepest + 1))), sorted(set(tuning.min_leaves or sizes))
 
 

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, expectation, quantity, task_of
 from dml.models.registry import condition_as_called, current_run
 from dml.models.report import charts
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
@@ -137,6 +137,7 @@ def render(
         created=_when(metrics["created"]),
         scores=scores,
         later=metrics["out_of_time"],
+        expected=expectation(metrics, unit),
         current=metrics.get("current"),
         interval=metrics.get("interval"),
         worse_later=[score.title for score in scores if score.later and (score.later.skill or 0) < 0],
@@ -194,9 +195,13 @@ class Score:
     unit: str
     says: str
     test: Side
-    later: Side | None
+    later: Side | None  # on later rows, where the dataset names a time: then the main ones
     current: str | None
     interval: tuple[str, str] | None
+
+    @property
+    def main(self) -> Side:
+        return self.later or self.test
 
     @classmethod
     def of(cls, metrics: Document, figure: Figure, unit: str) -> "Score":
