@@ -97,7 +97,7 @@ class Model:
 
     @property
     def published_metrics(self) -> Document:
-        """The single figures of the test rows, and those of later rows: as of figures.json, which CURRENT.json repeats."""
+        """The single figures of the test rows and of later rows: figures.json, which CURRENT.json repeats."""
         later = self.metrics.get("out_of_time") or {}
         figures = {key: value for key, value in self.metrics["test"].items() if _is_number(value)}
         return figures | {f"{LATER}{key}": later[key] for key in figures if _is_number(later.get(key))}

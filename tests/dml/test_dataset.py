@@ -539,10 +539,23 @@ def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new
     assert load_dataset("d").keys == ("day", "shop")
 
 
+@pytest.mark.parametrize(
+    ("rows", "labels", "tuned"), [(200, "lr", True), (199, "lr", False), (1000, "l" * 99 + "r", False)]
+)
+def test_depth_and_leaf_size_should_be_left_to_the_run_where_a_fifth_of_the_rows_can_tell(
+    new: New, rows: int, labels: str, tuned: bool
+) -> None:
+    new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{labels[i % len(labels)]}", rows=rows)})
+    settings = load_dataset("d")
+    assert (settings.training.depth is None) == (settings.training.min_leaf is None) == tuned
+    assert (settings.tuning is not None) == tuned
+
+
 def test_a_tiny_file_should_get_a_tiny_tree(new: New) -> None:
     new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{r.choice('lr')}", rows=20)})
     settings = load_dataset("d").training
     assert (settings.depth, settings.min_leaf, settings.smoothing) == (2, 2, 10.0)
+    assert settings.depth is not None  # 20 rows are too few to choose it by
     assert training(336_776) == (12, 193, 100)
     assert training(3_376, "multiclass", 56) == (13, 4, 10)
     assert training(53_940, "regression") == (16, 10, 100)

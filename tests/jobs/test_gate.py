@@ -1,5 +1,6 @@
 """The gate: when a candidate may replace the current model, and what it says when not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -121,28 +122,50 @@ def test_the_same_features_should_be_no_change_but_another_task_is_one() -> None
     )
 
 
+def later_rows(figure: float, guess: float, main: str = "log_loss", rows: int = 100) -> dict[str, Any]:
+    return {main: figure, "rows": rows, "baseline": {main: guess}}
+
+
 @pytest.mark.parametrize(
-    ("later", "before", "reason"),
+    ("make", "guess", "main", "name"),
     [
-        (0.58, None, "no better than the base rate out of time: log loss 0.5800 on later rows"),
-        (0.53, 0.51, "worse than the current model out of time: log loss 0.5300 on later rows, run old had 0.5100"),
-        (0.515, 0.51, None),
+        (points.settings, "the base rate", "log_loss", "log loss"),
+        (points.multiclass, "the class shares", "log_loss", "log loss"),
+        (points.regression, "the mean", "rmse", "RMSE"),
     ],
 )
-def test_the_gate_should_look_at_later_rows_only_if_it_is_told_to(
-    later: float, before: float | None, reason: str | None
+@pytest.mark.parametrize("figure", [0.5599, 0.56, 0.58])
+def test_a_model_that_is_no_better_than_guessing_on_later_rows_should_be_refused_first_of_all(
+    make: Callable[[], Dataset], guess: str, main: str, name: str, figure: float
 ) -> None:
-    figures = {"log_loss": later, "rows": 100, "baseline": {"log_loss": 0.56}}
-    old = current(later=None if before is None else {"log_loss": before, "rows": 100})
-    assert verdict(0.5, current=old, later=figures)["passed"]
-    told = verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)
-    assert [text[: len(reason)] for text in told["reasons"]] == [reason] if reason else told["passed"]
+    settings = make()
+    held_out = {main: 0.1, "auc": 0.9, "r2": 0.9}
+    told = gate.judge(settings, held_out, {main: 0.55}, later=later_rows(figure, 0.56, main))
+    first = told["checks"][0]
+    assert told["passed"] == first["passed"] == (figure < 0.56)
+    assert first["name"] == f"{'better' if told['passed'] else 'no better'} than {guess} out of time"
+    assert first["detail"].startswith(f"{name} {figure:.4f} on 100 later rows, always guessing {guess} 0.5600")
+    if not told["passed"]:
+        assert "It will not help tomorrow" in first["detail"]
+        assert "leave out of the features what tells single days" in first["detail"]
+        assert "accept it by gate.out_of_time = false in datasets/points/dataset.toml" in first["detail"]
+    accepted = replace(settings, gate=replace(settings.gate, out_of_time=False))
+    assert gate.judge(accepted, held_out, {main: 0.55}, later=later_rows(figure, 0.56, main))["passed"]
+
+
+def test_a_candidate_should_not_be_worse_than_the_current_model_on_later_rows() -> None:
+    old = current(later={"log_loss": 0.51, "rows": 100})
+    (reason,) = verdict(0.5, current=old, later=later_rows(0.53, 0.56))["reasons"]
+    assert reason.startswith(
+        "worse than the current model out of time: log loss 0.5300 on later rows, run old had 0.5100"
+    )
+    assert verdict(0.5, current=old, later=later_rows(0.515, 0.56))["passed"]
+    assert verdict(0.5, settings=rules(out_of_time=False), current=old, later=later_rows(0.53, 0.56))["passed"]
 
 
 def test_figures_of_other_later_rows_should_not_be_compared() -> None:
     old = current(later={"log_loss": 0.1, "rows": 99})
-    figures = {"log_loss": 0.53, "rows": 100, "baseline": {"log_loss": 0.56}}
-    assert verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)["passed"]
+    assert verdict(0.5, current=old, later=later_rows(0.53, 0.56))["passed"]
 
 
 def test_a_regression_should_be_judged_by_its_rmse_and_r2() -> None:
