@@ -70,7 +70,7 @@ def pandas(raw: Mapping[str, Path], out: Path) -> Path:
     flights, weather, planes, airports = (table[name] for name in ("flights", "weather", "planes", "airports"))
     for rows in (flights, weather):
         rows["time_hour"] = pd.to_datetime(rows["time_hour"])
-    measured = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
+    measured = ["humid", "wind_speed", "precip", "visib"]
     before = weather[["origin", "time_hour", *measured]].copy()
     before["time_hour"] += pd.Timedelta(hours=1)
     before["wind_speed"] = before["wind_speed"].where(before["wind_speed"] < 200)
@@ -85,7 +85,7 @@ def pandas(raw: Mapping[str, Path], out: Path) -> Path:
     rows = rows.assign(late=(rows["arr_delay"] > 15).astype("int32"))
     rows = rows.merge(before, on=["origin", "time_hour"], how="left")
     rows = rows.merge(planes, on="tailnum", how="left").merge(airports, on="dest", how="left")
-    kept = ["flight_date", "carrier", "flight", "origin", "late", "dest", "month", "weekday", "departure_minute"]
+    kept = ["flight_date", "carrier", "flight", "origin", "late", "dest", "weekday", "departure_minute"]
     kept += ["distance", "origin_hour_departures", "plane_year", "plane_seats", "dest_lat", "dest_lon", *measured]
     rows[kept].to_parquet(out / "features.parquet")
     return out

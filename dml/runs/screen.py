@@ -116,7 +116,10 @@ def _predicted(result: Result, classes: int = 5) -> str:
     told = f"{counted(rows, 'row')} scored"
     match task_of(result.metrics):
         case "binary":
-            return f"{told}, {counts.get('1', 0):,} predicted positive"
+            positive = counts.get("1", 0)
+            if not positive:
+                return f"{told}, none predicted positive: no probability reaches {threshold:g}, so rank rows by it"
+            return f"{told}, {positive:,} predicted positive"
         case "multiclass":
             often = sorted(counts.items(), key=lambda one: -one[1])
             more = f", {len(often) - classes} more classes" if len(often) > classes else ""

@@ -6,7 +6,7 @@ from jobs.models.tasks import MAIN
 from jobs.tables.settings import Dataset
 
 Check = Dict[str, Any]
-NAMES = {"log_loss": "log loss", "rmse": "RMSE", "auc": "AUC", "r2": "R2"}
+NAMES = {"log_loss": "log loss", "rmse": "RMSE", "auc": "AUC", "r2": "R2", "accuracy": "accuracy"}
 USUAL = 0.99  # a figure of the whole model beyond which it is worth a look
 WORSE = "Who uses it would get worse answers: look what has changed in the data (drift.json),"
 GUESS = {"binary": "the base rate", "multiclass": "the class shares", "regression": "the mean"}
@@ -109,22 +109,31 @@ def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[st
     is only told: a first model of easy data may well be right nearly always.
     """
     rules = settings.gate
-    setting = "suspicious_r2" if settings.task == "regression" else "suspicious_auc"
-    figure, bound = setting.rpartition("_")[2], getattr(rules, setting)
+    figure, setting, bound = {
+        "binary": ("auc", "suspicious_auc", rules.suspicious_auc),
+        "multiclass": ("accuracy", "suspicious_share", None),  # that is for single features
+        "regression": ("r2", "suspicious_r2", rules.suspicious_r2),
+    }[settings.task]
     told = f"{NAMES[figure]} {candidate[figure]:.4f}"
     beyond = bound is not None and candidate[figure] > bound
     if beyond:
-        told += f", above gate.{setting} = {bound:g}"
-    elif bound is None and candidate[figure] > USUAL:
-        told += "; so good a figure is worth a look at the features: is each of them known before the label?"
-    names = ("no leak alarm", "leak alarm")
+        found = [*leaks, f"{told}, above gate.{setting} = {bound:g}"]
+    elif leaks:
+        found = [*leaks]
+    else:
+        found = ["no single feature tells the label"]
+        if bound is not None:
+            found.append(f"of the whole model {told}, not above gate.{setting} = {bound:g}")
+        elif candidate[figure] > USUAL:
+            found.append(
+                f"of the whole model {told}, so good that it is worth a look: is each feature known beforehand?"
+            )
     ways = (
-        "A model that has seen the answer fails on rows whose answer is not known yet: leave out of the features "
-        "what is "
-        "made from the label or known only after it; or, if all of it is known before, accept it by "
-        f"gate.{'suspicious_share' if leaks and settings.task == 'multiclass' else setting} = 1.0 in {settings.file}"
+        "A model that has seen the answer fails on rows whose answer is not known yet: leave out of the features what "
+        "is made from the label or known only after it; or, if all of it is known before, accept it by "
+        f"gate.{setting} = 1.0 in {settings.file}"
     )
-    return _check(names, not beyond and not leaks, "; ".join([*leaks, *([told] if beyond or not leaks else [])]), ways)
+    return _check(("no leak alarm", "leak alarm"), not beyond and not leaks, "; ".join(found), ways)
 
 
 def _against(

@@ -104,6 +104,8 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
     assert "held-out rows 0.745 0.539 0.480 0.149 0.799 200\nbase rate 0.500 0.238 0.549 0.182 0.763" in text
     assert "flight probability prediction side\n12 0.250 0 test" in text
     assert "1,000 rows scored, 120 predicted positive" in text
+    nobody = screen._predicted(result(BINARY, predicted(1000, **{"0": 1000})))
+    assert nobody == "1,000 rows scored, none predicted positive: no probability reaches 0.5, so rank rows by it"
 
 
 def test_screen_should_show_what_is_carried_rather_than_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
