@@ -27,8 +27,7 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
     """As an expert writes it who trusts the files: types declared, hash and Parquet, keys counted; no order of rows."""
     from pyspark.sql import functions as F
 
-    from bench.ours import plain_session, settings
-    from datasets import prepare_sql
+    from bench.ours import plain_session, query, settings
     from jobs.tables import split
 
     own, session = settings(), plain_session()
@@ -38,7 +37,7 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
         texts.select(
             [F.expr(f"try_cast({column} AS {kind})").alias(column) for column, kind in columns]
         ).createOrReplaceTempView(name)
-    rows = session.sql(prepare_sql(own.name)).where("late IS NOT NULL")
+    rows = session.sql(query()).where("late IS NOT NULL")
     rows.withColumn(split.HASH, split.hashed(own.keys, own.training.seed)).write.parquet(str(out / "features"))
     written = session.read.parquet(str(out / "features"))
     if written.groupBy(*own.keys).count().where("count > 1").count():
@@ -49,13 +48,12 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
 def duckdb(raw: Mapping[str, Path], out: Path) -> Path:
     import duckdb
 
-    from bench.ours import DATASET
-    from datasets import prepare_sql
+    from bench.ours import query
 
-    spark_sql = prepare_sql(DATASET)
+    spark_sql = query()
     sql = spark_sql.replace(WEEKDAY, "isodow(make_date(f.year, f.month, f.day)) - 1")
     if sql == spark_sql:
-        raise ValueError(f"prepare.sql has no {WEEKDAY} any more: adjust its translation for DuckDB in {__file__}.")
+        raise ValueError(f"flights.sql has no {WEEKDAY} any more: adjust its translation for DuckDB in {__file__}.")
     db = duckdb.connect()
     for name, file in raw.items():
         db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_csv('{file}', nullstr = ['', 'NA'])")  # noqa: S608
@@ -70,7 +68,7 @@ def pandas(raw: Mapping[str, Path], out: Path) -> Path:
     flights, weather, planes, airports = (table[name] for name in ("flights", "weather", "planes", "airports"))
     for rows in (flights, weather):
         rows["time_hour"] = pd.to_datetime(rows["time_hour"])
-    measured = ["humid", "wind_speed", "precip", "visib"]
+    measured = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
     before = weather[["origin", "time_hour", *measured]].copy()
     before["time_hour"] += pd.Timedelta(hours=1)
     before["wind_speed"] = before["wind_speed"].where(before["wind_speed"] < 200)
@@ -85,7 +83,7 @@ def pandas(raw: Mapping[str, Path], out: Path) -> Path:
     rows = rows.assign(late=(rows["arr_delay"] > 15).astype("int32"))
     rows = rows.merge(before, on=["origin", "time_hour"], how="left")
     rows = rows.merge(planes, on="tailnum", how="left").merge(airports, on="dest", how="left")
-    kept = ["flight_date", "carrier", "flight", "origin", "late", "dest", "weekday", "departure_minute"]
+    kept = ["flight_date", "carrier", "flight", "origin", "late", "dest", "month", "weekday", "departure_minute"]
     kept += ["distance", "origin_hour_departures", "plane_year", "plane_seats", "dest_lat", "dest_lon", *measured]
     rows[kept].to_parquet(out / "features.parquet")
     return out

@@ -118,6 +118,7 @@ def _predicted(result: Result, classes: int = 5) -> str:
         case "binary":
             positive = counts.get("1", 0)
             if not positive:
+                threshold = result.metrics.get("threshold", 0.5)
                 return f"{told}, none predicted positive: no probability reaches {threshold:g}, so rank rows by it"
             return f"{told}, {positive:,} predicted positive"
         case "multiclass":

@@ -629,15 +629,13 @@ def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark:
     text = lines("day,kind,x,y", lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}")
     new("y", {"a.csv": text})
     home = datasets.HOME / "d"
-    settings = re.sub(
-        r"^# (?=\[|slices|column = |cut = |depths = |min_leaves = |day = )", "", toml(), flags=re.MULTILINE
-    )
+    settings = re.sub(r"^# (?=\[|slices|column = |cut = |day = )", "", toml(), flags=re.MULTILINE)
     settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')
     (home / "dataset.toml").write_text(settings)
     (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month)", "    ", sql(), flags=re.MULTILINE))
     found = load_dataset("d")
     assert found.time is not None
-    assert found.tune is not None
+    assert found.tuning is not None
     assert found.slices == ("kind",)
     views(spark, found)
     row = join(spark, found, datasets.prepare_sql(found.name)).head()
