@@ -154,15 +154,27 @@ class Survey:
             between.append(thresholds(np.array(ordered), np.array([per_value[v] for v in ordered]), bins=bins))
         return Learned(features, between, self.point)
 
-    def code(self, parts: Sequence[int], learned: Learned, share: float = 1.0) -> "RDD[Block]":
-        """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading.
-
-        `share`: of these rows, by hash: always the same ones.
-        """
+    def code(self, parts: Sequence[int], learned: Learned) -> "RDD[Block]":
+        """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading."""
         names = [*self._apart.columns, *self._numbers, *self._categories]
-        if share < 1:
-            names.append(split.HASH)
-        return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes, share))
+        return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
+
+    def collected(self, groups: Sequence[Sequence[int]], learned: Learned, most: int) -> List[Block]:
+        """The rows of each group of parts as one block, here; of more than `most` a sample of about so many, by hash:
+        always the same ones."""
+        shares = [min(1.0, most / max(self.labels(parts).rows, 1)) for parts in groups]
+        codings = [
+            _Coding(self._apart, parts, learned, self.classes, share)
+            for parts, share in zip(groups, shares)  # noqa: B905  # not in Python 3.9
+        ]
+
+        def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[int, Block]]:
+            for batch in batches:
+                yield from ((place, coding.coded(batch)) for place, coding in enumerate(codings))
+
+        names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
+        found = self._features.batches(names).mapPartitions(coded).collect()
+        return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
 
 
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
@@ -332,7 +344,7 @@ class Sample:
 class _Coding:
     """Batches of columns to blocks of bin numbers, on the executors."""
 
-    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int, share: float) -> None:
+    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int, share: float = 1.0) -> None:
         self.apart, self.classes, self.share = apart, classes, share
         self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
         self.features, self.thresholds, self.point = learned
@@ -341,14 +353,14 @@ class _Coding:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Block]:
         waiting: List[Block] = []
         for batch in batches:
-            waiting.append(self._coded(batch))
+            waiting.append(self.coded(batch))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
-                yield joined(waiting)
+                yield _joined(waiting)
                 waiting = []
         if waiting:
-            yield joined(waiting)
+            yield _joined(waiting)
 
-    def _coded(self, batch: pa.RecordBatch) -> Block:
+    def coded(self, batch: pa.RecordBatch) -> Block:
         wanted = self.wanted[self.apart.part(batch)]
         if self.share < 1:
             wanted &= split.is_sampled(as_numpy(batch.column(split.HASH)), self.share)
@@ -361,7 +373,6 @@ class _Coding:
         return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
 
 
-def joined(blocks: Sequence[Block]) -> Block:
-    """All their rows as one block."""
+def _joined(blocks: Sequence[Block]) -> Block:
     codes, label = zip(*blocks)  # noqa: B905  # not in Python 3.9
     return Block(np.concatenate(codes, axis=1), np.concatenate(label))

@@ -51,7 +51,7 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     share = min(1.0, most / fitted.rows)
     tried: List[Dict[str, Any]] = []
     if share == 1 or len(min_leaves) > 3:
-        tried = _tried_here(rows, (fit_on, held_out), learned, share, depths, min_leaves)
+        tried = _tried_here(rows, (fit_on, held_out), learned, most, depths, min_leaves)
     if share < 1:
         best = _best(tried, main)["min_leaf"] if tried else min_leaves[0]
         place = min_leaves.index(best)
@@ -96,12 +96,12 @@ def _tried_here(
     rows: survey.Survey,
     parts: Parts,
     learned: encoding.Learned,
-    share: float,
+    most: int,
     depths: Sequence[int],
     min_leaves: Sequence[int],
 ) -> List[Dict[str, Any]]:
-    """The figures of each combination, by trees that the driver grows from this share of the rows."""
-    block, validation = (survey.joined(rows.code(own, learned, share).collect()) for own in parts)
+    """The figures of each combination, by trees that the driver grows from so many rows at most."""
+    block, validation = rows.collected(parts, learned, most)
     tried: List[Dict[str, Any]] = []
     for min_leaf in min_leaves:
         nodes = grow.grow_here(block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf)

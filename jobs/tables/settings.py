@@ -310,11 +310,6 @@ class Dataset(_Part):
             raise ValueError(f"time.column: {self.time.column} is the label; name the date that a row is of")
         if self.gate.out_of_time and self.time is None:
             raise ValueError("gate.out_of_time: it needs the section [time], which says what is later")
-        if self.task == "multiclass" and self.gate.suspicious_auc is not None:
-            raise ValueError(
-                "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
-                "out. What a single feature may tell of many classes is gate.suspicious_share"
-            )
         known = {*features, *self.keys, *([self.time.column] if self.time else [])}
         if strange := [name for name in self.slices if name not in known]:
             raise ValueError(f"slices: {', '.join(strange)} is no feature, key or time column")
@@ -322,6 +317,11 @@ class Dataset(_Part):
             if strange := [column for column in table.names if column not in table.columns]:
                 raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
         self._label_fits_task()
+        if self.task == "multiclass" and self.gate.suspicious_auc is not None:
+            raise ValueError(
+                "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
+                "out. What a single feature may tell of many classes is gate.suspicious_share"
+            )
 
     def _label_fits_task(self) -> None:
         given = {name for name in ("positive", "classes", "unit") if getattr(self.label, name)}

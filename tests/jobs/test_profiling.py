@@ -43,11 +43,9 @@ def profiled(
 
 
 def of_task(task: str, label: str) -> Dataset:
-    settings = points.settings('task = "binary"', f'task = "{task}"') if task == "binary" else None
-    return settings or points.settings(
-        'task = "binary"\nmain = "points"\nkeys = ["id"]\n[label]\ncolumn = "late"\npositive = "is late"',
-        f'task = "{task}"\nmain = "points"\nkeys = ["id"]\n[label]\ncolumn = "late"\n{label}',
-    )
+    if task == "multiclass":
+        return points.multiclass('classes = ["low", "mid", "high"]', label)
+    return points.regression('unit = "minutes"', label) if task == "regression" else points.settings()
 
 
 def feature(told: dict[str, Any], name: str) -> dict[str, Any]:
