@@ -48,23 +48,23 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     learned = rows.learn(fit_on)
     depths, min_leaves = grid(tuning, settings.task, fitted.rows, sum(learned.bins) * (rows.classes or 2))
     most = min(ON_DRIVER_ROWS, ON_DRIVER_CELLS // len(learned.bins))
-    share = min(1.0, most / fitted.rows)
-    tried: List[Dict[str, Any]] = []
-    if share == 1 or len(min_leaves) > 3:
-        tried = _tried_here(rows, (fit_on, held_out), learned, most, depths, min_leaves)
-    if share < 1:
-        best = _best(tried, main)["min_leaf"] if tried else min_leaves[0]
-        place = min_leaves.index(best)
-        near = min_leaves[max(place - 1, 0) : place + 2] if tried else min_leaves
-        screened = [{**one, "sampled": True} for one in tried if one["min_leaf"] not in near]
-        tried = screened + _tried(rows, (fit_on, held_out), learned, depths, near)
-    chosen = _best([one for one in tried if not one.get("sampled")], main)
+    parts, sampled = (fit_on, held_out), []
+    if fitted.rows <= most:
+        tried = _tried_here(rows, parts, learned, most, depths, min_leaves)
+    else:
+        if len(min_leaves) > 3:
+            found_here = _tried_here(rows, parts, learned, most, depths, min_leaves)
+            place = min_leaves.index(_best(found_here, main)["min_leaf"])
+            min_leaves = min_leaves[max(place - 1, 0) : place + 2]
+            sampled = [{**one, "sampled": True} for one in found_here if one["min_leaf"] not in min_leaves]
+        tried = _tried(rows, parts, learned, depths, min_leaves)
+    chosen = _best(tried, main)
     return {
         "chosen": {"depth": chosen["depth"], "min_leaf": chosen["min_leaf"]},
         "metric": main,
         "rows": {"fitted": fitted.rows, "validated": held.rows},
-        "sample": round(share * fitted.rows) if any(one.get("sampled") for one in tried) else 0,
-        "tried": sorted(tried, key=lambda one: (one["min_leaf"], one["depth"])),
+        "sample": most if sampled else 0,
+        "tried": sorted([*sampled, *tried], key=lambda one: (one["min_leaf"], one["depth"])),
     }
 
 
