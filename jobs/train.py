@@ -370,7 +370,7 @@ def current_on(
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
-    return gate.Current(current.run_id, scores, change, before.get("out_of_time"))
+    return gate.Current(current.run_id, scores, change, before.get("out_of_time") if same else None)
 
 
 def prepare_report_uri(features: str) -> str:

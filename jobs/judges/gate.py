@@ -15,7 +15,8 @@ GUESS = {"binary": "the base rate", "multiclass": "the class shares", "regressio
 class Current(NamedTuple):
     """The current model. `metrics`: on the candidate's test rows, None if it cannot score them.
 
-    `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time.
+    `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time,
+    None if there are none or they are of another task.
     """
 
     run_id: str
