@@ -725,7 +725,14 @@ def test_slices_of_binary_tasks_should_show_the_share_of_positives() -> None:
 def test_tuning_should_show_what_was_tried_and_mark_what_was_chosen() -> None:
     text = Reader(page(MULTICLASS, CLASS_TREE)).text
     assert "leaves of 50 or more leaves of 200 or more 8 0.7112 chosen 0.7223 12 0.7334 \N{EN DASH}" in text
-    assert "250 rows; the trees learned from the other 750" in text
+    assert "on a part of the training side (250 rows; the trees learned from 750 others); lower is better" in text
+    tuning = MULTICLASS["tuning"]
+    tried = [{**one, "sampled": True} if one["min_leaf"] == 200 else one for one in tuning["tried"]]
+    by_time = MULTICLASS | {"tuning": tuning | {"by": "time", "sample": 500, "tried": tried}}
+    text = Reader(page(by_time, CLASS_TREE)).text
+    assert "8 0.7112 chosen ~0.7223 12 0.7334" in text
+    assert "on the latest days of the training side before the cut (250 rows; the trees learned from 750 before" in text
+    assert "Figures with a ~ are of a sample of 500 rows, by which those leaf sizes dropped out." in text
     assert "How depth and leaf size were chosen" not in Reader(page()).text
 
 

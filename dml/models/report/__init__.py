@@ -248,6 +248,8 @@ class Tuning:
     metric: str
     fitted: int | None
     validated: int | None
+    by_time: bool
+    sample: int
     leaves: list[int]
     rows: list[tuple[int, list[tuple[str, bool]]]]
 
@@ -327,15 +329,26 @@ def _tuning(tuning: Document | None) -> Tuning | None:
     if not tuning:
         return None
     tried = {(one["depth"], one["min_leaf"]): one.get(tuning["metric"]) for one in tuning["tried"]}
+    sampled = {one["min_leaf"] for one in tuning["tried"] if one.get("sampled")}
     chosen = (tuning["chosen"]["depth"], tuning["chosen"]["min_leaf"])
     figure = next(one for figures in FIGURES.values() for one in figures if one.key == tuning["metric"])
     leaves = sorted({leaf for _, leaf in tried})
     rows = [
-        (depth, [(_shown(figure, tried.get((depth, leaf)), digits=4), (depth, leaf) == chosen) for leaf in leaves])
+        (
+            depth,
+            [
+                (
+                    ("~" if leaf in sampled else "") + _shown(figure, tried.get((depth, leaf)), digits=4),
+                    (depth, leaf) == chosen,
+                )
+                for leaf in leaves
+            ],
+        )
         for depth in sorted({depth for depth, _ in tried})
     ]
     counted = tuning.get("rows") or {}
-    return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), leaves, rows)
+    by_time, sample = tuning.get("by") == "time", tuning.get("sample", 0)
+    return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), by_time, sample, leaves, rows)
 
 
 def _drifted(drift: Document) -> list[Drifted]:
