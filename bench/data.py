@@ -50,9 +50,8 @@ class Place:
 def recipe() -> str:
     """Changes when the features do: the dataset's settings, its query, and how this file multiplies the rows."""
     from bench import ours
-    from datasets import prepare_sql
 
-    parts = ours.settings().to_json(), prepare_sql(ours.DATASET), Path(__file__).read_text()
+    parts = ours.settings().to_json(), ours.query(), Path(__file__).read_text()
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 

@@ -52,9 +52,10 @@ def ours() -> dict[str, list[Any]]:
         features = Features(spark, str(PLACE.features), settings)
         for fold in range(FOLDS):
             held = Mark(split.HASH, lambda column, fold=fold: fold_of(as_numpy(column)) == fold)  # type: ignore[misc]
-            survey = Survey(features, settings, {**train.marks(settings), "fold": held})
+            survey = Survey(features, settings, {**train.marks(features, settings), "fold": held})
             learn, tested = (survey.parts(test=False, fold=wanted) for wanted in (False, True))
-            trained = train._fit_and_score(features, survey, learn, tested, F.lit(False), settings, Clock())
+            names = ("the other folds", "the fold")
+            trained = train._fit_and_score(features, survey, learn, tested, F.lit(False), settings, Clock(), names)
             found.setdefault(str(depth), []).append([trained.test["log_loss"], trained.test["auc"]])
     spark.stop()
     return found

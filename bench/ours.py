@@ -11,7 +11,7 @@ import numpy as np
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from datasets import load_dataset, prepare_sql
+from datasets import load_dataset
 from jobs import prepare, train
 from jobs.job import Job
 from jobs.judges import metrics
@@ -22,13 +22,25 @@ from jobs.tables.settings import Dataset
 
 DATASET = "nyc_flights"
 MIN_LEAF = 50
+# Beside the dataset's features: what it left out when the time of a row began to decide.
+WEATHER, BESIDES = ("temp", "dewp", "pressure"), ("month", "temp", "dewp", "pressure")
 
 
-def settings(depth: int | None = None) -> Dataset:
-    """The dataset's settings, with the benchmark's leaf size and, if given, depth; no slices, which no peer has."""
+def settings(depth: int = 12) -> Dataset:
+    """The dataset's settings, with the benchmark's columns, leaf size and depth; no slices, which no peer has."""
     own = load_dataset(DATASET)
-    training = replace(own.training, min_leaf=MIN_LEAF, depth=depth or own.training.depth)
-    return replace(own, training=training, slices=())
+    weather = own.tables["weather"]
+    weather = replace(weather, columns={**weather.columns, **dict.fromkeys(WEATHER, "double")})
+    features = replace(own.features, numbers=(*own.features.numbers, *BESIDES))
+    training = replace(own.training, min_leaf=MIN_LEAF, depth=depth)
+    return replace(
+        own, tables={**own.tables, "weather": weather}, features=features, training=training, tune=None, slices=()
+    )
+
+
+def query() -> str:
+    """What makes the benchmark's rows of the raw tables."""
+    return Path(__file__).with_name("flights.sql").read_text(encoding="utf-8")
 
 
 def session(job: str) -> SparkSession:
@@ -70,7 +82,7 @@ def prepare_features(raw: Mapping[str, Path], lake: Path) -> Path:
     """The whole Glue job on raw CSV files: parse, quarantine, join, write, check. Returns the features' folder."""
     aws = _Folder({name: _crawled(name, file) for name, file in raw.items()})
     job = Job(session("prepare"), aws, aws, settings(), Clock())
-    report = prepare.prepare(job, prepare_sql(DATASET), database="bench", lake=lake.as_uri(), run_id="bench")
+    report = prepare.prepare(job, query(), database="bench", lake=lake.as_uri(), run_id="bench")
     return Path(report["location"].removeprefix("file://"))
 
 

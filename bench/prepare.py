@@ -27,8 +27,7 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
     """As an expert writes it who trusts the files: types declared, hash and Parquet, keys counted; no order of rows."""
     from pyspark.sql import functions as F
 
-    from bench.ours import plain_session, settings
-    from datasets import prepare_sql
+    from bench.ours import plain_session, query, settings
     from jobs.tables import split
 
     own, session = settings(), plain_session()
@@ -38,7 +37,7 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
         texts.select(
             [F.expr(f"try_cast({column} AS {kind})").alias(column) for column, kind in columns]
         ).createOrReplaceTempView(name)
-    rows = session.sql(prepare_sql(own.name)).where("late IS NOT NULL")
+    rows = session.sql(query()).where("late IS NOT NULL")
     rows.withColumn(split.HASH, split.hashed(own.keys, own.training.seed)).write.parquet(str(out / "features"))
     written = session.read.parquet(str(out / "features"))
     if written.groupBy(*own.keys).count().where("count > 1").count():
@@ -49,13 +48,12 @@ def spark(raw: Mapping[str, Path], out: Path) -> Path:
 def duckdb(raw: Mapping[str, Path], out: Path) -> Path:
     import duckdb
 
-    from bench.ours import DATASET
-    from datasets import prepare_sql
+    from bench.ours import query
 
-    spark_sql = prepare_sql(DATASET)
+    spark_sql = query()
     sql = spark_sql.replace(WEEKDAY, "isodow(make_date(f.year, f.month, f.day)) - 1")
     if sql == spark_sql:
-        raise ValueError(f"prepare.sql has no {WEEKDAY} any more: adjust its translation for DuckDB in {__file__}.")
+        raise ValueError(f"flights.sql has no {WEEKDAY} any more: adjust its translation for DuckDB in {__file__}.")
     db = duckdb.connect()
     for name, file in raw.items():
         db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_csv('{file}', nullstr = ['', 'NA'])")  # noqa: S608

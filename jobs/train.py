@@ -4,7 +4,8 @@ import argparse
 import datetime as dt
 import platform
 from dataclasses import asdict, replace
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
+EPOCH, DAY = dt.date(1970, 1, 1), 86_400 * 10**6  # microseconds
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,7 +105,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
             )
         current = registry.current_model(s3, models, settings.name)
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
-        survey = Survey(features, settings, {**marks(settings), **later_than_cut(settings)})
+        survey = Survey(features, settings, {**marks(features, settings), **later_than_cut(settings)})
         clock.lap("read")
         profile = profiling.profile(features, survey, settings, reference=before)
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
@@ -139,7 +141,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     documents = {
         "tree": told,
         "metrics": report,
-        "figures": metrics.single(trained.test),
+        "figures": metrics.single(trained.test, later),
         "profile": profile,
         "drift": moved,
         "gate": verdict,
@@ -163,7 +165,8 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     storage.write_json(s3, f"{home}/manifest.json", manifest)
     said = "passed" if verdict["passed"] else "refused: " + "; ".join(verdict["reasons"])
     main = report["main_metric"]
-    print(f"{gate.NAMES[main]} {report['test'][main]:.4f}; gate {said}", flush=True)
+    of = f"out of time {later[main]:.4f}, held out" if later else ""
+    print(f"{gate.NAMES[main]} {of} {report['test'][main]:.4f}; gate {said}", flush=True)
 
 
 def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Dataset) -> Features:
@@ -178,11 +181,14 @@ def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Da
     return Features(spark, table.location, settings, rows)
 
 
-def marks(settings: Dataset) -> Dict[str, Mark]:
-    """How `Survey` tells apart what training uses for what."""
-    told = {TEST: _by_hash(split.is_test, settings.training.test_share)}
-    if settings.tune:
-        told[HELD] = _by_hash(split.is_validation, settings.tune.validation_share)
+def marks(features: Features, settings: Dataset) -> Dict[str, Mark]:
+    """How `Survey` tells apart what training uses for what. Reads the days of the rows, if tuning goes by them."""
+    told, tuning = {TEST: _by_hash(split.is_test, settings.training.test_share)}, settings.tuning
+    if tuning and settings.time:
+        start = validated_from(features, settings, tuning.validation_share)
+        told[HELD], told[LATER] = Mark(settings.time.column, partial(_from, start)), later_than_cut(settings)[LATER]
+    elif tuning:
+        told[HELD] = _by_hash(split.is_validation, tuning.validation_share)
     return told
 
 
@@ -190,17 +196,58 @@ def _by_hash(holds: Callable[[Any, float], Any], share: float) -> Mark:
     return Mark(split.HASH, lambda column: holds(as_numpy(column), share))
 
 
+def validated_from(features: Features, settings: Dataset, share: float) -> dt.date:
+    """The first day of the part that tuning validates on: the fewest of the latest whole days before `time.cut` that
+    hold `share` of the training side's rows there. What comes from the cut on has no part in the choice, nor what has
+    no time: it is what the model is tested on out of time. Raises JobError if there is one day only.
+    """
+    assert settings.time is not None  # noqa: S101  # who asks knows it
+    column, cut = settings.time.column, settings.time.cut
+    test_share = settings.training.test_share
+
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterable[Dict[int, int]]:
+        told: Dict[int, int] = {}
+        for batch in batches:
+            wanted = ~split.is_test(as_numpy(batch.column(split.HASH)), test_share)
+            days = _microseconds(batch.column(column), otherwise=cut) // DAY
+            for day, rows in zip(*np.unique(days[wanted], return_counts=True)):  # noqa: B905  # not in Python 3.9
+                told[int(day)] = told.get(int(day), 0) + int(rows)
+        yield told
+
+    counted: Dict[int, int] = {}
+    for told in features.batches([split.HASH, column]).mapPartitions(count).collect():
+        for day, rows in told.items():
+            if day < (cut - EPOCH).days:
+                counted[day] = counted.get(day, 0) + rows
+    days = sorted(counted)
+    if len(days) < 2:
+        raise JobError(
+            f"The training side has rows of {len(days)} {'day' if len(days) == 1 else 'days'} before time.cut ({cut}): "
+            "depth and leaf size are chosen on the latest days before it, by learning from those before them. Move "
+            f"time.cut to a later day, or set training.depth and training.min_leaf in {settings.file} and leave out "
+            "[tune]."
+        )
+    rows_since = np.cumsum([counted[day] for day in reversed(days)])[::-1]
+    place = int(np.flatnonzero(rows_since >= share * rows_since[0])[-1])
+    return EPOCH + dt.timedelta(days=days[max(place, 1)])
+
+
+def _from(start: dt.date, column: pa.Array) -> Array:
+    """Of which rows the time is on this day or later; a time that is missing counts as such."""
+    return _microseconds(column, otherwise=start) >= (start - EPOCH).days * DAY
+
+
+def _microseconds(column: pa.Array, otherwise: dt.date) -> Array:
+    """Dates or timestamps since 1970; one that is missing is the first of the day `otherwise`."""
+    known = column.cast(pa.timestamp("us")).cast(pa.int64())
+    return as_numpy(known.fill_null(as_arrow([(otherwise - EPOCH).days * DAY], np.int64)[0]))
+
+
 def later_than_cut(settings: Dataset) -> Dict[str, Mark]:
     """The mark of the rows that the out-of-time check is tested on, if the dataset names a time column."""
     if settings.time is None:
         return {}
-    cut = int(dt.datetime.fromisoformat(f"{settings.time.cut}T00:00:00+00:00").timestamp()) * 10**6
-
-    def holds(column: pa.Array) -> Array:
-        microseconds = column.cast(pa.timestamp("us")).cast(pa.int64())
-        return as_numpy(microseconds.fill_null(as_arrow([cut], np.int64)[0])) >= cut
-
-    return {LATER: Mark(settings.time.column, holds)}
+    return {LATER: Mark(settings.time.column, partial(_from, settings.time.cut))}
 
 
 def fit_and_score(
@@ -213,10 +260,11 @@ def fit_and_score(
     a side has no rows, or one label only.
     """
     clock = clock or Clock()
-    own = survey or Survey(features, settings, marks(settings))
+    own = survey or Survey(features, settings, marks(features, settings))
     clock.lap("read")
     test = F.col(split.ROW_SIDE) == split.TEST
-    return _fit_and_score(features, own, own.parts(test=False), own.parts(test=True), test, settings, clock)
+    names = ("the training side", "the test side")
+    return _fit_and_score(features, own, own.parts(test=False), own.parts(test=True), test, settings, clock, names)
 
 
 def _fit_and_score(
@@ -227,21 +275,24 @@ def _fit_and_score(
     tested: Column,
     settings: Dataset,
     clock: Clock,
+    names: Tuple[str, str],
+    otherwise: str = "",
 ) -> Trained:
-    """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows."""
+    """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows.
+
+    `names`: of both, for errors; `otherwise`: the way out of them.
+    """
     classes, training = survey.classes, settings.training
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
-    for side, name in ((split.TRAIN, "training"), (split.TEST, "test")):
-        encoding.require_variety(labels[side], settings, f"the {name} side")
-    tuning = None
-    if settings.tune:
+    for side, name in zip((split.TRAIN, split.TEST), names):  # noqa: B905  # not in Python 3.9
+        encoding.require_variety(labels[side], settings, name, otherwise)
+    tuning, asked = None, settings.tuning
+    if asked:
+        # By time, what is later than the cut has no part in the choice.
+        known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
-        tuning = tune.choose(
-            survey,
-            [part for part in train if part not in held],
-            [part for part in train if part in held],
-            settings.tune,
-        )
+        fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
+        tuning = {**tune.choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
         training = replace(training, **tuning["chosen"])
         clock.lap("tune")
     fitted = probability_tree.fit(survey, train, training)
@@ -291,7 +342,11 @@ def out_of_time(
     as_trained = replace(settings, training=training, tune=None, slices=())
     when = F.col(settings.time.column)
     later = ~F.coalesce(when < F.lit(settings.time.cut).cast("date"), F.lit(False))
-    trained = _fit_and_score(features, own, own.parts(later=False), own.parts(later=True), later, as_trained, Clock())
+    cut = settings.time.cut
+    names = (f"the rows before time.cut ({cut})", f"the rows from time.cut ({cut}) on")
+    way_out = f"Move time.cut in {settings.file} so that both have rows of each kind, or leave out [time]."
+    before, after = own.parts(later=False), own.parts(later=True)
+    trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out)
     trained.unpersist()
     months = features.rows.groupBy(later).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
@@ -315,7 +370,7 @@ def current_on(
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
-    return gate.Current(current.run_id, scores, change, before.get("out_of_time"))
+    return gate.Current(current.run_id, scores, change, before.get("out_of_time") if same else None)
 
 
 def prepare_report_uri(features: str) -> str:

@@ -7,7 +7,7 @@ WITH hourly_weather AS (
     SELECT
         origin,
         time_hour + INTERVAL 1 HOUR AS next_hour,
-        temp, dewp, humid, precip, pressure, visib,
+        humid, precip, visib,
         -- One station reports 1048 mph; no hurricane has had 200.
         CASE WHEN wind_speed < 200 THEN wind_speed END AS wind_speed
     FROM weather
@@ -22,7 +22,6 @@ SELECT
     CAST(f.arr_delay > 15 AS INT) AS late,
 
     f.dest,
-    f.month,
     weekday(make_date(f.year, f.month, f.day)) AS weekday, -- 0 is Monday
     f.hour * 60 + f.minute AS departure_minute,
     f.distance,
@@ -34,7 +33,7 @@ SELECT
     a.lat AS dest_lat,
     a.lon AS dest_lon,
 
-    w.temp, w.dewp, w.humid, w.wind_speed, w.precip, w.pressure, w.visib
+    w.humid, w.wind_speed, w.precip, w.visib
 FROM flights AS f
 LEFT JOIN hourly_weather AS w ON w.origin = f.origin AND w.next_hour = f.time_hour
 LEFT JOIN planes AS p ON p.tailnum = f.tailnum

@@ -26,6 +26,7 @@ from dml.terminal.words import counted
 from jobs.tables.settings import PREDICTION_COLUMNS
 
 MIN_ROWS = 10
+FEWEST_TO_TUNE = 200  # rows with a label, of which a fifth chooses depth and leaf size
 CARRIED = 5  # columns that predictions have beside a hash, at most
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
@@ -713,21 +714,22 @@ def dataset_toml(found: Draft) -> str:
 
     depth, min_leaf, smoothing = training(found.known, target.task, len(target.classes))
     tolerance = f"{0.01 * target.deviation:.2g}" if target.task == "regression" else "0.005"
-    parts += [
-        "",
-        f"# A start for {found.known:,} rows and this task (docs/datasets.md). With [tune] a run chooses better",
-        "# ones on a part of the training side.",
-        "[training]",
-        f"depth = {depth}",
-        f"min_leaf = {min_leaf}",
-        f"smoothing = {float(smoothing)}",
-        "",
-        "# [tune]",
-        f"# depths = [{', '.join(str(d) for d in sorted({max(depth - 2, 1), depth, depth + 4}))}]",
-        f"# min_leaves = [{', '.join(str(m) for m in sorted({max(min_leaf // 8, 2), min_leaf, 4 * min_leaf}))}]",
-        "",
-        "[gate]",
-    ]
+    if _is_tunable(found):
+        parts += [
+            "",
+            "# Each run chooses depth and leaf size on a part of the training side (docs/datasets.md). To fix them,",
+            f"# set both: depth = {depth} and min_leaf = {min_leaf} are usual for {found.known:,} rows and this task.",
+            "[training]",
+        ]
+    else:
+        parts += [
+            "",
+            f"# Usual for {found.known:,} rows and this task. With more rows leave both out: a run then chooses them.",
+            "[training]",
+            f"depth = {depth}",
+            f"min_leaf = {min_leaf}",
+        ]
+    parts += [f"smoothing = {float(smoothing)}", "", "[gate]"]
     metric = (
         f"RMSE, in the unit of {label.name}: 1 % of its standard deviation"
         if target.task == "regression"
@@ -736,6 +738,12 @@ def dataset_toml(found: Draft) -> str:
     parts.append(f"# A candidate may be worse than the current model by this much ({metric}).")
     parts.append(f"tolerance = {float(tolerance)!r}")
     return "\n".join(parts) + "\n"
+
+
+def _is_tunable(found: Draft) -> bool:
+    """Whether a fifth of the rows, by which depth and leaf size would be chosen, tells more than chance."""
+    rarer = found.known - max(found.target.counts.values(), default=0)
+    return found.known >= FEWEST_TO_TUNE and (found.target.task == "regression" or rarer >= FEWEST_TO_TUNE // 4)
 
 
 def _table(found: Draft, table: str) -> list[str]:

@@ -51,6 +51,8 @@ FIGURES = {
         Figure("bias", "bias", None, "mean error: above 0 it says too much, below 0 too little", True),
     ),
 }
+MAIN = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}  # by which models are compared
+LATER = "out_of_time_"  # before a figure's name in figures.json and CURRENT.json: the same of later rows
 BASELINES = {"binary": "base rate", "multiclass": "class shares", "regression": "mean"}  # what guessing knows
 
 
@@ -60,9 +62,27 @@ def task_of(metrics: dict[str, Any]) -> str:
 
 
 def headline(metrics: dict[str, Any], unit: str) -> str:
-    """The figure that stands for the model where there is room for one: the first that these metrics have."""
-    known = [figure for figures in FIGURES.values() for figure in figures if figure.key in metrics]
-    return f"{known[0].title} {known[0].shown(metrics[known[0].key], unit)}" if known else ""
+    """The figure that stands for the model where there is room for one: the first that these metrics have, of later
+    rows if they have those (as of figures.json)."""
+    for prefix, where in ((LATER, " out of time"), ("", "")):
+        for figure in (figure for figures in FIGURES.values() for figure in figures):
+            if prefix + figure.key in metrics:
+                return f"{figure.title} {figure.shown(metrics[prefix + figure.key], unit)}{where}"
+    return ""
+
+
+def expectation(metrics: dict[str, Any], unit: str = "") -> tuple[str, bool] | None:
+    """What to expect of tomorrow, in a sentence, and whether the model is better than guessing there; None if the
+    dataset names no time. `metrics`: a metrics.json."""
+    later = metrics.get("out_of_time")
+    if not later:
+        return None
+    task = task_of(metrics)
+    main = next(figure for figure in FIGURES[task] if figure.key == MAIN[task])
+    better = later[main.key] < later["baseline"][main.key]
+    told = f"{main.title} {main.shown(later[main.key], unit)} against {main.shown(later['baseline'][main.key], unit)}"
+    word = "better" if better else "no better"
+    return f"On later rows ({later['tested_on']}) {word} than always guessing the {BASELINES[task]}: {told}.", better
 
 
 def quantity(value: float) -> str:

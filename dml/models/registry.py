@@ -22,6 +22,7 @@ from rich.text import Text
 from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
+from dml.models.figures import BASELINES, LATER, expectation
 from dml.models.figures import FIGURES as SHOWN
 from dml.terminal.console import plain_table
 from dml.terminal.words import listed
@@ -96,8 +97,10 @@ class Model:
 
     @property
     def published_metrics(self) -> Document:
-        """The single figures of the test rows: what CURRENT.json repeats."""
-        return {key: value for key, value in self.metrics["test"].items() if _is_number(value)}
+        """The single figures of the test rows and of later rows: figures.json, which CURRENT.json repeats."""
+        later = self.metrics.get("out_of_time") or {}
+        figures = {key: value for key, value in self.metrics["test"].items() if _is_number(value)}
+        return figures | {f"{LATER}{key}": later[key] for key in figures if _is_number(later.get(key))}
 
 
 def current_run(platform: Platform, dataset: str, *, otherwise: str) -> str:
@@ -354,6 +357,7 @@ def listing(registry: Registry) -> Document:
 def _summary(model: Model) -> Document:
     metrics = model.metrics
     (_, main), (_, second) = model.figures[:2]
+    later = metrics.get("out_of_time")
     return {
         "run_id": model.run_id,
         "created": metrics["created"],
@@ -361,6 +365,7 @@ def _summary(model: Model) -> Document:
         "main_metric": main,
         main: metrics["test"].get(main),
         second: metrics["test"].get(second),
+        "out_of_time": {main: later.get(main), "baseline": later["baseline"].get(main)} if later else None,
         "rows": metrics["rows"],
         "leaves": metrics["tree"]["leaves"],
         "gate": model.verdict,
@@ -507,10 +512,15 @@ def show_list(console: Console, listed: Document) -> None:
     for task in dict.fromkeys(run["task"] for run in listed["runs"]):
         runs = [run for run in listed["runs"] if run["task"] == task]
         keys = [figure for figure in FIGURES[task] if figure[1] in runs[0]]
+        timed = any(run["out_of_time"] for run in runs)
+        if timed:  # tomorrow comes first, and a pipe has room for three figures
+            keys = keys[:1]
         table = plain_table("run", "created (UTC)")
         # A pipe has 80 columns: room for the id, which is what the other commands want of this table.
         table.columns[0].no_wrap, table.padding = True, (0, 1, 0, 0)
-        for title in (*(title for title, _ in keys), "train rows", "leaves"):
+        ahead = (f"{keys[0][0]} out of time", f"{BASELINES[task]} there") if timed else ()
+        held_out = [f"{title} held out" if timed else title for title, _ in keys]
+        for title in (*ahead, *held_out, "train rows", "leaves"):
             table.add_column(title, justify="right")
         table.add_column("gate")
         table.add_column("")
@@ -518,6 +528,7 @@ def show_list(console: Console, listed: Document) -> None:
             table.add_row(
                 Text(run["run_id"], "bold" if run["run_id"] == listed["current"] else ""),
                 _when(run["created"]),
+                *((_number((run["out_of_time"] or {}).get(key)) for key in (keys[0][1], "baseline")) if timed else ()),
                 *(_number(run.get(key)) for _, key in keys),
                 f"{run['rows']['train']:,}",
                 f"{run['leaves']:,}",
@@ -546,6 +557,9 @@ def show_model(console: Console, described: Document) -> None:
     _line(console, "Rows", f"{train:,} to train, {test:,} to test")
     _line(console, "Tree", f"depth {tree['depth']}, {tree['leaves']:,} leaves")
     console.print()
+    if expected := expectation(metrics):
+        console.print(Text(expected[0], "" if expected[1] else "yellow"))
+        console.print()
     console.print(_figures(model))
     interval = metrics.get("interval")
     if interval:
@@ -594,9 +608,9 @@ def _figures(model: Model) -> Table:
         table.add_column(title, justify="right")
     table.add_column("rows", justify="right")
     later, rival = metrics.get("out_of_time"), metrics.get("current")
-    rows = [("held-out rows", metrics["test"], ""), ("  baseline", metrics["baseline"], "dim")]
+    rows = [("out of time", later, ""), ("  baseline", later["baseline"], "dim")] if later else []
+    rows += [("held-out rows", metrics["test"], ""), ("  baseline", metrics["baseline"], "dim")]
     rows += [(f"  then current: {rival['run_id']}", rival, "dim")] if rival else []
-    rows += [("out of time", later, ""), ("  baseline", later["baseline"], "dim")] if later else []
     for name, figures, style in rows:
         count = figures.get("rows")
         numbers = (_number(figures.get(key)) for _, key in model.figures)
@@ -609,11 +623,11 @@ def show_difference(console: Console, found: Document) -> None:
     one, two = found["runs"]
     table = plain_table("", one, two, "difference", right=(one, two, "difference"))
     titles = {key: title for title, key in FIGURES[found["task"]]}
-    for key, pair in found["figures"].items():
-        table.add_row(titles[key], *_side_by_side(key, pair))
     for key, pair in found["out_of_time"].items():
         if any(value is not None for value in pair):
             table.add_row(f"{titles[key]}, out of time", *_side_by_side(key, pair))
+    for key, pair in found["figures"].items():
+        table.add_row(titles[key], *_side_by_side(key, pair))
     for key, pair in found["tree"].items():
         table.add_row(f"tree {key}", *_side_by_side(key, pair))
     for key, pair in found["data"].items():

@@ -53,6 +53,7 @@ class Result:
         chosen = [figure.key for figure in FIGURES[task_of(self.metrics)]]
         test, baseline = self.metrics.get("test", {}), self.metrics.get("baseline", {})
         later = self.metrics.get("out_of_time") or {}
+        guessed = later.get("baseline", {})
         return {
             "run_id": self.run.run_id,
             "dataset": self.dataset,
@@ -69,6 +70,7 @@ class Result:
                 "test": {name: test.get(name) for name in chosen},
                 "baseline": {name: baseline.get(name) for name in chosen},
                 "out_of_time": {name: later.get(name) for name in chosen} if later else None,
+                "out_of_time_baseline": {name: guessed.get(name) for name in chosen} if later else None,
             },
             "seconds": every | {"total": round(sum(every.values()), 3)},
             # What Spark itself took, session included: the rest of a stage is the pipeline's.
@@ -195,9 +197,10 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/metrics.json")
             if not found:
                 return ""
-            rows, tree = found["rows"], found["tree"]
-            figure = headline(found["test"], load_dataset(dataset).label.unit)
-            return f"{rows['train']:,} rows, tested on {rows['test']:,}: {figure}, {tree['leaves']:,} leaves"
+            tree, later = found["tree"], found.get("out_of_time")
+            figure = headline(later or found["test"], load_dataset(dataset).label.unit)
+            on = f"{later['rows']:,} later ones" if later else f"{found['rows']['test']:,}"
+            return f"{found['rows']['train']:,} rows, tested on {on}: {figure}, {tree['leaves']:,} leaves"
         case "gate":
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/gate.json")
             if not found:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from datasets import load_dataset
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, expectation, quantity, task_of
 from dml.runs.run import Result
 from dml.terminal.console import plain_table
 from dml.terminal.words import counted
@@ -68,7 +68,8 @@ def _rows(prepared: dict[str, Any]) -> Text:
 
 
 def _quality(metrics: dict[str, Any], unit: str) -> Group:
-    """Each figure beside the same figure of always guessing, and of the current model on the same rows."""
+    """Each figure beside the same figure of always guessing, and of the current model on the same rows; of a dataset
+    with a time what later rows say first."""
     task = task_of(metrics)
     table = plain_table(header_style="")
     table.add_column("Model", style="bold", no_wrap=True)
@@ -80,13 +81,13 @@ def _quality(metrics: dict[str, Any], unit: str) -> Group:
     def add(name: str, figures: dict[str, Any], rows: str, style: str | None = None) -> None:
         table.add_row(name, *(figure.shown(figures.get(figure.key)) for figure in FIGURES[task]), rows, style=style)
 
+    if later:
+        add("out of time", later, f"{later['rows']:,}")
+        add(f"  {BASELINES[task]}", later["baseline"], "", "dim")
     add("held-out rows", metrics["test"], f"{metrics['test']['rows']:,}")
     add(f"  {BASELINES[task]}", metrics["baseline"], "", "dim")
     if current:
         add("  current model", current, "", "dim")
-    if later:
-        add("out of time", later, f"{later['rows']:,}")
-        add(f"  {BASELINES[task]}", later["baseline"], "", "dim")
     told = []
     if unit:
         told.append(f"{', '.join(figure.title for figure in FIGURES[task] if figure.in_unit)} in {unit}.")
@@ -96,7 +97,9 @@ def _quality(metrics: dict[str, Any], unit: str) -> Group:
         told.append(f"Held-out {main.title} between {low} and {high} ({interval['level']:.0%} interval).")
     if later:
         told.append(f"Out of time: trained on {later['trained_on']}, tested on {later['tested_on']}.")
-    return Group(table, *(Text(line, style="dim") for line in told))
+    expected = expectation(metrics, unit)
+    first = [Text(expected[0], style="" if expected[1] else "yellow"), Text()] if expected else []
+    return Group(*first, table, *(Text(line, style="dim") for line in told))
 
 
 def _importances(metrics: dict[str, Any], called: Mapping[str, str]) -> Text:
@@ -113,7 +116,11 @@ def _predicted(result: Result, classes: int = 5) -> str:
     told = f"{counted(rows, 'row')} scored"
     match task_of(result.metrics):
         case "binary":
-            return f"{told}, {counts.get('1', 0):,} predicted positive"
+            positive = counts.get("1", 0)
+            if not positive:
+                threshold = result.metrics.get("threshold", 0.5)
+                return f"{told}, none predicted positive: no probability reaches {threshold:g}, so rank rows by it"
+            return f"{told}, {positive:,} predicted positive"
         case "multiclass":
             often = sorted(counts.items(), key=lambda one: -one[1])
             more = f", {len(often) - classes} more classes" if len(often) > classes else ""

@@ -69,9 +69,17 @@ def card(
 def _summary(metrics: Document, gate: Document, settings: Dataset) -> List[str]:
     main = metrics["main_metric"]
     measured = f"{_name(main)} {_figure(metrics['test'][main])} on {_figure(metrics['test']['rows'])} held-out rows"
+    later = metrics.get("out_of_time")
+    if later:
+        ahead = (
+            f"On {_figure(later['rows'])} later rows ({_text(later['tested_on'])}) it has {_name(main)} "
+            f"{_figure(later[main])}; {_guess(settings.task)} has {_figure(later['baseline'][main])}. "
+        )
+    else:
+        ahead = ""
     verdict = "The gate passed it." if gate["passed"] else "**The gate refused it**: " + _sentences(gate["reasons"])
     return [
-        f"A decision tree that predicts {_predicts(settings.label, settings.task)}. It has {measured}; "
+        f"A decision tree that predicts {_predicts(settings.label, settings.task)}. {ahead}It has {measured}; "
         f"{_guess(settings.task)} has {_figure(metrics['baseline'][main])}. {verdict}"
     ]
 
@@ -92,9 +100,7 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
         f"lowers the {split} most.",
         f"Dataset: depth at most {used['depth']}, at least {_figure(used['min_leaf'])} rows a leaf, "
         f"{used['bins']} bins a feature, smoothing {used['smoothing']:g} for categories, seed {used['seed']}.",
-        "Depth and leaf size were chosen on a part of the training side, never by the rows it is judged by."
-        if metrics.get("tuning")
-        else "Depth and leaf size are as set; this run did not tune them.",
+        _tuned(metrics.get("tuning")),
     ]
     if called:
         facts.append(f"What the files call columns whose names have lost letters: {called}.")
@@ -102,6 +108,18 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
         facts.append(f"Compared with the model of run `{gate['current_run']}`, the current one when it was trained.")
     checks = [[_text(c["name"]), "passed" if c["passed"] else "**failed**", _text(c["detail"])] for c in gate["checks"]]
     return [_bullets(facts), _table(["gate", "verdict", "detail"], checks)]
+
+
+def _tuned(tuning: Optional[Document]) -> str:
+    if not tuning:
+        return "Depth and leaf size are as set; this run did not tune them."
+    part = (
+        "the latest part of the training side before `time.cut`"
+        if tuning.get("by") == "time"
+        else ("a part of the training side")
+    )
+    rows = f" ({_figure(tuning['rows']['validated'])} rows)" if tuning.get("rows") else ""
+    return f"Depth and leaf size were chosen on {part}{rows}, never by the rows it is judged by."
 
 
 def _use(settings: Dataset) -> List[str]:
@@ -200,12 +218,11 @@ def _training(metrics: Document, tree: Document, profile: Optional[Document], se
 
 def _analyses(metrics: Document, settings: Dataset) -> List[str]:
     guess = _guess(settings.task)
-    rows = [("**held-out rows**", metrics["test"]), (guess, metrics["baseline"])]
+    later = metrics.get("out_of_time")
+    rows = [("**out of time**", later), (f"{guess}, out of time", later["baseline"])] if later else []
+    rows += [("**held-out rows**", metrics["test"]), (guess, metrics["baseline"])]
     if metrics.get("current"):
         rows.append((f"current model `{metrics['current'].get('run_id', '')}`, same rows", metrics["current"]))
-    later = metrics.get("out_of_time")
-    if later:
-        rows += [("**out of time**", later), (f"{guess}, out of time", later["baseline"])]
     keys = [key for key in _MEASURES if key in metrics["test"]]
     body = [[name, *[_figure(of.get(key)) for key in keys], _figure(of.get("rows"))] for name, of in rows]
     parts = [_table(["", *[_name(key) for key in keys], "rows"], body), _interval(metrics)]

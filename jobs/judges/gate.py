@@ -6,7 +6,7 @@ from jobs.models.tasks import MAIN
 from jobs.tables.settings import Dataset
 
 Check = Dict[str, Any]
-NAMES = {"log_loss": "log loss", "rmse": "RMSE", "auc": "AUC", "r2": "R2"}
+NAMES = {"log_loss": "log loss", "rmse": "RMSE", "auc": "AUC", "r2": "R2", "accuracy": "accuracy"}
 USUAL = 0.99  # a figure of the whole model beyond which it is worth a look
 WORSE = "Who uses it would get worse answers: look what has changed in the data (drift.json),"
 GUESS = {"binary": "the base rate", "multiclass": "the class shares", "regression": "the mean"}
@@ -15,7 +15,8 @@ GUESS = {"binary": "the base rate", "multiclass": "the class shares", "regressio
 class Current(NamedTuple):
     """The current model. `metrics`: on the candidate's test rows, None if it cannot score them.
 
-    `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time.
+    `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time,
+    None if there are none or they are of another task.
     """
 
     run_id: str
@@ -38,9 +39,9 @@ def judge(
 ) -> Dict[str, Any]:
     """gate.json: passed, reasons (of the checks that failed), checks, current_run.
 
-    `candidate` and `baseline` are metrics on the same test rows, `later` those out of time. `leaks`: sentences about
-    features that alone tell the label. `quarantined` of `raw_rows` rows did not parse. `unknown_labels`: as of
-    jobs/tables/labels.py.
+    `candidate` and `baseline` are metrics on the same test rows. `later`: those out of time, by which is judged first
+    unless gate.out_of_time is false. `leaks`: sentences about features that alone tell the label. `quarantined` of
+    `raw_rows` rows did not parse. `unknown_labels`: as of jobs/tables/labels.py.
 
     A check is called by what it has found. The detail of one that failed says why that matters and the two ways on: to
     mend the cause, or the setting that accepts it.
@@ -48,9 +49,22 @@ def judge(
     rules, task = settings.gate, settings.task
     main, guess = MAIN[task], GUESS[task]
     name = NAMES[main]
+    checks: List[Check] = []
+    if settings.time_decides and later is not None:
+        told = (
+            f"{name} {later[main]:.4f} on {later['rows']:,} later rows, always guessing {guess} "
+            f"{later['baseline'][main]:.4f}"
+        )
+        names = (f"better than {guess} out of time", f"no better than {guess} out of time")
+        aged = (
+            "It will not help tomorrow, however good it looks on rows of days that it knows: leave out of the features "
+            "what tells single days (a month, a year, the day's weather) or means something else by now, or have "
+            f"[tune] choose larger leaves; or accept it by gate.out_of_time = false in {settings.file}"
+        )
+        checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     told = f"{name} {candidate[main]:.4f}, always guessing {guess} {baseline[main]:.4f}"
     helpless = "What it has learned does not help: give it features that tell more, or more rows"
-    checks: List[Check] = [
+    checks += [
         _check((f"better than {guess}", f"no better than {guess}"), candidate[main] < baseline[main], told, helpless),
         _leak_alarm(settings, candidate, leaks),
     ]
@@ -69,11 +83,6 @@ def judge(
         within = unknown_labels["rows"] <= rules.max_unknown_label_share * unknown_labels["labelled"]
         ways = f"Mend the files or label.texts, or set gate.max_unknown_label_share in {settings.file}"
         checks.append(_check(("labels known", "unknown labels"), within, told, ways))
-    if rules.out_of_time and later is not None:
-        told = f"{name} {later[main]:.4f} on later rows, always guessing {guess} {later['baseline'][main]:.4f}"
-        names = (f"better than {guess} out of time", f"no better than {guess} out of time")
-        aged = f"It will not help tomorrow: leave out what ages, or set gate.out_of_time = false in {settings.file}"
-        checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     if current is not None:
         checks += _against(current, settings, candidate, later)
     reasons = [f"{check['name']}: {check['detail']}" for check in checks if not check["passed"]]
@@ -101,22 +110,31 @@ def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[st
     is only told: a first model of easy data may well be right nearly always.
     """
     rules = settings.gate
-    setting = "suspicious_r2" if settings.task == "regression" else "suspicious_auc"
-    figure, bound = setting.rpartition("_")[2], getattr(rules, setting)
+    figure, setting, bound = {
+        "binary": ("auc", "suspicious_auc", rules.suspicious_auc),
+        "multiclass": ("accuracy", "suspicious_share", None),  # that is for single features
+        "regression": ("r2", "suspicious_r2", rules.suspicious_r2),
+    }[settings.task]
     told = f"{NAMES[figure]} {candidate[figure]:.4f}"
     beyond = bound is not None and candidate[figure] > bound
     if beyond:
-        told += f", above gate.{setting} = {bound:g}"
-    elif bound is None and candidate[figure] > USUAL:
-        told += "; so good a figure is worth a look at the features: is each of them known before the label?"
-    names = ("no leak alarm", "leak alarm")
+        found = [*leaks, f"{told}, above gate.{setting} = {bound:g}"]
+    elif leaks:
+        found = [*leaks]
+    else:
+        found = ["no single feature tells the label"]
+        if bound is not None:
+            found.append(f"of the whole model {told}, not above gate.{setting} = {bound:g}")
+        elif candidate[figure] > USUAL:
+            found.append(
+                f"of the whole model {told}, so good that it is worth a look: is each feature known beforehand?"
+            )
     ways = (
-        "A model that has seen the answer fails on rows whose answer is not known yet: leave out of the features "
-        "what is "
-        "made from the label or known only after it; or, if all of it is known before, accept it by "
-        f"gate.{'suspicious_share' if leaks and settings.task == 'multiclass' else setting} = 1.0 in {settings.file}"
+        "A model that has seen the answer fails on rows whose answer is not known yet: leave out of the features what "
+        "is made from the label or known only after it; or, if all of it is known before, accept it by "
+        f"gate.{setting} = 1.0 in {settings.file}"
     )
-    return _check(names, not beyond and not leaks, "; ".join([*leaks, *([told] if beyond or not leaks else [])]), ways)
+    return _check(("no leak alarm", "leak alarm"), not beyond and not leaks, "; ".join(found), ways)
 
 
 def _against(
@@ -144,7 +162,7 @@ def _against(
         checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
     # model it has seen the later rows. It can be compared if it is of as many rows.
-    if rules.out_of_time and later and current.later and current.later["rows"] == later["rows"]:
+    if settings.time_decides and later and current.later and current.later["rows"] == later["rows"]:
         told = (
             f"{name} {later[main]:.4f} on later rows, run {current.run_id} had {current.later[main]:.4f}; "
             f"tolerance {tolerance}"

@@ -4,7 +4,7 @@ A tree says as many things as it has leaves, so one `groupBy` holds all that the
 evaluator bins the curve and keeps no ties. Every function here but `outcomes` and `slices` is plain NumPy.
 """
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,9 +143,13 @@ def evaluate(found: Any) -> Figures:
     return _multiclass(found) if isinstance(found, Table) else _regression(found)
 
 
-def single(evaluated: Figures) -> Dict[str, float]:
-    """figures.json: the figures that are one number each. What a run publishes with its model, however many classes."""
-    return {name: value for name, value in evaluated.items() if isinstance(value, (int, float))}
+def single(evaluated: Figures, later: Optional[Figures] = None) -> Dict[str, float]:
+    """figures.json: the figures that are one number each, on test rows; and those of later rows, as `out_of_time_...`.
+
+    What a run publishes with its model, however many classes.
+    """
+    told = {name: value for name, value in evaluated.items() if isinstance(value, (int, float))}
+    return {**told, **{f"out_of_time_{name}": later[name] for name in told if later and name in later}}
 
 
 def _binary(counts: Tally) -> Figures:

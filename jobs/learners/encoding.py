@@ -60,9 +60,12 @@ class Learned(NamedTuple):
         return [len(between) + 1 for between in self.thresholds]
 
 
-def require_variety(found: Labels, settings: Dataset, where: str) -> None:
-    """Raises JobError if a side has no rows or one label only: nothing can be learned or measured there."""
-    label, look = settings.label.column, f"Look at how datasets/{settings.name}/prepare.sql makes it."
+def require_variety(found: Labels, settings: Dataset, where: str, otherwise: str = "") -> None:
+    """Raises JobError if a side has no rows or one label only: nothing can be learned or measured there.
+
+    `otherwise`: the way out, if it is not to look at the query or to hold out another share.
+    """
+    label, look = settings.label.column, otherwise or f"Look at how datasets/{settings.name}/prepare.sql makes it."
     if found.rows == 0:
         raise JobError(f"There are no rows on {where}: too few for a split. {look}")
     if settings.task == "regression":
@@ -71,7 +74,7 @@ def require_variety(found: Labels, settings: Dataset, where: str) -> None:
         raise JobError(f"The label {label} is {found.low:g} in all {found.rows:,} rows on {where}. {look}")
     if sum(count > 0 for count in found.counts) > 1:
         return
-    if found.rows < FEW_ROWS:
+    if found.rows < FEW_ROWS and not otherwise:
         look = f"Of so few rows it may be chance: give more, or hold out another share (training.test_share). {look}"
     if settings.task == "binary":
         told = f"{found.counts[1]:,} of {found.rows:,} rows are positive ({settings.label.positive})"

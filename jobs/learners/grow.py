@@ -121,6 +121,11 @@ class Rules:
     min_leaf: int
     smallest: float
 
+    @classmethod
+    def of(cls, root: Node, bins: Sequence[int], classes: int, depth: int, min_leaf: int) -> "Rules":
+        smallest = SMALLEST_GAIN * _impurity(root.counts, classes) if classes else 0.0
+        return cls(tuple(bins), classes, depth, min_leaf, smallest)
+
     def may_split(self, node: Node) -> bool:
         large = rows_of(node.counts, self.classes) >= 2 * self.min_leaf
         mixed = not self.classes or np.count_nonzero(node.counts) > 1
@@ -160,8 +165,7 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     nodes = [Node(0, 0, blocks.map(lambda block: _totals(block.label, classes)).reduce(np.add))]
     if sum(size > 1 for size in bins) == 0:
         return nodes
-    smallest = SMALLEST_GAIN * _impurity(nodes[0].counts, classes) if classes else 0.0
-    rules = Rules(tuple(bins), classes, depth, min_leaf, smallest)
+    rules = Rules.of(nodes[0], bins, classes, depth, min_leaf)
     tasks = max(blocks.getNumPartitions(), blocks.context.defaultParallelism)
     fit = max(1, PASS_BYTES // (2 * len(bins) + ROW_BYTES))
     # Nodes no larger than a task's share of the rows can be dealt out to the tasks about evenly.
@@ -186,25 +190,34 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     return _level_by_level(nodes)
 
 
+def grow_here(block: Block, bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
+    """What `grow` makes of these rows, without Spark: for rows so few that its jobs would cost more than they do."""
+    root = Node(0, 0, _totals(block.label, classes))
+    if sum(size > 1 for size in bins) == 0:
+        return [root]
+    rules = Rules.of(root, bins, classes, depth, min_leaf)
+    return _level_by_level(_grow_here([root], block, np.zeros(len(block.label), dtype=np.int32), rules))
+
+
 def rows_of(counts: Array, classes: int) -> int:
     return int(counts.sum() if classes else counts[0])
 
 
 def leaf_counts(blocks: "RDD[Block]", nodes: Sequence[Node], classes: int) -> Array:
     """What other rows, or the same, add up to in each leaf: node x class; or node x (rows, sum, sum of squares)."""
-    route, size = Route.of(nodes), len(nodes)
-
-    def count(block: Block) -> Array:
-        at = route.to_leaves(block.codes)
-        if classes:
-            flat = np.bincount(at.astype(np.int64) * classes + block.label, minlength=size * classes)
-            return flat.reshape(size, classes)
-        label = block.label.astype(np.float64)
-        sums = [np.bincount(at, weights=weights, minlength=size) for weights in (np.ones(len(at)), label, label**2)]
-        return np.stack(sums, axis=1)
-
-    total: Array = blocks.map(count).reduce(np.add)
+    total: Array = blocks.map(partial(leaf_counts_here, route=Route.of(nodes), classes=classes)).reduce(np.add)
     return total
+
+
+def leaf_counts_here(block: Block, route: Route, classes: int) -> Array:
+    """The same of one block, without Spark."""
+    at, size = route.to_leaves(block.codes), len(route.feature)
+    if classes:
+        flat = np.bincount(at.astype(np.int64) * classes + block.label, minlength=size * classes)
+        return flat.reshape(size, classes)
+    label = block.label.astype(np.float64)
+    sums = [np.bincount(at, weights=weights, minlength=size) for weights in (np.ones(len(at)), label, label**2)]
+    return np.stack(sums, axis=1)
 
 
 def node_totals(blocks: "RDD[Block]", nodes: Sequence[Node], classes: int) -> Array:

@@ -31,6 +31,7 @@ class Fitted(NamedTuple):
 
 def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     """Learns encodings and tree from these parts of the survey's rows."""
+    assert training.depth is not None and training.min_leaf is not None  # noqa: S101  # set, or chosen by now
     classes, learned = survey.classes, survey.learn(parts)
     blocks = survey.code(parts, learned).persist(grow.KEPT)
     nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf)

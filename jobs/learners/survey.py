@@ -159,6 +159,23 @@ class Survey:
         names = [*self._apart.columns, *self._numbers, *self._categories]
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
 
+    def collected(self, groups: Sequence[Sequence[int]], learned: Learned, most: int) -> List[Block]:
+        """The rows of each group of parts as one block, here; of more than `most` a sample of about so many, by hash:
+        always the same ones."""
+        shares = [min(1.0, most / max(self.labels(parts).rows, 1)) for parts in groups]
+        codings = [
+            _Coding(self._apart, parts, learned, self.classes, share)
+            for parts, share in zip(groups, shares)  # noqa: B905  # not in Python 3.9
+        ]
+
+        def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[int, Block]]:
+            for batch in batches:
+                yield from ((place, coding.coded(batch)) for place, coding in enumerate(codings))
+
+        names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
+        found = self._features.batches(names).mapPartitions(coded).collect()
+        return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
+
 
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
     """What the workers have found, put together by key in so few places that the driver can have it all."""
@@ -327,8 +344,8 @@ class Sample:
 class _Coding:
     """Batches of columns to blocks of bin numbers, on the executors."""
 
-    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int) -> None:
-        self.apart, self.classes = apart, classes
+    def __init__(self, apart: Apart, parts: Sequence[int], learned: Learned, classes: int, share: float = 1.0) -> None:
+        self.apart, self.classes, self.share = apart, classes, share
         self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
         self.features, self.thresholds, self.point = learned
         self.dtype = np.uint8 if max(learned.bins, default=1) <= 256 else np.uint16
@@ -336,15 +353,17 @@ class _Coding:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Block]:
         waiting: List[Block] = []
         for batch in batches:
-            waiting.append(self._coded(batch))
+            waiting.append(self.coded(batch))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
                 yield _joined(waiting)
                 waiting = []
         if waiting:
             yield _joined(waiting)
 
-    def _coded(self, batch: pa.RecordBatch) -> Block:
+    def coded(self, batch: pa.RecordBatch) -> Block:
         wanted = self.wanted[self.apart.part(batch)]
+        if self.share < 1:
+            wanted &= split.is_sampled(as_numpy(batch.column(split.HASH)), self.share)
         if not wanted.all():
             batch = batch.take(as_arrow(np.flatnonzero(wanted), np.int64))
         codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)

@@ -190,10 +190,12 @@ class Features(_Part):
 
 @dataclass(frozen=True)
 class Training(_Part):
-    depth: Depth
-    min_leaf: Count
+    """What a tree is grown with. Of `depth` and `min_leaf`, a run chooses by itself what is not set (`Tune`)."""
+
     # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
     smoothing: Annotated[float, Limits(gt=0)]
+    depth: Optional[Depth] = None
+    min_leaf: Optional[Count] = None
     bins: Annotated[int, Limits(ge=2, le=255)] = 128  # candidate splits of a feature are one fewer
     test_share: Share = 0.2
     seed: Annotated[int, Limits(ge=0)] = 0
@@ -201,10 +203,14 @@ class Training(_Part):
 
 @dataclass(frozen=True)
 class Tune(_Part):
-    """Choose depth and leaf size by the main metric on a part of the training side, never by the test side."""
+    """Choose depth and leaf size by the main metric on a part of the training side, never by the test side.
 
-    depths: Annotated[Tuple[Depth, ...], Limits(min_length=1)]
-    min_leaves: Annotated[Tuple[Count, ...], Limits(min_length=1)]
+    With [time] that part is the latest one before `time.cut`, else it goes by hash. Without `depths` or `min_leaves`
+    the run makes its own list (jobs/learners/tune.py).
+    """
+
+    depths: Annotated[Tuple[Depth, ...], Limits(min_length=1)] = ()
+    min_leaves: Annotated[Tuple[Count, ...], Limits(min_length=1)] = ()
     validation_share: Share = 0.25
 
 
@@ -231,8 +237,8 @@ class Gate(_Part):
     `tolerance` is in the main metric (log loss, or RMSE in the label's unit); `suspicious_auc`, `suspicious_r2` (0.99
     if they are not set) and `suspicious_share` (of rows whose class it tells) are what a single feature may reach
     before it raises the leak alarm, the first two, if set, the whole model as well; `max_quarantined_share` is of the
-    raw rows, `max_unknown_label_share` of the labels; `out_of_time` has the rows after `time.cut` decide too;
-    `feature_change` declares that other features than the current model's are meant, and why.
+    raw rows, `max_unknown_label_share` of the labels; `out_of_time`, if false, keeps the rows from `time.cut` on from
+    deciding; `feature_change` declares that other features than the current model's are meant, and why.
     """
 
     tolerance: Annotated[float, Limits(ge=0)]
@@ -241,7 +247,7 @@ class Gate(_Part):
     suspicious_share: Annotated[float, Limits(gt=0.5, le=1)] = 0.99
     max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
     max_unknown_label_share: Annotated[float, Limits(ge=0, le=1)] = 0.01
-    out_of_time: bool = False
+    out_of_time: Optional[bool] = None
     feature_change: str = ""
 
 
@@ -311,6 +317,11 @@ class Dataset(_Part):
             if strange := [column for column in table.names if column not in table.columns]:
                 raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
         self._label_fits_task()
+        if self.task == "multiclass" and self.gate.suspicious_auc is not None:
+            raise ValueError(
+                "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
+                "out. What a single feature may tell of many classes is gate.suspicious_share"
+            )
 
     def _label_fits_task(self) -> None:
         given = {name for name in ("positive", "classes", "unit") if getattr(self.label, name)}
@@ -334,6 +345,21 @@ class Dataset(_Part):
     def label_texts(self) -> Tuple[str, ...]:
         """All texts of the raw label that are known: label.texts, or else the classes."""
         return self.label.texts or (self.label.classes if self.label.raw else ())
+
+    @property
+    def tuning(self) -> Optional[Tune]:
+        """How a run chooses depth and leaf size: by [tune], or what [training] leaves open; None if both are set."""
+        if self.tune is not None:
+            return self.tune
+        depth, min_leaf = self.training.depth, self.training.min_leaf
+        if depth is not None and min_leaf is not None:
+            return None
+        return Tune(() if depth is None else (depth,), () if min_leaf is None else (min_leaf,))
+
+    @property
+    def time_decides(self) -> bool:
+        """Whether the gate judges by the rows after `time.cut` as well."""
+        return self.time is not None and self.gate.out_of_time is not False
 
     @property
     def told_by(self) -> List[str]:

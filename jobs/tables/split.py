@@ -7,6 +7,7 @@ digits with each row of the features table, as the column `split_hash`, so that 
 
 from typing import Any, Sequence
 
+import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -37,6 +38,13 @@ def is_test(hashes: NDArray[Any], test_share: float) -> NDArray[Any]:
 def is_validation(hashes: NDArray[Any], share: float) -> NDArray[Any]:
     """Whether rows, if on the training side, are of the part that chooses settings."""
     found: NDArray[Any] = hashes.view("uint64") & (2**HALF - 1) < _limit(share)
+    return found
+
+
+def is_sampled(hashes: NDArray[Any], share: float) -> NDArray[Any]:
+    """Whether rows are of a sample that has nothing to do with their side, nor with the validation part."""
+    mixed = hashes.view("uint64") * np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hashing, by the golden ratio
+    found: NDArray[Any] = mixed >> HALF < _limit(share)
     return found
 
 

@@ -539,10 +539,23 @@ def test_the_smallest_set_of_columns_that_tells_rows_apart_should_be_the_key(new
     assert load_dataset("d").keys == ("day", "shop")
 
 
+@pytest.mark.parametrize(
+    ("rows", "labels", "tuned"), [(200, "lr", True), (199, "lr", False), (1000, "l" * 99 + "r", False)]
+)
+def test_depth_and_leaf_size_should_be_left_to_the_run_where_a_fifth_of_the_rows_can_tell(
+    new: New, rows: int, labels: str, tuned: bool
+) -> None:
+    new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{labels[i % len(labels)]}", rows=rows)})
+    settings = load_dataset("d")
+    assert (settings.training.depth is None) == (settings.training.min_leaf is None) == tuned
+    assert (settings.tuning is not None) == tuned
+
+
 def test_a_tiny_file_should_get_a_tiny_tree(new: New) -> None:
     new("y", {"a.csv": lines("x,y", lambda i, r: f"{r.random()},{r.choice('lr')}", rows=20)})
     settings = load_dataset("d").training
     assert (settings.depth, settings.min_leaf, settings.smoothing) == (2, 2, 10.0)
+    assert settings.depth is not None  # 20 rows are too few to choose it by
     assert training(336_776) == (12, 193, 100)
     assert training(3_376, "multiclass", 56) == (13, 4, 10)
     assert training(53_940, "regression") == (16, 10, 100)
@@ -616,15 +629,13 @@ def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark:
     text = lines("day,kind,x,y", lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}")
     new("y", {"a.csv": text})
     home = datasets.HOME / "d"
-    settings = re.sub(
-        r"^# (?=\[|slices|column = |cut = |depths = |min_leaves = |day = )", "", toml(), flags=re.MULTILINE
-    )
+    settings = re.sub(r"^# (?=\[|slices|column = |cut = |day = )", "", toml(), flags=re.MULTILINE)
     settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')
     (home / "dataset.toml").write_text(settings)
     (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month)", "    ", sql(), flags=re.MULTILINE))
     found = load_dataset("d")
     assert found.time is not None
-    assert found.tune is not None
+    assert found.tuning is not None
     assert found.slices == ("kind",)
     views(spark, found)
     row = join(spark, found, datasets.prepare_sql(found.name)).head()

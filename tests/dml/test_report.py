@@ -398,8 +398,10 @@ def test_page_should_name_the_dataset_the_run_and_what_made_it() -> None:
 def test_each_figure_should_stand_beside_that_of_guessing_and_the_one_out_of_time(name: str) -> None:
     text = Reader(page()).text
     held_out, guessing, later = (f"{figures[name]:.3f}" for figures in (FIGURES, BASE_FIGURES, LATER_FIGURES))
-    assert f"{held_out} always guessing the base rate: {guessing}" in text
-    assert re.search(rf"{held_out} {guessing} \S+ {later} {guessing}", text)
+    assert f"{later} always guessing the base rate: {guessing} held-out rows: {held_out}" in text
+    assert re.search(rf"{later} {guessing} \S+ {held_out} {guessing}", text)
+    timeless = Reader(page(METRICS | {"out_of_time": None})).text
+    assert f"{held_out} always guessing the base rate: {guessing}" in timeless
 
 
 def test_page_should_say_which_figures_to_believe_for_what() -> None:
@@ -410,9 +412,12 @@ def test_page_should_say_which_figures_to_believe_for_what() -> None:
 
 
 def test_page_should_say_by_which_figures_the_tree_is_worse_than_guessing() -> None:
-    assert "worse than always guessing the base rate by log loss, Brier, accuracy" in Reader(page()).text
-    better = METRICS | {"out_of_time": METRICS["out_of_time"] | FIGURES}
-    assert "worse than always guessing" not in Reader(page(better)).text
+    text = Reader(page()).text
+    assert "worse than always guessing the base rate by log loss, Brier, accuracy" in text
+    assert "On later rows (2013-11 to 2013-12) no better than always guessing the base rate: log loss" in text
+    better = Reader(page(METRICS | {"out_of_time": METRICS["out_of_time"] | FIGURES})).text
+    assert "worse than always guessing" not in better
+    assert "On later rows (2013-11 to 2013-12) better than always guessing the base rate: log loss" in better
 
 
 def test_page_should_say_so_when_the_dataset_has_no_time() -> None:
@@ -537,7 +542,7 @@ def test_a_figure_that_is_not_known_should_be_a_dash(value: float | None) -> Non
     metrics["revision"] = ""
     metrics["settings"] = {"time": None, "nested": {"list": []}}
     text = Reader(page(metrics)).text
-    assert "\N{EN DASH} always guessing the base rate: 0.238" in text
+    assert "\N{EN DASH} always guessing the base rate: 0.500" in text
     assert not re.search(r"\b(nan|none|inf|undefined|null)\b", text, re.IGNORECASE)
 
 
@@ -720,16 +725,24 @@ def test_slices_of_binary_tasks_should_show_the_share_of_positives() -> None:
 def test_tuning_should_show_what_was_tried_and_mark_what_was_chosen() -> None:
     text = Reader(page(MULTICLASS, CLASS_TREE)).text
     assert "leaves of 50 or more leaves of 200 or more 8 0.7112 chosen 0.7223 12 0.7334 \N{EN DASH}" in text
-    assert "250 rows; the trees learned from the other 750" in text
+    assert "on a part of the training side (250 rows; the trees learned from 750 others); lower is better" in text
+    tuning = MULTICLASS["tuning"]
+    tried = [{**one, "sampled": True} if one["min_leaf"] == 200 else one for one in tuning["tried"]]
+    by_time = MULTICLASS | {"tuning": tuning | {"by": "time", "sample": 500, "tried": tried}}
+    text = Reader(page(by_time, CLASS_TREE)).text
+    assert "8 0.7112 chosen ~0.7223 12 0.7334" in text
+    assert "on the latest days of the training side before the cut (250 rows; the trees learned from 750 before" in text
+    assert "Figures with a ~ are of a sample of 500 rows, by which those leaf sizes dropped out." in text
     assert "How depth and leaf size were chosen" not in Reader(page()).text
 
 
 def test_figures_of_a_regression_should_be_in_the_labels_unit_beside_the_mean() -> None:
     text = Reader(page(REGRESSION, VALUE_TREE)).text
-    assert "RMSE in minutes 38.12 always guessing the mean: 41.38 95% interval: 36.50 to 39.75" in text
-    assert "RMSE, minutes 38.12 41.38 8% 44.50 42.50 \N{MINUS SIGN}5%" in text
+    held_out = "held-out rows: 38.12 95% interval there: 36.50 to 39.75"
+    assert f"RMSE in minutes 44.50 always guessing the mean: 42.50 {held_out}" in text
+    assert "RMSE, minutes 44.50 42.50 \N{MINUS SIGN}5% 38.12 41.38 8%" in text
     dash, minus = "\N{EN DASH}", "\N{MINUS SIGN}"
-    assert f"bias, minutes {minus}0.5250 0.5125 {dash} 9.500 0.5000 {dash}" in text, "no way leads to a bias of 0"
+    assert f"bias, minutes 9.500 0.5000 {dash} {minus}0.5250 0.5125 {dash}" in text, "no way leads to a bias of 0"
     assert "worse than always guessing the mean by RMSE, R²" in text
 
 

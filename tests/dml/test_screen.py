@@ -104,6 +104,8 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
     assert "held-out rows 0.745 0.539 0.480 0.149 0.799 200\nbase rate 0.500 0.238 0.549 0.182 0.763" in text
     assert "flight probability prediction side\n12 0.250 0 test" in text
     assert "1,000 rows scored, 120 predicted positive" in text
+    nobody = screen._predicted(result(BINARY, predicted(1000, **{"0": 1000})))
+    assert nobody == "1,000 rows scored, none predicted positive: no probability reaches 0.5, so rank rows by it"
 
 
 def test_screen_should_show_what_is_carried_rather_than_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +145,12 @@ def test_screen_of_a_regression_should_say_the_unit_and_stand_beside_mean_and_cu
     told = result(REGRESSION, predicted(1000), unit="minutes")
     text = shown(told, tmp_path, "12 AS flight, -3.14159::DOUBLE AS prediction, 'test' AS side")
     assert "Model RMSE MAE R² bias rows" in text
-    assert "held-out rows 38.13 22.75 0.151 -0.5250 200\nmean 1,414 25.25 0.000 0.5125" in text
-    assert "current model 39.50 23.50 0.125 0.06250" in text
-    assert "out of time 44.55 24.50 \N{EN DASH} 9.500 150" in text
+    worse = (
+        "On later rows (2013-11 to 2013-12) no better than always guessing the mean: RMSE 44.55 minutes against 42.50"
+    )
+    later = "Model RMSE MAE R² bias rows\nout of time 44.55 24.50 \N{EN DASH} 9.500 150\nmean 42.50 25.50 0.000 0.5000"
+    held_out = "held-out rows 38.13 22.75 0.151 -0.5250 200\nmean 1,414 25.25 0.000 0.5125"
+    assert f"{worse} minutes.\n\n{later}\n{held_out}\ncurrent model 39.50 23.50 0.125 0.06250" in text
     assert "RMSE, MAE, bias in minutes." in text
     assert "flight prediction side\n12 -3.142 test" in text
     assert "1,000 rows scored, prediction in minutes" in text
@@ -166,6 +171,7 @@ def test_json_of_a_run_should_have_the_figures_of_its_task(metrics: dict[str, An
     assert told["metrics"]["baseline"] == {key: metrics["baseline"][key] for key in keys}
     later = metrics["out_of_time"]
     assert told["metrics"]["out_of_time"] == (later and {key: later[key] for key in keys})
+    assert told["metrics"]["out_of_time_baseline"] == (later and {key: later["baseline"][key] for key in keys})
 
 
 @pytest.mark.parametrize(
@@ -173,6 +179,7 @@ def test_json_of_a_run_should_have_the_figures_of_its_task(metrics: dict[str, An
     [
         ({"rows": 200, "log_loss": 0.48, "auc": 0.7451}, "AUC 0.745"),
         ({"r2": 0.15, "rmse": 12345.6}, "RMSE 12,346 minutes"),
+        ({"auc": 0.7451, "out_of_time_auc": 0.61}, "AUC 0.610 out of time"),
         ({"rows": 200}, ""),
     ],
 )
@@ -187,7 +194,7 @@ def test_the_board_should_tell_the_headline_of_a_trained_model(tmp_path: Path) -
     platform = Left({"nyc_flights/run-1/metrics.json": REGRESSION}, tmp_path)
     run._show(platform, "nyc_flights", ran, Board(console, ["train"]))
     assert isinstance(console.file, io.StringIO)
-    assert "800 rows, tested on 200: RMSE 38.13, 21 leaves" in console.file.getvalue()
+    assert "800 rows, tested on 150 later ones: RMSE 44.55, 21 leaves" in console.file.getvalue()
 
 
 def test_the_board_should_tell_what_a_refused_run_left_out_in_its_order(tmp_path: Path) -> None:

@@ -165,13 +165,26 @@ def test_a_card_should_be_plain_markdown_with_whole_tables(task: str) -> None:
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ("binary", "the probability of `late`: that it is late. It has log loss 0.4700 on 2,000 held-out rows"),
-        ("multiclass", "which of 3 classes `late` is, with a probability for each. It has log loss 0.4700 on 2,000"),
-        ("regression", "`late` in EUR. It has RMSE 201.2 on 2,000 held-out rows; always guessing the mean has 321."),
+        ("binary", "the probability of `late`: that it is late. {}It has log loss 0.4700 on 2,000 held-out rows"),
+        ("multiclass", "which of 3 classes `late` is, with a probability for each. {}It has log loss 0.4700 on 2,000"),
+        ("regression", "`late` in EUR. {}It has RMSE 201.2 on 2,000 held-out rows; always guessing the mean has 321."),
     ],
 )
 def test_the_first_paragraph_should_say_what_is_predicted_and_how_well(task: str, said: str) -> None:
-    assert said in render(task).split("\n## ")[0]
+    metrics = metrics_of(task)
+    main, later = metrics["main_metric"], metrics["out_of_time"]
+    ahead = rf"On 900 later rows \(2024-09\) it has .* {card._figure(later[main])}; always guessing .*\. "
+    assert re.search(re.escape(said).replace(r"\{\}", ahead), render(task).split("\n## ")[0])
+    assert said.format("") in render(task, metrics=metrics | {"out_of_time": None}).split("\n## ")[0]
+
+
+def test_a_card_should_say_by_what_depth_and_leaf_size_were_chosen() -> None:
+    tuning = {"rows": {"fitted": 6000, "validated": 2000}}
+    text = render("binary", metrics=metrics_of("binary") | {"tuning": {**tuning, "by": "time"}})
+    assert "chosen on the latest part of the training side before `time.cut` (2,000 rows), never by the rows" in text
+    text = render("binary", metrics=metrics_of("binary") | {"tuning": {**tuning, "by": "hash"}})
+    assert "chosen on a part of the training side (2,000 rows), never by the rows" in text
+    assert "this run did not tune them" in render("binary")
 
 
 @pytest.mark.parametrize(
@@ -223,9 +236,9 @@ def test_leaks_drift_and_missing_values_should_be_caveats(task: str) -> None:
 
 
 def test_a_refused_model_should_say_so_at_once_and_again() -> None:
-    refused = {**GATE, "passed": False, "reasons": ["no leak alarm: AUC 0.9999."]}
+    refused = {**GATE, "passed": False, "reasons": ["leak alarm: AUC 0.9999."]}
     text = render("binary", gate=refused)
-    assert "**The gate refused it**: no leak alarm: AUC 0.9999.\n" in text.split("\n## ")[0] + "\n"
+    assert "**The gate refused it**: leak alarm: AUC 0.9999.\n" in text.split("\n## ")[0] + "\n"
     assert "**The gate refused this model**" in section(text, "Ethical considerations and caveats")
 
 

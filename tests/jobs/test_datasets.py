@@ -64,8 +64,8 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("depth = 3", "depht = 3", "training.depht is not a setting; allowed here: depth, min_leaf, smoothing"),
-        ("depth = 3", "", "training.depth is missing"),
+        ("depth = 3", "depht = 3", "training.depht is not a setting; allowed here: smoothing, depth, min_leaf"),
+        ("smoothing = 10.0", "", "training.smoothing is missing"),
         ("depth = 3", "depth = 31", "training.depth is 31: input should be less than or equal to 30"),
         ("depth = 3", 'depth = "deep"', "training.depth is 'deep': input should be a valid integer"),
         (

@@ -11,9 +11,9 @@ from jobs.tables.settings import Dataset
 
 # What somebody who asks before departure can know. A new feature is added here on purpose, or not at all.
 KNOWN_BEFORE_DEPARTURE = {
-    *("month", "weekday", "departure_minute", "distance", "origin_hour_departures"),
+    *("weekday", "departure_minute", "distance", "origin_hour_departures"),
     *("plane_year", "plane_seats", "dest_lat", "dest_lon"),
-    *("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"),  # of the hour before
+    *("humid", "wind_speed", "precip", "visib"),  # of the hour before
     *("carrier", "origin", "dest"),
 }
 KNOWN_AFTERWARDS = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
@@ -33,7 +33,7 @@ FLIGHT = {
     "minute": 30,
     "time_hour": "2013-06-03T13:00:00Z",
 }
-WEATHER = {"origin": "EWR", "time_hour": "2013-06-03T12:00:00Z", "temp": 70.0, "wind_speed": 5.0}
+WEATHER = {"origin": "EWR", "time_hour": "2013-06-03T12:00:00Z", "humid": 70.0, "wind_speed": 5.0}
 PLANE = {"tailnum": "N1", "year": 2001, "seats": 150}
 AIRPORT = {"faa": "BOS", "lat": 42.4, "lon": -71.0}
 
@@ -85,23 +85,23 @@ def test_a_flight_without_an_arrival_delay_should_have_no_label(spark: SparkSess
 
 def test_weather_should_be_that_of_the_hour_before(spark: SparkSession, settings: Dataset) -> None:
     hours = {"2013-06-03T12:00:00Z": 70.0, "2013-06-03T13:00:00Z": 99.0, "2013-06-03T11:00:00Z": 11.0}
-    weather = [{**WEATHER, "time_hour": hour, "temp": temp} for hour, temp in hours.items()]
+    weather = [{**WEATHER, "time_hour": hour, "humid": humid} for hour, humid in hours.items()]
     (row,) = features(spark, settings, weather=weather).collect()
-    assert row["temp"] == 70.0
+    assert row["humid"] == 70.0
 
 
 def test_the_hour_that_comes_twice_in_autumn_should_add_no_row(spark: SparkSession, settings: Dataset) -> None:
     # 2013-11-03: 05:00Z and 06:00Z are both one o'clock in New York.
     flight = {**FLIGHT, "month": 11, "day": 3, "hour": 2, "time_hour": "2013-11-03T07:00:00Z"}
-    weather = [{**WEATHER, "time_hour": f"2013-11-03T0{hour}:00:00Z", "temp": float(hour)} for hour in (5, 6)]
+    weather = [{**WEATHER, "time_hour": f"2013-11-03T0{hour}:00:00Z", "humid": float(hour)} for hour in (5, 6)]
     (row,) = features(spark, settings, flights=[flight], weather=weather).collect()
-    assert row["temp"] == 6.0
+    assert row["humid"] == 6.0
 
 
 def test_an_impossible_wind_should_be_missing(spark: SparkSession, settings: Dataset) -> None:
     (row,) = features(spark, settings, weather=[{**WEATHER, "wind_speed": 1048.36}]).collect()
     assert row["wind_speed"] is None
-    assert row["temp"] == 70.0
+    assert row["humid"] == 70.0
 
 
 def test_the_hours_load_should_count_departures_by_the_timetable_cancelled_ones_too(
@@ -115,5 +115,5 @@ def test_the_hours_load_should_count_departures_by_the_timetable_cancelled_ones_
 
 def test_a_flight_without_weather_plane_or_airport_should_stay(spark: SparkSession, settings: Dataset) -> None:
     (row,) = features(spark, settings, weather=[], planes=[], airports=[]).collect()
-    assert (row["temp"], row["plane_year"], row["dest_lat"]) == (None, None, None)
+    assert (row["humid"], row["plane_year"], row["dest_lat"]) == (None, None, None)
     assert (row["departure_minute"], row["weekday"], row["distance"]) == (570, 0, 200.0)

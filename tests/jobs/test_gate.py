@@ -1,5 +1,6 @@
 """The gate: when a candidate may replace the current model, and what it says when not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from jobs.tables.settings import Dataset
 from tests.jobs import points
 
 BASELINE = {"log_loss": 0.55, "auc": 0.5}
+PERFECT = {"auc": 1.0, "accuracy": 1.0, "r2": 1.0}
 
 
 def rules(**changed: Any) -> Dataset:
@@ -52,14 +54,31 @@ def test_a_model_too_good_to_be_true_should_raise_the_leak_alarm() -> None:
     assert reason.endswith("accept it by gate.suspicious_auc = 1.0 in datasets/points/dataset.toml.")
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_a_model_of_easy_data_should_pass_unless_the_settings_bound_it(task: str) -> None:
-    settings = points.settings() if task == "binary" else points.multiclass()
+@pytest.mark.parametrize(
+    ("make", "figure"), [(points.settings, "AUC"), (points.multiclass, "accuracy"), (points.regression, "R2")]
+)
+def test_a_model_of_easy_data_should_pass_with_a_word_unless_the_settings_bound_it(
+    make: Callable[[], Dataset], figure: str
+) -> None:
+    settings = make()
     settings = replace(settings, gate=replace(settings.gate, suspicious_auc=None))
-    told = gate.judge(settings, {"log_loss": 0.01, "auc": 1.0}, BASELINE)
+    told = gate.judge(settings, {"log_loss": 0.01, "rmse": 0.01, **PERFECT}, {"log_loss": 0.55, "rmse": 1.0})
     assert told["passed"]
-    assert told["checks"][1]["name"] == "no leak alarm"
-    assert "AUC 1.0000; so good a figure is worth a look" in told["checks"][1]["detail"]
+    assert told["checks"][1] == {
+        "name": "no leak alarm",
+        "passed": True,
+        "detail": f"no single feature tells the label; of the whole model {figure} 1.0000, so good that it is worth a "
+        "look: is each feature known beforehand?",
+    }
+
+
+def test_many_classes_should_be_alarmed_by_single_features_alone() -> None:
+    leak = "petal alone is right for 99.5 % of the rows"
+    (reason,) = gate.judge(points.multiclass(), {"log_loss": 0.1, **PERFECT}, BASELINE, leaks=[leak])["reasons"]
+    assert reason.startswith(f"leak alarm: {leak}. A model that has seen the answer")
+    assert reason.endswith("accept it by gate.suspicious_share = 1.0 in datasets/points/dataset.toml.")
+    with pytest.raises(ValueError, match="suspicious_auc: one class against the rest, AUC nears 1 by the number"):
+        points.multiclass("tolerance = 0.01", "tolerance = 0.01\nsuspicious_auc = 0.9")
 
 
 def test_labels_that_nobody_knows_should_be_named_and_refuse_the_model_past_a_share() -> None:
@@ -121,28 +140,50 @@ def test_the_same_features_should_be_no_change_but_another_task_is_one() -> None
     )
 
 
+def later_rows(figure: float, guess: float, main: str = "log_loss", rows: int = 100) -> dict[str, Any]:
+    return {main: figure, "rows": rows, "baseline": {main: guess}}
+
+
 @pytest.mark.parametrize(
-    ("later", "before", "reason"),
+    ("make", "guess", "main", "name"),
     [
-        (0.58, None, "no better than the base rate out of time: log loss 0.5800 on later rows"),
-        (0.53, 0.51, "worse than the current model out of time: log loss 0.5300 on later rows, run old had 0.5100"),
-        (0.515, 0.51, None),
+        (points.settings, "the base rate", "log_loss", "log loss"),
+        (points.multiclass, "the class shares", "log_loss", "log loss"),
+        (points.regression, "the mean", "rmse", "RMSE"),
     ],
 )
-def test_the_gate_should_look_at_later_rows_only_if_it_is_told_to(
-    later: float, before: float | None, reason: str | None
+@pytest.mark.parametrize("figure", [0.5599, 0.56, 0.58])
+def test_a_model_that_is_no_better_than_guessing_on_later_rows_should_be_refused_first_of_all(
+    make: Callable[[], Dataset], guess: str, main: str, name: str, figure: float
 ) -> None:
-    figures = {"log_loss": later, "rows": 100, "baseline": {"log_loss": 0.56}}
-    old = current(later=None if before is None else {"log_loss": before, "rows": 100})
-    assert verdict(0.5, current=old, later=figures)["passed"]
-    told = verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)
-    assert [text[: len(reason)] for text in told["reasons"]] == [reason] if reason else told["passed"]
+    settings = make()
+    held_out = {main: 0.1, "auc": 0.9, "accuracy": 0.9, "r2": 0.9}
+    told = gate.judge(settings, held_out, {main: 0.55}, later=later_rows(figure, 0.56, main))
+    first = told["checks"][0]
+    assert told["passed"] == first["passed"] == (figure < 0.56)
+    assert first["name"] == f"{'better' if told['passed'] else 'no better'} than {guess} out of time"
+    assert first["detail"].startswith(f"{name} {figure:.4f} on 100 later rows, always guessing {guess} 0.5600")
+    if not told["passed"]:
+        assert "It will not help tomorrow" in first["detail"]
+        assert "leave out of the features what tells single days" in first["detail"]
+        assert "accept it by gate.out_of_time = false in datasets/points/dataset.toml" in first["detail"]
+    accepted = replace(settings, gate=replace(settings.gate, out_of_time=False))
+    assert gate.judge(accepted, held_out, {main: 0.55}, later=later_rows(figure, 0.56, main))["passed"]
+
+
+def test_a_candidate_should_not_be_worse_than_the_current_model_on_later_rows() -> None:
+    old = current(later={"log_loss": 0.51, "rows": 100})
+    (reason,) = verdict(0.5, current=old, later=later_rows(0.53, 0.56))["reasons"]
+    assert reason.startswith(
+        "worse than the current model out of time: log loss 0.5300 on later rows, run old had 0.5100"
+    )
+    assert verdict(0.5, current=old, later=later_rows(0.515, 0.56))["passed"]
+    assert verdict(0.5, settings=rules(out_of_time=False), current=old, later=later_rows(0.53, 0.56))["passed"]
 
 
 def test_figures_of_other_later_rows_should_not_be_compared() -> None:
     old = current(later={"log_loss": 0.1, "rows": 99})
-    figures = {"log_loss": 0.53, "rows": 100, "baseline": {"log_loss": 0.56}}
-    assert verdict(0.5, settings=rules(out_of_time=True), current=old, later=figures)["passed"]
+    assert verdict(0.5, current=old, later=later_rows(0.53, 0.56))["passed"]
 
 
 def test_a_regression_should_be_judged_by_its_rmse_and_r2() -> None:

@@ -215,4 +215,6 @@ def test_the_single_figures_of_any_task_should_be_what_a_run_publishes() -> None
     confusion = [[0] * 56 for _ in range(56)]
     assert metrics.single({"macro_f1": 0.5, "rows": 9, "confusion": confusion}) == {"macro_f1": 0.5, "rows": 9}
     assert metrics.single({"auc": 0.7, "rows": 9, "confusion": {"tp": 1}}) == {"auc": 0.7, "rows": 9}
-    assert metrics.single({"rmse": 2.5, "bias": -1, "rows": 9}) == {"rmse": 2.5, "bias": -1, "rows": 9}
+    later = {"rmse": 3.5, "rows": 4, "baseline": {"rmse": 4.0}}
+    told = {"rmse": 2.5, "rows": 9, "out_of_time_rmse": 3.5, "out_of_time_rows": 4}
+    assert metrics.single({"rmse": 2.5, "rows": 9}, later) == told

@@ -39,15 +39,13 @@ def profiled(
     written: Written, frame: DataFrame, settings: Dataset, reference: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     features = written(frame, settings)
-    return profiling.profile(features, Survey(features, settings, train.marks(settings)), settings, reference)
+    return profiling.profile(features, Survey(features, settings, train.marks(features, settings)), settings, reference)
 
 
 def of_task(task: str, label: str) -> Dataset:
-    settings = points.settings('task = "binary"', f'task = "{task}"') if task == "binary" else None
-    return settings or points.settings(
-        'task = "binary"\nmain = "points"\nkeys = ["id"]\n[label]\ncolumn = "late"\npositive = "is late"',
-        f'task = "{task}"\nmain = "points"\nkeys = ["id"]\n[label]\ncolumn = "late"\n{label}',
-    )
+    if task == "multiclass":
+        return points.multiclass('classes = ["low", "mid", "high"]', label)
+    return points.regression('unit = "minutes"', label) if task == "regression" else points.settings()
 
 
 def feature(told: dict[str, Any], name: str) -> dict[str, Any]:

@@ -59,3 +59,12 @@ def test_the_validation_part_should_have_its_share_on_both_sides(spark: SparkSes
     held, test = split.is_validation(hashes, 0.25), split.is_test(hashes, 0.2)
     for side in (test, ~test):
         assert held[side].mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_sample_should_have_its_share_of_either_side_and_of_the_validation_part() -> None:
+    hashes = np.random.default_rng(0).integers(-(2**63), 2**63, 100_000)
+    sampled = split.is_sampled(hashes, 0.3)
+    for part in (split.is_test(hashes, 0.2), split.is_validation(hashes, 0.25)):
+        assert sampled[part].mean() == pytest.approx(0.3, abs=0.013)  # four standard deviations
+        assert sampled[~part].mean() == pytest.approx(0.3, abs=0.007)
+    assert (split.is_sampled(hashes, 0.1) <= sampled).all()  # a smaller sample is part of a larger one

@@ -74,7 +74,7 @@ def test_the_share_that_is_asked_for_should_be_held_out_everywhere(spark: SparkS
     assert trained.rows["test"] == pytest.approx(400, abs=62)  # four standard deviations
     assert trained.scored is not None
     assert trained.scored.count() == trained.rows["test"]
-    told = profiling.profile(features, Survey(features, settings, train.marks(settings)), settings)
+    told = profiling.profile(features, Survey(features, settings, train.marks(features, settings)), settings)
     x = told["features"][0]
     assert sum(cell["train"] for cell in x["histogram"]) == told["train"] == trained.rows["train"]
 
@@ -140,7 +140,7 @@ def test_the_out_of_time_check_should_train_as_the_model_was_and_not_tune_again(
     features, training = written(rows, settings), replace(settings.training, depth=2)
     plain = train.out_of_time(features, settings, training)
     settings = replace(settings, tune=Tune(depths=(1,), min_leaves=(100,), validation_share=0.3))
-    survey = Survey(features, settings, {**train.marks(settings), **train.later_than_cut(settings)})
+    survey = Survey(features, settings, {**train.marks(features, settings), **train.later_than_cut(settings)})
     assert train.out_of_time(features, settings, training, survey) == plain
 
 

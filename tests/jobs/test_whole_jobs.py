@@ -241,7 +241,9 @@ def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_ro
     assert same["current_run"] == "r1"
     old, new = (platform.model(run, "metrics.json")["test"]["log_loss"] for run in ("r1", "r2"))
     assert old == new
-    assert f"run r1 has {old:.4f}" in same["checks"][-1]["detail"]
+    told = {check["name"]: check["detail"] for check in same["checks"]}
+    assert f"run r1 has {old:.4f}" in told["not worse than the current model"]
+    assert "run r1 had " in told["not worse than the current model out of time"]
     worse = points.settings("depth = 3", "depth = 1")
     platform.train("r3", worse)
     refused = platform.model("r3", "gate.json")

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, expectation, quantity, task_of
 from dml.models.registry import condition_as_called, current_run
 from dml.models.report import charts
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
@@ -137,6 +137,7 @@ def render(
         created=_when(metrics["created"]),
         scores=scores,
         later=metrics["out_of_time"],
+        expected=expectation(metrics, unit),
         current=metrics.get("current"),
         interval=metrics.get("interval"),
         worse_later=[score.title for score in scores if score.later and (score.later.skill or 0) < 0],
@@ -194,9 +195,13 @@ class Score:
     unit: str
     says: str
     test: Side
-    later: Side | None
+    later: Side | None  # on later rows, where the dataset names a time: then the main ones
     current: str | None
     interval: tuple[str, str] | None
+
+    @property
+    def main(self) -> Side:
+        return self.later or self.test
 
     @classmethod
     def of(cls, metrics: Document, figure: Figure, unit: str) -> "Score":
@@ -243,6 +248,8 @@ class Tuning:
     metric: str
     fitted: int | None
     validated: int | None
+    by_time: bool
+    sample: int
     leaves: list[int]
     rows: list[tuple[int, list[tuple[str, bool]]]]
 
@@ -322,15 +329,26 @@ def _tuning(tuning: Document | None) -> Tuning | None:
     if not tuning:
         return None
     tried = {(one["depth"], one["min_leaf"]): one.get(tuning["metric"]) for one in tuning["tried"]}
+    sampled = {one["min_leaf"] for one in tuning["tried"] if one.get("sampled")}
     chosen = (tuning["chosen"]["depth"], tuning["chosen"]["min_leaf"])
     figure = next(one for figures in FIGURES.values() for one in figures if one.key == tuning["metric"])
     leaves = sorted({leaf for _, leaf in tried})
     rows = [
-        (depth, [(_shown(figure, tried.get((depth, leaf)), digits=4), (depth, leaf) == chosen) for leaf in leaves])
+        (
+            depth,
+            [
+                (
+                    ("~" if leaf in sampled else "") + _shown(figure, tried.get((depth, leaf)), digits=4),
+                    (depth, leaf) == chosen,
+                )
+                for leaf in leaves
+            ],
+        )
         for depth in sorted({depth for depth, _ in tried})
     ]
     counted = tuning.get("rows") or {}
-    return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), leaves, rows)
+    by_time, sample = tuning.get("by") == "time", tuning.get("sample", 0)
+    return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), by_time, sample, leaves, rows)
 
 
 def _drifted(drift: Document) -> list[Drifted]:
