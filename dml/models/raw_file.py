@@ -55,7 +55,8 @@ class RawFile:
         try:
             with self.path.open("rb") as file:
                 text = records.opened(file, declared.encoding, zipped=self.path.suffix == ".gz")
-                found = records.as_written(cells.without_zeros(text, self.path), declared)
+                lines = cells.of_text(text, self.path, records.marked(declared.encoding))
+                found = records.as_written(lines, declared)
                 yield from islice(found, 1 if declared.header else 0, None)
         except UnicodeDecodeError as error:
             raise UserError(
@@ -293,7 +294,7 @@ def _computed(
         return database.execute(sql).fetchall()
     except duckdb.Error as error:
         said = str(error)
-        why = said.partition(UNSURE)[2].splitlines()[0] if UNSURE in said else said.splitlines()[0]
+        why = said.partition(UNSURE)[2].splitlines()[0] if UNSURE in said else cells.reason_of(error)
         lines = f"lines {rows[0].line} to {rows[-1].line}"
         raise UserError(
             f"{raw.path}, {lines}: a value is computed by a run in a way that is not known here ({why}), and a "

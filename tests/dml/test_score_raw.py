@@ -259,6 +259,31 @@ def test_a_zero_byte_far_into_a_file_should_be_refused_as_a_run_does(dml: Run, f
     assert "next.csv holds zero bytes (line 4002), so it is no text" in err
 
 
+def test_a_byte_order_mark_within_a_raw_file_should_be_refused_as_a_run_does(dml: Run, folder: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    code, out, err = predicted(dml, folder, mark + raw(*ROWS) + mark + raw(*ROWS), "turnover", 1000.0)
+    assert (code, out) == (1, "")
+    assert f"next.csv: line {len(ROWS) + 2} begins with a byte order mark ('id;" in err
+    code, out, err = predicted(dml, folder, mark + raw(*ROWS), "turnover", 1000.0)
+    assert (code, out) == (0, predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)[1])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1000,1,K\0", "next.csv holds zero bytes (line 9002), so it is no text"),
+        ("\ufeff1000,1,K", "next.csv: line 9002 begins with a byte order mark"),
+    ],
+)
+def test_what_is_no_text_far_into_a_file_of_features_should_be_refused(
+    dml: Run, folder: Path, row: str, said: str
+) -> None:
+    content = "turnover,opened_month,town\n" + "1000.5,12,Lund\n" * 9_000 + row + "\n"
+    code, out, err = predicted(dml, folder, content.encode(), "town", 0.5, "--read-as", "features", "-o", "out.csv")
+    assert (code, out, (folder / "out.csv").exists()) == (1, "", False)
+    assert said in err
+
+
 def test_parquet_should_be_no_file_of_features(dml: Run, folder: Path) -> None:
     pq.write_table(pa.table({"turnover": [1.0], "opened_month": [1], "town": ["Köln"]}), folder / "next.parquet")
     (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))
