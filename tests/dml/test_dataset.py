@@ -24,8 +24,7 @@ import datasets
 from datasets import DatasetError, load_dataset
 from dml import cli
 from dml.dataset import check as dataset
-from dml.dataset import csv_file
-from dml.dataset import guesses
+from dml.dataset import csv_file, guesses
 from dml.dataset import new as own
 from dml.dataset.check import Checked
 from dml.dataset.csv_file import Dialect, load_text
