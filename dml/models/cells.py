@@ -251,8 +251,8 @@ def quoted(name: str) -> str:
 
 
 def reason_of(error: duckdb.Error) -> str:
-    """What DuckDB says is wrong, in one line: without the query, and without the line and the options of a CSV, of which
-    it repeats the whole text and numbers the line by its own count.
+    """What DuckDB says is wrong, in one line: without the query, and without a CSV's options and its line, which DuckDB
+    repeats in full and numbers by a count of its own.
     """
     said = str(error).partition("\n\n")[0].partition("\nPossible Solution")[0]
     return " ".join(re.sub(r"CSV Error on Line: \d+\nOriginal Line: .*?\n", "", said, flags=re.DOTALL).split())

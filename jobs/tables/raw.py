@@ -43,7 +43,8 @@ UNREADABLE = {
     "has a column for which Spark has no type (a time of day, a UUID, an interval, a float of 16 bits, a decimal of "
     "more than 38 digits): write it as text or a plain number": r"ParquetToSparkSchemaConverter|Illegal Parquet type|"
     r"Parquet type not yet supported|ParquetMetadataConverter\.getLogicalTypeAnnotation",
-    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|corrupted file: the footer|can not read class org",
+    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|corrupted file: the footer|"
+    r"can not read class org",
     "has columns of other types than the table's other files": r"CANNOT_MERGE_SCHEMAS|Failed to merge incompatible",
     "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",
 }
@@ -327,7 +328,7 @@ def decoded(value: Column, declared: Table) -> Column:
 
 
 def not_text(spark: SparkSession, table: CatalogTable, told: str, declared: Table, settings_file: str) -> str:
-    """What a file is that is not text in the declared encoding, and the ways on, in a sentence. `told`: by `misread`."""
+    """What is wrong with a file that is not text in the declared encoding, in a sentence. `told`: see `misread`."""
     file, marked, line = told.partition("\n")
     if marked:
         return records.told_of_mark(f"Raw table {table}: a line of {file}", line)
