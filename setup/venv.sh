@@ -8,9 +8,6 @@ set -eu
 folder=$1 lock=$2
 here=$(dirname "$0")
 export UV_NO_PROGRESS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# uv ends where it cannot write its cache, such as in a HOME that is read-only; pip goes on without one by itself.
-cache=${UV_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/}/.cache}/uv}
-if ! mkdir -p "$cache" 2>/dev/null || ! test -w "$cache"; then export UV_NO_CACHE=1; fi
 
 # What is about to be emptied makes nothing: neither its Python nor its uv is taken.
 case $PATH in "$PWD/$folder/bin:"*) PATH=${PATH#"$PWD/$folder/bin:"} ;; esac
