@@ -176,7 +176,9 @@ def test_a_file_of_the_census_should_be_scored_as_by_a_run_with_its_declared_nul
     declared = settings.tables["people"]
     lines = []
     for i in range(600):
-        work, job, country = (source.choice(["?", "", *values]) for values in (["Private", "State-gov"], ["Sales", "Craft"], ["Peru"]))
+        work, job, country = (
+            source.choice(["?", "", *values]) for values in (["Private", "State-gov"], ["Sales", "Craft"], ["Peru"])
+        )
         rich = source.random() < (0.9 if "?" in (work, job) else 0.05) + (0.05 if country == "" else 0)
         lines.append(
             f"{17 + i % 70}, {work}, {10_000 + i}, HS-grad, {i % 16 + 1}, Never-married, {job}, Husband, White, "
@@ -185,18 +187,26 @@ def test_a_file_of_the_census_should_be_scored_as_by_a_run_with_its_declared_nul
     (tmp_path / "raw").mkdir()
     file = tmp_path / "raw" / "adult.csv"
     file.write_text("\n".join([*lines, lines[0], ""]))  # the same answers twice
-    raw.read_records(spark, CatalogTable("db", "people", file.parent.as_uri(), "csv"), declared, settings.file).good.createOrReplaceTempView("people")
+    raw.read_records(
+        spark, CatalogTable("db", "people", file.parent.as_uri(), "csv"), declared, settings.file
+    ).good.createOrReplaceTempView("people")
     features = join(spark, settings, sql)
     tree = {**train.fit_and_score(written(features, settings), settings).tree, "run_id": "r1"}
     assert {"workclass", "occupation"} <= {node.get("feature") for node in tree["nodes"]}
     scored = predict.score(features, Registered("r1", "s3://models/r1", tree), settings, "features")
     names = [*settings.features.numbers, *settings.features.categories]
-    run = features.join(scored, [*settings.keys]).select(*[F.col(name).cast("string") for name in names], "probability", "prediction")
+    run = features.join(scored, [*settings.keys]).select(
+        *[F.col(name).cast("string") for name in names], "probability", "prediction"
+    )
     score_file(tree, file, tmp_path / "scored.csv", Console(file=io.StringIO()), all_columns=True)
     with (tmp_path / "scored.csv").open(newline="") as out:
         told = list(csv.DictReader(out, fieldnames=[*declared.columns, "probability", "prediction"]))[1:]
     own = [
-        (*(None if row[name] in declared.nulls else row[name] for name in names), float(row["probability"]), int(row["prediction"]))
+        (
+            *(None if row[name] in declared.nulls else row[name] for name in names),
+            float(row["probability"]),
+            int(row["prediction"]),
+        )
         for row in told
     ]
     assert sorted(own, key=repr) == sorted(map(tuple, run.collect()), key=repr)
