@@ -291,7 +291,7 @@ def _notes_of_label(found: Draft) -> list[str]:
     notes += _spellings(found)
     notes += _nearly_keys(found)
     if not found.keys:
-        copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
+        copies = f"{counted(found.repeated, 'row')} of these now" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
             f"copies, their number ({copies}); copies may lie on both sides of the split."
