@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -248,6 +248,17 @@ def literal(text: str) -> str:
 def quoted(name: str) -> str:
     """A name in DuckDB's SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def take_headers(database: duckdb.DuckDBPyConnection, table: str, texts: Mapping[str, str]) -> int:
+    """Takes rows that repeat the header out of a table of texts, as a run quarantines them; how many these were.
+
+    `texts`: what the header has for each column.
+    """
+    if len(texts) < 2:
+        return 0
+    same = " AND ".join(f"coalesce({quoted(column)}, '') = {literal(text)}" for column, text in texts.items())
+    return int(database.execute(f"DELETE FROM {quoted(table)} WHERE {same}").fetchall()[0][0])
 
 
 def reason_of(error: duckdb.Error) -> str:

@@ -23,11 +23,13 @@ from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, 
 from dml.models.scorer import Scorer, unseen_of
 from dml.terminal.words import counted
 from jobs.tables import records
+from jobs.tables.records import REPEATED
 from jobs.tables.settings import Dataset, Table
 
 ReadAs = Literal["raw", "features"]
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON lines"}
 ROW = "the row"  # its place in the chunk: no column is called so
+IS_HEADER = "the header"  # whether it repeats that: nor so
 CHUNK = 20_000  # rows that DuckDB gets at a time
 TOLD = 3  # rows set aside that are told with line and reason
 
@@ -275,6 +277,10 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
         for name, kind in there.items()
         if kind != "string"
     )
+    if declared.format == "csv" and declared.header and len(there) > 1:
+        texts = [f"coalesce({quoted(name)}, '') = {literal(declared.names.get(name, name))}" for name in there]
+        given.append(f"({' AND '.join(texts)}) AS {quoted(IS_HEADER)}")
+        reasons = f"WHEN {quoted(IS_HEADER)} THEN {literal(REPEATED)} {reasons}"
     reason = f"CASE {reasons} END" if reasons else "NULL"
     stays = f"coalesce({query.where.sql}, false)" if query.where else "true"
     made = ", ".join(query.columns[name].sql for name in [*features, *keys])

@@ -229,7 +229,8 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
 
     `keep`: columns that are no cells and stay as they are.
 
-    A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad. What casts is
+    A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad, and so does
+    the header, written as dataset.toml has it, where it stands among the rows. What casts is
     Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
     Infinity; a date is year-month-day.
     """
@@ -249,6 +250,9 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
 
     why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
     reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
+    if of_csv and declared.header and len(columns) > 1:
+        texts = [f"coalesce(`{name}`, '') = {_literals([declared.names.get(name, name)])}" for name in columns]
+        reasons.append(F.when(F.expr(" AND ".join(texts)), F.lit(records.REPEATED)))
     for name, kind in columns.items():
         if kind != "string":
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()

@@ -17,6 +17,7 @@ JSON = re.compile(r"\s*(\{\s*\"|\{\s*\}|\[\s*[\[{\]])")
 NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 BLANK = "".join(map(chr, range(33)))  # what univocity trims: everything up to the space
 MARK = codecs.BOM_UTF8.decode("utf-8")  # at a file's start it is none of its text; Spark and Python take it off there
+REPEATED = "the line repeats the header, as where two files were joined"
 UNMARK = "perl -pe 's/^\\xEF\\xBB\\xBF//' OLD > NEW"
 SHOWN = 60  # characters of a line in a sentence
 # A cell of so many lines, and so many times as many as any other of its column, is a quote that was never closed.

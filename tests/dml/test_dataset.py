@@ -751,6 +751,14 @@ def test_a_byte_order_mark_within_a_file_should_be_told_with_its_line(new: New, 
         new("sold", {"d.csv": content if encoding == "utf-8" else content + "99999,\u00fc\n".encode(encoding)})
 
 
+def test_a_header_among_the_rows_should_be_no_row_and_be_told(new: New) -> None:
+    """Of text alone, so that no cell is odd: it would be a class of the label, and take the key away."""
+    rows = "".join(f"a{i},c{i % 7},{'ja' if i % 3 else 'nein'}\n" for i in range(60))
+    found = new("Sold", {"d.csv": f"id,town,Sold\n{rows}id,town,Sold\n{rows.replace('a', 'b')}".replace("jb", "ja")})
+    assert (found.rows, found.keys, found.target.task) == ({"d": 120}, ("id",), "binary")
+    assert "d.csv: 1 line repeats the header, as where files were joined; runs quarantine such lines." in found.notes
+
+
 def test_a_byte_order_mark_before_latin_1_should_be_no_part_of_the_first_name(new: New) -> None:
     rows = "".join(f"{i},{'ja' if i % 3 else 'nein'},f\u00fcr {i % 4}\n" for i in range(60))
     new("sold", {"d.csv": b"\xef\xbb\xbfid,sold,why\n" + rows.encode("latin-1")})

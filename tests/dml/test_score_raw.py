@@ -284,6 +284,18 @@ def test_what_is_no_text_far_into_a_file_of_features_should_be_refused(
     assert said in err
 
 
+def test_a_header_among_the_rows_should_be_set_aside_as_by_a_run(dml: Run, folder: Path) -> None:
+    text = (folder / "datasets" / "shops" / "dataset.toml").read_text().replace('id = "bigint"', 'id = "string"')
+    (folder / "datasets" / "shops" / "dataset.toml").write_text(text.replace('opened = "date"', 'opened = "string"'))
+    header = "id;Umsatz in Euro;town;opened;sold"
+    query = (folder / "datasets" / "shops" / "prepare.sql").read_text()
+    query = query.replace("month(opened)", "length(opened)").replace("CAST(replace(", "TRY_CAST(replace(")
+    (folder / "datasets" / "shops" / "prepare.sql").write_text(query)
+    code, out, err = predicted(dml, folder, raw(*ROWS, header, *ROWS), "turnover", 1000.0)
+    assert (code, len(out.splitlines())) == (0, 1 + 2 * len(ROWS)), err
+    assert f"1 row not scored, as a run would quarantine them: line {len(ROWS) + 2}: the line repeats the header" in err
+
+
 def test_parquet_should_be_no_file_of_features(dml: Run, folder: Path) -> None:
     pq.write_table(pa.table({"turnover": [1.0], "opened_month": [1], "town": ["Köln"]}), folder / "next.parquet")
     (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))

@@ -529,6 +529,17 @@ def test_a_byte_order_mark_within_a_file_should_be_told_and_never_be_part_of_a_c
     assert raised.type is JobError or skip or len(files) > 1
 
 
+def test_a_header_among_the_rows_should_be_set_aside_and_told(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"columns": {"id": "string", "word": "string"}, "names": {"word": "Das Wort"}}
+    text = "id,more,Das Wort\na,1,b\nid,more,Das Wort\nc,2,Das Wort\n"
+    assert bad(read(spark, tmp_path, text, **columns)) == [(records.REPEATED, "id,more,Das Wort")]
+    declared = TypeAdapter(Table).validate_python(columns)
+    table = CatalogTable("db", "points", tmp_path.as_uri(), "csv")
+    with pytest.raises(lines.NotLinesError):
+        lines.open_lines(spark, table, declared, "dataset.toml").counts("")
+    assert raw.read_records(spark, table, declared, "dataset.toml").counted.bad == 1
+
+
 @pytest.mark.parametrize("skip", [0, 1])
 def test_a_byte_order_mark_of_another_encoding_should_be_no_part_of_the_header(
     spark: SparkSession, tmp_path: Path, skip: int
