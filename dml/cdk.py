@@ -53,7 +53,7 @@ def synthesize(
     if dataset:
         context["dataset"] = dataset
     settings = {
-        **jsii_cache(),
+        **caches(),
         "CDK_OUTDIR": str(folder),
         "CDK_CONTEXT_JSON": json.dumps(context),
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
@@ -76,23 +76,43 @@ def synthesize(
             timeout=SYNTH_SECONDS,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        raise SynthError(f"no templates of {environment} after {SYNTH_SECONDS} s", "") from None
+    except subprocess.TimeoutExpired as expired:
+        said = (expired.stderr or b"").decode(errors="replace")
+        told = _last_word(said) or "it has said nothing"
+        raise SynthError(f"no templates of {environment} after {SYNTH_SECONDS} s: {told}", said) from None
     if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise SynthError(lines[-1] if lines else f"{configuration['app']} ended with {done.returncode}", done.stderr)
+        raise SynthError(_last_word(done.stderr) or f"{configuration['app']} ended with {done.returncode}", done.stderr)
+
+
+def _last_word(said: str) -> str:
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
 
 
 def jsii_cache() -> dict[str, str]:
     """Where jsii unpacks 200 MB once: its usual place, or .dml where HOME cannot be written to, which jsii refuses."""
     usual = Path.home() / ".cache" / "aws" / "jsii" / "package-cache"
+    return {JSII_CACHE: os.environ.get(JSII_CACHE) or str(usual if _is_ours(usual) else HOME / "jsii")}
+
+
+def caches() -> dict[str, str]:
+    """`jsii_cache`, and a HOME in .dml where the operator's own cannot be written to.
+
+    The CDK keeps fingerprints of files in HOME/.cdk and knows no setting for it (`fingerprint-disk-cache`); where that
+    folder cannot be made, Node's `mkdirSync` with `recursive` may try for ever, as it does below /proc.
+    """
+    own = {} if _is_ours(Path.home() / ".cdk") else {"HOME": str(HOME / "home")}
+    if own:
+        Path(own["HOME"]).mkdir(parents=True, exist_ok=True)
+    return jsii_cache() | own
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the folder can be written to; it is made if it is not there."""
     try:
-        usual.mkdir(parents=True, exist_ok=True)
-        own = os.access(usual, os.W_OK)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        own = False
-    place = os.environ.get(JSII_CACHE) or str(usual if own else HOME / "jsii")
-    return {JSII_CACHE: place}
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def with_own_programs(environment: Mapping[str, str]) -> str:

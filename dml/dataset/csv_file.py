@@ -188,7 +188,7 @@ def load_text(
                 ],
             )
     except duckdb.Error as error:
-        raise UserError(f"{path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+        raise UserError(_refused(path, error)) from error
     found = database.execute("SELECT count(DISTINCT line) FROM broken").fetchone()
     return int(found[0]) if found else 0
 
@@ -341,13 +341,16 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
         raise UserError(f"{path} {what}: Spark goes by the name, so give it the right one.")
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_utf_8 = True
-    head, controls, undefined, quotes = b"", False, False, False
+    head, before, controls, undefined, quotes = b"", b"", False, False, False
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
             while block := file.read(BLOCK if whole else HEAD):
                 if not head and (what := records.foreign(block)):
                     raise UserError(f"{path} {what}.")
                 head += block[: HEAD - len(head)]
+                if b"\n" + codecs.BOM_UTF8 in before + block:
+                    raise UserError(_of_mark(path))
+                before = block[-len(codecs.BOM_UTF8) :]
                 if b"\0" in block:
                     raise UserError(f"{path} holds zero bytes, so it is no text: export it as CSV in UTF-8.")
                 controls = controls or re.search(rb"[\x80-\x9f]", block) is not None
@@ -363,8 +366,18 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     encoding: Encoding = "utf-8" if is_utf_8 else "windows-1252" if controls and not undefined else "latin-1"
-    text = head.decode(records.PYTHON_ENCODINGS[encoding].removesuffix("-sig"), errors="ignore")
+    text = head.removeprefix(codecs.BOM_UTF8).decode(
+        records.PYTHON_ENCODINGS[encoding].removesuffix("-sig"), errors="ignore"
+    )
     return _Head(text, encoding, undefined, quotes)
+
+
+def _of_mark(path: Path) -> str:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        number, line = next(
+            (number, line) for number, line in enumerate(file, 1) if number > 1 and line.startswith(codecs.BOM_UTF8)
+        )
+    return records.told_of_mark(f"{path}: line {number}", line.decode("utf-8", errors="replace").lstrip(records.MARK))
 
 
 def _letters(head: _Head) -> str:
@@ -384,6 +397,8 @@ def _table_alone(path: Path, encoding: str, skip: int, delimiter: str = "") -> I
     opened = gzip.open if path.suffix == ".gz" else open
     blank = records.blank(delimiter)
     with opened(path, "rt", encoding=records.PYTHON_ENCODINGS[encoding], newline="") as old:
+        if encoding != "utf-8" and old.read(len(records.MARK.encode())) != records.marked(encoding):
+            old.seek(0)
         above = sum(1 for _ in islice(iter(old.readline, ""), skip))
         while (first := old.readline()) and not first.strip(blank):
             above += 1
@@ -405,12 +420,29 @@ def _sniff(path: Path, encoding: Encoding, skip: int, *, header: bool) -> Dialec
         with _table_alone(path, encoding, skip) as file:
             found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
     except duckdb.Error as error:
+        if not str(error).partition("Error when sniffing file")[1]:
+            raise UserError(_refused(path, error)) from error
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."
         ) from error
     delimiter, quote, escape = found or (",", '"', "")
     quote = quote if len(quote) == 1 else '"'
     return Dialect(delimiter, quote, encoding, header, escape="\\" if escape == "\\" else "", skip=skip)
+
+
+def _refused(path: Path, error: duckdb.Error) -> str:
+    """Why DuckDB does not read a file; of a line that is too long for it, which one, since its own number is not the
+    file's.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as file:
+        long = next((number for number, line in enumerate(file, 1) if len(line) > LONGEST_LINE), 0)
+    if not long:
+        return f"{path} cannot be read as CSV: {cells.reason_of(error)}"
+    return (
+        f"{path}, line {long}, has more than {LONGEST_LINE:,} bytes, which no table's line has: look whether the file "
+        "lacks line ends, or its delimiter is another, and mend it."
+    )
 
 
 def _plain_names(headers: Sequence[str], path: Path) -> dict[str, str]:

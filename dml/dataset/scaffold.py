@@ -21,7 +21,7 @@ from dml.dataset import guesses
 from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, unique
 from dml.dataset.guesses import Column, Target
 from dml.errors import UserError
-from dml.models.cells import literal, quoted
+from dml.models.cells import literal, quoted, take_headers
 from dml.terminal.words import counted
 from jobs.tables.settings import PREDICTION_COLUMNS
 
@@ -127,6 +127,12 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
         on_progress(f"reading {file.path.name}")
         names = list(file.headers.values())
         broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
+        of_csv = file.dialect.format == "csv" and file.dialect.header
+        if again := take_headers(database, f"{table} text", file.headers) if of_csv else 0:
+            what = "1 line repeats" if again == 1 else f"{again:,} lines repeat"
+            notes.append(
+                f"{file.path.name}: {what} the header, as where files were joined; runs quarantine such lines."
+            )
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
         columns[table] = guesses.columns_of(database, f"{table} text", file=file)
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
@@ -292,7 +298,7 @@ def _notes_of_label(found: Draft) -> list[str]:
     notes += _spellings(found)
     notes += _nearly_keys(found)
     if not found.keys:
-        copies = f"{found.repeated:,} rows are exact copies" if found.repeated else "there is none now"
+        copies = f"{counted(found.repeated, 'row')} of these now" if found.repeated else "there is none now"
         notes.append(
             f"No column, nor two or three together, tells every row apart: the key is a hash of the row and, for exact "
             f"copies, their number ({copies}); copies may lie on both sides of the split."

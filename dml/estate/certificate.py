@@ -84,12 +84,17 @@ def archive(region: str, begins: dt.datetime, ends: dt.datetime) -> bytes:
 
 
 def ends_at(s3: Any, bucket: str) -> dt.datetime | None:
-    """Until when the certificate is valid, by the file beside it; None if there is none. Raises ClientError."""
+    """Until when the certificate is valid, by the file beside it; None if there is none that says it. Raises
+    ClientError.
+    """
     try:
-        noted = json.loads(s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read())
+        noted = s3.get_object(Bucket=bucket, Key=CERTIFICATE_END)["Body"].read()
     except s3.exceptions.NoSuchKey:
         return None
-    return dt.datetime.fromisoformat(noted[EXPIRES])
+    try:
+        return dt.datetime.fromisoformat(json.loads(noted)[EXPIRES])
+    except (ValueError, TypeError, KeyError):
+        return None  # not as it was written: with a new certificate it is again
 
 
 def _expiry(platform: Platform, bucket: str) -> dt.datetime | None:

@@ -131,11 +131,12 @@ def diff(local: LocalOption = False, env: EnvironmentOption = "dev", as_json: Js
     from dml.estate.platform import deployed
     from dml.terminal.console import out
 
-    found = own.diff(deployed(local, env))
+    platform = deployed(local, env)
+    found = own.diff(platform)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
     else:
-        own.show(out, found)
+        own.show(out, found, platform.command)
     if found.refused:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ cfn-lint carries along.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -117,7 +117,8 @@ def synthesized(environment: str, folder: Path) -> tuple[dict[str, Template], di
     try:
         cdk.synthesize(environment, folder)
     except cdk.SynthError as error:
-        raise UserError(f"This checkout does not synthesize: {error.said.strip() or error}") from None
+        told = error.said.strip() if str(error) in error.said else str(error)
+        raise UserError(f"This checkout does not synthesize: {told}") from None
     return read_assembly(folder)
 
 
@@ -386,17 +387,20 @@ STYLES = {
 }
 
 
-def show(console: Console, report: Report) -> None:
-    """The report in words, stack by stack; what is replaced says why, and what that means."""
+def show(console: Console, report: Report, command: Callable[[str], str]) -> None:
+    """The report in words, stack by stack; what is replaced says why, and what that means.
+
+    `command`: a `dml` command as it is typed for this environment.
+    """
     counts = {action: sum(one.action == action for one in report.changes) for action in Action}
     for name in report.left:
         part = name.removeprefix(f"dml-{report.environment}-")
         told = (
-            "of a former release: dml resume takes it away and deploys"
+            f"of a former release: `{command('resume')}` takes it away and deploys"
             if (dataset := dataset_of(part)) is None
-            else f"of a dataset that this checkout has not: it stays until dml dataset remove {dataset}"
+            else f"of a dataset that this checkout has not: it stays until `{command(f'dataset remove {dataset}')}`"
         )
-        console.print(f"[bold]{name}[/bold] is {told}.", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{name}[/bold] is {escape(told)}.", highlight=False, soft_wrap=True)
     if not report.changes:
         console.print(f"{report.environment} is what this checkout says: nothing would change.", highlight=False)
         return

@@ -89,7 +89,7 @@ def _read(path: Path) -> Receipt:
         receipt.work = Work()  # what ran then does not any more, or is found again
         receipt.buckets = {name: Contents(**counted) for name, counted in known["buckets"].items()}
         receipt.elsewhere = [Elsewhere(**one) for one in known["elsewhere"]]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is no receipt of this version of dml ({error}). Move it away, then try again."
         ) from error

@@ -239,7 +239,7 @@ class Taking:
                     f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}"
                     for event in last_events(self._platform, stack).values()
                     if event["ResourceStatus"] == "DELETE_FAILED" and event["LogicalResourceId"] != stack.name
-                )
+                ) or self._described(stack).get("StackStatusReason", "CloudFormation gives no reason")
             except BotoCoreError as error:
                 reason = str(error)
             except (ClientError, UserError) as error:
@@ -273,8 +273,8 @@ class Taking:
 
     def _importer(self, stack: Stack) -> str:
         """Which stack uses an export of this one, in CloudFormation's words; "" if none does."""
-        (described,) = self._cloudformation.describe_stacks(StackName=stack.id)["Stacks"]
-        for name in (output["ExportName"] for output in described.get("Outputs", []) if "ExportName" in output):
+        outputs = self._described(stack).get("Outputs", [])
+        for name in (output["ExportName"] for output in outputs if "ExportName" in output):
             try:
                 users = self._cloudformation.list_imports(ExportName=name)["Imports"]
             except ClientError as error:
@@ -323,8 +323,12 @@ class Taking:
                 one.because = str(error)
 
     def _status(self, stack: Stack) -> str:
-        status: str = self._cloudformation.describe_stacks(StackName=stack.id)["Stacks"][0]["StackStatus"]
+        status: str = self._described(stack)["StackStatus"]
         return status
+
+    def _described(self, stack: Stack) -> dict[str, Any]:
+        (found,) = self._cloudformation.describe_stacks(StackName=stack.id)["Stacks"]
+        return dict(found)
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -16,6 +16,7 @@ from dml.errors import UserError
 from dml.local.clients import client
 from dml.local.cloud import Cloud
 from dml.local.place import ACCOUNT, REGION
+from dml.local.services.node import printed_by
 from dml.terminal.words import counted
 
 DEPLOY_OPTIONS = (cdk.ADOPT, "--concurrency", "4", "--require-approval", "never", "--progress", "events")
@@ -140,10 +141,18 @@ class Commands:
         return folder
 
     def run(self, arguments: Sequence[str], folder: Path) -> None:
-        """Runs one command and reports the stacks that it is done with; UserError if it fails."""
+        """Runs one command and reports the stacks that it is done with.
+
+        UserError if it fails; of a cluster that did not start with what its bootstrap action has printed.
+        """
         environment = self._cloud.environment() | cdk.jsii_cache()  # whose usual place HOME does not lead to here
         log = self._cloud.place.logs / f"cdk-{arguments[0]}.log"
-        cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
+        try:
+            cdk.run(arguments, folder=folder, environment=environment, log=log, on_progress=self._progress)
+        except UserError as error:
+            if not (printed := printed_by(self._cloud.place, str(error))):
+                raise
+            raise UserError(f"{error}\n{printed}") from None
 
 
 def described(assembly: Path) -> tuple[dict[str, str], dict[str, str]]:

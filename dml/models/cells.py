@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -84,7 +84,7 @@ def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, 
         try:
             found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
         except duckdb.Error as error:
-            raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path} cannot be read as Parquet: {reason_of(error)}") from None
         _check_types(path)
         return {row[0]: _kind_of(row[1]) for row in found}
     single, nested = Counter[str](), Counter[str]()
@@ -168,7 +168,7 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             text = records.opened(file, "utf-8", zipped=path.suffix == ".gz")
             text.reconfigure(newline="\n")
-            for line in without_zeros(text, path):
+            for line in of_text(text, path):
                 yield line.lstrip("\ufeff").rstrip("\r\n")  # of `cat a b`, b's byte order mark; a run takes it off
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}), as JSON is: convert it.") from None
@@ -176,11 +176,15 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(f"{path} is not a whole gzip file: {error}") from None
 
 
-def without_zeros(lines: Iterable[str], path: Path) -> Iterator[str]:
-    """The same lines. Raises UserError for a zero byte, as a run does: what holds one is no text."""
+def of_text(lines: Iterable[str], path: Path, mark: str = "\0") -> Iterator[str]:
+    """The same lines. Raises UserError, as a run does, for a zero byte: what holds one is no text; and for a line that
+    begins with `mark`, a byte order mark.
+    """
     for number, line in enumerate(lines, 1):
         if "\0" in line:
             raise UserError(f"{path} holds zero bytes (line {number}), so it is no text: export it anew, in UTF-8.")
+        if line.startswith(mark):
+            raise UserError(records.told_of_mark(f"{path}: line {number}", line.removeprefix(mark)))
         yield line
 
 
@@ -244,3 +248,22 @@ def literal(text: str) -> str:
 def quoted(name: str) -> str:
     """A name in DuckDB's SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def take_headers(database: duckdb.DuckDBPyConnection, table: str, texts: Mapping[str, str]) -> int:
+    """Takes rows that repeat the header out of a table of texts, as a run quarantines them; how many these were.
+
+    `texts`: what the header has for each column.
+    """
+    if len(texts) < 2:
+        return 0
+    same = " AND ".join(f"coalesce({quoted(column)}, '') = {literal(text)}" for column, text in texts.items())
+    return int(database.execute(f"DELETE FROM {quoted(table)} WHERE {same}").fetchall()[0][0])
+
+
+def reason_of(error: duckdb.Error) -> str:
+    """What DuckDB says is wrong, in one line: without the query, and without a CSV's options and its line, which DuckDB
+    repeats in full and numbers by a count of its own.
+    """
+    said = str(error).partition("\n\n")[0].partition("\nPossible Solution")[0]
+    return " ".join(re.sub(r"CSV Error on Line: \d+\nOriginal Line: .*?\n", "", said, flags=re.DOTALL).split())

@@ -23,11 +23,13 @@ from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, 
 from dml.models.scorer import Scorer, unseen_of
 from dml.terminal.words import counted
 from jobs.tables import records
+from jobs.tables.records import REPEATED
 from jobs.tables.settings import Dataset, Table
 
 ReadAs = Literal["raw", "features"]
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON lines"}
 ROW = "the row"  # its place in the chunk: no column is called so
+IS_HEADER = "the header"  # whether it repeats that: nor so
 CHUNK = 20_000  # rows that DuckDB gets at a time
 TOLD = 3  # rows set aside that are told with line and reason
 
@@ -55,7 +57,8 @@ class RawFile:
         try:
             with self.path.open("rb") as file:
                 text = records.opened(file, declared.encoding, zipped=self.path.suffix == ".gz")
-                found = records.as_written(cells.without_zeros(text, self.path), declared)
+                lines = cells.of_text(text, self.path, records.marked(declared.encoding))
+                found = records.as_written(lines, declared)
                 yield from islice(found, 1 if declared.header else 0, None)
         except UnicodeDecodeError as error:
             raise UserError(
@@ -274,6 +277,10 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
         for name, kind in there.items()
         if kind != "string"
     )
+    if declared.format == "csv" and declared.header and len(there) > 1:
+        texts = [f"coalesce({quoted(name)}, '') = {literal(declared.names.get(name, name))}" for name in there]
+        given.append(f"({' AND '.join(texts)}) AS {quoted(IS_HEADER)}")
+        reasons = f"WHEN {quoted(IS_HEADER)} THEN {literal(REPEATED)} {reasons}"
     reason = f"CASE {reasons} END" if reasons else "NULL"
     stays = f"coalesce({query.where.sql}, false)" if query.where else "true"
     made = ", ".join(query.columns[name].sql for name in [*features, *keys])
@@ -293,7 +300,7 @@ def _computed(
         return database.execute(sql).fetchall()
     except duckdb.Error as error:
         said = str(error)
-        why = said.partition(UNSURE)[2].splitlines()[0] if UNSURE in said else said.splitlines()[0]
+        why = said.partition(UNSURE)[2].splitlines()[0] if UNSURE in said else cells.reason_of(error)
         lines = f"lines {rows[0].line} to {rows[-1].line}"
         raise UserError(
             f"{raw.path}, {lines}: a value is computed by a run in a way that is not known here ({why}), and a "

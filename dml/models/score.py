@@ -102,7 +102,9 @@ def score_file(
     except BrokenPipeError:
         raise  # who reads our rows has had enough, as `head` does
     except OSError as error:
-        raise UserError(f"Could not score {file}: {error.strerror}: {error.filename or target or 'output'}.") from None
+        raise UserError(
+            f"Could not score {file}: {error.strerror or error}: {error.filename or target or 'output'}."
+        ) from None
     seconds = time.monotonic() - started
     what = f"{counted(rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
     lines.append(f"{what}: {target}" if target else what)

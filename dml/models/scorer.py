@@ -215,7 +215,7 @@ def score_csv(
     Columns in: every feature, by name, in any order. Columns out: those of `keys` that there are, or all columns if
     there is none of them; then the scorer's own. Raises ScoringError naming line and column.
     """
-    lines = iter(source)
+    lines = _lines_of_text(source, name)
     limit = csv.field_size_limit(LARGEST_CELL)  # it is the whole process's
     try:
         first = next(lines, "")
@@ -244,6 +244,18 @@ def score_csv(
     finally:
         csv.field_size_limit(limit)
     return Scored(rows, unseen_of(tables))
+
+
+def _lines_of_text(source: Iterable[str], name: str) -> Iterator[str]:
+    for number, line in enumerate(source, 1):
+        if "\0" in line:
+            raise ScoringError(f"{name} holds zero bytes (line {number}), so it is no text: export it anew, in UTF-8.")
+        if line.startswith("\ufeff"):
+            raise ScoringError(
+                f"{name}: line {number} begins with a byte order mark, as where the second of two files was joined to "
+                "the first. Take such marks out, and headers within the file with them."
+            )
+        yield line
 
 
 def unseen_of(tables: Mapping[str, _Numbers | _Categories]) -> dict[str, tuple[int, str]]:

@@ -122,7 +122,8 @@ def _by_its_log(platform: Platform, run: Run, board: Board, *, local: bool) -> s
             board.note(_title(run.failed_stage), "waiting for the step's log, which EMR archives after its end")
 
     try:
-        return step_log.read_cause(platform.s3, run.cause, seconds=LOG_SECONDS[local], waiting=wait)
+        logs = platform.uri(Output.LOGS_BUCKET, "emr") if step_log.BOOTSTRAP.search(run.cause) else ""
+        return step_log.read_cause(platform.s3, run.cause, seconds=LOG_SECONDS[local], logs=logs, waiting=wait)
     except (ClientError, BotoCoreError) as error:
         return f"its log cannot be read: {error}"
     except KeyboardInterrupt:  # the wait may be long, and the run's failure is known

@@ -1,4 +1,5 @@
-"""Why a step failed whose job has not said so: by the log of its spark-submit, which EMR archives after the step's end.
+"""Why a step failed whose job has not said so: by the log of its spark-submit, which EMR archives after the step's end;
+and why a cluster did not start: by that of its bootstrap action.
 
 A job that fails leaves failure.json (jobs/job.py). One that is killed, or never starts, cannot: then the step's stderr
 is what there is, and what the driver printed before. The table below has what YARN and Spark say, each brought about on
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
+from dml.terminal.words import last_line
 from jobs.errors import TRACEBACK, reason_of
 
 LOG = re.compile(r"\(log: (s3://[^)\s]+/steps/s-\w+/stderr\.gz)\)")
+BOOTSTRAP = re.compile(r"cluster (j-\w+) did not start: .*\((i-\w+)\), bootstrap action (\d+) returned")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
 MAIN = re.compile(r'^Exception in thread "main" (.+)$', re.MULTILINE)
 ASK_AGAIN = 10.0  # seconds
@@ -81,15 +84,27 @@ def cause_of_step(stderr: str, printed: str = "") -> str:
     return reason_of(printed)[1] if TRACEBACK in printed else ""
 
 
-def read_cause(s3: Any, told: str, *, seconds: float, waiting: Callable[[], None] = lambda: None) -> str:
-    """The cause of a failed run whose reason is `told`, if that names the log of a step; else nothing.
+def read_cause(
+    s3: Any, told: str, *, seconds: float, logs: str = "", waiting: Callable[[], None] = lambda: None
+) -> str:
+    """The cause of a failed run whose reason is `told`, if that names the log of a step or a bootstrap action; else
+    nothing.
 
-    Waits up to `seconds` for the log, as it may not be archived yet, and calls `waiting` before the first wait.
+    Waits up to `seconds` for the log, as it may not be archived yet, and calls `waiting` before the first wait. `logs`:
+    where clusters have theirs, as a URI.
     """
+    deadline, every = time.monotonic() + seconds, min(ASK_AGAIN, seconds / 20)
+    if action := BOOTSTRAP.search(told):
+        cluster, instance, number = action.groups()
+        folder = f"{logs}/{cluster}/node/{instance}/bootstrap-actions/{number}"
+        errors = _wait_for(s3, f"{folder}/stderr.gz", deadline, every, waiting)
+        if errors is None:
+            return f"the bootstrap action's log is not there yet; it is to be {folder}/stderr.gz"
+        said = last_line(errors) or last_line(_wait_for(s3, f"{folder}/stdout.gz", 0, every, waiting) or "")
+        return f"the bootstrap action printed last: {said or 'nothing'} (log: {folder}/)"
     log = LOG.search(told)
     if not log:
         return ""
-    deadline, every = time.monotonic() + seconds, min(ASK_AGAIN, seconds / 20)
     folder = log[1].rpartition("/steps/")[0]
     stderr = _wait_for(s3, log[1], deadline, every, waiting)
     if stderr is None:

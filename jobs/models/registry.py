@@ -39,6 +39,11 @@ def current_model(s3: Any, models: str, dataset: str) -> Optional[Registered]:
     pointer = storage.read_json(s3, pointer_uri)
     if pointer is None:
         return None
+    if not isinstance(pointer, dict) or not isinstance(pointer.get("model"), str) or "run_id" not in pointer:
+        raise JobError(
+            f"{pointer_uri} is not what a run or `dml models` writes, but {str(pointer)[:100]!r}: delete it, then "
+            f"`dml models promote RUN --dataset {dataset}`."
+        )
     home = pointer["model"].rstrip("/")
     told = storage.read_json(s3, f"{home}/tree.json")
     if told is None:

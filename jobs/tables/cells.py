@@ -8,7 +8,6 @@ import re
 from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 from urllib.parse import unquote
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
@@ -37,12 +36,8 @@ def of_parquet(spark: SparkSession, table: CatalogTable, declared: Table, settin
     that cannot be what it is declared as.
     """
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    try:
+    with raw.files_of(table):
         rows = spark.read.options(recursiveFileLookup=True, mergeSchema=True).parquet(table.location)
-    except AnalysisException as error:
-        if "UNABLE_TO_INFER_SCHEMA" in str(error) or "PATH_NOT_FOUND" in str(error):
-            raise JobError(raw.no_files(table)) from error
-        raise
     where = raw.locate(rows.columns, declared, f"Raw table {table}", settings_file)
     called = {name: rows.columns[position] for name, position in where.items()}
     nanoseconds = set()
@@ -86,10 +81,8 @@ def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, set
                 values, why = json_lines.cells(line, keys)
                 yield (*(values or [None] * len(keys)), line if why else None, row["file"], why or None)
 
-    try:
+    with raw.files_of(table):
         text = spark.read.options(recursiveFileLookup=True, lineSep="\n").text(table.location)
-    except AnalysisException as error:
-        raise JobError(raw.no_files(table)) from error
     value, file = F.col("value"), F.col("_metadata.file_path")
     written = [(json.dumps(key, ensure_ascii=False), json.dumps(key)) for key in keys]
     has = [F.max(value.contains(plain) | value.contains(escaped)) for plain, escaped in written]
@@ -139,7 +132,7 @@ def _fields_of(spark: SparkSession, file: str) -> Dict[str, str]:
         source = hadoop.util.HadoopInputFile.fromPath(path, context._jsc.hadoopConfiguration())
         opened = hadoop.ParquetFileReader.open(source)
     except Py4JJavaError as error:
-        raise JobError(f"{unquote(file)} is not Parquet: {error.java_exception.getMessage()}") from error
+        raise JobError(f"{unquote(file)} cannot be read as Parquet: {error.java_exception.toString()}") from error
     try:
         fields = opened.getFooter().getFileMetaData().getSchema().getFields()
         return {field.getName(): field.toString() for field in fields}

@@ -11,12 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
-from jobs.tables import raw
+from jobs.tables import raw, records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.observed import Seen
 from jobs.tables.settings import MOST_COLUMNS, Table
@@ -122,11 +121,9 @@ def open_lines(
     Raises NotLinesError if these show that the lines are not its records, JobError for a table without files, without
     anything in them or without a declared column.
     """
-    try:
+    with raw.files_of(table):
         # A line ends at "\n" alone, so that bytes add up; whatever else Spark ends lines at is then found within one.
         text = spark.read.options(recursiveFileLookup=True, lineSep="\n").text(table.location)
-    except AnalysisException as error:
-        raise JobError(raw.no_files(table)) from error
     files = text.inputFiles()
     if any(file.lower().endswith(raw.PACKED) for file in files):  # how long they are shows only when they are read
         raise NotLinesError(table.name)
@@ -137,7 +134,7 @@ def open_lines(
         path.alias(raw.FILE),
         F.col("_metadata.file_block_start").alias("start"),
         (F.octet_length(value) + 1).cast("bigint").alias(BYTES),
-        F.when(raw.is_malformed(value, declared), path).alias(MALFORMED),
+        raw.misread(value, declared, path).alias(MALFORMED),
     )
     header, cells = None, list(declared.columns)
     above = _above(lines, len(files), table, declared) if declared.skip else []
@@ -220,7 +217,9 @@ def _header(
         found = [row["line"] for row in first_of_each.collect()]
         if len(found) != files or len(set(found)) != 1:
             raise NotLinesError(table.name)
-    if not found or any("\r" in line or len(line) > LONGEST or raw.is_open(line, declared) for line in found):
+    if not found or found[0].startswith(records.MARK):
+        raise NotLinesError(table.name)
+    if any("\r" in line or len(line) > LONGEST or raw.is_open(line, declared) for line in found):
         raise NotLinesError(table.name)
     names = fields_of(found[0], declared)
     if names is None or len(names) > MOST_COLUMNS or (files > 1 and raw.repeated(names)):

@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
@@ -33,6 +34,7 @@ CHARSETS = {"utf-8": "UTF-8", "latin-1": "ISO-8859-1", "windows-1252": "windows-
 PACKED = (".gz", ".bz2", ".deflate", ".snappy", ".lz4", ".zst")
 SHOWN_NAMES = 30  # of a header, in an error
 
+NO_FILES = "PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA"  # Spark's words; the second is of a folder of Parquet with no file
 # What is wrong with a file, and how Spark, univocity and Java say so.
 UNREADABLE = {
     "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
@@ -41,7 +43,8 @@ UNREADABLE = {
     "has a column for which Spark has no type (a time of day, a UUID, an interval, a float of 16 bits, a decimal of "
     "more than 38 digits): write it as text or a plain number": r"ParquetToSparkSchemaConverter|Illegal Parquet type|"
     r"Parquet type not yet supported|ParquetMetadataConverter\.getLogicalTypeAnnotation",
-    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|Could not read footer",
+    "is not Parquet, or not whole: upload it again": r"is not a Parquet file|corrupted file: the footer|"
+    r"can not read class org",
     "has columns of other types than the table's other files": r"CANNOT_MERGE_SCHEMAS|Failed to merge incompatible",
     "has more columns than can be read (20,480)": r"Internal state when error was thrown|Maximum number of columns",
 }
@@ -138,10 +141,8 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
     without files or without a declared column, and for files that are not of the declared encoding or never close a
     quote.
     """
-    try:
+    with files_of(table):
         text = spark.read.option("recursiveFileLookup", True).text(table.location)
-    except AnalysisException as error:
-        raise JobError(no_files(table)) from error
     options: Dict[str, Any] = {
         **dialect(declared),
         "recursiveFileLookup": True,  # and so no folder name=value becomes a column
@@ -228,7 +229,8 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
 
     `keep`: columns that are no cells and stay as they are.
 
-    A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad. What casts is
+    A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad, and so does
+    the header, written as dataset.toml has it, where it stands among the rows. What casts is
     Spark's rule: a boolean is true, t, yes, y or 1 and false, f, no, n or 0 in any case; a double may be NaN or
     Infinity; a date is year-month-day.
     """
@@ -248,6 +250,9 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
 
     why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
     reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
+    if of_csv and declared.header and len(columns) > 1:
+        texts = [f"coalesce(`{name}`, '') = {_literals([declared.names.get(name, name)])}" for name in columns]
+        reasons.append(F.when(F.expr(" AND ".join(texts)), F.lit(records.REPEATED)))
     for name, kind in columns.items():
         if kind != "string":
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
@@ -292,8 +297,23 @@ def is_open(line: str, declared: Table) -> bool:
     return declared.quote in line and re.search(left, single) is not None
 
 
-def no_files(table: CatalogTable) -> str:
-    return f"Raw table {table} has no files: upload them with `dml data push`, then run again."
+@contextmanager
+def files_of(table: CatalogTable) -> Iterator[None]:
+    """For what looks which files a table has. Raises JobError if it has none; whatever else is wrong is let through."""
+    try:
+        yield
+    except AnalysisException as error:
+        if not re.search(NO_FILES, str(error)):
+            raise
+        raise JobError(f"Raw table {table} has no files: upload them with `dml data push`, then run again.") from error
+
+
+def misread(value: Column, declared: Table, file: Column) -> Column:
+    """For `not_text`, of a line as Spark's text reader has it, in a file of CSV: NULL if it is what it should be; else
+    the file, with the line behind it if that begins with a byte order mark. The one at the file's start is not there.
+    """
+    marked = F.concat(file, F.lit("\n"), F.substring(value, 2, 2 * records.SHOWN))
+    return F.when(value.startswith(records.MARK), marked).when(is_malformed(value, declared), file)
 
 
 def is_malformed(value: Column, declared: Table) -> Column:
@@ -311,8 +331,11 @@ def decoded(value: Column, declared: Table) -> Column:
     return F.decode(value.cast("binary"), CHARSETS[declared.encoding])
 
 
-def not_text(spark: SparkSession, table: CatalogTable, file: str, declared: Table, settings_file: str) -> str:
-    """What a file is that is not text in the declared encoding, and the ways on, in a sentence."""
+def not_text(spark: SparkSession, table: CatalogTable, told: str, declared: Table, settings_file: str) -> str:
+    """What is wrong with a file that is not text in the declared encoding, in a sentence. `told`: see `misread`."""
+    file, marked, line = told.partition("\n")
+    if marked:
+        return records.told_of_mark(f"Raw table {table}: a line of {file}", line)
     where = f"[tables.{table.name}] of {settings_file}"
     if declared.format == "jsonl" and not _start_of(spark, file).startswith(b"PAR1"):
         return (
@@ -352,10 +375,10 @@ def _has_records_of_many_lines(text: DataFrame, table: CatalogTable, declared: T
     # What the bytes mean is for the encoding to say: as UTF-8, Latin-1 has characters that take the next one with them.
     value, file = F.col("value"), F.col("_metadata.file_path")
     open_quotes = F.collect_set(F.when(ends_within_quotes(decoded(value, declared), declared), file))
-    malformed = F.max(F.when(is_malformed(value, declared), file))
-    suspects, misread = text.agg(open_quotes, malformed).head() or ([], None)
-    if misread:
-        raise JobError(not_text(text.sparkSession, table, misread, declared, settings_file))
+    malformed = F.max(misread(value, declared, file))
+    suspects, told = text.agg(open_quotes, malformed).head() or ([], None)
+    if told:
+        raise JobError(not_text(text.sparkSession, table, told, declared, settings_file))
     if not suspects:
         return False
     look_for_lost_rows(text, sorted(suspects), table, declared, settings_file)
@@ -394,7 +417,7 @@ def look_for_lost_rows(
 
 def _records_of(rows: Iterable[Any], declared: Table) -> Iterator[records.Record]:
     """The records of a file, whose lines are these rows' `line`."""
-    return records.as_written((f"{row['line']}\n".lstrip("\ufeff") for row in rows), declared)
+    return records.as_written((f"{row['line']}\n" for row in rows), declared)
 
 
 def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:

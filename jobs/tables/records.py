@@ -3,6 +3,7 @@
 `dml dataset new` and `check`, `dml predict FILE` and a run look at a file with this: one reading, one set of sentences.
 """
 
+import codecs
 import gzip
 import io
 import re
@@ -15,6 +16,9 @@ PYTHON_ENCODINGS = {"utf-8": "utf-8-sig", "latin-1": "latin-1", "windows-1252": 
 JSON = re.compile(r"\s*(\{\s*\"|\{\s*\}|\[\s*[\[{\]])")
 NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 BLANK = "".join(map(chr, range(33)))  # what univocity trims: everything up to the space
+MARK = codecs.BOM_UTF8.decode("utf-8")  # at a file's start it is none of its text; Spark and Python take it off there
+REPEATED = "the line repeats the header, as where two files were joined"
+UNMARK = "perl -pe 's/^\\xEF\\xBB\\xBF//' OLD > NEW"
 SHOWN = 60  # characters of a line in a sentence
 # A cell of so many lines, and so many times as many as any other of its column, is a quote that was never closed.
 LONG_CELL, TIMES_LONGER = 20, 10
@@ -61,8 +65,13 @@ class Fault(NamedTuple):
 
 
 def opened(file: BinaryIO, encoding: str, *, zipped: bool) -> io.TextIOWrapper:
-    """A CSV file as text, decoded as dataset.toml declares; each kind of line end is \\n."""
+    """A CSV file as text, decoded as dataset.toml declares; each kind of line end is \\n.
+
+    A byte order mark at the start is left out whatever the encoding, as Hadoop does.
+    """
     source: Any = gzip.GzipFile(fileobj=file) if zipped else file
+    if encoding != "utf-8" and source.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        source.seek(0)
     return io.TextIOWrapper(source, encoding=PYTHON_ENCODINGS[encoding], newline=None)
 
 
@@ -85,6 +94,19 @@ def foreign(start: bytes) -> str:
     if JSON.match(start.decode("utf-8-sig", errors="replace")):
         return 'is JSON: say format = "jsonl", if each line is an object'
     return ""
+
+
+def marked(encoding: str) -> str:
+    """How a line begins whose first bytes are UTF-8's byte order mark, as text of the encoding."""
+    return codecs.BOM_UTF8.decode(PYTHON_ENCODINGS[encoding].replace("-sig", ""))
+
+
+def told_of_mark(where: str, line: str) -> str:
+    """A sentence on a line within a file that begins with a byte order mark, which would be part of its first cell."""
+    return (
+        f"{where} begins with a byte order mark ({_shown(line.rstrip())}), as where the second of two files was joined "
+        f"to the first. Take such marks out ({UNMARK}), and headers within the file with them."
+    )
 
 
 def blank(delimiter: str) -> str:

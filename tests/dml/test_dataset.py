@@ -24,12 +24,13 @@ import datasets
 from datasets import DatasetError, load_dataset
 from dml import cli
 from dml.dataset import check as dataset
-from dml.dataset import guesses
+from dml.dataset import csv_file, guesses
 from dml.dataset import new as own
 from dml.dataset.check import Checked
 from dml.dataset.csv_file import Dialect, load_text
 from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
+from dml.models import cells
 from dml.terminal.console import err
 from jobs.prepare import join
 from jobs.tables import records
@@ -748,6 +749,51 @@ def test_empty_lines_behind_those_that_are_said_to_stand_above_should_be_above_t
     assert any("the table begins in line 3; what stands above it ('Title')" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    "text", ["id,sold\n{rows}\ufeffid,sold\n{rows}", "Title\n\n\ufeffid,sold\n{rows}", "id,sold\n{rows}\ufeff{rows}"]
+)
+def test_a_byte_order_mark_within_a_file_should_be_told_with_its_line(new: New, text: str, encoding: str) -> None:
+    rows = "".join(f"{i},{'ja' if i % 3 else 'nein'}\n" for i in range(9_000))
+    lines = text.format(rows=rows).split("\n")
+    line = next(number for number, line in enumerate(lines, 1) if line.startswith("\ufeff"))
+    content = b"\xef\xbb\xbf".join(part.encode(encoding) for part in text.format(rows=rows).split("\ufeff"))
+    with pytest.raises(UserError, match=rf"d\.csv: line {line} begins with a byte order mark \('"):
+        new("sold", {"d.csv": content if encoding == "utf-8" else content + "99999,\u00fc\n".encode(encoding)})
+
+
+def test_a_header_among_the_rows_should_be_no_row_and_be_told(new: New) -> None:
+    """Of text alone, so that no cell is odd: it would be a class of the label, and take the key away."""
+    rows = "".join(f"a{i},c{i % 7},{'ja' if i % 3 else 'nein'}\n" for i in range(60))
+    found = new("Sold", {"d.csv": f"id,town,Sold\n{rows}id,town,Sold\n{rows.replace('a', 'b')}".replace("jb", "ja")})
+    assert (found.rows, found.keys, found.target.task) == ({"d": 120}, ("id",), "binary")
+    assert "d.csv: 1 line repeats the header, as where files were joined; runs quarantine such lines." in found.notes
+
+
+def test_a_byte_order_mark_before_latin_1_should_be_no_part_of_the_first_name(new: New) -> None:
+    rows = "".join(f"{i},{'ja' if i % 3 else 'nein'},f\u00fcr {i % 4}\n" for i in range(60))
+    new("sold", {"d.csv": b"\xef\xbb\xbfid,sold,why\n" + rows.encode("latin-1")})
+    table = load_dataset("d").tables["d"]
+    assert (table.encoding, list(table.columns), table.names) == ("latin-1", ["id", "sold", "why"], {})
+
+
+def test_a_line_that_is_too_long_should_be_told_by_its_number(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_file, "LONGEST_LINE", 200_000)
+    with pytest.raises(UserError, match=r"d\.csv, line 3, has more than 200,000 bytes, which no table's line has"):
+        new("sold", {"d.csv": "id,sold\n1,ja\n2," + "x" * 300_000 + "\n"})
+
+
+def test_duckdbs_reason_should_be_told_without_what_it_repeats() -> None:
+    said = (
+        "Invalid Input Error: CSV Error on Line: 2\nOriginal Line: a,b\nInvalid unicode (byte sequence mismatch).\n"
+        "Possible Solution: Enable ignore errors (ignore_errors=true)\n\n  file = d.csv\n  delimiter = ,"
+    )
+    assert cells.reason_of(duckdb.Error(said)) == "Invalid Input Error: Invalid unicode (byte sequence mismatch)."
+    with pytest.raises(duckdb.Error) as raised:
+        duckdb.execute("SELECT CAST('x' AS INTEGER)")
+    assert cells.reason_of(raised.value) == "Conversion Error: Could not convert string 'x' to INT32"
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize(
@@ -982,6 +1028,7 @@ SPOILED = {
     "unlike": ("dataset.toml", "[tables.churn]", '[tables.churn]\nformat = "jsonl"'),
     "web": ("", "", ""),
     "gone": ("dataset.toml", "churn.csv", "lost.csv"),
+    "joined": ("", "", ""),
 }
 
 
@@ -1013,6 +1060,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checked]:
         (root / "files_of_encoding" / "churn.csv").write_bytes(CHURN.replace("basic", "bäsic").encode("latin-1"))
         (root / "files_of_fields" / "churn.csv").write_text(CHURN + "C99,pro\n")
         (root / "files_of_above" / "churn.csv").write_text(('Our "report\n\n# today\n' + CHURN).replace("\n", "\r\n"))
+        (root / "files_of_joined" / "churn.csv").write_text(CHURN + "\ufeff" + CHURN, encoding="utf-8")
         (root / "files_of_binary" / "churn.csv").write_bytes(b"PAR1\x15\0")
         rows = list(csv.DictReader(io.StringIO(CHURN)))
         columns = {name: [row[name] for row in rows] for name in rows[0]}
@@ -1059,6 +1107,7 @@ def test_a_dataset_that_fits_its_files_should_pass_with_its_label_told(checked: 
             "keys_of_objects",
             "tables.churn.columns: plan is no column there; churn.csv has 'customer', 'Plan', 'minutes",
         ),
+        ("joined", "churn.csv: line 62 begins with a byte order mark ('customer,"),
         ("binary", 'churn.csv is a Parquet file: say format = "parquet"'),
         ("gone", "datasets/gone/dataset.toml: source.files: "),
     ],

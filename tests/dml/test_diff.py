@@ -2,14 +2,20 @@
 
 import copy
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from dml.estate.diff import Action, Report, compare, show
+from dml import cdk
+from dml.errors import UserError
+from dml.estate.diff import Action, Report, compare, show, synthesized
+from dml.estate.platform import Platform
 from tests.upgrade import previous
 
+HERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_DEFAULT_REGION": "us-east-1"}
 Stacks = dict[str, dict[str, Any]]
 
 
@@ -34,6 +40,12 @@ def group(name: str, **more: str) -> dict[str, Any]:
     return {"Resources": {"Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {"LogGroupName": name}, **more}}}
 
 
+def shown(found: Report) -> str:
+    printed = io.StringIO()
+    show(Console(file=printed, width=200), found, Platform("dev", credentials=HERE).command)
+    return printed.getvalue()
+
+
 def test_nothing_should_be_told_of_templates_that_are_the_same(dev: Stacks) -> None:
     assert report(dev, copy.deepcopy(dev)) == Report("dev", [], [])
 
@@ -44,10 +56,8 @@ def test_a_new_release_should_replace_the_workbench_and_say_what_that_means(dev:
     resources["Workbench"]["Properties"]["ReleaseLabel"] = "emr-8.0.0"
     found = report(dev, new)
     assert actions(found) == {"Workbench": (Action.REPLACE, ("/ReleaseLabel",))}
-    printed = io.StringIO()
-    show(Console(file=printed, width=200), found)
-    assert "dev: 1 to replace" in printed.getvalue()
-    assert "notes are kept in S3; steps that run are lost" in printed.getvalue()
+    assert "dev: 1 to replace" in shown(found)
+    assert "notes are kept in S3; steps that run are lost" in shown(found)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +137,47 @@ def test_an_export_should_not_go_while_a_stack_uses_it() -> None:
     assert refused.why == "its export a:x goes while dml-dev-b uses it"
     assert report(old, {"dml-dev-b": stack(), "dml-dev-a": exporting("a:y")}, a={"dml-dev-b"}).refused == []
     assert report(old, {"dml-dev-a": exporting("a:x"), "dml-dev-b": stack()}, b={"dml-dev-a"}).refused == []
+
+
+def test_a_stack_that_this_checkout_has_not_should_stay_and_name_the_command_that_takes_it_away() -> None:
+    """Of a dataset whose folder was deleted, and of a release in which all datasets were in one stack."""
+    new = {"dml-dev-data": group("/data")}
+    found = report({**new, "dml-dev-old-taxis": group("/taxis"), "dml-dev-pipeline": group("/pipeline")}, new)
+    assert (found.left, found.changes, found.refused) == (["dml-dev-old-taxis", "dml-dev-pipeline"], [], [])
+    told = shown(found)
+    assert "dml-dev-old-taxis is of a dataset that this checkout has not: it stays until " in told
+    assert "`dml dataset remove old_taxis --local`" in told
+    assert "dml-dev-pipeline is of a former release: `dml resume --local` takes it away and deploys." in told
+    assert "dev is what this checkout says: nothing would change." in told
+
+
+def test_what_a_stack_that_is_gone_still_holds_should_be_refused_with_that_stack_in_the_way() -> None:
+    exporting = {"Resources": {}, "Outputs": {"Out": {"Export": {"Name": "a:x"}, "Value": "v"}}}
+    using = stack(Parameter=("AWS::SSM::Parameter", {"Type": "String", "Value": {"Fn::ImportValue": "a:x"}}))
+    old = {"dml-dev-a": exporting, "dml-dev-taxis": using}
+    (refused,) = report(old, {"dml-dev-a": {"Resources": {}}}, a=set()).refused
+    assert (refused.stack, refused.delete_first) == ("dml-dev-a", "dml-dev-taxis")
+    assert "deploying makes it again" not in refused.way_out
+    (refused,) = report({"dml-dev-taxis": group("/logs")}, {"dml-dev-cars": group("/logs")}, cars=set()).refused
+    assert (refused.stack, refused.delete_first) == ("dml-dev-cars", "dml-dev-taxis")
+    assert "refused dml-dev-cars: Logs needs the name /logs, which Logs of dml-dev-taxis has" in shown(
+        report({"dml-dev-taxis": group("/logs")}, {"dml-dev-cars": group("/logs")}, cars=set())
+    )
+
+
+def test_a_checkout_that_does_not_synthesise_should_say_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuses(message: str, said: str) -> Callable[..., None]:
+        def synthesize(_environment: str, _folder: Path) -> None:
+            raise cdk.SynthError(message, said)
+
+        return synthesize
+
+    for message, said, told in (
+        ("label is missing", "two things:\nlabel is missing\n", "two things:\nlabel is missing"),
+        ("no templates of dev after 300 s: looking for a home", "looking for a home\n", "no templates of dev after"),
+    ):
+        monkeypatch.setattr(cdk, "synthesize", refuses(message, said))
+        with pytest.raises(UserError, match=f"This checkout does not synthesize: {told}"):
+            synthesized("dev", tmp_path)

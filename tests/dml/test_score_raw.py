@@ -259,6 +259,43 @@ def test_a_zero_byte_far_into_a_file_should_be_refused_as_a_run_does(dml: Run, f
     assert "next.csv holds zero bytes (line 4002), so it is no text" in err
 
 
+def test_a_byte_order_mark_within_a_raw_file_should_be_refused_as_a_run_does(dml: Run, folder: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    code, out, err = predicted(dml, folder, mark + raw(*ROWS) + mark + raw(*ROWS), "turnover", 1000.0)
+    assert (code, out) == (1, "")
+    assert f"next.csv: line {len(ROWS) + 2} begins with a byte order mark ('id;" in err
+    code, out, err = predicted(dml, folder, mark + raw(*ROWS), "turnover", 1000.0)
+    assert (code, out) == (0, predicted(dml, folder, raw(*ROWS), "turnover", 1000.0)[1])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("1000,1,K\0", "next.csv holds zero bytes (line 9002), so it is no text"),
+        ("\ufeff1000,1,K", "next.csv: line 9002 begins with a byte order mark"),
+    ],
+)
+def test_what_is_no_text_far_into_a_file_of_features_should_be_refused(
+    dml: Run, folder: Path, row: str, said: str
+) -> None:
+    content = "turnover,opened_month,town\n" + "1000.5,12,Lund\n" * 9_000 + row + "\n"
+    code, out, err = predicted(dml, folder, content.encode(), "town", 0.5, "--read-as", "features", "-o", "out.csv")
+    assert (code, out, (folder / "out.csv").exists()) == (1, "", False)
+    assert said in err
+
+
+def test_a_header_among_the_rows_should_be_set_aside_as_by_a_run(dml: Run, folder: Path) -> None:
+    text = (folder / "datasets" / "shops" / "dataset.toml").read_text().replace('id = "bigint"', 'id = "string"')
+    (folder / "datasets" / "shops" / "dataset.toml").write_text(text.replace('opened = "date"', 'opened = "string"'))
+    header = "id;Umsatz in Euro;town;opened;sold"
+    query = (folder / "datasets" / "shops" / "prepare.sql").read_text()
+    query = query.replace("month(opened)", "length(opened)").replace("CAST(replace(", "TRY_CAST(replace(")
+    (folder / "datasets" / "shops" / "prepare.sql").write_text(query)
+    code, out, err = predicted(dml, folder, raw(*ROWS, header, *ROWS), "turnover", 1000.0)
+    assert (code, len(out.splitlines())) == (0, 1 + 2 * len(ROWS)), err
+    assert f"1 row not scored, as a run would quarantine them: line {len(ROWS) + 2}: the line repeats the header" in err
+
+
 def test_parquet_should_be_no_file_of_features(dml: Run, folder: Path) -> None:
     pq.write_table(pa.table({"turnover": [1.0], "opened_month": [1], "town": ["Köln"]}), folder / "next.parquet")
     (folder / "tree.json").write_text(json.dumps(tree("town", 0.5)))

@@ -135,3 +135,26 @@ def test_a_failure_that_a_job_has_told_should_not_be_looked_for_in_logs() -> Non
     assert step_log.read_cause(archive, f"train: Column x is missing. [s-1A] (log: {STDOUT})", seconds=5) == ""
     assert step_log.read_cause(archive, "prepare: no table [jr_1]", seconds=5) == ""
     assert archive.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("errors", "output", "said"),
+    [
+        ("a warning\nno such wheel\n", "", "the bootstrap action printed last: no such wheel (log: "),
+        ("", "done so far\n", "the bootstrap action printed last: done so far (log: "),
+        ("", None, "the bootstrap action printed last: nothing (log: "),
+        (None, None, "the bootstrap action's log is not there yet; it is to be s3://logs/emr/j-1A/node/i-0f/"),
+    ],
+)
+def test_a_cluster_that_did_not_start_should_be_told_by_the_log_of_its_bootstrap_action(
+    errors: str | None, output: str | None, said: str
+) -> None:
+    folder = "s3://logs/emr/j-1A/node/i-0f/bootstrap-actions/1"
+    archive = Late(
+        {f"{folder}/{name}.gz": t for name, t in (("stderr", errors), ("stdout", output)) if t is not None}, 1
+    )
+    told = (
+        "cluster: the transient cluster j-1A did not start: On the master instance (i-0f), bootstrap action 1 returned "
+        "a non-zero return code"
+    )
+    assert step_log.read_cause(archive, told, seconds=0.2, logs="s3://logs/emr").startswith(said)

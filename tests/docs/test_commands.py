@@ -11,10 +11,9 @@ import typer
 
 from dml import cli
 from dml.checkout import PROJECT
+from tests.docs.documents import BLOCK, DOCUMENTS
 
-DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 SPAN = re.compile(r"```.*?```|`([^`\n]+)`", re.DOTALL)
-BLOCK = re.compile(r"```[a-z]*\n(.*?)```", re.DOTALL)
 COMMAND = typer.main.get_command(cli.app)
 
 

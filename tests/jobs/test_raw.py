@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pydantic import TypeAdapter
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.errors import JobError
@@ -500,6 +500,70 @@ def test_bad_rows_below_lines_above_should_be_set_aside_as_they_stand(spark: Spa
         ("the line has not the 2 fields of the header", '2,b,"c"'),
         ("column id: 'x' is not a bigint", "x,d"),
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "windows-1252"])
+@pytest.mark.parametrize(
+    ("files", "skip", "line"),
+    [
+        ({"a.csv": "id,word\n1,\u00fc\n\ufeff2,b\n"}, 0, "2,b"),
+        ({"a.csv": "id,word\n1,\u00fc\n\ufeffid,word\n2,b\n", "b.csv": "id,word\n3,c\n"}, 0, "id,word"),
+        ({"a.csv": "title\n\ufeffid,word\n1,a\n"}, 1, "id,word"),
+        ({"a.csv": "title\n\nid,word\n1,a\n\ufefftitle\n\nid,word\n2,b\n"}, 2, "title"),
+    ],
+    ids=["a row", "a header", "above", "with lines above"],
+)
+def test_a_byte_order_mark_within_a_file_should_be_told_and_never_be_part_of_a_cell(
+    spark: SparkSession, tmp_path: Path, files: dict[str, str], skip: int, line: str, encoding: str
+) -> None:
+    mark = "\ufeff".encode().decode({"windows-1252": "cp1252"}.get(encoding, encoding))
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text.replace("\ufeff", mark).encode(encoding.replace("windows-", "cp")))
+    declared = TypeAdapter(Table).validate_python({**WORDS, "skip": skip, "encoding": encoding})
+    table = CatalogTable("db", "points", tmp_path.as_uri(), "csv")
+    said = rf"a line of file:\S+/a\.csv begins with a byte order mark \('{line}'\)"
+    with pytest.raises(JobError, match=said):
+        raw.read_records(spark, table, declared, "dataset.toml")
+    with pytest.raises((JobError, lines.NotLinesError), match=rf"{said}|points") as raised:
+        lines.open_lines(spark, table, declared, "dataset.toml").counts("")
+    assert raised.type is JobError or skip or len(files) > 1
+
+
+def test_a_header_among_the_rows_should_be_set_aside_and_told(spark: SparkSession, tmp_path: Path) -> None:
+    columns = {"columns": {"id": "string", "word": "string"}, "names": {"word": "Das Wort"}}
+    text = "id,more,Das Wort\na,1,b\nid,more,Das Wort\nc,2,Das Wort\n"
+    assert bad(read(spark, tmp_path, text, **columns)) == [(records.REPEATED, "id,more,Das Wort")]
+    declared = TypeAdapter(Table).validate_python(columns)
+    table = CatalogTable("db", "points", tmp_path.as_uri(), "csv")
+    with pytest.raises(lines.NotLinesError):
+        lines.open_lines(spark, table, declared, "dataset.toml").counts("")
+    assert raw.read_records(spark, table, declared, "dataset.toml").counted.bad == 1
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_byte_order_mark_of_another_encoding_should_be_no_part_of_the_header(
+    spark: SparkSession, tmp_path: Path, skip: int
+) -> None:
+    text = b"\xef\xbb\xbf" + b"title\n" * skip + b"id,word\n1,\xfc\n"
+    assert rows(read(spark, tmp_path, text, **WORDS, skip=skip, encoding="latin-1")) == [(1, "\u00fc")]
+    with (tmp_path / "file.csv").open("rb") as file:
+        own = records.records(records.opened(file, "latin-1", zipped=False), ",", '"', '"', skip)
+        assert [record.cells for record in own] == [["id", "word"], ["1", "\u00fc"]]
+
+
+def test_only_a_table_without_files_should_be_told_to_have_none() -> None:
+    table = CatalogTable("db", "points", "s3://raw/points", "csv")
+    with pytest.raises(JobError, match="has no files: upload them"), raw.files_of(table):
+        raise AnalysisException("[PATH_NOT_FOUND] Path does not exist: s3://raw/points.")
+    with pytest.raises(AnalysisException, match="not the owner"), raw.files_of(table):
+        raise AnalysisException("[SOME_OTHER] not the owner")
+
+
+def test_a_footer_that_s3_did_not_give_should_not_be_called_broken() -> None:
+    """Spark's words for both begin alike; what is behind them tells which it was."""
+    broken = "[CANNOT_READ_FILE_FOOTER] Could not read footer for file: s3://raw/a.parquet. Caused by: {}"
+    assert "upload it again" in raw.problem_of(Exception(broken.format("s3://raw/a.parquet is not a Parquet file.")))
+    assert raw.problem_of(Exception(broken.format("AmazonS3Exception: Access Denied (Status Code: 403)"))) == ""
 
 
 def test_other_headers_below_the_lines_above_should_be_refused(spark: SparkSession, tmp_path: Path) -> None:

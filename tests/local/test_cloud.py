@@ -121,7 +121,8 @@ def test_what_a_killed_server_was_running_should_be_gone_and_have_failed(home: C
         Instances={"KeepJobFlowAliveWhenNoSteps": True},
         BootstrapActions=[{"Name": "hang", "ScriptBootstrapAction": {"Path": "s3://scripts/hang.sh"}}],
     )["JobFlowId"]
-    log = home.place.logs / "emr" / cluster / "bootstrap-actions.log"
+    actions = home.place.logs / "emr" / cluster / "node" / f"i-{cluster[2:]}" / "bootstrap-actions"
+    log = actions / "1" / "stdout"
     until(lambda: log.exists() and "hanging" in log.read_text())
     node = home.place.cloud / "nodes" / cluster
     assert working_below(node)

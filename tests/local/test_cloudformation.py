@@ -1,10 +1,13 @@
 """Templates of ours deploy to the embedded cloud, and what they declare is there."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from dml.local.cloud import Cloud
+from dml.local.services import node
 from tests.embedded import Clients
 from tests.local import small_platform
 from tests.local.conftest import deploy, settled
@@ -28,16 +31,17 @@ def test_a_cluster_of_a_template_should_run_its_bootstrap_action_and_wait(
     aws: Clients, platform: dict[str, str], logs: Any
 ) -> None:
     cluster = aws("emr").describe_cluster(ClusterId=platform["Cluster"])["Cluster"]
+    actions = logs / "emr" / cluster["Id"] / "node" / f"i-{cluster['Id'][2:]}" / "bootstrap-actions"
     assert cluster["Status"]["State"] == "WAITING"
     assert cluster["SecurityConfiguration"] == platform["Encryption"]
     assert cluster["Configurations"][0]["Configurations"][0]["Properties"] == {"A": "b"}
-    assert '{"a": 1}' in (logs / "emr" / platform["Cluster"] / "bootstrap-actions.log").read_text()
+    assert '{"a": 1}' in (actions / "1" / "stdout").read_text()
     stored = aws("emr").describe_security_configuration(Name=platform["Encryption"])
     assert json.loads(stored["SecurityConfiguration"])["EncryptionConfiguration"] == {"EnableAtRestEncryption": False}
 
 
-def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(
-    aws: Clients, platform: dict[str, str]
+def test_a_failing_bootstrap_action_should_fail_the_stack_in_emrs_words_and_dml_tell_what_it_printed(
+    aws: Clients, platform: dict[str, str], cloud: Cloud
 ) -> None:
     aws("s3").put_object(
         Bucket="small-platform-code", Key="broken.sh", Body=b"#!/bin/sh\necho no such wheel >&2\nexit 3\n"
@@ -49,10 +53,14 @@ def test_a_failing_bootstrap_action_should_fail_the_stack_with_its_last_message(
     template["Resources"] = {name: it for name, it in template["Resources"].items() if name in kept}
     template["Resources"]["Cluster"]["DependsOn"].remove("DataPolicy")
     del template["Outputs"]
-    with pytest.raises(AssertionError, match=r"bootstrap action 1 .* non-zero return code \(3\): no such wheel"):
+    told = r"The cluster j-\w+ did not start: On the master instance \(i-\w+\), bootstrap action 1 returned a non-zero "
+    with pytest.raises(AssertionError, match=told) as raised:
         deploy(aws, "broken-node", template, Code="small-platform-code")
     clusters = aws("emr").list_clusters(ClusterStates=["TERMINATED_WITH_ERRORS"])["Clusters"]
-    assert any("no such wheel" in found["Status"]["StateChangeReason"]["Message"] for found in clusters)
+    reasons = [found["Status"]["StateChangeReason"] for found in clusters]
+    assert any(re.fullmatch(rf"{told.partition(': ')[2]}return code", one["Message"]) for one in reasons)
+    printed = node.printed_by(cloud.place, str(raised.value))  # as `dml` says beside it
+    assert re.fullmatch(r"It printed last: no such wheel \(log: .*/bootstrap-actions/1/stderr\)", printed)
 
 
 def test_an_update_should_replace_a_cluster_only_where_emr_has_to(aws: Clients) -> None:

@@ -1,6 +1,7 @@
 """The real CDK CLI deploys to the embedded cloud, and its errors reach the operator."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,29 @@ def test_jsii_should_unpack_where_it_can_write(tmp_path: Path, monkeypatch: pyte
     assert cdk.jsii_cache() == {cdk.JSII_CACHE: str(cdk.HOME / "jsii")}
     monkeypatch.setenv(cdk.JSII_CACHE, "/elsewhere")
     assert cdk.jsii_cache() == {cdk.JSII_CACHE: "/elsewhere"}
+
+
+def test_the_cdk_should_have_a_home_that_it_can_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cdk.JSII_CACHE, raising=False)
+    monkeypatch.setattr(cdk, "HOME", tmp_path / "of dml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert set(cdk.caches()) == {cdk.JSII_CACHE}
+    (tmp_path / "file").touch()
+    for home in (str(tmp_path / "file"), "/proc" if sys.platform == "linux" else "/dev/null"):
+        monkeypatch.setenv("HOME", home)
+        made = cdk.caches()
+        assert made == {cdk.JSII_CACHE: str(tmp_path / "of dml" / "jsii"), "HOME": str(tmp_path / "of dml" / "home")}
+        assert Path(made["HOME"]).is_dir()
+
+
+def test_an_app_that_does_not_end_should_be_told_with_its_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cdk.json").write_text('{"app": "python3 app.py", "context": {}}')
+    (tmp_path / "app.py").write_text(
+        "import sys, threading\nprint('looking for a home', file=sys.stderr, flush=True)\nthreading.Event().wait()\n"
+    )
+    monkeypatch.setattr(cdk, "SYNTH_SECONDS", 3)
+    with pytest.raises(cdk.SynthError, match="no templates of dev after 3 s: looking for a home") as raised:
+        cdk.synthesize("dev", tmp_path / "out", project=tmp_path)
+    assert raised.value.said == "looking for a home\n"

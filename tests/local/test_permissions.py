@@ -503,7 +503,7 @@ def test_logs_should_be_archived_with_the_nodes_role_or_be_missing_and_on_record
 ) -> None:
     actions, bucket = bootstrap(aws, "echo this node is ready"), platform["Data"]
     made = cluster(BootstrapActions=actions, LogUri=f"s3://{bucket}/lake/emr/")
-    key = f"lake/emr/{made['Id']}/node/i-{made['Id'][2:]}/bootstrap-actions/stdout.gz"
+    key = f"lake/emr/{made['Id']}/node/i-{made['Id'][2:]}/bootstrap-actions/1/stdout.gz"
     assert b"this node is ready" in gzip.decompress(aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
     made = cluster(BootstrapActions=actions, LogUri=f"s3://{bucket}/elsewhere/")
     assert made["Status"]["State"] == "WAITING"

@@ -195,7 +195,7 @@ def test_what_runs_in_the_cloud_should_have_nothing_of_its_starters_environment(
         assert "the-operators-own" not in found.values(), command_line(pid)
         assert found["HOME"].startswith(str(cloud.place.cloud))
     # Other clusters of the session's cloud do not tell.
-    logs = [log.read_text() for log in cloud.place.logs.rglob("bootstrap-actions.log")]
+    logs = [log.read_text() for log in cloud.place.logs.rglob("bootstrap-actions/1/stdout")]
     said = next(log for log in logs if "environment: " in log)
     names = re.search(r"^environment: (.*)$", said, re.MULTILINE)
     assert names and "AWS_SECRET_ACCESS_KEY" in names[1].split()

@@ -1,5 +1,6 @@
-"""Where a checkout may lie."""
+"""Where a checkout may lie, and a HOME."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,3 +16,23 @@ def test_a_path_with_a_space_should_be_refused_by_the_first_line(tmp_path: Path)
     assert done.returncode
     assert "The path of the checkout must not contain spaces" in done.stderr.splitlines()[0]
     assert list(folder.iterdir()) == [folder / "Makefile"]
+
+
+def test_a_home_that_cannot_be_written_to_should_move_caches_into_the_checkout(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    (tmp_path / "show.mk").write_text("show:\n\t@echo $$PIP_CACHE_DIR $$UV_CACHE_DIR $$npm_config_cache\n")
+    given = {name: value for name, value in os.environ.items() if not name.lower().endswith(("_cache_dir", "_cache"))}
+
+    def caches(home: Path) -> list[str]:
+        done = subprocess.run(
+            ["make", "-f", "Makefile", "-f", "show.mk", "show"],
+            cwd=tmp_path,
+            env={**given, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert caches(tmp_path) == []
+    assert caches(tmp_path / "nowhere") == [f"{tmp_path}/.dml/cache/{name}" for name in ("pip", "uv", "npm")]

@@ -30,7 +30,7 @@ from dml.local.services.emr_roles import (
     know_service_policy,
     subnets,
 )
-from dml.local.services.node import BootstrapError, Node, node_folder, node_python
+from dml.local.services.node import BootstrapError, Node, instance_of, node_folder, node_python
 from dml.local.services.step_logs import Archiving, StepLogs, YarnLogs, failure_details, step_logs
 from dml.local.services.submission import submission, submission_to_yarn
 from dml.local.spark.process import SparkProcess
@@ -248,7 +248,7 @@ class EmrClusters:
         try:
             role = iam.role_of_profile(cluster["Ec2InstanceAttributes"]["IamInstanceProfile"])
             where = next(iter(subnets(cluster)), "")
-            credentials = iam.credentials_of(role, "ec2.amazonaws.com", "i-" + cluster["Id"][2:], subnet=where)
+            credentials = iam.credentials_of(role, "ec2.amazonaws.com", instance_of(cluster["Id"]), subnet=where)
             if cluster["Status"]["State"] == "STARTING":
                 self._start(cluster, role, credentials, handle)
         except (iam.RoleError, ClusterError, BootstrapError) as error:
@@ -273,7 +273,8 @@ class EmrClusters:
             node.run(cluster.get("BootstrapActions", []))
         finally:
             handle.attach(None)
-            logs.push(node.log, f"node/i-{cluster['Id'][2:]}/bootstrap-actions/stdout")
+            for name, file in node.files().items():
+                logs.push(file, name)
         cluster["Status"]["Timeline"]["ReadyDateTime"] = time.time()
 
     def _fetch_certificate(self, encryption: Mapping[str, Any], credentials: Mapping[str, str]) -> None:

@@ -1,6 +1,11 @@
-"""The primary node of a local EMR cluster: a folder in which bootstrap actions really run; in the server's process."""
+"""The primary node of a local EMR cluster: a folder in which bootstrap actions really run; in the server's process.
+
+What becomes of an action is told as EMR tells it: its return code and what it printed are in its logs alone. The
+message's form and the logs' place are those that mrjob reads (mrjob/logs/bootstrap.py).
+"""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -46,7 +51,32 @@ done
 
 
 class BootstrapError(Exception):
-    """A bootstrap action did not succeed; the message ends with the last line that it printed."""
+    """A bootstrap action did not succeed."""
+
+
+FAILED = re.compile(r"cluster (j-\w+) did not start: .*\((i-\w+)\), bootstrap action (\d+) returned")  # of a stack
+
+
+def instance_of(cluster_id: str) -> str:
+    """The id of a cluster's primary instance."""
+    return f"i-{cluster_id[2:]}"
+
+
+def log_folder(place: Place, cluster_id: str) -> Path:
+    """Where a cluster's logs lie on this machine, as EMR has them below its LogUri."""
+    return place.logs / "emr" / cluster_id
+
+
+def printed_by(place: Place, said: str) -> str:
+    """The last line of the bootstrap action by which a cluster of a stack did not start, with its log; else nothing."""
+    found = FAILED.search(said)
+    if not found:
+        return ""
+    cluster, instance, number = found.groups()
+    folder = log_folder(place, cluster) / "node" / instance / "bootstrap-actions" / number
+    logs = [folder / name for name in ("stderr", "stdout") if (folder / name).is_file()]
+    texts = {log: last_line(log.read_text(errors="replace")) for log in logs}
+    return next((f"It printed last: {text} (log: {log})" for log, text in texts.items() if text), "It printed nothing.")
 
 
 def node_folder(place: Place, cluster_id: str) -> Path:
@@ -71,7 +101,8 @@ class Node:
         self._place = place
         self._credentials = credentials
         self._folder = node_folder(place, cluster_id)
-        self.log = place.logs / "emr" / cluster_id / "bootstrap-actions.log"
+        self._instance = instance_of(cluster_id)
+        self._logs = log_folder(place, cluster_id)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
@@ -79,7 +110,7 @@ class Node:
     def run(self, actions: Sequence[Mapping[str, Any]]) -> None:
         """Runs a cluster's bootstrap actions in their order; raises BootstrapError at the first that fails."""
         tools, packages = self._folder / "bin", self._folder / "packages"
-        for folder in (tools, packages, self._folder / "home", self._folder / "tmp", self.log.parent):
+        for folder in (tools, packages, self._folder / "home", self._folder / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
         dnf = DNF.format(packages=shlex.quote(str(packages)), tools=shlex.quote(str(tools)))
         scripts = {
@@ -96,13 +127,18 @@ class Node:
         for number, action in enumerate(actions, start=1):
             script = action["ScriptBootstrapAction"]
             path = self._fetch(script["Path"], self._folder / f"bootstrap-action-{number}")
-            code = self._execute([str(path), *script.get("Args", [])])
-            if code:
-                said = last_line(self.log.read_text(errors="replace")) or "no output"
+            folder = self._logs / "node" / self._instance / "bootstrap-actions" / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._execute([str(path), *script.get("Args", [])], folder):
                 raise BootstrapError(
-                    f"On the master instance, bootstrap action {number} ({action.get('Name', path.name)}) returned a "
-                    f"non-zero return code ({code}): {said} (log: {self.log})"
+                    f"On the master instance ({self._instance}), bootstrap action {number} returned a non-zero return "
+                    "code"
                 )
+
+    def files(self) -> dict[str, Path]:
+        """What its actions have printed, by its place below the cluster's folder."""
+        there = sorted((self._logs / "node").glob("*/bootstrap-actions/*/std*"))
+        return {str(file.relative_to(self._logs)): file for file in there}
 
     def stop(self) -> None:
         """Ends the action that runs, and all that it started."""
@@ -125,7 +161,7 @@ class Node:
         target.chmod(0o755)
         return target
 
-    def _execute(self, command: Sequence[str]) -> int:
+    def _execute(self, command: Sequence[str], logs: Path) -> int:
         environment = inner_environment(
             self._place.endpoint,
             self._credentials,
@@ -134,9 +170,7 @@ class Node:
             tools=[self._folder / "bin"],
         )
         environment |= {"DML_HOME": str(self._folder), "DML_INSTANCE_INFO": str(self._folder / "instance.json")}
-        with self.log.open("ab") as log:
-            log.write(f"$ {shlex.join(command)}\n".encode())
-            log.flush()
+        with (logs / "stdout").open("wb") as output, (logs / "stderr").open("wb") as errors:
             try:
                 with self._lock:
                     if self._stopped:
@@ -146,11 +180,11 @@ class Node:
                         cwd=self._folder,
                         env=environment,
                         stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
+                        stdout=output,
+                        stderr=errors,
                         start_new_session=True,
                     )
             except OSError as error:
-                log.write(f"{error}\n".encode())
+                errors.write(f"{error}\n".encode())
                 return 126
         return self._process.wait()
