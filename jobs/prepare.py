@@ -61,7 +61,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
     settings, clock = job.settings, job.clock
     location = f"{home}/features/{run_id}/"
     raws = {name: open_raw(job, name, database) for name in settings.tables}
-    clock.lap("read")
+    clock.lap("read", "reading the raw tables, joining them and writing features")
     made = None
     while made is None:
         try:
@@ -72,7 +72,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
                 table, declared = raws[name].table, settings.tables[name]
                 others = labels.figures(settings, name)
                 raws[name] = raw.read_records(job.spark, table, declared, settings.file, others)
-    clock.lap("join")
+    clock.lap("join", "setting broken rows aside and checking features")
     tables = {}
     for name, counts in made.counts.items():
         check_raw(counts, str(raws[name].table), name, settings)

@@ -1,0 +1,77 @@
+"""How far a job is, for whoever waits for its run: an object below the run's id, written while the job works."""
+
+import datetime as dt
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any, Optional, Type
+
+from pyspark.sql import SparkSession
+
+from jobs.tables import storage
+from jobs.tables.session import Clock
+
+EVERY = 5.0  # seconds between two writes; a PUT each, so an hour of a job costs 0.4 cents
+
+
+class Progress:
+    """Tells it at the start, and again as long as there is something new to tell; use as a context manager.
+
+    What it writes to `uri` (s3://bucket/key): `stage`; `doing`, in words; `seconds`, for how long; `written`; and,
+    while Spark runs a pass over rows, `pass`: tasks `done`, `of` how many, how many run at once (`active`), `rows` read
+    so far, and its own `seconds`. What stands in its way is printed once, and the job goes on without.
+    """
+
+    def __init__(
+        self, spark: SparkSession, s3: Any, uri: str, stage: str, clock: Clock, *, every: float = EVERY
+    ) -> None:
+        self._spark, self._s3, self._uri, self._stage, self._clock = spark, s3, uri, stage, clock
+        self._every, self._ended = every, threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._ended.set()
+        self._thread.join(2 * self._every)  # longer than S3 needs; beyond that nobody waits for it
+
+    def _tell(self) -> None:
+        said = None
+        try:
+            while True:
+                now = {"stage": self._stage, "doing": self._clock.doing, "pass": running(self._spark)}
+                if now != said:
+                    seconds = round(time.monotonic() - self._clock.since, 1)
+                    written = dt.datetime.now(dt.timezone.utc).isoformat()
+                    storage.write_json(self._s3, self._uri, {**now, "seconds": seconds, "written": written})
+                    said = now
+                if self._ended.wait(self._every):
+                    return
+        except Exception as problem:  # noqa: BLE001  # whoever watches sees less; what the job makes is as it would be
+            if not self._ended.is_set():
+                print(f"no progress is told from here on: {problem}", file=sys.stderr, flush=True)
+
+
+def running(spark: SparkSession) -> Optional[storage.Json]:
+    """The stages that Spark works on just now, taken together, by its own counts; None while it works on none.
+
+    Rows are those that finished tasks have read and, by executors' heartbeats (10 s), those that still run.
+    """
+    context: Any = spark.sparkContext
+    store = context._jsc.sc().statusStore()
+    stages = [store.lastStageAttempt(stage) for stage in context.statusTracker().getActiveStageIds()]
+    begun = [stage.submissionTime().get().getTime() / 1000 for stage in stages if stage.submissionTime().isDefined()]
+    if not begun:
+        return None
+    return {
+        "done": sum(stage.numCompleteTasks() for stage in stages),
+        "of": sum(stage.numTasks() for stage in stages),
+        "active": sum(stage.numActiveTasks() for stage in stages),
+        "rows": sum(stage.inputRecords() + stage.shuffleReadRecords() for stage in stages),
+        "seconds": round(time.time() - min(begun), 1),
+    }
