@@ -263,7 +263,7 @@ def _told_apart(text: io.TextIOWrapper, how: Dialect) -> Iterator[records.Record
         if not first and (how.quote not in block or clean.fullmatch(block)):
             number += block.count("\n")
         else:
-            last = number + block.count("\n")
+            last = number + block.count("\n") + (not block.endswith("\n"))
             lines = itertools.chain(io.StringIO(block), iter(text.readline, ""))
             for record in records.records(lines, how.delimiter, how.quote, how.quote_escape, before=number):
                 yield record

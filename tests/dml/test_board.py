@@ -48,8 +48,12 @@ def test_how_far_a_stage_is_should_be_told_on_a_terminal_and_gone_when_it_ends()
     with Board(console, ["prepare"]) as board:
         board.start("prepare")
         board.doing("prepare", "12 of 40 tasks")
+        board._live.refresh()
         board.done("prepare")
-    assert "12 of 40 tasks" not in printed(console).splitlines()[-1]
+    before, _, after = printed(console).rpartition("✓")
+    assert "12 of 40 tasks" in before
+    assert "prepare" in after
+    assert "12 of 40 tasks" not in after
 
 
 def test_without_a_terminal_a_long_stage_should_be_told_of_once_a_minute(
