@@ -125,7 +125,9 @@ class Column:
     parsed_by: str = ""  # the same as `day_form` for DuckDB
     marks: tuple[str, ...] = ()  # what stands at the numbers: a currency, %, a unit, spaces between thousands
     clean: bool = False  # no cell that is there counts as missing, or has spaces around it
-    by_value: bool = field(default=False, compare=False)  # `known` and `distinct` are of the values that `typed` gives, not of their texts
+    by_value: bool = field(
+        default=False, compare=False
+    )  # `known` and `distinct` are of the values that `typed` gives, not of their texts
 
     @property
     def nulls(self) -> int:
