@@ -46,7 +46,8 @@ def measure(
     """Runs a command that writes its result as JSON to `result`, with `finished` (time.monotonic()) when it knew it.
 
     Returns state "ok" with the result, `end_to_end` (seconds from the process's start to `finished`), `cpu` (seconds,
-    as sampled) and `peak_bytes` until then; or state "failed" with the reason. Whatever happens, no process of it is left.
+    as sampled) and `peak_bytes` until then; or state "failed" with the reason. Whatever happens, no process of it is
+    left.
     """
     result.unlink(missing_ok=True)
     result.parent.mkdir(parents=True, exist_ok=True)

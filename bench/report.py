@@ -245,9 +245,9 @@ def stages(told: Mapping[str, Any] | None) -> Iterator[str]:
     machine = told["machine"]
     yield (
         f"{told['when'][:10]}, revision {told['revision']}, on {machine['cores']} cores of {machine['cpu']}; the "
-        f"machine's load was {told['load']:.1f} (2 would be ours alone: above it compare the ratios, which are of one "
-        "run, and CPU seconds, not the seconds). Process start to end. One table of 11 columns, `bench/customers`. Plain Spark's "
-        "prepare trusts the file: it sets nothing aside, checks no label and sorts nothing; its predict scores nothing."
+        f"machine's load was {told['load']:.1f} (2 would be ours alone: above it compare CPU seconds and ratios, which "
+        "are of one run). Process start to end. One table of 11 columns, `bench/customers`. Plain Spark's prepare "
+        "trusts the file: it sets nothing aside, checks no label and sorts nothing; its predict scores nothing."
     )
     for size, count in told["rows"].items():
         for stage in ("prepare", "predict"):
