@@ -252,6 +252,8 @@ def stages(told: Mapping[str, Any] | None) -> Iterator[str]:
     for size, count in told["rows"].items():
         for stage in ("prepare", "predict"):
             rows, seconds = [], {}
+            if not any((e["stage"], e["size"]) == (stage, size) for e in told["entries"]):
+                continue
             for name, title in STAGE_TITLES.items():
                 own = [e for e in told["entries"] if (e["contender"], e["stage"], e["size"]) == (name, stage, size)]
                 for cores in (1, 2):
@@ -277,7 +279,8 @@ def stages(told: Mapping[str, Any] | None) -> Iterator[str]:
                 ["by", "s, one core", "s, two", "times faster", "CPU s, two", "peak GiB", "times plain Spark's s, two"],
                 rows,
             )
-    found = told["ranges"]
+    if not (found := told.get("ranges")):
+        return
     yield "### Ranges of the embedded cloud's S3"
     yield (
         f"{found['bytes'] / 1e6:,.0f} MB in windows of 16 MiB: {found['s3']:.1f} s by ranged GETs, {found['disk']:.1f} "

@@ -2,15 +2,17 @@
 on two; and ranged reads of the embedded cloud's S3 beside the disk: `python -m bench.stages`.
 
 Each stage is a process of its own and is measured from its start to its end. Our jobs read and write folders here, as
-the others do; what S3 adds is measured apart.
+the others do; what S3 adds is measured apart. What is measured is kept as it comes; of another revision nothing is.
 """
 
 import argparse
 import contextlib
 import datetime as dt
+import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -232,6 +234,7 @@ def _peak(pid: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.stages", description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", default=",".join(SIZES), help=f"sizes, of {','.join(SIZES)}")
+    parser.add_argument("--cores", default=",".join(map(str, CORES)))
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -240,30 +243,27 @@ def main() -> int:
         return 0
     from bench.__main__ import RESULTS, machine, revision, say
 
-    sizes = args.rows.split(",")
-    entries = []
-    for repetition in range(1, args.repetitions + 1):
-        for size in sizes:
-            make(size)
-            for cores in CORES:
-                for stage in ("prepare", "predict"):
-                    for contender in CONTENDERS:
-                        if stage == "predict" and not MODEL.is_file():
-                            run("ours", "model", size, cores)
-                        found = run(contender, stage, size, cores)
-                        own = {"contender": contender, "stage": stage, "size": size, "cores": cores}
-                        entries.append({**own, "repetition": repetition, **found})
-                        say(f"{stage} by {contender}, {size}, {cores} cores: {found.get('end_to_end', found)}")
-    told = {
-        "revision": revision(),
-        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "load": os.getloadavg()[2],
-        "rows": {size: SIZES[size] for size in sizes},
-        "entries": entries,
-        "ranges": ranges(sizes[-1]),
-    }
-    kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted: no contender outlives the harness
+    sizes, cores = args.rows.split(","), [int(number) for number in args.cores.split(",")]
+    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    now = revision()
+    told = kept.get("stages", {})
+    if told.get("revision") != now:
+        told = {"revision": now, "rows": {}, "entries": []}
+    for repetition, size in itertools.product(range(1, args.repetitions + 1), sizes):
+        make(size)
+        for each, stage, contender in itertools.product(cores, ("prepare", "predict"), CONTENDERS):
+            if stage == "predict" and not MODEL.is_file():
+                run("ours", "model", size, each)
+            own = {"contender": contender, "stage": stage, "size": size, "cores": each, "repetition": repetition}
+            found = run(contender, stage, size, each)
+            say(f"{stage} by {contender}, {size}, {each} cores: {found}")
+            told["entries"] = [one for one in told["entries"] if not own.items() <= one.items()] + [{**own, **found}]
+            told["rows"] = {name: SIZES[name] for name in SIZES if name in told["rows"] or name == size}
+            told |= {"when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "machine": machine()}
+            told["load"] = os.getloadavg()[2]
+            write_json(RESULTS, {**kept, "stages": told})
+    told["ranges"] = ranges(sizes[-1])
     write_json(RESULTS, {**kept, "stages": told})
     page = HOME / "docs" / "benchmarks.md"
     page.write_text(report.with_stages(page.read_text(), told))
