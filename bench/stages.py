@@ -2,8 +2,8 @@
 on two; and ranged reads of the embedded cloud's S3 beside the disk: `python -m bench.stages`.
 
 Each stage is a process of its own and is measured from its start to its end. Our jobs read and write folders here, as
-the others do; what S3 adds is measured apart. What is measured is kept as it comes, and not measured again for a revision.
-Java is told what `dml run --local` tells it for our jobs, and nothing for plain Spark.
+the others do; what S3 adds is measured apart. What a revision has measured is kept as it comes. Java is told what `dml
+run --local` tells it for our jobs, and nothing for plain Spark.
 """
 
 import argparse
