@@ -16,6 +16,7 @@ from dml.local.spark.process import failure_reason
 INTERVAL = 0.1  # seconds between two samples of memory
 LOOK = 10  # samples between two looks for new processes
 PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
 LIMIT = 3600.0  # seconds after which a contender is given up
 
 
@@ -31,13 +32,22 @@ def resident(pids: Sequence[int]) -> int:
     return total * PAGE
 
 
+def worked(pids: Sequence[int], so_far: dict[int, float]) -> None:
+    """Notes the CPU seconds of each of these processes, its threads' included; what has ended keeps its last."""
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            so_far[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+
+
 def measure(
     command: Sequence[str], *, result: Path, log: Path, environment: Mapping[str, str], cwd: Path, limit: float = LIMIT
 ) -> dict[str, Any]:
     """Runs a command that writes its result as JSON to `result`, with `finished` (time.monotonic()) when it knew it.
 
-    Returns state "ok" with the result, `end_to_end` (seconds from the process's start to `finished`) and `peak_bytes`
-    until then; or state "failed" with the reason. Whatever happens, no process of it is left.
+    Returns state "ok" with the result, `end_to_end` (seconds from the process's start to `finished`), `cpu` (seconds,
+    as sampled) and `peak_bytes` until then; or state "failed" with the reason. Whatever happens, no process of it is
+    left.
     """
     result.unlink(missing_ok=True)
     result.parent.mkdir(parents=True, exist_ok=True)
@@ -56,11 +66,13 @@ def measure(
         )
         code: int | None = None
         pids: list[int] = []
+        cpu: dict[int, float] = {}
         try:
             while code is None and time.monotonic() - started < limit:
                 if len(samples) % LOOK == 0:
                     pids = session_members(process.pid)
                 samples.append((time.monotonic(), resident(pids)))
+                worked(pids, cpu)
                 with suppress(subprocess.TimeoutExpired):
                     code = process.wait(INTERVAL)
         finally:
@@ -71,7 +83,8 @@ def measure(
         told = json.loads(result.read_text())
         finished = told.pop("finished")
         peak = max(size for moment, size in samples if moment <= finished)
-        return {"state": "ok", **told, "end_to_end": round(finished - started, 3), "peak_bytes": peak}
+        spent = round(sum(cpu.values()), 2)
+        return {"state": "ok", **told, "end_to_end": round(finished - started, 3), "cpu": spent, "peak_bytes": peak}
     return {"state": "failed", "reason": _reason(code, log, limit), "peak_bytes": peak}
 
 

@@ -11,16 +11,17 @@ import numpy as np
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from datasets import load_dataset
-from jobs import prepare, train
+from datasets import load_dataset, toml_file
+from jobs import predict, prepare, train
 from jobs.job import Job
 from jobs.judges import metrics
-from jobs.tables import split
+from jobs.tables import catalog, split, storage
 from jobs.tables.features import Features
 from jobs.tables.session import Clock, spark_session
 from jobs.tables.settings import Dataset
 
 DATASET = "nyc_flights"
+CUSTOMERS = Path(__file__).parent / "customers"
 MIN_LEAF = 50
 # Beside the dataset's features: what it left out when the time of a row began to decide.
 WEATHER, BESIDES = ("temp", "dewp", "pressure"), ("month", "temp", "dewp", "pressure")
@@ -84,6 +85,37 @@ def prepare_features(raw: Mapping[str, Path], lake: Path) -> Path:
     job = Job(session("prepare"), aws, aws, settings(), Clock())
     report = prepare.prepare(job, query(), database="bench", lake=lake.as_uri(), run_id="bench")
     return Path(report["location"].removeprefix("file://"))
+
+
+def customers() -> Dataset:
+    """The settings of the table that bench/stages.py makes."""
+    file = CUSTOMERS / "dataset.toml"
+    return toml_file.read(Dataset, file, shown="bench/customers/dataset.toml", name="customers", named_by="its folder")
+
+
+def prepare_customers(raw: Path, lake: Path) -> None:
+    """The whole Glue job, as `prepare_features`."""
+    aws = _Folder({"customers": _crawled("customers", raw)})
+    job, sql = Job(session("prepare"), aws, aws, customers(), Clock()), (CUSTOMERS / "prepare.sql").read_text()
+    prepare.prepare(job, sql, database="bench", lake=lake.as_uri(), run_id="bench")
+
+
+def tree_of_customers(features: Path) -> dict[str, Any]:
+    """The tree that is learned of them, as tree.json has it."""
+    own = customers()
+    return train.fit_and_score(Features(session("train"), str(features), own), own).tree
+
+
+def predict_customers(features: Path, tree: dict[str, Any], lake: Path) -> None:
+    """The whole EMR step: all rows scored by the current model, written, published."""
+    aws, own = _Folder({}), customers()
+    catalog.publish(aws, "bench", "features", features.as_uri(), [], {})
+    storage.write_json(aws, "s3://models/customers/bench/tree.json", tree)
+    pointer = {"run_id": "bench", "model": "s3://models/customers/bench/"}
+    storage.write_json(aws, "s3://models/customers/CURRENT.json", pointer)
+    job = Job(session("predict"), aws, aws, own, Clock())
+    at = {"database": "bench", "models": "s3://models/", "lake": lake.as_uri(), "table": "features"}
+    predict.predict(job, **at, run_id="bench")
 
 
 def _crawled(name: str, file: Path) -> dict[str, Any]:

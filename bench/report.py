@@ -39,6 +39,8 @@ PREPARE_TITLES = {
     "pandas": "pandas, by hand",
 }
 BEFORE = ("embedded cloud", "deploy", "raw data", "total")  # seconds of `dml run --json` that are not the state machine
+STAGES, COMPARED = "## Prepare and predict as stages", "## What is compared, and how"
+STAGE_TITLES = {"spark": "plain Spark", "ours": "**this project** (Spark)", "duckdb": "DuckDB"}
 SHALLOW, DEEP = 5, 12
 LEVEL = 0.001  # what "level" allows in AUC
 GIB = 2**30
@@ -120,6 +122,7 @@ def page(results: Mapping[str, Any], revision: str) -> str:
         *_folds(results.get("folds")),
         *_cores(measured),
         *_prepare(measured),
+        *stages(results.get("stages")),
         NOTES.read_text().strip(),
     ]
     return "\n\n".join(parts) + "\n"
@@ -224,6 +227,66 @@ def _prepare(measured: Measured) -> Iterator[str]:
     yield "Each reads the same CSV files, writes Parquet; ours also sets broken rows aside and checks keys and labels."
     for name, title in PREPARE_TITLES.items():
         yield from _failures(title, found[name])
+
+
+def with_stages(page: str, told: Mapping[str, Any]) -> str:
+    """The page with these figures of the stages in place of those that it has, before its notes."""
+    before, _, rest = page.partition(f"{STAGES}\n")
+    _, heading, notes = (rest or before).rpartition(COMPARED) if rest else page.rpartition(COMPARED)
+    head = before if rest else page[: len(page) - len(notes) - len(heading)]
+    return head.rstrip() + "\n\n" + "\n\n".join(stages(told)) + f"\n\n{heading}{notes}"
+
+
+def stages(told: Mapping[str, Any] | None) -> Iterator[str]:
+    """Of bench.stages: each stage's seconds on one core and on two, beside the others'."""
+    if not told:
+        return
+    yield STAGES
+    machine = told["machine"]
+    yield (
+        f"{told['when'][:10]}, revision {told['revision']}, on {machine['cores']} cores of {machine['cpu']}; the "
+        f"machine's load was {told['load']:.1f} (2 would be ours alone: above it compare CPU seconds and ratios, which "
+        "are of one run). Process start to end. One table of 11 columns, `bench/customers`. Plain Spark's prepare "
+        "trusts the file: it sets nothing aside, checks no label and sorts nothing; its predict scores nothing."
+    )
+    for size, count in told["rows"].items():
+        for stage in ("prepare", "predict"):
+            rows, seconds = [], {}
+            if not any((e["stage"], e["size"]) == (stage, size) for e in told["entries"]):
+                continue
+            for name, title in STAGE_TITLES.items():
+                own = [e for e in told["entries"] if (e["contender"], e["stage"], e["size"]) == (name, stage, size)]
+                for cores in (1, 2):
+                    good = [e["end_to_end"] for e in own if e["cores"] == cores and e["state"] == "ok"]
+                    seconds[name, cores] = median(good) if good else None
+                both = seconds[name, 1], seconds[name, 2]
+                worked = [e["cpu"] for e in own if e["cores"] == 2 and e["state"] == "ok"]
+                peaks = [e["peak_bytes"] / GIB for e in own if e["cores"] == 2 and e["state"] == "ok"]
+                faster = _ratio(*both)
+                to_spark = _ratio(seconds[name, 2], seconds.get(("spark", 2)))
+                rows.append(
+                    [
+                        title,
+                        *(f"{value:.1f}" if value else "-" for value in both),
+                        f"{faster:.2f}" if faster else "-",
+                        f"{median(worked):.1f}" if worked else "-",
+                        f"{max(peaks):.2f}" if peaks else "-",
+                        f"{to_spark:.2f}" if to_spark else "-",
+                    ]
+                )
+            yield f"### {stage}, {count:,} rows"
+            yield _table(
+                ["by", "s, one core", "s, two", "times faster", "CPU s, two", "peak GiB", "times plain Spark's s, two"],
+                rows,
+            )
+    if not (found := told.get("ranges")):
+        return
+    yield "### Ranges of the embedded cloud's S3"
+    yield (
+        f"{found['bytes'] / 1e6:,.0f} MB in windows of 16 MiB: {found['s3']:.1f} s by ranged GETs, {found['disk']:.1f} "
+        f"s from the disk; uploaded in {found['upload']:.1f} s. The cloud's largest process came to "
+        f"{found['cloud_mb']:,.0f} MB."
+    )
 
 
 def targets(results: Mapping[str, Any], m: Measured) -> list[Target]:

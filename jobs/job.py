@@ -14,7 +14,7 @@ from botocore.config import Config
 from pyspark.sql import SparkSession
 
 from jobs.errors import JobError, reason_of, without_secrets
-from jobs.tables import session, settings, storage
+from jobs.tables import progress, session, settings, storage
 from jobs.tables.settings import Dataset
 
 SENTENCE_LIMIT = 4_000
@@ -83,6 +83,11 @@ def failure_uri(lake: str, dataset: str, run_id: str, attempt: str) -> str:
     return f"{lake.rstrip('/')}/{dataset}/runs/{run_id}/attempt-{attempt}/failure.json"
 
 
+def progress_uri(lake: str, dataset: str, run_id: str) -> str:
+    """How far the job is that the run is at, of whichever stage: dml/runs/run.py shows it."""
+    return f"{lake.rstrip('/')}/{dataset}/runs/{run_id}/progress.json"
+
+
 def failure_of(stage: str, attempt: str, error: BaseException) -> storage.Json:
     """What failure.json says. `log`: on YARN the place of the script's output below the cluster's folder of logs."""
     text = without_secrets("".join(traceback.format_exception(type(error), error, error.__traceback__)))
@@ -130,8 +135,11 @@ def begun(script: str, told: argparse.Namespace, clock: session.Clock) -> Iterat
     try:
         end_former(spark)
         clock.count_java(spark)
-        clock.lap("session")
-        yield Job(spark, glue, s3, dataset, clock)
+        clock.lap("session", "looking at what there is")
+        uri = progress_uri(told.lake, told.dataset, told.run_id)
+        hurried = boto3.client("s3", region_name=told.region, config=IN_A_HURRY)
+        with progress.Progress(spark, hurried, uri, script, clock):
+            yield Job(spark, glue, s3, dataset, clock)
     finally:
         spark.stop()
 

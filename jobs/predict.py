@@ -55,6 +55,7 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(job.glue, database, table, way_out)
         location = f"{home}/predictions/{run_id}/"
+        clock.begin("scoring rows and writing predictions")
         with catalog.reading(source):
             predictions = score(catalog.read_parquet(job.spark, source), model, settings, str(source))
             seen, classes = Seen(), classes_of(model)

@@ -23,6 +23,9 @@ LARGEST_LABEL = 1e150  # its square is still a number
 NTH = "_nth"
 # Some 5 MB of Parquet each: enough files to keep a cluster busy, few enough to list quickly.
 ROWS_PER_FILE, BYTES_PER_FILE = 250_000, 20_000_000
+# Of a raw table that a task reads, up to so many tasks. Spark's own 128 MB leave a core idle at the end of each pass,
+# and whoever waits without a word for long.
+BYTES_PER_TASK, MOST_TASKS = 32_000_000, 500
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,7 +64,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
     settings, clock = job.settings, job.clock
     location = f"{home}/features/{run_id}/"
     raws = {name: open_raw(job, name, database) for name in settings.tables}
-    clock.lap("read")
+    clock.lap("read", "reading the raw tables, joining them and writing features")
     made = None
     while made is None:
         try:
@@ -72,7 +75,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
                 table, declared = raws[name].table, settings.tables[name]
                 others = labels.figures(settings, name)
                 raws[name] = raw.read_records(job.spark, table, declared, settings.file, others)
-    clock.lap("join")
+    clock.lap("join", "setting broken rows aside and checking features")
     tables = {}
     for name, counts in made.counts.items():
         check_raw(counts, str(raws[name].table), name, settings)
@@ -198,6 +201,7 @@ def write(job: Job, sql: str, raws: Dict[str, RawTable], location: str) -> Made:
     Raises NotLinesError for tables that are to be read otherwise, JobError as `join` does and for a wrong encoding.
     """
     settings = job.settings
+    size_tasks(job.spark, raws)
     for name, table in raws.items():
         table.good.createOrReplaceTempView(name)
     rows = join(job.spark, settings, sql).withColumn(split.HASH, split.hashed(settings.keys, settings.training.seed))
@@ -222,6 +226,16 @@ def write(job: Job, sql: str, raws: Dict[str, RawTable], location: str) -> Made:
     if unlike:
         raise lines.NotLinesError(*unlike)
     return Made(counts, joined.told(plan).get("rows", 0), written.told(plan), dict(rows.dtypes))
+
+
+def size_tasks(spark: SparkSession, raws: Dict[str, RawTable]) -> None:
+    """How much of a file a task reads, for queries to come: less than Spark's own, unless that would be too many."""
+    most = "spark.sql.files.maxPartitionBytes"
+    size = sum(table.size for table in raws.values() if isinstance(table, lines.Lines))
+    if size <= BYTES_PER_TASK * MOST_TASKS:
+        spark.conf.set(most, str(BYTES_PER_TASK))
+    else:
+        spark.conf.unset(most)
 
 
 def in_order(rows: DataFrame, settings: Dataset, main: RawTable) -> DataFrame:

@@ -103,20 +103,22 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
                 f"{prepare_report_uri(table.location)} is missing, which says how many rows were read and set "
                 f"aside: {way_out}"
             )
+        clock.begin("reading features")
         current = registry.current_model(s3, models, settings.name)
         before = storage.read_json(s3, f"{current.home}/profile.json") if current else None
         survey = Survey(features, settings, {**marks(features, settings), **later_than_cut(settings)})
-        clock.lap("read")
+        clock.lap("read", "looking at each column")
         profile = profiling.profile(features, survey, settings, reference=before)
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
-        clock.lap("profile")
+        clock.lap("profile", "growing the tree")
         trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
+        clock.begin("training and testing out of time")
         later = out_of_time(features, settings, trained.training, survey)
-        clock.lap("out_of_time")
+        clock.lap("out_of_time", "comparing with the current model")
 
         beside = current_on(features, s3, current, settings, trained)
         verdict = gate.judge(
@@ -132,7 +134,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         trained.unpersist()
-        clock.lap("score")
+        clock.lap("score", "saving the model")
 
     tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
     moved = drift.drift(before, profile) if before else None
@@ -292,9 +294,10 @@ def _fit_and_score(
         known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
         fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
+        clock.begin("choosing depth and leaf size")
         tuning = {**tune.choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
         training = replace(training, **tuning["chosen"])
-        clock.lap("tune")
+        clock.lap("tune", "growing the tree")
     fitted = probability_tree.fit(survey, train, training)
     told: tree.Told = {
         "format": 2,
@@ -308,7 +311,7 @@ def _fit_and_score(
         "features": fitted.learned.features,
         "nodes": fitted.told,
     }
-    clock.lap("fit")
+    clock.lap("fit", "testing the tree")
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])

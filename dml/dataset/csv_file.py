@@ -5,13 +5,15 @@
 import codecs
 import gzip
 import io
+import itertools
 import re
 import shutil
 import tempfile
+import threading
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,6 +33,9 @@ from jobs.tables.settings import ADDED_COLUMNS, MOST_COLUMNS, PUBLISHED_TABLES, 
 HASH_KEYS = ("row_hash", "row_copy")
 TAKEN_COLUMNS = (*HASH_KEYS, *ADDED_COLUMNS)
 BLOCK = 1024 * 1024
+# Of the bytes 80 to 9F Latin-1 makes control characters, Windows-1252 letters, but for five of them.
+NOT_CONTROLS = bytes({*range(256)} - {*range(0x80, 0xA0)})
+UNDEFINED = b"\x81\x8d\x8f\x90\x9d"
 LONGEST_LINE = 16 * 1024**2  # bytes; DuckDB's own limit is 2 MB
 HEADS = 20  # lines above a header, at most
 HEAD = 256 * 1024  # characters of a file that are looked at for its header
@@ -193,6 +198,29 @@ def load_text(
     return int(found[0]) if found else 0
 
 
+@contextmanager
+def shares_told(
+    database: duckdb.DuckDBPyConnection, what: str, on_progress: Callable[[str], None], *, every: float = 0.5
+) -> Iterator[None]:
+    """Tells what the database does and, as soon as it knows, how much of it is done, until the end of the block."""
+    database.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(every):
+            share = database.query_progress()  # below 0 until there is some
+            on_progress(f"{what}: {share:.0f}%" if share > 0 else what)
+
+    on_progress(what)
+    thread = threading.Thread(target=tell, name="shares", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def header_of(path: Path, dialect: Dialect) -> list[str]:
     """The cells of a table's first line. Raises UserError for a file that is not text or is empty."""
     return _first_record(_head(path, whole=False).text, dialect, path).cells
@@ -220,7 +248,42 @@ def lost_rows(path: Path, dialect: Dialect, *, many_lines: bool = False) -> list
     """The quotes of a file in which rows would be lost, as a run finds them (jobs/tables/records.py)."""
     with path.open("rb") as file:
         text = records.opened(file, dialect.encoding, zipped=path.suffix == ".gz")
-        return records.faults(records.as_written(text, dialect), dialect.delimiter, many_lines=many_lines)
+        return records.faults(_told_apart(text, dialect), dialect.delimiter, many_lines=many_lines)
+
+
+def _told_apart(text: io.TextIOWrapper, how: Dialect) -> Iterator[records.Record]:
+    """The first record, and all of each block of lines that some record might begin in and not end; lines of which each
+    is a record, with quotes that end before a delimiter, are looked at together.
+    """
+    clean = _whole_records(how.delimiter, how.quote, how.quote_escape)
+    number = sum(1 for _ in islice(iter(text.readline, ""), how.skip))
+    block = text.readline()
+    first = True
+    while block:
+        if not first and (how.quote not in block or clean.fullmatch(block)):
+            number += block.count("\n")
+        else:
+            last = number + block.count("\n") + (not block.endswith("\n"))
+            lines = itertools.chain(io.StringIO(block), iter(text.readline, ""))
+            for record in records.records(lines, how.delimiter, how.quote, how.quote_escape, before=number):
+                yield record
+                number = record.line + record.lines - 1
+                if number >= last:
+                    break
+            else:
+                return
+        first = False
+        block = text.read(BLOCK) + text.readline()
+
+
+def _whole_records(delimiter: str, quote: str, escape: str) -> re.Pattern[str]:
+    """Lines of which each is a record: no field begins with a quote and does not end with one, in the same line."""
+    d, q, e = re.escape(delimiter), re.escape(quote), re.escape(escape)
+    space = f"[{re.escape(records.blank(delimiter).replace(chr(10), ''))}]*+"
+    plain = f"[^{q}{e}\\n]*+"
+    pair = q * 2 if escape == quote else f"{e}."
+    field = f"(?:{space}(?:{q}{plain}(?:{pair}{plain})*+{q}{space}(?=[{d}\\n]|\\Z)|(?!{q})[^{d}\\n]*+))"
+    return re.compile(f"(?:{field}(?:{d}{field})*+(?:\\n|\\Z))*+")
 
 
 def _closed(path: Path, dialect: Dialect) -> Dialect:
@@ -353,10 +416,12 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
                 before = block[-len(codecs.BOM_UTF8) :]
                 if b"\0" in block:
                     raise UserError(f"{path} holds zero bytes, so it is no text: export it as CSV in UTF-8.")
-                controls = controls or re.search(rb"[\x80-\x9f]", block) is not None
-                undefined = undefined or re.search(rb"[\x81\x8d\x8f\x90\x9d]", block) is not None
                 quotes = quotes or b'"' in block or b"'" in block
-                if is_utf_8:
+                if not block.isascii():
+                    rare = block.translate(None, NOT_CONTROLS)
+                    controls = controls or bool(rare)
+                    undefined = undefined or any(byte in rare for byte in UNDEFINED)
+                if is_utf_8 and not (block.isascii() and not decoder.getstate()[0]):
                     try:
                         decoder.decode(block)
                     except UnicodeDecodeError:

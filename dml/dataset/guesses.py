@@ -8,7 +8,7 @@ Types, keys and counts come from all rows; what compares columns with each other
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -63,6 +63,12 @@ SPACED = r"[+-]?\d{1,3}([ '\x{2019}\x{00A0}\x{202F}]\d{3})+([.,]\d+)?"
 CODES = r"0\d+|\d{19,}"  # whole numbers whose value is not what they say: 01067 is a postcode
 # 950 and 1.234 in one column: the sign stands between thousands. Of decimals some would have fewer digits behind it.
 GROUPED = r"[+-]?[1-9]\d{{0,2}}(\{sign}\d{{3}})+|[+-]?\d{{1,3}}"
+# Numbers as programs write them. A column that has nearly as many values as rows is not worth taking value by value.
+WRITTEN: dict[ColumnType, str] = {
+    "bigint": r"-?(0|[1-9]\d{0,17})",
+    "double": r"-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,3})?",
+}
+FIRST = 10_000  # rows that tell whether a column may be one of these
 MIN_GROUPED = 10  # different cells with the sign, for that to be no chance
 # Days as people write them: as a regular expression, Spark's pattern and DuckDB's.
 DAYS = (
@@ -118,6 +124,10 @@ class Column:
     other_day_form: str = ""  # another one that fits all cells as well
     parsed_by: str = ""  # the same as `day_form` for DuckDB
     marks: tuple[str, ...] = ()  # what stands at the numbers: a currency, %, a unit, spaces between thousands
+    clean: bool = False  # no cell that is there counts as missing, or has spaces around it
+    by_value: bool = field(
+        default=False, compare=False
+    )  # `known` and `distinct` are of the values that `typed` gives, not of their texts
 
     @property
     def nulls(self) -> int:
@@ -140,27 +150,81 @@ class Target:
     deviation: float = 0.0
 
 
-def columns_of(database: duckdb.DuckDBPyConnection, table: str, *, file: CsvFile) -> list[Column]:
+def columns_of(
+    database: duckdb.DuckDBPyConnection,
+    table: str,
+    *,
+    file: CsvFile,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> list[Column]:
     """The type of each text column of a table, from all its cells.
 
     A query of DuckDB takes the longer the more columns its table has, and each has its price: of a wide table the plain
     columns, which are most, are recognised together.
     """
-    names, found = list(file.headers), []
-    for part in in_parts(names, WIDE if len(names) > WIDE else 1):
-        cells = (
-            f"SELECT * FROM (SELECT {_listed(part)} FROM {quoted(table)}) "
-            f'UNPIVOT INCLUDE NULLS ("the cell" FOR "its column" IN ({_listed(part)}))'
-        )
+    names = list(file.headers)
+    on_progress(f"looking at the {len(names):,} columns of {file.path.name}")
+    numbers = _plain_numbers(database, table, names, file) if len(names) <= WIDE else {}
+    others = [name for name in names if name not in numbers]
+    found: list[Column] = []
+    for part in in_parts(others, WIDE if len(names) > WIDE else 1):
+        seen = len(numbers) + len(found)
+        on_progress(f"looking at the columns of {file.path.name}: {seen:,} of {len(names):,}")
+        if len(part) == 1:  # without UNPIVOT, which takes the name along with each cell
+            (name,) = part
+            cells = f"SELECT {literal(name)} AS name, {quoted(name)} AS cell, count(*) AS n FROM {quoted(table)}"
+        else:
+            cells = (
+                f'SELECT "its column" AS name, "the cell" AS cell, count(*) AS n '
+                f"FROM (SELECT {_listed(part)} FROM {quoted(table)}) "
+                f'UNPIVOT INCLUDE NULLS ("the cell" FOR "its column" IN ({_listed(part)}))'
+            )
         database.execute(
-            f"CREATE OR REPLACE TEMP TABLE part AS SELECT *, {LOOKS} AS looks FROM (SELECT "
-            f'"its column" AS name, "the cell" AS cell, trim("the cell") AS v, count(*) AS n '
-            f"FROM ({cells}) GROUP BY ALL)"
+            f"CREATE OR REPLACE TEMP TABLE part AS SELECT *, {LOOKS} AS looks "
+            f"FROM (SELECT name, cell, trim(cell) AS v, n FROM ({cells} GROUP BY ALL))"
         )
         looks = {row[0]: _Looks(*row[1:]) for row in database.execute(LOOKED).fetchall()}
         found += [_column_of(database, name, looks.get(name, _Looks()), file) for name in part]
     database.execute("DROP TABLE IF EXISTS part")
+    by_name = numbers | {column.name: column for column in found}
+    return [by_name[name] for name in names]
+
+
+def _plain_numbers(
+    database: duckdb.DuckDBPyConnection, table: str, names: Sequence[str], file: CsvFile
+) -> dict[str, Column]:
+    """The columns whose cells are all numbers as WRITTEN, of many values; those of few are taken value by value.
+
+    Which ones may be is told by the first rows, and then seen in all of them.
+    """
+    texts = [name for name in names if file.kinds.get(name, "string") == "string"]
+    if not texts:
+        return {}
+    asked = ", ".join(
+        f"count(DISTINCT {quoted(name)}) > count(*) / 2, {', '.join(_all_written(name, kind) for kind in WRITTEN)}"
+        for name in texts
+    )
+    told = _one(database, f"SELECT {asked} FROM (SELECT {_listed(texts)} FROM {quoted(table)} LIMIT {FIRST})")
+    kinds: dict[str, ColumnType] = {}
+    for name, many, whole, number in zip(texts, told[::3], told[1::3], told[2::3], strict=True):
+        if many and whole:
+            kinds[name] = "bigint"
+        elif many and number and file.dialect.delimiter == ",":  # else 1.234 may be a thousand
+            kinds[name] = "double"
+    found = {}
+    for name, kind in kinds.items():
+        rows, known, written, eight, distinct = _one(
+            database,
+            f"SELECT count(*), count(cell), {_all_written('cell', kind)}, bool_and(length(cell) = 8), "
+            f"count(DISTINCT TRY_CAST(cell AS {kind})) FROM (SELECT {quoted(name)} AS cell FROM {quoted(table)})",
+        )
+        if written and not (kind == "bigint" and eight):  # else it may be a day: 20240131
+            found[name] = Column(name, kind, "", False, rows, known, distinct, (), clean=True, by_value=True)
     return found
+
+
+def _all_written(name: str, kind: ColumnType) -> str:
+    return f"coalesce(bool_and(regexp_full_match({quoted(name)}, {literal(WRITTEN[kind])})), false)"
 
 
 class _Looks(NamedTuple):
@@ -242,12 +306,15 @@ def _column_of(database: duckdb.DuckDBPyConnection, name: str, looks: _Looks, fi
         other_day_form=days[1],
         parsed_by=days[2],
         marks=marks,
+        clean=not tokens and not looks.padded,
+        by_value=kind == "string" and not form and not days[0],
     )
 
 
 def typed(column: Column) -> str:
     """DuckDB's expression for the column's values, as prepare.sql has them, over the cells as text."""
-    cell = f"trim({without(quoted(column.name), column.marks)})"
+    plain = column.clean and not (column.marks or column.form or column.day_form)
+    cell = quoted(column.name) if plain else f"trim({without(quoted(column.name), column.marks)})"
     missing = ", ".join(literal(token) for token in ("", *sorted({token.strip() for token in column.tokens} - {""})))
     if column.form == "decimal comma":
         cell = f"replace(replace({cell}, '.', ''), ',', '.')"
@@ -263,6 +330,8 @@ def typed(column: Column) -> str:
         else {"string": "VARCHAR", "timestamp": "TIMESTAMP"}.get(column.kind, column.kind)
     )
     value = cell if kind == "VARCHAR" else f"TRY_CAST({cell} AS {kind})"
+    if plain:
+        return value
     return f"CASE WHEN trim({quoted(column.name)}) NOT IN ({missing}) THEN {value} END"
 
 
@@ -309,13 +378,16 @@ def find_key(
         ]
         for parts in sorted(sets, key=lambda s: (len(s), sum(map(rank, s)))):
             names = [part.name for part in parts]
-            if not _repeats([codes[name] for name in names]) and is_unique(database, table, names):
+            alone = parts[0] if len(parts) == 1 and parts[0].by_value else None
+            if _repeats([codes[name] for name in names]):
+                continue
+            if alone.distinct == rows if alone else is_unique(database, table, names):
                 return tuple(names)
     return ()
 
 
 def is_unique(database: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> bool:
-    """Whether no two rows have the same values, and none a NULL, in these columns."""
+    """Whether no two rows have the same values, and none a NULL, in these columns of a table."""
     listed = ", ".join(quoted(name) for name in names)
     known = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in names)
     query = f"SELECT (SELECT count(*) FROM (SELECT DISTINCT {listed} FROM {quoted(table)} WHERE {known})), count(*) "
@@ -324,19 +396,28 @@ def is_unique(database: duckdb.DuckDBPyConnection, table: str, names: Sequence[s
 
 
 def sample_of(
-    database: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], *, order: str | None = None
+    database: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Sequence[str],
+    *,
+    order: str | None = None,
+    row: str = "rowid",
 ) -> dict[str, Floats]:
-    """Up to SAMPLE rows, always the same ones, each column as numbers: text by rank of its values, NULL as NaN."""
+    """Up to SAMPLE rows, always the same ones, each column as numbers: text by rank of its values, NULL as NaN.
+
+    `row`: the column by which the table tells its rows apart.
+    """
     kinds = dict(database.execute(f"SELECT column_name, column_type FROM (DESCRIBE {quoted(table)})").fetchall())
     database.execute(
-        f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT rowid AS row_of FROM {quoted(table)} "
-        f"ORDER BY {order or 'hash(rowid)'} LIMIT {SAMPLE}"
+        f"CREATE OR REPLACE TEMP TABLE sampled AS SELECT {quoted(row)} AS row_of FROM {quoted(table)} "
+        f"ORDER BY {order or f'hash({quoted(row)})'} LIMIT {SAMPLE}"
     )
     found: dict[str, Floats] = {}
     for part in in_parts(columns):
         values = ", ".join(_as_number(quoted(name), kinds[name]) for name in part)
         rows = database.execute(
-            f"SELECT {values} FROM {quoted(table)} t JOIN sampled ON t.rowid = sampled.row_of ORDER BY sampled.rowid"
+            f"SELECT {values} FROM {quoted(table)} t JOIN sampled ON t.{quoted(row)} = sampled.row_of "
+            "ORDER BY sampled.rowid"
         ).fetchnumpy()
         for name in part:
             found[name] = (

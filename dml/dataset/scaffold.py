@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shlex
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import duckdb
 import numpy as np
 
 from dml.dataset import guesses
-from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, unique
+from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, shares_told, unique
 from dml.dataset.guesses import Column, Target
 from dml.errors import UserError
 from dml.models.cells import literal, quoted, take_headers
@@ -27,12 +28,13 @@ from jobs.tables.settings import PREDICTION_COLUMNS
 
 MIN_ROWS = 10
 FEWEST_TO_TUNE = 200  # rows with a label, of which a fifth chooses depth and leaf size
+MEMORY = "2GB"  # of DuckDB; what is beyond goes to disk
 CARRIED = 5  # columns that predictions have beside a hash, at most
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
 NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
 ENCODINGS = {"utf-8": "UTF-8", "latin-1": "Latin-1", "windows-1252": "Windows-1252"}
-LABEL = "the label"  # the label as a number, in the joined table; no column can be called so
+LABEL, ROW = "the label", "the row"  # the label as a number, and main's row, in `joined`; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
 KEYWORDS = set(
     re.findall(
@@ -119,14 +121,27 @@ class Draft:
 
 def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable[[str], None]) -> Draft:
     """Reads the files and guesses. Raises UserError for files or a label that no dataset can be made of."""
+    with (
+        tempfile.TemporaryDirectory() as spill,
+        duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": spill}) as database,
+    ):
+        return _draft(database, name, files, label, on_progress)
+
+
+def _draft(
+    database: duckdb.DuckDBPyConnection,
+    name: str,
+    files: Sequence[CsvFile],
+    label: str,
+    on_progress: Callable[[str], None],
+) -> Draft:
     tables = {file.table: file for file in files}
     main, label_name = _label_column(files, label)
-    database = duckdb.connect()
     rows, columns, notes = {}, {}, []
     for table, file in tables.items():
-        on_progress(f"reading {file.path.name}")
         names = list(file.headers.values())
-        broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
+        with shares_told(database, f"reading {file.path.name}", on_progress):
+            broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
         of_csv = file.dialect.format == "csv" and file.dialect.header
         if again := take_headers(database, f"{table} text", file.headers) if of_csv else 0:
             what = "1 line repeats" if again == 1 else f"{again:,} lines repeat"
@@ -134,8 +149,9 @@ def draft(name: str, files: Sequence[CsvFile], label: str, on_progress: Callable
                 f"{file.path.name}: {what} the header, as where files were joined; runs quarantine such lines."
             )
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
-        columns[table] = guesses.columns_of(database, f"{table} text", file=file)
+        columns[table] = guesses.columns_of(database, f"{table} text", file=file, on_progress=on_progress)
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
+        on_progress(f"reading the values of {file.path.name} by their types")
         database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
         database.execute(f"DROP TABLE {quoted(f'{table} text')}")
         notes += _notes_of(file, rows[table], broken, columns[table])
@@ -425,7 +441,7 @@ def _join(
     label: Column,
     target: Target,
 ) -> list[Field]:
-    """Makes the table `joined` in DuckDB, as prepare.sql will; its columns by their names in the features table."""
+    """Makes `joined` in DuckDB, as prepare.sql will; its columns by their names in the features table."""
     fields = [Field(column.name, main, column, "label" if column is label else "left out") for column in columns[main]]
     taken = {each.name for each in fields} | set(HASH_KEYS)
     for join in joins:
@@ -444,21 +460,27 @@ def _join(
             f"{quoted(join.table)}.{quoted(key)} = {quoted(main)}.{quoted(key)}" for key in join.keys
         )
         tables += f" LEFT JOIN {quoted(join.table)} ON {condition}"
-    database.execute(f"CREATE TABLE joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)} FROM {tables}")
-    measured = []
-    for part in guesses.in_parts(fields):  # in a single query the time grows with their number's square
+    row = f"{quoted(main)}.rowid AS {quoted(ROW)}"  # each is there once, since the other tables' keys are unique
+    what = "TABLE" if joins else "VIEW"
+    database.execute(
+        f"CREATE {what} joined AS SELECT {', '.join(values)}, {value} AS {quoted(LABEL)}, {row} FROM {tables}"
+    )
+    known_already = [f for f in fields if f.table == main and f.column.by_value]
+    measured = {f.name: f for f in known_already}
+    # In a single query the time grows with the square of the columns' number.
+    for part in guesses.in_parts([f for f in fields if f not in known_already]):
         counts = ", ".join(f"count({quoted(f.name)}), count(DISTINCT {quoted(f.name)})" for f in part)
         ((rows, *counted_of),) = database.execute(f"SELECT count(*), {counts} FROM joined").fetchall()
         for f, known, distinct in zip(part, counted_of[::2], counted_of[1::2], strict=True):
-            measured.append(replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct)))
-    return measured
+            measured[f.name] = replace(f, column=replace(f.column, rows=rows, known=known, distinct=distinct))
+    return [measured[f.name] for f in fields]
 
 
 def _used(
     database: duckdb.DuckDBPyConnection, fields: Sequence[Field], keys: Sequence[str], rows: int, target: Target
 ) -> list[Field]:
     """The fields with their use and the reason for it."""
-    sample = guesses.sample_of(database, "joined", [*(each.name for each in fields), LABEL])
+    sample = guesses.sample_of(database, "joined", [*(each.name for each in fields), LABEL], row=ROW)
     target_name = next(each.name for each in fields if each.use == "label")
     used = []
     for each in fields:

@@ -27,11 +27,15 @@ _ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 
 @dataclass
 class Stage:
-    """One stage of a run. `started` and `ended` are the endpoint's own clock, from the execution history."""
+    """One stage of a run. `started` and `ended` are the endpoint's own clock, from the execution history.
+
+    `doing`: what the state machine says of the state that it is in, such as "run the Glue job".
+    """
 
     name: str
     started: datetime | None = None
     ended: datetime | None = None
+    doing: str = ""
 
     @property
     def seconds(self) -> float:
@@ -117,7 +121,7 @@ def _read_history(client: Any, run: Run) -> None:
             continue
         if "stateEnteredEventDetails" in event:
             stage.started = stage.started or event["timestamp"]
-            stage.ended = None
+            stage.ended, stage.doing = None, details["name"].partition(": ")[2]
         else:
             stage.ended = event["timestamp"]
     run._seen = len(events)

@@ -1,5 +1,6 @@
 """One run from the operator's side: start it, show its stages, gather what it left behind."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import FIGURES, headline, task_of
-from dml.runs import pipeline, step_log
+from dml.runs import pipeline, progress, step_log
 from dml.runs.pipeline import Action, Run
 from dml.terminal.board import Board
 from dml.terminal.words import counted
@@ -18,6 +19,7 @@ from stacks.outputs import Output, database_output
 
 # How long a step's log is waited for: EMR archives it 3 to 4 minutes after the step's end, by public reports.
 LOG_SECONDS = {False: 600.0, True: 60.0}
+PROGRESS_SECONDS = 2.0  # at least, between two looks at how far a job is
 
 
 def titles(action: Action) -> list[str]:
@@ -98,9 +100,13 @@ def execute(
     Interrupted (Ctrl-C) while `logs` says that this is the embedded cloud, the execution is stopped first.
     """
     run = pipeline.start(platform, dataset, action, table=table)
+    looked = 0.0
     try:
         for seen in pipeline.follow(platform, run, every=every):
             _show(platform, dataset, seen, board)
+            if not run.ended and time.monotonic() - looked >= PROGRESS_SECONDS:
+                looked = time.monotonic()
+                _show_progress(platform, dataset, run, board)
     except KeyboardInterrupt:
         if logs is not None:
             pipeline.stop(platform, run, "Interrupted by the operator")
@@ -179,6 +185,15 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
         for name in run.stages:
             if name not in begun:
                 board.skip(_title(name), "the gate refused the model")
+
+
+def _show_progress(platform: Platform, dataset: str, run: Run, board: Board) -> None:
+    def read() -> dict[str, Any] | None:
+        return platform.json_object(Output.LAKE_BUCKET, _run_key(dataset, run.run_id, "progress.json"))
+
+    for stage in run.stages.values():
+        if stage.started and not stage.ended and not board.is_done(_title(stage.name)):
+            board.doing(_title(stage.name), progress.told(stage, read))
 
 
 def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:

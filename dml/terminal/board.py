@@ -9,13 +9,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+SILENCE = 60.0  # seconds without a line, where there is no terminal
 _MARK = {"done": ("✓", "green"), "failed": ("✗", "red"), "skipped": ("-", "dim"), "waiting": ("·", "dim")}
 
 
 class _Line:
     def __init__(self, name: str) -> None:
         self.name, self.detail, self.state = name, "", "waiting"
-        self.began = 0.0
+        self.doing = ""
+        self.began = self.told = 0.0
         self.took: float | None = None
 
     @property
@@ -52,10 +54,19 @@ class Board:
         line = self._lines[name]
         if line.state != "running":
             line.state, line.began, line.took = "running", time.monotonic(), None
+            line.doing, line.told = "", line.began
         self.note(name, detail)
 
     def note(self, name: str, detail: str) -> None:
         self._lines[name].detail = detail or self._lines[name].detail
+
+    def doing(self, name: str, what: str) -> None:
+        """How far a running stage is: shown in place of its detail until it ends, without a terminal once a minute."""
+        line, now = self._lines[name], time.monotonic()
+        line.doing = what
+        if not self._console.is_terminal and now - line.told >= SILENCE:
+            line.told = now
+            self._print("…", line, what)
 
     def done(self, name: str, detail: str = "", seconds: float | None = None) -> None:
         self._end(name, "done", detail, seconds)
@@ -78,7 +89,11 @@ class Board:
         line.state, line.detail = state, detail or line.detail
         if not self._console.is_terminal:
             mark, _ = _MARK[state]
-            self._console.print(f"{mark} {name:<15} {line.took:7.1f} s  {line.detail}", highlight=False, soft_wrap=True)
+            self._print(mark, line, line.detail)
+
+    def _print(self, mark: str, line: _Line, detail: str) -> None:
+        text = f"{mark} {line.name:<15} {line.seconds:7.1f} s  {detail}"
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 1))
@@ -91,5 +106,6 @@ class Board:
             shown: RenderableType = self._spinner if line.state == "running" else Text(mark, style=style)
             elapsed = "" if line.state in ("waiting", "skipped") else f"{line.seconds:.1f} s"
             name_style = "dim" if line.state == "waiting" else "bold" if line.state == "running" else ""
-            table.add_row(shown, Text(line.name, style=name_style), elapsed, Text(line.detail, style="dim"))
+            detail = line.doing or line.detail if line.state == "running" else line.detail
+            table.add_row(shown, Text(line.name, style=name_style), elapsed, Text(detail, style="dim"))
         return Group(table)

@@ -114,14 +114,17 @@ def blank(delimiter: str) -> str:
     return "".join(mark for mark in BLANK if mark != delimiter)
 
 
-def records(lines: Iterable[str], delimiter: str, quote: str, escape: str, skip: int = 0) -> Iterator[Record]:
-    """Each record of the text behind the first `skip` lines; empty lines are none.
+def records(
+    lines: Iterable[str], delimiter: str, quote: str, escape: str, skip: int = 0, before: int = 0
+) -> Iterator[Record]:
+    """Each record of the text behind the first `skip` lines; empty lines are none. `before`: lines above these.
 
     A field that begins with a quote ends with one that a delimiter or the line's end follows; a quote within is
     written twice, or behind the escape. A quote in a field that does not begin with one is a character like others.
     """
     around = blank(delimiter)
     reader = _Reader(iter(lines), delimiter, quote, escape, around)
+    reader.number = before
     for _ in islice(reader.lines, skip):
         reader.number += 1
     for line in reader.lines:

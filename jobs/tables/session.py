@@ -54,11 +54,15 @@ def size_batches(spark: SparkSession, columns: int) -> None:
 
 
 class Clock:
-    """Seconds of each phase of a job since Spark was started, and their `total`, for the job's report."""
+    """Seconds of each phase of a job since Spark was started, and their `total`, for the job's report.
+
+    `doing`: what the job does, in words for whoever waits; `since`: when it began to, by the monotonic clock.
+    """
 
     def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
+        self._started = self._last = self.since = time.monotonic()
         self.seconds: Dict[str, float] = {}
+        self.doing = "starting Spark"
 
     def count_java(self, spark: SparkSession) -> None:
         """Begins when Java did: under spark-submit that is before the script, by what it takes to start Spark."""
@@ -68,8 +72,15 @@ class Clock:
             self.seconds["java"] = round(before, 3)
             self._started -= before
 
-    def lap(self, phase: str) -> None:
+    def lap(self, phase: str, then: str = "") -> None:
+        """Ends a phase; `then`: what is done next, as `begin` has it."""
         now = time.monotonic()
         self.seconds[phase] = round(self.seconds.get(phase, 0) + now - self._last, 3)
         self.seconds["total"] = round(now - self._started, 3)
         self._last = now
+        if then:
+            self.begin(then)
+
+    def begin(self, doing: str) -> None:
+        """Says what the job does from now on, in words."""
+        self.doing, self.since = doing, time.monotonic()

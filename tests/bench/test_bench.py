@@ -261,3 +261,35 @@ def test_the_plot_should_get_the_deepest_trees_of_each_size() -> None:
     first = {"title": "MLlib as tutorials write it", "size": "300,000 rows", "seconds": [50] * 3, "auc": [0.72] * 3}
     assert points["points"][0] == first
     assert len(points["points"]) == 10
+
+
+def stage(contender: str, cores: int, seconds: float, **own: Any) -> dict[str, Any]:
+    what = {"contender": contender, "stage": "prepare", "size": "8m", "cores": cores, "state": "ok"}
+    return what | {"end_to_end": seconds, "cpu": 2 * seconds, "peak_bytes": 2**30} | own
+
+
+def told_of_stages(ours: float) -> dict[str, Any]:
+    entries = [stage("spark", 1, 40), stage("spark", 2, 25), stage("ours", 1, 85), stage("ours", 2, ours)]
+    return {
+        "revision": "abc",
+        "when": "2026-11-30T12:00:00+00:00",
+        "machine": {"cores": 2, "cpu": "a CPU"},
+        "load": 1.25,
+        "rows": {"8m": 8_000_000},
+        "entries": [*entries, stage("ours", 2, 1, state="failed"), stage("ours", 2, 1, size="337k")],
+        "ranges": {"bytes": 6e8, "disk": 0.5, "upload": 3, "s3": 2, "cloud_mb": 120},
+    }
+
+
+def test_a_stage_should_be_told_beside_plain_spark_and_by_cores() -> None:
+    shown = "\n".join(report.stages(told_of_stages(50)))
+    assert "| **this project** (Spark) | 85.0 | 50.0 | 1.70 | 100.0 | 1.00 | 2.00 |" in shown
+    assert "| DuckDB | - | - | - | - | - | - |" in shown
+    assert "600 MB in windows of 16 MiB: 2.0 s by ranged GETs, 0.5 s from the disk" in shown
+
+
+def test_new_figures_of_stages_should_take_the_place_of_the_former_alone() -> None:
+    page = f"# Benchmarks\n\n## Targets\n\nmet\n\n{report.COMPARED}\n\n- notes\n"
+    first = report.with_stages(page, told_of_stages(50))
+    assert first.replace("\n\n".join(report.stages(told_of_stages(50))) + "\n\n", "") == page
+    assert report.with_stages(first, told_of_stages(60)) == report.with_stages(page, told_of_stages(60))

@@ -41,3 +41,30 @@ def test_a_terminal_should_show_waiting_stages_too() -> None:
         board.start("prepare", "reading flights")
     assert "reading flights" in printed(console)
     assert "train" in printed(console)
+
+
+def test_how_far_a_stage_is_should_be_told_on_a_terminal_and_gone_when_it_ends() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Board(console, ["prepare"]) as board:
+        board.start("prepare")
+        board.doing("prepare", "12 of 40 tasks")
+        board._live.refresh()
+        board.done("prepare")
+    before, _, after = printed(console).rpartition("✓")
+    assert "12 of 40 tasks" in before
+    assert "prepare" in after
+    assert "12 of 40 tasks" not in after
+
+
+def test_without_a_terminal_a_long_stage_should_be_told_of_once_a_minute(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("dml.terminal.board.time.monotonic", lambda: now)
+    with Board(console, ["prepare"]) as board:
+        board.start("prepare")
+        for now in (1030.0, 1059.0, 1061.0, 1090.0, 1122.0):  # the clock
+            board.doing("prepare", f"at {now - 1000:.0f}")
+        board.done("prepare")
+    told = [line.split("  ")[-1] for line in printed(console).splitlines()]
+    assert told == ["at 61", "at 122", ""]

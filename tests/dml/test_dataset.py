@@ -9,6 +9,7 @@ import json
 import random
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from dml.dataset import check as dataset
 from dml.dataset import csv_file, guesses
 from dml.dataset import new as own
 from dml.dataset.check import Checked
-from dml.dataset.csv_file import Dialect, load_text
+from dml.dataset.csv_file import Dialect, load_text, lost_rows, shares_told
 from dml.dataset.scaffold import Draft, training
 from dml.errors import UserError
 from dml.models import cells
@@ -1137,3 +1138,85 @@ def test_a_few_broken_lines_should_be_a_note(checked: dict[str, Checked]) -> Non
     assert checked["fields"].findings == []
     assert any("1 lines have not the header's 4 fields" in note for note in checked["fields"].notes)
     assert any("1 lines are no JSON object of single values" in note for note in checked["objects"].notes)
+
+
+@pytest.mark.parametrize("escape", ["", "\\"])
+def test_quotes_in_a_large_file_should_be_judged_as_record_by_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, escape: str
+) -> None:
+    monkeypatch.setattr(csv_file, "BLOCK", 24)  # characters, so that records begin and end in any block
+    source = random.Random(0)  # noqa: S311  # test data
+    pieces = [
+        "a,b\n",
+        '"a",b\n',
+        ' "a" ,"b"\n',
+        '"a\n',
+        'b"\n',
+        '"a""b",1\n',
+        '"a\\"b",1\n',
+        "1,2\n",
+        '"',
+        '"x"y,1\n',
+        "\n",
+    ]
+    path, how = tmp_path / "d.csv", Dialect(",", '"', "utf-8", header=True, escape=escape)
+    found = 0
+    for _ in range(400):
+        text = "h,i\n" + "".join(source.choices(pieces, k=source.randint(1, 30)))
+        path.write_text(text)
+        each = records.records(io.StringIO(text), ",", '"', how.quote_escape)
+        expected = records.faults(each, ",")
+        assert lost_rows(path, how) == expected, text
+        found += bool(expected)
+    assert 100 < found < 390
+
+
+@pytest.mark.parametrize("break_at", [None, "text", "code", "missing", "padded"])
+def test_a_column_of_many_numbers_should_be_guessed_as_if_taken_value_by_value(
+    files: Path, monkeypatch: pytest.MonkeyPatch, break_at: str | None
+) -> None:
+    """Whatever one cell far down is: the first rows only tell what may be."""
+    odd = {None: "7.25", "text": "x", "code": "007.5", "missing": "NA", "padded": '" 7.25"'}[break_at]
+    cells = [f"{i},{i * 0.37:.2f},{20000000 + i}" for i in range(300)]
+    (files / "d.csv").write_text("\n".join(["id,x,eight", *cells, f"300,{odd},20000300"]) + "\n")
+    monkeypatch.setattr(guesses, "FIRST", 100)
+    file = csv_file.open_csv(files / "d.csv")
+    found = {}
+    for together in (True, False):
+        if not together:
+            monkeypatch.setattr(guesses, "_plain_numbers", lambda *_: {})
+        database = duckdb.connect()
+        load_text(database, file.path, file.dialect, list(file.headers), "d")
+        columns = guesses.columns_of(database, "d", file=file)
+        values = ", ".join(f"{guesses.typed(column)} AS {column.name}" for column in columns)
+        found[together] = [
+            *((c.name, c.kind, c.form, c.known, c.distinct, c.tokens, c.unfit, c.day_form) for c in columns),
+            *database.execute(f"SELECT {values} FROM d ORDER BY ALL").fetchall(),  # noqa: S608
+        ]
+    assert found[True] == found[False]
+
+
+def test_how_much_of_a_file_is_read_should_be_told_while_it_is_read() -> None:
+    class Database:
+        """As much of DuckDB as is asked: it is done a quarter at a time."""
+
+        share = -1.0
+
+        def execute(self, _query: str) -> None:
+            pass
+
+        def query_progress(self) -> float:
+            self.share += 25.5
+            return self.share
+
+    told: list[str] = []
+    heard = threading.Event()
+
+    def hear(text: str) -> None:
+        told.append(text)
+        if "50%" in text:
+            heard.set()
+
+    with shares_told(Database(), "reading d.csv", hear, every=0.001):  # type: ignore[arg-type]
+        assert heard.wait(60)
+    assert told[:3] == ["reading d.csv", "reading d.csv: 24%", "reading d.csv: 50%"]

@@ -129,6 +129,9 @@ def test_a_run_should_leave_all_that_the_registry_promises(platform: Platform) -
     assert {name.rstrip("/") for name in manifest["files"]} | {"manifest.json"} == left
     assert left >= {"model", "tree.json", "tree.sql", "profile.json", "model-card.md", "gate.json"}
     assert left >= {"metrics.json", "figures.json"}
+    told = platform.json_object(Output.LAKE_BUCKET, f"{DATASET}/runs/{run}/progress.json")
+    assert told is not None
+    assert (told["stage"], told["doing"] != "") == ("predict", True)  # by each job in its turn, under its own role
 
 
 def test_the_plain_scorer_should_say_what_spark_has_said(

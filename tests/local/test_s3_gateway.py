@@ -19,7 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dml.local.spark import s3_gateway
-from dml.local.spark.s3_gateway import FileSystem, Gateway
+from dml.local.spark.s3_gateway import FileSystem, Gateway, Location
 from dml.local.spark.token import DelegationToken
 from tests.local.emulator import REGION, ROOT, Emulator, running_emulator
 
@@ -188,6 +188,19 @@ def test_reading_a_range_should_not_fetch_the_whole_object(emulator: Emulator, b
         connection.close()
     assert sum(fetched) < 32 * MIB
     assert fetched[0] == MIB
+
+
+def test_an_object_that_is_replaced_between_two_ranges_should_not_be_read_as_a_mixture(
+    s3: Any, bucket: str, tmp_path: Path
+) -> None:
+    s3.put_object(Bucket=bucket, Key="x", Body=b"a" * 3 * MIB)
+    total, chunks = FileSystem(s3, tmp_path).read(Location(bucket, "x"), 0)
+    read = [next(chunks)]
+    s3.put_object(Bucket=bucket, Key="x", Body=b"b" * 3 * MIB)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        read.extend(chunks)
+    assert total == 3 * MIB
+    assert set(b"".join(read)) == {ord("a")}
 
 
 @pytest.mark.parametrize("offset", ["0", "5"])
