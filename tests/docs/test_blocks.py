@@ -43,7 +43,7 @@ RUN_BY = {
     "dml run taxis --local": OWN_DATA,
     "dml run churn --local": OWN_DATA,
     "dml predict rows.csv --dataset taxis --local": (
-        "tests/e2e/test_whole_way.py::test_a_raw_file_should_be_scored_to_the_last_bit_as_the_run_did_or_refused"
+        "tests/e2e/test_whole_way.py::test_the_plain_scorer_should_say_what_spark_has_said"
     ),
     "source .venv/bin/activate": "tests/docs/test_blocks.py::test_the_environment_should_bring_the_command_along",
     "dml doctor": "tests/dml/test_doctor.py::test_the_checkout_should_be_fit_to_deploy",

@@ -62,7 +62,7 @@ def by_python(tree: Tree, rows: Sequence[Row]) -> Values:
 
 def by_csv(tree: Tree, rows: Sequence[Row]) -> Values:
     """Through CSV text, where the empty cell of a category column is the only text that means missing."""
-    null = "\x00 no such text"
+    null = "\x01 no such text"
     text = io.StringIO()
     writer = csv.writer(text)
     names = [feature["name"] for feature in tree["features"]]

@@ -47,7 +47,7 @@ def code_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_settings_should_be_read_out_of_the_code_zip(code_zip: None) -> None:
-    assert settings.load("nyc_flights").training.depth == 12
+    assert settings.load("nyc_flights").training.smoothing == 100
     assert settings.prepare_sql("nyc_flights") == (ROOT / "datasets/nyc_flights/prepare.sql").read_text()
 
 
