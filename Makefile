@@ -11,11 +11,12 @@ CHECKOV := .dml/lint/checkov
 # shell on the PATH that it was started with.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
-# Where HOME cannot be written to, uv, npm and pip (which builds two packages in its cache) would end.
+# Where HOME cannot be written to, uv, npm, pip (which builds two packages in its cache) and jsii would end.
 ifneq (yes,$(shell test -w "$$HOME" && echo yes))
 export UV_CACHE_DIR := $(CURDIR)/.dml/cache/uv
 export PIP_CACHE_DIR := $(CURDIR)/.dml/cache/pip
 export npm_config_cache := $(CURDIR)/.dml/cache/npm
+export JSII_RUNTIME_PACKAGE_CACHE_ROOT := $(CURDIR)/.dml/jsii
 endif
 
 .PHONY: run test check lint platforms lock bench yarn setup clean

@@ -253,11 +253,12 @@ def quoted(name: str) -> str:
 def take_headers(database: duckdb.DuckDBPyConnection, table: str, texts: Mapping[str, str]) -> int:
     """Takes rows that repeat the header out of a table of texts, as a run quarantines them; how many these were.
 
-    `texts`: what the header has for each column.
+    `texts`: what the header has for each column. Capitals and blanks around a cell make no difference, as in a run.
     """
     if len(texts) < 2:
         return 0
-    same = " AND ".join(f"coalesce({quoted(column)}, '') = {literal(text)}" for column, text in texts.items())
+    called = {column: literal(text) for column, text in texts.items()}
+    same = " AND ".join(f"lower(trim(coalesce({quoted(c)}, ''))) = lower(trim({text}))" for c, text in called.items())
     return int(database.execute(f"DELETE FROM {quoted(table)} WHERE {same}").fetchall()[0][0])
 
 

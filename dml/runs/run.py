@@ -189,7 +189,11 @@ def _show(platform: Platform, dataset: str, run: Run, board: Board) -> None:
 
 def _show_progress(platform: Platform, dataset: str, run: Run, board: Board) -> None:
     def read() -> dict[str, Any] | None:
-        return platform.json_object(Output.LAKE_BUCKET, _run_key(dataset, run.run_id, "progress.json"))
+        """None also where it cannot be read, such as by who may not list the bucket: a run is not ended for that."""
+        try:
+            return platform.json_object(Output.LAKE_BUCKET, _run_key(dataset, run.run_id, "progress.json"))
+        except (ClientError, BotoCoreError, ValueError):
+            return None
 
     for stage in run.stages.values():
         if stage.started and not stage.ended and not board.is_done(_title(stage.name)):

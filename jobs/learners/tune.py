@@ -3,7 +3,7 @@
 One tree a leaf size is grown, as deep as the deepest candidate; cut off at each depth it gives that depth's figures
 too, since a tree grown level by level is the same down to there: what is paid for is the leaf sizes, not the depths.
 Few rows are brought to the driver, which grows all trees by itself, without a Spark job for each of them. Of many rows
-a sample is, by which most leaf sizes drop out before all rows are asked.
+a sample is, by which most leaf sizes drop out before all rows are asked, unless it is too small to tell of them.
 """
 
 from math import ceil, log2
@@ -26,6 +26,8 @@ MOST_CELLS = 200_000_000
 # What the driver grows trees from, at most: rows to learn from, and cells (a byte each) of them.
 ON_DRIVER_ROWS, ON_DRIVER_CELLS = 200_000, 20_000_000
 FEWEST = 10  # rows of either part, below which a choice would be chance alone
+# A sample tells of leaf sizes if it holds as many leaves of the largest, and as many rows of the rarest class.
+SAMPLED_LEAVES, SAMPLED_RARE = 10, 300
 
 
 def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], tuning: Tune) -> Dict[str, Any]:
@@ -52,7 +54,9 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     if fitted.rows <= most:
         tried = _tried_here(rows, parts, learned, most, depths, min_leaves)
     else:
-        if len(min_leaves) > 3:
+        share = min(most / fitted.rows, 1.0)
+        rarest = min(fitted.counts) * share if settings.task != "regression" else float("inf")
+        if len(min_leaves) > 3 and most >= SAMPLED_LEAVES * max(min_leaves) and rarest >= SAMPLED_RARE:
             found_here = _tried_here(rows, parts, learned, most, depths, min_leaves)
             place = min_leaves.index(_best(found_here, main)["min_leaf"])
             min_leaves = min_leaves[max(place - 1, 0) : place + 2]

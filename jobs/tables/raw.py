@@ -251,7 +251,9 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
     reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
     if of_csv and declared.header and len(columns) > 1:
-        texts = [f"coalesce(`{name}`, '') = {_literals([declared.names.get(name, name)])}" for name in columns]
+        # In capitals or not, with blanks or not, as the file's own header is found.
+        called = {name: _literals([declared.names.get(name, name)]) for name in columns}
+        texts = [f"lower(trim(coalesce(`{name}`, ''))) = lower(trim({text}))" for name, text in called.items()]
         reasons.append(F.when(F.expr(" AND ".join(texts)), F.lit(records.REPEATED)))
     for name, kind in columns.items():
         if kind != "string":

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import pkgutil
 import re
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import (
     Annotated,
     Any,
@@ -348,13 +348,19 @@ class Dataset(_Part):
 
     @property
     def tuning(self) -> Optional[Tune]:
-        """How a run chooses depth and leaf size: by [tune], or what [training] leaves open; None if both are set."""
-        if self.tune is not None:
-            return self.tune
+        """How a run chooses depth and leaf size: by [tune], or what [training] leaves open; None if both are set.
+
+        What [tune] does not list is what [training] says, if it does.
+        """
         depth, min_leaf = self.training.depth, self.training.min_leaf
-        if depth is not None and min_leaf is not None:
+        if self.tune is None and depth is not None and min_leaf is not None:
             return None
-        return Tune(() if depth is None else (depth,), () if min_leaf is None else (min_leaf,))
+        asked = self.tune or Tune((), ())
+        return replace(
+            asked,
+            depths=asked.depths or (() if depth is None else (depth,)),
+            min_leaves=asked.min_leaves or (() if min_leaf is None else (min_leaf,)),
+        )
 
     @property
     def time_decides(self) -> bool:

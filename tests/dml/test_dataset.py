@@ -763,10 +763,12 @@ def test_a_byte_order_mark_within_a_file_should_be_told_with_its_line(new: New, 
         new("sold", {"d.csv": content if encoding == "utf-8" else content + "99999,\u00fc\n".encode(encoding)})
 
 
-def test_a_header_among_the_rows_should_be_no_row_and_be_told(new: New) -> None:
+@pytest.mark.parametrize("between", [",", ", "])
+def test_a_header_among_the_rows_should_be_no_row_and_be_told(new: New, between: str) -> None:
     """Of text alone, so that no cell is odd: it would be a class of the label, and take the key away."""
     rows = "".join(f"a{i},c{i % 7},{'ja' if i % 3 else 'nein'}\n" for i in range(60))
-    found = new("Sold", {"d.csv": f"id,town,Sold\n{rows}id,town,Sold\n{rows.replace('a', 'b')}".replace("jb", "ja")})
+    text = f"id,town,Sold\n{rows}ID,Town,Sold\n{rows.replace('a', 'b')}".replace("jb", "ja")
+    found = new("Sold", {"d.csv": text.replace(",", between)})
     assert (found.rows, found.keys, found.target.task) == ({"d": 120}, ("id",), "binary")
     assert "d.csv: 1 line repeats the header, as where files were joined; runs quarantine such lines." in found.notes
 

@@ -1,10 +1,15 @@
 """What an operator reads of a job while a run waits for it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from botocore.exceptions import ClientError
+
+from dml.runs import run
 from dml.runs.pipeline import Stage
 from dml.runs.progress import sentence, told
+from dml.terminal.board import Board
 
 WRITTEN = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -43,6 +48,21 @@ def test_until_the_job_of_this_stage_speaks_the_state_machine_should() -> None:
     assert told(stage, lambda: None) == "run the Glue job"
     assert told(stage, lambda: document("train")) == "run the Glue job"
     assert told(stage, lambda: document("prepare")).startswith("reading: 12 of 40 tasks")
+
+
+def test_progress_that_cannot_be_read_should_leave_the_run_as_it_is() -> None:
+    """As by who may not list the bucket, of which S3 says 403 where there is no object yet."""
+    shown: list[str] = []
+    board = SimpleNamespace(is_done=lambda _title: False, doing=lambda _title, said: shown.append(said))
+
+    def denied(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}, "GetObject")
+
+    stage = Stage("prepare", started=WRITTEN, doing="run the Glue job")
+    run_of_it: Any = SimpleNamespace(run_id="run-1", stages={"prepare": stage})
+    platform: Any = SimpleNamespace(json_object=denied)
+    run._show_progress(platform, "d", run_of_it, cast(Board, board))
+    assert shown == ["run the Glue job"]
 
 
 def test_a_stage_without_a_job_should_not_be_asked_about() -> None:

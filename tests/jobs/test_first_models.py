@@ -48,5 +48,4 @@ def test_a_first_model_should_be_as_good_as_so_many_rows_allow(
     kind = "double" if settings.task == "regression" else "string"
     frame = spark.read.csv(str(tmp_path / "d.csv"), f"n bigint, x double, y double, found {kind}", header=True)
     trained = train.fit_and_score(written(frame, settings), settings)
-    trained = train.fit_and_score(written(frame, settings), settings)
     assert trained.test[figure] < at_most

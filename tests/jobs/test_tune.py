@@ -117,6 +117,9 @@ def test_of_many_rows_a_sample_should_tell_which_leaf_sizes_to_try_on_all(
     whole = tune.choose(survey, *parts, settings.tune)
     assert whole["sample"] == 0
     monkeypatch.setattr(tune, "ON_DRIVER_ROWS", 500)
+    assert tune.choose(survey, *parts, settings.tune)["sample"] == 0, "it has too few leaves of 400 rows to tell"
+    monkeypatch.setattr(tune, "SAMPLED_LEAVES", 1)
+    monkeypatch.setattr(tune, "SAMPLED_RARE", 30)
     sampled = tune.choose(survey, *parts, settings.tune)
     assert sampled["sample"] == 500
     asked_of_all = [one for one in sampled["tried"] if "sampled" not in one]
@@ -129,6 +132,14 @@ def test_of_many_rows_a_sample_should_tell_which_leaf_sizes_to_try_on_all(
     others = [one for one in sampled["tried"] if "sampled" in one]
     assert any(one[whole["metric"]] != same[one["depth"], one["min_leaf"]] for one in others)
     assert sampled["chosen"] in [{key: one[key] for key in ("depth", "min_leaf")} for one in asked_of_all]
+
+
+def test_what_tune_does_not_list_should_be_as_training_has_it() -> None:
+    settings = points.settings()
+    fixed = replace(settings, training=replace(settings.training, depth=None, min_leaf=200), tune=Tune((8, 12), ()))
+    assert fixed.tuning == Tune((8, 12), (200,))
+    assert replace(fixed, tune=None).tuning == Tune((), (200,))
+    assert replace(fixed, training=replace(fixed.training, depth=3), tune=None).tuning is None
 
 
 def days(spark: SparkSession, label: str, count: int = 1200) -> DataFrame:

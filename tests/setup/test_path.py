@@ -20,9 +20,12 @@ def test_a_path_with_a_space_should_be_refused_by_the_first_line(tmp_path: Path)
 
 def test_a_home_that_cannot_be_written_to_should_move_caches_into_the_checkout(tmp_path: Path) -> None:
     shutil.copy(PROJECT / "Makefile", tmp_path)
-    (tmp_path / "show.mk").write_text("show:\n\t@echo $$PIP_CACHE_DIR $$UV_CACHE_DIR $$npm_config_cache\n")
+    (tmp_path / "show.mk").write_text(
+        "show:\n\t@echo $$PIP_CACHE_DIR $$UV_CACHE_DIR $$npm_config_cache $$JSII_RUNTIME_PACKAGE_CACHE_ROOT\n"
+    )
     own = ("_cache_dir", "_cache", "makeflags", "makelevel")  # the last two are there if this is run by make
     given = {name: value for name, value in os.environ.items() if not name.lower().endswith(own)}
+    given.pop("JSII_RUNTIME_PACKAGE_CACHE_ROOT", None)
 
     def caches(home: Path) -> list[str]:
         done = subprocess.run(
@@ -36,4 +39,5 @@ def test_a_home_that_cannot_be_written_to_should_move_caches_into_the_checkout(t
         return done.stdout.split()
 
     assert caches(tmp_path) == []
-    assert caches(tmp_path / "nowhere") == [f"{tmp_path}/.dml/cache/{name}" for name in ("pip", "uv", "npm")]
+    places = [f"{tmp_path}/.dml/{name}" for name in ("cache/pip", "cache/uv", "cache/npm", "jsii")]
+    assert caches(tmp_path / "nowhere") == places
