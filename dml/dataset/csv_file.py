@@ -483,14 +483,14 @@ def _sniff(path: Path, encoding: Encoding, skip: int, *, header: bool) -> Dialec
     query = "SELECT Delimiter, Quote, Escape FROM sniff_csv(?, ignore_errors=true, skip=0, max_line_size=?)"
     try:
         with _table_alone(path, encoding, skip) as file:
-            found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchone()
+            found = duckdb.execute(query, [str(file), LONGEST_LINE]).fetchall()
     except duckdb.Error as error:
         if not str(error).partition("Error when sniffing file")[1]:
             raise UserError(_refused(path, error)) from error
         raise UserError(
             f"{path} is not CSV: no delimiter (comma, semicolon, tab, |) cuts its lines into the same number of fields."
         ) from error
-    delimiter, quote, escape = found or (",", '"', "")
+    delimiter, quote, escape = found[0] if found else (",", '"', "")
     quote = quote if len(quote) == 1 else '"'
     return Dialect(delimiter, quote, encoding, header, escape="\\" if escape == "\\" else "", skip=skip)
 

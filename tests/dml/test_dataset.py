@@ -628,8 +628,8 @@ def test_the_query_should_run_in_spark_and_give_what_is_declared(
 
 def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark: SparkSession) -> None:
     """The comments that are settings and SQL, with their comment marks taken away."""
-    text = lines("day,kind,x,y", lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}")
-    new("y", {"a.csv": text})
+    row_of = lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}"  # noqa: E731
+    new("y", {"a.csv": lines("day,kind,x,y", row_of, rows=300)})
     home = datasets.HOME / "d"
     settings = re.sub(r"^# (?=\[|slices|column = |cut = |day = )", "", toml(), flags=re.MULTILINE)
     settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')

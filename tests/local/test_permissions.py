@@ -487,8 +487,11 @@ def test_a_subnet_without_a_way_to_a_service_should_be_told_apart_from_a_missing
     actions = bootstrap(aws, "aws ssm get-parameter --name /reached")
     ec2.delete_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0")
     try:
-        status = cluster(BootstrapActions=actions)["Status"]
-        assert "there is no way to ssm, neither NAT nor a VPC endpoint" in status["StateChangeReason"]["Message"]
+        ended = cluster(BootstrapActions=actions)
+        assert "bootstrap action 1 returned a non-zero" in ended["Status"]["StateChangeReason"]["Message"]
+        node = cloud.place.logs / "emr" / ended["Id"] / "node" / f"i-{ended['Id'][2:]}"
+        printed = (node / "bootstrap-actions" / "1" / "stderr").read_text()
+        assert "there is no way to ssm, neither NAT nor a VPC endpoint" in printed
         assert calls(cloud, platform["NodeRole"], action="ssm:GetParameter", decision="Unreachable")
     finally:
         ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", NatGatewayId=platform["Nat"])
