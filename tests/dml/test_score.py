@@ -306,7 +306,9 @@ def test_without_a_model_file_the_datasets_current_model_should_score(
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_should_leave_no_file_behind(folder: Path, ending: signal.Signals) -> None:
     os.mkfifo(folder / "endless.csv")  # it waits for rows that do not come
-    command = [sys.executable, "-c", "from dml.cli import main; main()", "predict", "endless.csv"]
+    # A shell starts background work with interrupts ignored, and a child inherits that: here it is as at a terminal.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dml.cli import main; main()"
+    command = [sys.executable, "-c", code, "predict", "endless.csv"]
     command += ["--model", "tree.json", "-o", "scored.csv", "--read-as", "features"]
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     running = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
