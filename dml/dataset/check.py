@@ -175,8 +175,8 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
         sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
         broken = load_text(database, file, dialect, fields, "given", rows=sample)
         if settings.header and (again := cells.take_headers(database, "given", dict(zip(fields, header, strict=True)))):
-            what = "1 line repeats" if again == 1 else f"{again:,} lines repeat"
-            found.notes.append(f"{toml}: tables.{table}: {file.name}: {what} the header; runs quarantine such lines.")
+            told = cells.told_of_headers(again)
+            found.notes.append(f"{toml}: tables.{table}: {file.name}: {told}; runs quarantine such lines.")
     except UserError as error:
         return f"{toml}: source.files.{table}: {error}"
     places = where if settings.header else {name: position for position, name in enumerate(settings.columns)}

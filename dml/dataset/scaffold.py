@@ -22,7 +22,7 @@ from dml.dataset import guesses
 from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, shares_told, unique
 from dml.dataset.guesses import Column, Target
 from dml.errors import UserError
-from dml.models.cells import literal, quoted, take_headers
+from dml.models.cells import literal, quoted, take_headers, told_of_headers
 from dml.terminal.words import counted
 from jobs.tables.settings import PREDICTION_COLUMNS
 
@@ -144,10 +144,8 @@ def _draft(
             broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
         of_csv = file.dialect.format == "csv" and file.dialect.header
         if again := take_headers(database, f"{table} text", file.headers) if of_csv else 0:
-            what = "1 line repeats" if again == 1 else f"{again:,} lines repeat"
-            notes.append(
-                f"{file.path.name}: {what} the header, as where files were joined; runs quarantine such lines."
-            )
+            told = told_of_headers(again)
+            notes.append(f"{file.path.name}: {told}, as where files were joined; runs quarantine such lines.")
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
         columns[table] = guesses.columns_of(database, f"{table} text", file=file, on_progress=on_progress)
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])

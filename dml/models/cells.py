@@ -257,9 +257,18 @@ def take_headers(database: duckdb.DuckDBPyConnection, table: str, texts: Mapping
     """
     if len(texts) < 2:
         return 0
-    called = {column: literal(text) for column, text in texts.items()}
-    same = " AND ".join(f"lower(trim(coalesce({quoted(c)}, ''))) = lower(trim({text}))" for c, text in called.items())
-    return int(database.execute(f"DELETE FROM {quoted(table)} WHERE {same}").fetchall()[0][0])
+    return int(database.execute(f"DELETE FROM {quoted(table)} WHERE {is_header(texts)}").fetchall()[0][0])
+
+
+def is_header(texts: Mapping[str, str]) -> str:
+    """DuckDB's condition for a row that repeats the header, which has `texts` for its columns."""
+    same = (f"lower(trim(coalesce({quoted(c)}, ''))) = lower(trim({literal(text)}))" for c, text in texts.items())
+    return " AND ".join(same)
+
+
+def told_of_headers(lines: int) -> str:
+    """The beginning of a sentence on so many lines."""
+    return f"{lines:,} {'line repeats' if lines == 1 else 'lines repeat'} the header"
 
 
 def reason_of(error: duckdb.Error) -> str:

@@ -51,7 +51,6 @@ FIGURES = {
         Figure("bias", "bias", None, "mean error: above 0 it says too much, below 0 too little", True),
     ),
 }
-MAIN = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}  # by which models are compared
 LATER = "out_of_time_"  # before a figure's name in figures.json and CURRENT.json: the same of later rows
 BASELINES = {"binary": "base rate", "multiclass": "class shares", "regression": "mean"}  # what guessing knows
 
@@ -78,7 +77,7 @@ def expectation(metrics: dict[str, Any], unit: str = "") -> tuple[str, bool] | N
     if not later:
         return None
     task = task_of(metrics)
-    main = next(figure for figure in FIGURES[task] if figure.key == MAIN[task])
+    main = next(figure for figure in FIGURES[task] if figure.key == metrics.get("main_metric", "log_loss"))
     better = later[main.key] < later["baseline"][main.key]
     told = f"{main.title} {main.shown(later[main.key], unit)} against {main.shown(later['baseline'][main.key], unit)}"
     word = "better" if better else "no better"

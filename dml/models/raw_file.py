@@ -278,9 +278,8 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
         if kind != "string"
     )
     if declared.format == "csv" and declared.header and len(there) > 1:
-        called = {name: literal(declared.names.get(name, name)) for name in there}
-        texts = [f"lower(trim(coalesce({quoted(name)}, ''))) = lower(trim({text}))" for name, text in called.items()]
-        given.append(f"({' AND '.join(texts)}) AS {quoted(IS_HEADER)}")
+        same = cells.is_header({name: declared.names.get(name, name) for name in there})
+        given.append(f"({same}) AS {quoted(IS_HEADER)}")
         reasons = f"WHEN {quoted(IS_HEADER)} THEN {literal(REPEATED)} {reasons}"
     reason = f"CASE {reasons} END" if reasons else "NULL"
     stays = f"coalesce({query.where.sql}, false)" if query.where else "true"

@@ -14,7 +14,7 @@ from dml.models.figures import FIGURES, headline, task_of
 from dml.runs import pipeline, progress, step_log
 from dml.runs.pipeline import Action, Run
 from dml.terminal.board import Board
-from dml.terminal.words import counted
+from dml.terminal.words import BOOTSTRAP_FAILED, counted
 from stacks.outputs import Output, database_output
 
 # How long a step's log is waited for: EMR archives it 3 to 4 minutes after the step's end, by public reports.
@@ -128,7 +128,7 @@ def _by_its_log(platform: Platform, run: Run, board: Board, *, local: bool) -> s
             board.note(_title(run.failed_stage), "waiting for the step's log, which EMR archives after its end")
 
     try:
-        logs = platform.uri(Output.LOGS_BUCKET, "emr") if step_log.BOOTSTRAP.search(run.cause) else ""
+        logs = platform.uri(Output.LOGS_BUCKET, "emr") if BOOTSTRAP_FAILED.search(run.cause) else ""
         return step_log.read_cause(platform.s3, run.cause, seconds=LOG_SECONDS[local], logs=logs, waiting=wait)
     except (ClientError, BotoCoreError) as error:
         return f"its log cannot be read: {error}"

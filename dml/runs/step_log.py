@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
-from dml.terminal.words import last_line
+from dml.terminal.words import BOOTSTRAP_FAILED, last_line
 from jobs.errors import TRACEBACK, reason_of
 
 LOG = re.compile(r"\(log: (s3://[^)\s]+/steps/s-\w+/stderr\.gz)\)")
-BOOTSTRAP = re.compile(r"cluster (j-\w+) did not start: .*\((i-\w+)\), bootstrap action (\d+) returned")
 SUBMITTED = re.compile(r"Submitted application (application_\d+_\d+)")
 MAIN = re.compile(r'^Exception in thread "main" (.+)$', re.MULTILINE)
 ASK_AGAIN = 10.0  # seconds
@@ -94,7 +93,7 @@ def read_cause(
     where clusters have theirs, as a URI.
     """
     deadline, every = time.monotonic() + seconds, min(ASK_AGAIN, seconds / 20)
-    if action := BOOTSTRAP.search(told):
+    if action := BOOTSTRAP_FAILED.search(told):
         cluster, instance, number = action.groups()
         folder = f"{logs}/{cluster}/node/{instance}/bootstrap-actions/{number}"
         errors = _wait_for(s3, f"{folder}/stderr.gz", deadline, every, waiting)

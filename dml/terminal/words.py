@@ -1,6 +1,10 @@
 """How things are told."""
 
+import re
 from collections.abc import Sequence
+
+# Of a run or a stack whose cluster did not start: its id, the instance and the bootstrap action by which.
+BOOTSTRAP_FAILED = re.compile(r"cluster (j-\w+) did not start: .*\((i-\w+)\), bootstrap action (\d+) returned")
 
 
 def counted(number: int, noun: str) -> str:

@@ -20,6 +20,7 @@ from stacks.outputs import Output
 
 COMMON: dict[str, Any] = {
     "run_id": "run-1",
+    "main_metric": "log_loss",
     "rows": {"train": 800, "test": 200},
     "tree": {"depth": 5, "leaves": 21, "nodes": 41},
     "importances": [{"feature": "hour", "importance": 0.6}, {"feature": "dest", "importance": 0.4}],
@@ -37,6 +38,7 @@ MULTICLASS = COMMON | {
 }
 REGRESSION = COMMON | {
     "task": "regression",
+    "main_metric": "rmse",
     "test": {"rows": 200, "rmse": 38.126, "mae": 22.75, "r2": 0.1512, "bias": -0.525},
     "baseline": {"rmse": 1413.6, "mae": 25.25, "r2": -0.0003, "bias": 0.5125},
     "current": {"run_id": "run-0", "rows": 200, "rmse": 39.5, "mae": 23.5, "r2": 0.125, "bias": 0.0625},

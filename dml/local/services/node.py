@@ -5,7 +5,6 @@ message's form and the logs' place are those that mrjob reads (mrjob/logs/bootst
 """
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 from dml.local.clients import client
 from dml.local.place import Place, inner_environment
-from dml.terminal.words import last_line
+from dml.terminal.words import BOOTSTRAP_FAILED, last_line
 
 # On a node every bootstrap action may use sudo without a password. Here nothing is installed outside the node's folder.
 SUDO = """#!/bin/sh
@@ -54,9 +53,6 @@ class BootstrapError(Exception):
     """A bootstrap action did not succeed."""
 
 
-FAILED = re.compile(r"cluster (j-\w+) did not start: .*\((i-\w+)\), bootstrap action (\d+) returned")  # of a stack
-
-
 def instance_of(cluster_id: str) -> str:
     """The id of a cluster's primary instance."""
     return f"i-{cluster_id[2:]}"
@@ -69,7 +65,7 @@ def log_folder(place: Place, cluster_id: str) -> Path:
 
 def printed_by(place: Place, said: str) -> str:
     """The last line of the bootstrap action by which a cluster of a stack did not start, with its log; else nothing."""
-    found = FAILED.search(said)
+    found = BOOTSTRAP_FAILED.search(said)
     if not found:
         return ""
     cluster, instance, number = found.groups()
