@@ -2,8 +2,8 @@
 # setup/venv.sh FOLDER LOCK: a virtual environment of Python 3.11 with exactly what LOCK names, each file by its hash.
 #
 # uv installs it, several times as fast as pip; uv itself is installed by pip, by its hash too (setup/requirements.txt).
-# Where uv cannot fetch (a pip.conf behind a company's proxy says things that only pip knows), pip does. Where there is
-# no Python 3.11 but a uv on the PATH, uv brings one.
+# uv trusts whom the machine trusts, and is told what a pip.conf says of index, certificate and proxy, which it does not
+# read. Where it cannot fetch all the same, pip does. Where there is no Python 3.11 but a uv on the PATH, uv brings one.
 set -eu
 folder=$1 lock=$2
 here=$(dirname "$0")
@@ -33,7 +33,15 @@ else
   exit 1
 fi
 "$folder/bin/python" -m pip install --quiet --require-hashes -r "$here/requirements.txt"
+
+settings=$("$folder/bin/python" -m pip config list) # a line each: global.cert='/etc/ssl/cert.pem'
+told_to_pip() { printf '%s\n' "$settings" | sed -n "s/^[a-z:]*\.$1='\(.*\)'\$/\1/p" | head -n 1; }
+hand_on() { if test -n "$2"; then export "$1=$2"; fi; }
+hand_on UV_DEFAULT_INDEX "${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-$(told_to_pip index-url)}}"
+hand_on SSL_CERT_FILE "${SSL_CERT_FILE:-$(told_to_pip cert)}"
+hand_on HTTPS_PROXY "${HTTPS_PROXY:-${https_proxy:-$(told_to_pip proxy)}}"
+export UV_SYSTEM_CERTS=1 # uv has a list of its own otherwise, which lacks a company's authority
 if ! "$folder/bin/uv" pip install --quiet --python "$folder/bin/python" --require-hashes -r "$lock"; then
-  echo "uv could not install $lock (above it says why); pip, which knows your pip.conf, tries now" >&2
+  echo "uv could not install $lock (above it says why); pip tries now" >&2
   "$folder/bin/python" -m pip install --quiet --require-hashes -r "$lock"
 fi

@@ -17,13 +17,15 @@ for last; do :; done
 case "$name $*" in
   *" -c "*) test "$VERSION" = 3.11; exit ;;
   *--version) echo "Python $VERSION"; exit ;;
-  "uv pip install"*) case " $BROKEN " in *" uv "*) echo "uv: no index" >&2; exit 2 ;; esac; exit ;;
+  *"-m pip config list") printf '%s\n' "$CONFIG"; exit ;;
+  "uv pip install"*) env | grep -E '^(UV_(DEFAULT|SYSTEM)|SSL|HTTPS)' | sort > "$NOTES.uv"
+    case " $BROKEN " in *" uv "*) echo "uv: no index" >&2; exit 2 ;; esac; exit ;;
   *"-m pip install"*"/requirements.txt") exit ;;
   *"-m pip install"*) case " $BROKEN " in *" pip "*) echo "pip: hashes do not match" >&2; exit 1 ;; esac; exit ;;
   *"-m venv"*|"uv venv"*) mkdir -p "$last/bin" && cp "$0" "$last/bin/python" && cp "$0" "$last/bin/uv" ;;
 esac
 """
-NEEDED = ("sh", "dirname", "mkdir", "cp", "rm")
+NEEDED = ("sh", "dirname", "mkdir", "cp", "rm", "sed", "head", "env", "grep", "sort")
 
 
 class Workstation:
@@ -49,13 +51,25 @@ class Workstation:
         self._notes.write_text("")
         done = subprocess.run(
             ["sh", str(PROJECT / "setup" / "venv.sh"), str(self.venv), "lock.txt"],
-            env={"PATH": str(self._bin), "NOTES": str(self._notes), "VERSION": version, "BROKEN": "", **environment},
+            env={
+                "PATH": str(self._bin),
+                "NOTES": str(self._notes),
+                "VERSION": version,
+                "BROKEN": "",
+                "CONFIG": "",
+                **environment,
+            },
             capture_output=True,
             text=True,
             check=False,
         )
-        asked = [line for line in self._notes.read_text().splitlines() if " -c " not in line]
+        asked = [line for line in self._notes.read_text().splitlines() if " -c " not in line and "config" not in line]
         return done.returncode, done.stderr, asked
+
+    @property
+    def uv_was_told(self) -> list[str]:
+        """Of certificates, index and proxy, in its environment."""
+        return self._notes.with_suffix(".uv").read_text().splitlines()
 
 
 @pytest.fixture
@@ -116,10 +130,37 @@ def test_what_uv_cannot_install_pip_should_and_it_should_be_said(workstation: Wo
     workstation.has("python3.11")
     code, said, asked = workstation.set_up(BROKEN="uv")
     assert code == 0
-    assert said.startswith(
-        "uv: no index\nuv could not install lock.txt (above it says why); pip, which knows your pip.conf"
-    )
+    assert said.startswith("uv: no index\nuv could not install lock.txt (above it says why); pip tries now")
     assert asked[-1] == "python -m pip install --quiet --require-hashes -r lock.txt"
+
+
+def test_uv_should_be_told_what_a_pip_conf_says_but_nothing_that_it_knows_better(workstation: Workstation) -> None:
+    workstation.has("python3.11")
+    config = "\n".join(
+        [
+            "global.cert='/etc/ssl/of the company.pem'",
+            "global.extra-index-url='https://more.example/simple'",
+            "global.index-url='https://user:%24ecret@mirror.example/simple'",
+            "install.proxy='http://proxy.example:3128'",
+        ]
+    )
+    assert workstation.set_up(CONFIG=config)[0] == 0
+    assert workstation.uv_was_told == [
+        "HTTPS_PROXY=http://proxy.example:3128",
+        "SSL_CERT_FILE=/etc/ssl/of the company.pem",
+        "UV_DEFAULT_INDEX=https://user:%24ecret@mirror.example/simple",
+        "UV_SYSTEM_CERTS=1",
+    ]
+    own = {"SSL_CERT_FILE": "/mine.pem", "UV_INDEX_URL": "https://mine.example", "https_proxy": "http://mine.example"}
+    assert workstation.set_up(CONFIG=config, **own)[0] == 0
+    assert workstation.uv_was_told == [
+        "HTTPS_PROXY=http://mine.example",
+        "SSL_CERT_FILE=/mine.pem",
+        "UV_DEFAULT_INDEX=https://mine.example",
+        "UV_SYSTEM_CERTS=1",
+    ]
+    assert workstation.set_up()[0] == 0
+    assert workstation.uv_was_told == ["UV_SYSTEM_CERTS=1"]
 
 
 def test_what_neither_can_install_should_fail(workstation: Workstation) -> None:
