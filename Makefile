@@ -11,6 +11,8 @@ CHECKOV := .dml/lint/checkov
 # shell on the PATH that it was started with.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
+# Which some images set: each of hundreds of Python processes would then compile all that it imports, ours and others'.
+unexport PYTHONDONTWRITEBYTECODE
 # Where HOME cannot be written to, uv, npm, pip (which builds two packages in its cache) and jsii would end.
 ifneq (yes,$(shell test -w "$$HOME" && echo yes))
 export UV_CACHE_DIR := $(CURDIR)/.dml/cache/uv

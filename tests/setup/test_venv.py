@@ -186,3 +186,17 @@ def test_the_makefile_should_hand_the_python_on(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout.strip() == told
+
+
+def test_python_should_keep_what_it_has_compiled_below_make(tmp_path: Path) -> None:
+    makefile = tmp_path / "Makefile"
+    kept = [line for line in (PROJECT / "Makefile").read_text().splitlines() if line.startswith("unexport ")]
+    makefile.write_text("\n".join([*kept, "show:", '\t@echo "<$$PYTHONDONTWRITEBYTECODE>"', ""]))
+    done = subprocess.run(
+        ["make", "-s", "-f", str(makefile), "show"],
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "<>"
