@@ -250,32 +250,6 @@ def test_a_missing_permission_should_fail_the_run_in_aws_words_and_change_nothin
     assert published(platform) == before
 
 
-def test_an_empty_raw_table_should_fail_the_run_and_name_the_way_out(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
-) -> None:
-    before = published(platform)
-    header = sample["weather"].read_text(encoding="utf-8").splitlines()[0]
-    with replaced_file(sample, "weather", header + "\n"):
-        code, _, err = dml(capsys, "run", "--local")
-    assert code == 1
-    assert "weather" in err
-    assert "dml data push nyc_flights" in err
-    assert published(platform) == before
-
-
-def test_a_label_with_one_class_should_fail_the_training_and_change_nothing(
-    dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
-) -> None:
-    before = published(platform)
-    with replaced_delays(sample, lambda delays: delays.where(delays.isna(), "0")):
-        code, _, err = dml(capsys, "run", "--local")
-    assert code == 1
-    assert "train: " in err
-    assert "one class" in err
-    after = published(platform)
-    assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
-
-
 def test_an_interrupt_should_leave_no_process_and_keep_what_stands(
     cloud: Cloud, platform: Platform, capsys: pytest.CaptureFixture[str], dml: Dml
 ) -> None:
