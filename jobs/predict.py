@@ -82,22 +82,23 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
 
 
 def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: str) -> DataFrame:
-    """Keys, what is carried, what the model says, side (of the split, by key) and model_run, a row for each row.
+    """Keys, what is carried, what the model says, side (of the split) and model_run, a row for each row.
 
     Binary: probability, prediction (1 from 0.5 on). Multiclass: probability, prediction (the first of the most likely
     classes), probabilities (of all, in order). Regression: prediction.
 
     Raises JobError naming the columns that are missing.
     """
-    needed = list(dict.fromkeys([*settings.told_by, *model.names]))
+    needed = list(dict.fromkeys([*settings.told_by, *settings.split.by, *model.names]))
     if lacking := [column for column in needed if column not in rows.columns]:
         raise JobError(
             f"Table {name} has no column {', '.join(lacking)}, which the model of run {model.run_id} needs as key, "
-            f"feature or what is carried ({settings.file}): score a table that was made by this dataset's prepare.sql."
+            f"feature, what is carried or split by ({settings.file}): score a table that was made by this dataset's "
+            "prepare.sql."
         )
     size_batches(rows.sparkSession, len(needed))
     training = settings.training
-    side = split.side(training.test_share, split.hashed(settings.keys, training.seed))
+    side = split.side(training.test_share, split.hashed(settings.split_by, training.seed))
     scored = model.score(rows.select(*needed), [*[F.col(name) for name in settings.told_by], side.alias(split.SIDE)])
     return scored.select(*settings.told_by, *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
 

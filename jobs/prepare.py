@@ -53,8 +53,9 @@ def prepare(job: Job, sql: str, *, database: str, lake: str, run_id: str) -> sto
     if report is None:
         report = _build(job, sql, database, home, run_id)
         storage.write_json(job.s3, report_uri, report)
-    # The seed of the rows that are there: the settings may have got another one since.
-    columns, said = list(report["columns"].items()), {"run_id": run_id, "split_seed": report.get("split_seed", "")}
+    # How the rows that are there are split: the settings may say otherwise by now.
+    columns, how = list(report["columns"].items()), {name: report.get(name, "") for name in ("split_seed", "split_by")}
+    said = {"run_id": run_id, **{name: value for name, value in how.items() if value}}
     catalog.publish(job.glue, database, "features", report["location"], columns, said)
     print(f"published {database}.features: {report['rows_out']:,} rows", flush=True)
     return report
@@ -109,6 +110,7 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
         "location": location,
         "columns": made.columns,
         "split_seed": str(settings.training.seed),
+        "split_by": ",".join(settings.split.by),
         "seconds": clock.seconds,
     }
 
@@ -204,7 +206,9 @@ def write(job: Job, sql: str, raws: Dict[str, RawTable], location: str) -> Made:
     size_tasks(job.spark, raws)
     for name, table in raws.items():
         table.good.createOrReplaceTempView(name)
-    rows = join(job.spark, settings, sql).withColumn(split.HASH, split.hashed(settings.keys, settings.training.seed))
+    rows = join(job.spark, settings, sql).withColumn(
+        split.HASH, split.hashed(settings.split_by, settings.training.seed)
+    )
     joined, written = Seen(), Seen()
     known = joined.of(rows, rows=F.count("*")).where(F.col(settings.label.column).isNotNull())
     together = in_order(known, settings, raws[settings.main])
@@ -252,17 +256,28 @@ def figures(settings: Dataset) -> Dict[str, Column]:
     """What `check_features` asks of the rows of `in_order`."""
     fits, _ = label_rule(settings.label, settings.task)
     key = F.concat_ws(", ", *[F.concat(F.lit(f"{key}="), F.col(key).cast("string")) for key in settings.keys])
-    return {
+    asked = {
         "rows": F.count("*"),
         "repeated": F.count(F.when(F.col(NTH) == 2, 1)),
         "example": F.first(F.when(F.col(NTH) == 2, key), ignorenulls=True),
-        "keyless": F.count(F.when(F.greatest(*[F.col(key).isNull() for key in settings.keys], F.lit(False)), 1)),
+        "keyless": without_a_value(settings.keys),
         "wrong": F.count(F.when(~fits, 1)),
     }
+    if settings.split.by:
+        ends = {"lowest_hash": F.min(split.HASH), "highest_hash": F.max(split.HASH)}
+        asked.update(groupless=without_a_value(settings.split.by), **ends)
+    return asked
+
+
+def without_a_value(columns: Sequence[str]) -> Column:
+    """How many rows have a NULL in one of the columns or more."""
+    return F.count(F.when(F.greatest(*[F.col(name).isNull() for name in columns], F.lit(False)), 1))
 
 
 def check_features(found: Dict[str, Any], settings: Dataset) -> None:
-    """Raises JobError unless there are rows, each key once and complete, each label right. `found`: see `figures`."""
+    """Raises JobError unless there are rows, each key once and complete, each label right, and groups of rows to split
+    by, if that is asked for. `found`: see `figures`.
+    """
     file = f"datasets/{settings.name}/prepare.sql"
     label, keys = settings.label.column, settings.keys
     if not found["rows"]:
@@ -274,9 +289,26 @@ def check_features(found: Dict[str, Any], settings: Dataset) -> None:
         )
     if found["keyless"]:
         raise JobError(f"{file} gives {found['keyless']:,} rows with a NULL in a key column ({', '.join(keys)}).")
+    if settings.split.by:
+        check_groups(found, settings)
     if found["wrong"]:
         _, meant = label_rule(settings.label, settings.task)
         raise JobError(f"{file} gives {found['wrong']:,} rows whose label ({label}) is {meant}.")
+
+
+def check_groups(found: Dict[str, Any], settings: Dataset) -> None:
+    by = ", ".join(settings.split.by)
+    if found["groupless"]:
+        raise JobError(
+            f"datasets/{settings.name}/prepare.sql gives {found['groupless']:,} rows with a NULL in {by}, by which "
+            f"rows are split (split.by of {settings.file}): whose they are is unknown, and so on which side they are. "
+            f"Leave them out there (WHERE {settings.split.by[0]} IS NOT NULL), or give each a value of its own."
+        )
+    if found["lowest_hash"] == found["highest_hash"]:
+        raise JobError(
+            f"All {found['rows']:,} rows have the same {by}, by which they are split (split.by of {settings.file}): "
+            "one side would have none. Name a column by which groups of rows differ, or leave [split] out."
+        )
 
 
 def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:
@@ -292,7 +324,9 @@ def label_rule(declared: Label, task: Task) -> Tuple[Column, str]:
 
 
 def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
-    """The columns of the features table, each with the kinds it may be of: keys, time, label, carried, features."""
+    """The columns of the features table, each with the kinds it may be of: keys, time, label, what rows are split by,
+    what is carried, features.
+    """
     plain = (StringType, IntegralType, DateType, TimestampType)
     columns: Dict[str, Tuple[Type[DataType], ...]] = dict.fromkeys(settings.keys, plain)
     if settings.time:
@@ -302,6 +336,7 @@ def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
         "multiclass": (StringType, IntegralType, BooleanType),
         "regression": (NumericType,),
     }[settings.task]
+    columns.update({name: plain for name in settings.split.by if name not in columns})
     columns.update({name: (*plain, NumericType, BooleanType) for name in settings.carried if name not in columns})
     columns.update(dict.fromkeys(settings.features.numbers, (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings.features.categories, (StringType, IntegralType, BooleanType)))

@@ -172,7 +172,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
 
 
 def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Dataset) -> Features:
-    """The features table. Raises JobError if it has not what the settings declare, or was split by another seed."""
+    """The features table. Raises JobError if it has not what the settings declare, or was split otherwise."""
     rows, seed = catalog.read_parquet(spark, table), settings.training.seed
     anew = "run the pipeline, whose prepare stage makes the table anew."
     if lacking := [name for name in [*settings.columns, split.HASH] if name not in rows.columns]:
@@ -180,6 +180,9 @@ def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Da
     if table.split_seed != str(seed):
         by = f"seed {table.split_seed}" if table.split_seed else "an unknown seed"
         raise JobError(f"{table} was split with {by}; training.seed of {settings.file} is {seed}: {anew}")
+    if table.split_by != ",".join(settings.split.by):
+        there, wanted = table.split_by or "its keys", ",".join(settings.split.by) or "the keys"
+        raise JobError(f"{table} was split by {there}; {settings.file} says by {wanted} (split.by): {anew}")
     return Features(spark, table.location, settings, rows)
 
 
@@ -373,7 +376,19 @@ def current_on(
         scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
-    return gate.Current(current.run_id, scores, change, before.get("out_of_time") if same else None)
+    way, own = split_of(before, settings), split_way(asdict(settings.training), settings.split.by)
+    later = before.get("out_of_time") if same else None
+    return gate.Current(current.run_id, scores, change, later, way if way != own else "")
+
+
+def split_of(report: Dict[str, Any], settings: Dataset) -> str:
+    """How the rows of a run were split, by its metrics.json."""
+    return split_way(report.get("settings", asdict(settings.training)), report.get("split_by", ()))
+
+
+def split_way(training: Dict[str, Any], by: Sequence[str]) -> str:
+    """Two runs of which this is the same have tested on the same rows, as far as both had them."""
+    return f"by {', '.join(by) or 'the keys'}, {training['test_share']:.0%} held out, seed {training['seed']}"
 
 
 def prepare_report_uri(features: str) -> str:
@@ -409,7 +424,7 @@ def metrics_report(
         "baseline": trained.baseline,
         "out_of_time": later,
         "current": {"run_id": current.run_id, **current.metrics} if current and current.metrics else None,
-        "interval": metrics.interval(found, task, settings.training.seed),
+        "interval": metrics.interval(found, task, settings.training.seed, settings.split.by),
         "slices": {}
         if trained.scored is None
         else metrics.slices(trained.scored, task, label, settings.slices, average[1] if task == "binary" else average),
@@ -421,6 +436,7 @@ def metrics_report(
         },
         "threshold": tasks.THRESHOLD,
         "settings": trained.tree["settings"],
+        "split_by": list(settings.split.by),
         "tuning": trained.tuning,
     }
     if task == "binary":

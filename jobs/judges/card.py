@@ -178,7 +178,7 @@ def _measures(metrics: Document) -> List[str]:
 def _evaluation(metrics: Document, settings: Dataset) -> List[str]:
     said = [
         f"Held-out rows: {_figure(metrics['rows']['test'])}, {settings.training.test_share:.0%} of the table, "
-        "chosen by a hash of each row's key, so that they are the same for every model. "
+        f"chosen by a hash of {_split_by(settings)}, so that they are the same for every model. "
         + _label_is(metrics, "test", settings.label, settings.task),
         "They come from the same time as the training rows. They show how the model does on rows like those that it "
         "learned from, and serve to compare models; they promise nothing about later rows.",
@@ -232,6 +232,12 @@ def _analyses(metrics: Document, settings: Dataset) -> List[str]:
     if metrics.get("slices"):
         parts += ["### Slices", *_slices(metrics)]
     return parts
+
+
+def _split_by(settings: Dataset) -> str:
+    if not settings.split.by:
+        return "each row's key"
+    return f"{', '.join(f'`{name}`' for name in settings.split.by)} (rows alike in it are all on one side)"
 
 
 def _interval(metrics: Document) -> str:

@@ -16,13 +16,14 @@ class Current(NamedTuple):
     """The current model. `metrics`: on the candidate's test rows, None if it cannot score them.
 
     `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time,
-    None if there are none or they are of another task.
+    None if there are none or they are of another task. `split`: how its rows were split, if that was otherwise.
     """
 
     run_id: str
     metrics: Optional[Dict[str, Any]]
     change: str
     later: Optional[Dict[str, Any]]
+    split: str = ""
 
 
 def judge(
@@ -157,9 +158,16 @@ def _against(
             f"{name} {candidate[main]:.4f}, on the same rows run {current.run_id} has {current.metrics[main]:.4f}; "
             f"tolerance {tolerance}"
         )
+        ways = f"{WORSE} or set gate.tolerance in {settings.file}"
+        if current.split:
+            told += f"; that one was split {current.split} and has learned from some of them, so its figure is too good"
+            ways = (
+                "If the new split is meant, judge by what guessing has, and promote the candidate by hand: "
+                f"dml models promote RUN --dataset {settings.name} --even-if-refused"
+            )
         fits = candidate[main] <= current.metrics[main] + tolerance
         names = ("not worse than the current model", "worse than the current model")
-        checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
+        checks.append(_check(names, fits, told, ways))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
     # model it has seen the later rows. It can be compared if it is of as many rows.
     if settings.time_decides and later and current.later and current.later["rows"] == later["rows"]:

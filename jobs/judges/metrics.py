@@ -217,10 +217,11 @@ def _regression(errors: Errors) -> Figures:
     }
 
 
-def interval(found: Any, task: str, seed: int) -> Figures:
+def interval(found: Any, task: str, seed: int, by: Sequence[str] = ()) -> Figures:
     """A bootstrap interval of the main metric: what it might have been on other rows of the same kind.
 
     Classification resamples rows exactly, as a multinomial over leaf x class; a regression resamples groups of rows.
+    Rows that are split `by` a column are not independent of each other, which both take them for: `method` says so.
     """
     random = np.random.default_rng(seed)
     if isinstance(found, Errors):
@@ -237,6 +238,8 @@ def interval(found: Any, task: str, seed: int) -> Figures:
             loss, cells = -np.log(np.clip(found.probabilities, CLIP, 1)).ravel(), found.counts.ravel()
         drawn = random.multinomial(int(cells.sum()), cells / cells.sum(), RESAMPLES) @ loss / cells.sum()
         method = f"bootstrap of the rows, {RESAMPLES:,} times"
+    if by:
+        method += f", as if those of one {', '.join(by)} had nothing in common: too narrow"
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return {"metric": MAIN[task], "low": float(low), "high": float(high), "level": LEVEL, "method": method}
 

@@ -28,13 +28,17 @@ CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table: where its files lie, and in which format. `split_seed`: of its hashes."""
+    """What the catalog says of a table: where its files lie, and in which format.
+
+    `split_seed`, `split_by`: of its hashes, the columns joined by commas, '' for the keys.
+    """
 
     database: str
     name: str
     location: str
     format: str
     split_seed: str = ""
+    split_by: str = ""
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -51,8 +55,14 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
     storage = table["StorageDescriptor"]
     # The crawler leaves its findings with the table or with the storage, depending on the classifier.
     said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
-    format, seed = said.get("classification", "csv"), said.get("split_seed", "")
-    return CatalogTable(database, name, location=storage["Location"], format=format, split_seed=seed)
+    return CatalogTable(
+        database,
+        name,
+        location=storage["Location"],
+        format=said.get("classification", "csv"),
+        split_seed=said.get("split_seed", ""),
+        split_by=said.get("split_by", ""),
+    )
 
 
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:

@@ -202,6 +202,14 @@ class Training(_Part):
 
 
 @dataclass(frozen=True)
+class Split(_Part):
+    """Rows that are alike in the columns `by`, those of one patient say, are all on one side; so nothing that is known
+    of a patient helps to tell a row that is held out. Without `by` each row goes by its keys."""
+
+    by: Tuple[Name, ...] = ()
+
+
+@dataclass(frozen=True)
 class Tune(_Part):
     """Choose depth and leaf size by the main metric on a part of the training side, never by the test side.
 
@@ -273,6 +281,7 @@ class Dataset(_Part):
     slices: Tuple[Name, ...] = ()
     carried: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
+    split: Split = field(default_factory=Split)
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
@@ -297,7 +306,8 @@ class Dataset(_Part):
             raise ValueError(f"keys: {', '.join(taken_names)} is a column that predictions add; call the key otherwise")
         if taken_names := [name for name in self.carried if name in (*PREDICTION_COLUMNS, self.label.column)]:
             raise ValueError(f"carried: {', '.join(taken_names)} is the label or a column that predictions add")
-        declared = [*features, *self.keys, *self.carried, self.label.column, *([self.time.column] if self.time else [])]
+        time = [self.time.column] if self.time else []
+        declared = [*features, *self.keys, *self.carried, self.label.column, *time, *self.split.by]
         if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
             raise ValueError(
                 f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
@@ -306,6 +316,15 @@ class Dataset(_Part):
             raise ValueError(f"features: {self.label.column} is the label; a label cannot be a feature or a key")
         if twice := sorted({key for key in self.keys if self.keys.count(key) > 1}):
             raise ValueError(f"keys: {', '.join(twice)} is listed more than once")
+        if self.label.column in self.split.by:
+            raise ValueError(f"split.by: {self.label.column} is the label; name what rows of one group have in common")
+        if twice := sorted({name for name in self.split.by if self.split.by.count(name) > 1}):
+            raise ValueError(f"split.by: {', '.join(twice)} is listed more than once")
+        if self.split.by and set(self.keys) <= set(self.split.by):
+            raise ValueError(
+                f"split.by: it has all keys ({', '.join(self.keys)}), so that each row is a group of its own; name "
+                "fewer columns, or leave [split] out"
+            )
         if self.time is not None and self.time.column == self.label.column:
             raise ValueError(f"time.column: {self.time.column} is the label; name the date that a row is of")
         if self.gate.out_of_time and self.time is None:
@@ -368,6 +387,11 @@ class Dataset(_Part):
         return self.time is not None and self.gate.out_of_time is not False
 
     @property
+    def split_by(self) -> Tuple[str, ...]:
+        """The columns whose values decide the side of a row."""
+        return self.split.by or self.keys
+
+    @property
     def told_by(self) -> List[str]:
         """The columns that tell people which row is meant: keys, then what is carried; each once."""
         return list(dict.fromkeys([*self.keys, *self.carried]))
@@ -396,9 +420,9 @@ class Dataset(_Part):
 
     @property
     def columns(self) -> List[str]:
-        """Of the features table: keys, time, label, features; each once."""
+        """Of the features table: keys, time, label, what is split by, features; each once."""
         time = [self.time.column] if self.time else []
-        return list(dict.fromkeys([*self.keys, *time, self.label.column, *self.features.names]))
+        return list(dict.fromkeys([*self.keys, *time, self.label.column, *self.split.by, *self.features.names]))
 
     def to_json(self) -> str:
         """What `load` reads, in the order of the file: of a file without a header, columns have no other."""

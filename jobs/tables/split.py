@@ -1,4 +1,5 @@
-"""Which side of the 80/20 split a row is on: by a hash of its key, so it never changes sides.
+"""Which side of the 80/20 split a row is on: by a hash of its key, or of what its group is called ([split] by), so it
+never changes sides.
 
 Not `randomSplit`, whose result depends on partitioning: a candidate and the current model must be compared on the same
 rows. md5 over text is the same in every Spark version, in SQL and in plain Python. prepare.py leaves its first 16 hex
@@ -18,9 +19,12 @@ HASH, ROW_SIDE = "split_hash", "split_side"
 HALF = 32  # bits: the upper half of the hash decides the side, the lower half the validation part of the training side
 
 
-def hashed(keys: Sequence[str], seed: int) -> Column:
-    """The first 16 hex digits of md5(seed, key values as text), as a number of 64 bits with a sign (bigint)."""
-    text = F.concat_ws("|", F.lit(str(seed)), *[F.coalesce(F.col(key).cast("string"), F.lit("")) for key in keys])
+def hashed(columns: Sequence[str], seed: int) -> Column:
+    """The first 16 hex digits of md5(seed, the columns' values as text), as a number of 64 bits with a sign (bigint).
+
+    Rows of the same values have the same hash, and so are together on a side, in the validation part and in a sample.
+    """
+    text = F.concat_ws("|", F.lit(str(seed)), *[F.coalesce(F.col(name).cast("string"), F.lit("")) for name in columns])
     return F.conv(F.substring(F.md5(text), 1, 16), 16, -10).cast("bigint")
 
 

@@ -5,10 +5,10 @@ Where each failure is tested:
 | what fails                          | test |
 |---|---|
 | the crawl                           | here: test_a_failed_crawl_... |
-| the Glue job                        | test_whole_way.py: a missing permission; refusals: jobs/test_whole_jobs.py |
+| the Glue job                        | test_whole_way.py: a missing permission; refusals in tests/jobs |
 | the Glue job runs out of time       | here: test_a_glue_job_that_runs_out_of_time_... |
 | the cluster does not come up        | here: test_a_cluster_that_does_not_come_up_... |
-| a step fails                        | here: test_a_failed_step_...; refusals: jobs/test_whole_jobs.py |
+| a step fails                        | here: test_a_failed_step_...; refusals in tests/jobs |
 | a step never starts                 | here: test_a_step_that_never_starts_... |
 | a step is cancelled                 | here: test_a_cancelled_step_... |
 | the gate refuses                    | test_whole_way.py: test_the_gate_should_keep_the_current_model_... |

@@ -109,6 +109,9 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ),
         ("tolerance = 0.01", "tolerance = 0.01\nout_of_time = true", "gate.out_of_time: it needs the section [time]"),
         ('task = "binary"', 'task = "binary"\nslices = ["sex"]', "slices: sex is no feature, key or time column"),
+        ("[training]", '[split]\nby = ["late"]\n[training]', "split.by: late is the label; name what rows of one gro"),
+        ("[training]", '[split]\nby = ["x", "id"]\n[training]', "split.by: it has all keys (id), so that each row is"),
+        ("[training]", '[split]\nby = ["x", "x"]\n[training]', "split.by: x is listed more than once"),
         ('keys = ["id"]', 'keys = ["id", "id"]', "keys: id is listed more than once"),
         (
             "[label]",

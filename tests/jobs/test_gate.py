@@ -108,6 +108,15 @@ def test_a_candidate_should_not_be_worse_than_the_current_model_by_more_than_the
     assert told["current_run"] == "old"
 
 
+def test_a_current_model_that_was_split_otherwise_should_be_told_to_have_seen_some_of_the_rows() -> None:
+    """Its figure is too good: who passes beside it passes, and who does not is told what to judge by."""
+    before = current(0.5)._replace(split="by the keys, 20% held out, seed 0")
+    assert verdict(0.509, current=before)["passed"]
+    (reason,) = verdict(0.511, current=before)["reasons"]
+    assert "that one was split by the keys, 20% held out, seed 0 and has learned from some of them" in reason
+    assert reason.endswith("dml models promote RUN --dataset points --even-if-refused.")
+
+
 def test_too_many_rows_in_quarantine_should_refuse_the_model() -> None:
     assert verdict(0.5, quarantined=50, raw_rows=1000)["passed"]
     told = verdict(0.5, quarantined=51, raw_rows=1000)

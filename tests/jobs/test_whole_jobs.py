@@ -1,6 +1,7 @@
 """The three jobs from catalog to catalog, on the embedded cloud's Glue and S3 and on local Spark."""
 
 import csv
+import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Iterator
@@ -507,6 +508,62 @@ def test_prepare_done_again_should_publish_the_seed_that_the_rows_were_split_by(
     platform.prepare("r1", seeded)  # prepare.json is there: the features stay as they are
     with pytest.raises(JobError, match=r"was split with seed 0; training.seed of .*dataset.toml is 7: run the pipel"):
         platform.train("r1", seeded)
+
+
+TEAMS = points.SQL.replace("SELECT id,", "SELECT id, id % 25 AS team,")
+
+
+def grouped() -> Dataset:
+    return points.settings("[training]", '[split]\nby = ["team"]\n[training]')
+
+
+def test_rows_of_one_group_should_be_on_one_side_from_features_to_predictions(
+    platform: Platform, spark: SparkSession
+) -> None:
+    platform.upload(points.lines())
+    location = platform.prepare("r1", grouped(), sql=TEAMS)["location"]
+    with pytest.raises(JobError, match=r"was split by team; .*dataset.toml says by the keys \(split.by\): run the pip"):
+        platform.train("r1")
+    platform.train("r1", grouped())
+    told = platform.model("r1", "metrics.json")
+    assert told["split_by"] == ["team"]
+    assert told["interval"]["method"].endswith("as if those of one team had nothing in common: too narrow")
+    assert "chosen by a hash of `team` (rows alike in it are all on one side)" in platform.s3.get_object(
+        Bucket="jobs-models", Key="points/r1/model-card.md"
+    )["Body"].read().decode("utf-8")
+    platform.publish("r1")
+    platform.predict("p1", settings=grouped())
+    rows = spark.read.parquet(platform.location("predictions")).select("id", "side").collect()
+    sides = {(row["id"] % 25, row["side"]) for row in rows}
+    limit = 0.2 * 2**32
+    plain = {team: int(hashlib.md5(f"0|{team}".encode()).hexdigest()[:8], 16) < limit for team in range(25)}  # noqa: S324
+    assert sides == {(team, "test" if test else "train") for team, test in plain.items()}
+    assert told["rows"]["test"] == sum(plain[row["id"] % 25] for row in rows) > 0
+    assert "team" in spark.read.parquet(location).columns
+
+    platform.prepare("r2", sql=points.SQL)
+    platform.train("r2")
+    assert "that one was split by team, 20% held out, seed 0" in json.dumps(platform.model("r2", "gate.json"))
+
+
+@pytest.mark.parametrize(
+    ("team", "told"),
+    [
+        (
+            "7",
+            "All 390 rows have the same team, by which they are split (split.by of datasets/points/dataset.toml): one",
+        ),
+        (
+            "IF(id < 3, NULL, id % 25)",
+            "gives 3 rows with a NULL in team, by which rows are split (split.by of datasets/",
+        ),
+    ],
+)
+def test_rows_that_no_group_tells_apart_should_be_refused(platform: Platform, team: str, told: str) -> None:
+    platform.upload(points.lines())
+    with pytest.raises(JobError) as error:
+        platform.prepare("r1", grouped(), sql=TEAMS.replace("id % 25", team))
+    assert told in str(error.value)
 
 
 def test_training_without_features_should_name_the_way_out(platform: Platform) -> None:
