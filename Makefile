@@ -13,12 +13,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 # Which some images set: each of hundreds of Python processes would then compile all that it imports, ours and others'.
 unexport PYTHONDONTWRITEBYTECODE
-# Where HOME cannot be written to, uv, npm, pip (which builds two packages in its cache) and jsii would end.
-ifneq (yes,$(shell test -w "$$HOME" && echo yes))
+# Where HOME cannot be written to, uv, npm, pip (which builds two packages in its cache) and jsii would end, and the CDK,
+# which keeps fingerprints of files in HOME/.cdk, would wait for ever.
+ifneq (yes,$(shell made=$$(mktemp -d "$$HOME/.dml-XXXXXX" 2>/dev/null) && rmdir "$$made" && echo yes))
 export UV_CACHE_DIR := $(CURDIR)/.dml/cache/uv
 export PIP_CACHE_DIR := $(CURDIR)/.dml/cache/pip
 export npm_config_cache := $(CURDIR)/.dml/cache/npm
 export JSII_RUNTIME_PACKAGE_CACHE_ROOT := $(CURDIR)/.dml/jsii
+CDK_HOME := $(CURDIR)/.dml/home
 endif
 
 .PHONY: run test check lint platforms lock bench yarn setup clean
@@ -48,8 +50,8 @@ lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, c
 	@for platform in linux darwin; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(CHECKOV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for env in dev prod; do \
-	  rm -rf .dml/lint/$$env && echo "templates of $$env: cdk-nag" && \
-	  $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true $(STRICT) --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
+	  rm -rf .dml/lint/$$env && mkdir -p .dml/lint $(CDK_HOME) && echo "templates of $$env: cdk-nag" && \
+	  $(if $(CDK_HOME),HOME=$(CDK_HOME)) $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true $(STRICT) --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
 	    || { cat .dml/lint/$$env.log; exit 1; }; \
 	  echo "templates of $$env: cfn-lint" && $(BIN)/cfn-lint --regions us-east-1 -- .dml/lint/$$env/*.template.json || exit 1; \
 	  echo "templates of $$env: checkov" && $(CHECKOV)/bin/checkov --config-file lint/checkov.yaml --directory .dml/lint/$$env || exit 1; \
