@@ -19,6 +19,7 @@ from dml.models import commands as models
 from dml.runs import commands as runs
 from dml.smoke import commands as smoke
 from dml.terminal import console
+from dml.zeppelin import commands as zeppelin
 
 app = typer.Typer(
     help="Train and use decision trees on data of any size, on AWS, or on this machine first (--local).",
@@ -33,6 +34,7 @@ for name, commands in {
     "data": estate.data,
     "models": models.app,
     "local": local.app,
+    "zeppelin": zeppelin.app,
 }.items():
     app.add_typer(commands, name=name)
 

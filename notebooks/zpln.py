@@ -27,6 +27,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 HEIGHT = 300  # pixels: Zeppelin's own for a chart
 _ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ1"  # Zeppelin's own (IdHashes): no I, L, O, 0
 _HEADS = {"python": ("%spark.pyspark", "python"), "sql": ("%spark.sql", "sql")}
+_TEXT = ("%md", "markdown")
 
 
 class NoteError(Exception):
@@ -55,10 +56,20 @@ def build_note(path: Path, *, folder: str, parameters: Mapping[str, str]) -> dic
     name = title.group(1).strip()
     if "/" in name:
         raise NoteError(f"{path}: the title {name!r} holds '/', which Zeppelin reads as a folder; leave it out")
+    whole = f"{folder}/{name}"
+    return new_note(name, note_id(whole), [_paragraph(whole, number, block) for number, block in enumerate(blocks)])
+
+
+def note_id(whole: str) -> str:
+    """Of a note by its folder and name, in the form of Zeppelin's own: the same each time."""
+    return "2" + _symbols(whole, 8)
+
+
+def new_note(name: str, id: str, paragraphs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "paragraphs": [_paragraph(f"{folder}/{name}", number, block) for number, block in enumerate(blocks)],
+        "paragraphs": paragraphs,
         "name": name,
-        "id": "2" + _symbols(f"{folder}/{name}", 8),
+        "id": id,
         "defaultInterpreterGroup": "spark",
         "version": ZEPPELIN_VERSION,
         "noteParams": {},
@@ -129,22 +140,27 @@ def unwrapped(text: str) -> str:
 
 def _paragraph(note: str, number: int, block: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
     language, text, attributes = block
-    head, mode = _HEADS.get(language, ("%md", "markdown"))
+    return new_paragraph(note, number, _HEADS.get(language, _TEXT)[0], text, attributes)
+
+
+def new_paragraph(note: str, number: int, head: str, text: str, attributes: Mapping[str, str]) -> dict[str, Any]:
+    """A paragraph as Zeppelin stores one that was never run. `note`: what tells the note, `number`: its place there."""
+    mode = next((mode for known, mode in (*_HEADS.values(), _TEXT) if known == head), "text")
     config: dict[str, Any] = {
         "enabled": True,
         "colWidth": 12,
         "fontSize": 9,
         "editorMode": f"ace/mode/{mode}",
-        "editorSetting": {"language": mode, "editOnDblClick": language == "md", "completionKey": "TAB"},
-        "editorHide": language == "md",
+        "editorSetting": {"language": mode, "editOnDblClick": head == _TEXT[0], "completionKey": "TAB"},
+        "editorHide": head == _TEXT[0],
         "title": "title" in attributes,
-        "results": {"0": {"graph": _graph(attributes)}} if "chart" in attributes else {},
+        "results": {"0": {"graph": graph_of(attributes)}} if "chart" in attributes else {},
     }
     # The millisecond part of Zeppelin's own ids is a clock; a number out of the content keeps builds the same.
     stamp = int.from_bytes(hashlib.sha256(f"{note}#{number}".encode()).digest()[:4])
     paragraph: dict[str, Any] = {
         "id": f"paragraph_{1_700_000_000_000 + number}_{stamp}",
-        "text": f"{head}\n{text}",
+        "text": f"{head}\n{text}" if head else text,
         "user": "anonymous",
         "config": config,
         "settings": {"params": {}, "forms": {}},
@@ -155,7 +171,9 @@ def _paragraph(note: str, number: int, block: tuple[str, str, dict[str, str]]) -
     return paragraph
 
 
-def _graph(attributes: Mapping[str, str]) -> dict[str, Any]:
+def graph_of(attributes: Mapping[str, str]) -> dict[str, Any]:
+    """How Zeppelin stores a chart: see the attributes of a fence above. Without `height` it is Zeppelin's own."""
+
     def columns(key: str, aggregation: str) -> list[dict[str, Any]]:
         pairs = (entry.rpartition(":") for entry in attributes.get(key, "").split(",") if entry)
         return [{"name": name, "index": int(index), "aggr": aggregation} for name, _, index in pairs]

@@ -11,7 +11,7 @@ from constructs import Construct
 
 from stacks import code
 from stacks.data import ENCRYPT, DataStack, use_key
-from stacks.emr import ZEPPELIN_USER, ClusterDefinition, Place, spark_configurations
+from stacks.emr import ClusterDefinition, Place, spark_configurations
 from stacks.etl import READ_TABLES, WRITE_TABLES, catalog_arns, read_prefix, write_prefixes
 from stacks.findings import (
     NO_RESOURCE,
@@ -24,7 +24,7 @@ from stacks.findings import (
     export,
 )
 from stacks.network import EMR_TAG
-from stacks.outputs import CERTIFICATE
+from stacks.outputs import CERTIFICATE, NOTES
 from stacks.settings import Environment, database_name, node_parameters, tags, transient_name
 from stacks.watch import Watch
 
@@ -66,7 +66,7 @@ class ClusterStack(cdk.Stack):
             {
                 "wheels": wheels.s3_object_url,
                 "code": library.s3_object_url,
-                "notebook": data.workspace.s3_url_for_object(f"{ZEPPELIN_USER}/notebook/"),
+                "notebook": data.workspace.s3_url_for_object(NOTES),
             }
         )
 
@@ -186,7 +186,7 @@ class ClusterStack(cdk.Stack):
             ),
             # A run's own folder only: which model is current is for the state machine to say.
             *write_prefixes("Models", data.models.bucket_arn, ["*/*/"]),
-            *write_prefixes("Notes", data.workspace.bucket_arn, [f"{ZEPPELIN_USER}/notebook/"]),
+            *write_prefixes("Notes", data.workspace.bucket_arn, [NOTES]),
             iam.PolicyStatement(
                 sid="WriteLogs", actions=["s3:PutObject"], resources=[data.logs.arn_for_objects("emr/*")]
             ),

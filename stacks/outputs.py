@@ -16,6 +16,7 @@ class Output(StrEnum):
     ANALYST_POLICY = "AnalystPolicyArn"
 
 
+NOTES = "zeppelin/notebook/"  # in the workspace bucket: where Zeppelin keeps notes (ZEPPELIN_USER of stacks/emr.py)
 CERTIFICATE = (
     "tls/certificate.zip"  # in the workspace bucket; dml/estate/certificate.py makes it, starting nodes read it
 )

@@ -27,6 +27,7 @@ REMOVE = "tests/e2e/test_failures.py::test_a_dataset_should_be_taken_away_alone_
 BY_CDK = "tests/local/test_deploy.py::test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words"
 NEW = "tests/docs/test_blocks.py::test_files_of_ones_own_should_become_a_dataset_as_the_documents_say"
 CALLS = "tests/docs/test_blocks.py::test_calls_should_be_shown_as_the_documents_say"
+NOTES = "tests/e2e/test_whole_way.py::test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back"
 A_TUNNEL = "no: it takes AWS, a workbench and Session Manager; docs/first-deploy.md says to look at it"
 
 # Of each command who runs it, as it stands or at least with the same words; "no: " and why it is run by no test.
@@ -53,11 +54,10 @@ RUN_BY = {
     "npx cdk deploy --all": BY_CDK,
     "dml data push nyc_flights": "no: it wants an account of AWS; `dml run --local` pushes, too",
     "dml run nyc_flights": WHOLE_WAY,
-    "WORKBENCH=$(aws ssm get-parameter --name /dml/dev/workbench --query Parameter.Value --output text)": A_TUNNEL,
-    "NODE=$(aws emr list-instances --cluster-id $WORKBENCH --instance-group-types MASTER "
-    "--query 'Instances[0].Ec2InstanceId' --output text)": A_TUNNEL,
-    "aws ssm start-session --target $NODE --document-name AWS-StartPortForwardingSession "
-    "--parameters portNumber=8890,localPortNumber=8890": A_TUNNEL,
+    "dml zeppelin": A_TUNNEL,
+    "dml zeppelin notes pull": NOTES,
+    "dml zeppelin notes diff": NOTES,
+    "dml zeppelin notes push": NOTES,
     "npx cdk synth -c env=dev": "tests/docs/test_blocks.py::test_a_refused_setting_should_be_told_as_the_documents_say",
     "dml dataset remove taxis --env prod": REMOVE,
     "dml dataset remove taxis --env prod --data": REMOVE,

@@ -174,9 +174,26 @@ def test_quarantined_rows_should_name_file_and_reason(platform: Platform) -> Non
     assert any("arr_delay" in line["reason"] and "late" in line["reason"] for line in lines)
 
 
-def test_the_note_should_be_in_the_workspace_where_zeppelin_looks(platform: Platform) -> None:
-    listed = platform.s3.list_objects_v2(Bucket=platform.output(Output.WORKSPACE_BUCKET), Prefix="zeppelin/notebook/")
-    assert [entry["Key"] for entry in listed["Contents"] if entry["Key"].endswith(".zpln")]
+def test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back(
+    dml: Dml, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, err = dml(capsys, "zeppelin", "notes", "list", "--json", "--local")
+    assert code == 0, err
+    told = json.loads(out)["notes"]
+    assert {one["note"].partition("_")[0] for one in told} >= {"nyc", "penguins/Train a tree"}
+    assert {one["state"] for one in told} == {"as deployed"}
+    code, out, err = dml(capsys, "zeppelin", "notes", "pull", "--folder", str(tmp_path), "--local")
+    assert (code, out.count("new: ")) == (0, len(told)), err
+    file = next(tmp_path.rglob("*.md"))
+    file.write_text(file.read_text(encoding="utf-8").replace("\n\n", "\n\nOnce more. ", 1), encoding="utf-8")
+    code, out, err = dml(capsys, "zeppelin", "notes", "diff", "--folder", str(tmp_path), "--local")
+    assert (code, "+Once more. " in out) == (0, True), err
+    code, out, err = dml(capsys, "zeppelin", "notes", "push", "--folder", str(tmp_path), "--local")
+    assert (code, f"updated: {file}" in out) == (0, True), err
+    code, out, err = dml(capsys, "zeppelin", "notes", "list", "--json", "--local")
+    assert [one["state"] for one in json.loads(out)["notes"]].count("edited or run") == 1
+    code, _, err = dml(capsys, "zeppelin", "--local")
+    assert (code, "dml zeppelin notes list --local" in err) == (1, True)
 
 
 def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(

@@ -1,0 +1,5 @@
+"""Zeppelin on the workbench from a workstation: the way to it (`tunnel`), and analysts' notes between the bucket and
+files for review (`notes`, with `source`, which knows a note as Markdown).
+
+Never: how notes are made of the project's own sources (notebooks/), or how Zeppelin is set up (stacks/emr.py).
+"""

@@ -1,0 +1,137 @@
+"""`dml zeppelin`: open Zeppelin on the workbench, and review, pull and push its notes."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dml.terminal.options import EnvironmentOption, JsonOption, LocalOption
+
+if TYPE_CHECKING:
+    from dml.zeppelin.notes import Done
+
+app = typer.Typer(help="Zeppelin on the workbench, and its notes.", invoke_without_command=True)
+notes = typer.Typer(help="Analysts' notes: list them, and move them between the bucket and files for review.")
+app.add_typer(notes, name="notes")
+
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="Where the files are.", show_default="notes/ENVIRONMENT")
+]
+
+
+@app.callback()
+def zeppelin(
+    context: typer.Context,
+    browser: Annotated[bool, typer.Option(help="Open it in the browser, too.")] = True,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Open a tunnel to Zeppelin on the workbench, and the browser; it stays open until you interrupt it."""
+    if context.invoked_subcommand is not None:
+        return
+    import os
+    import webbrowser
+
+    from dml.errors import UserError
+    from dml.estate.platform import deployed
+    from dml.zeppelin import tunnel
+
+    if local:
+        raise UserError(
+            "There is no Zeppelin in the embedded cloud: its notes are, see dml zeppelin notes list --local. "
+            "On AWS: dml zeppelin"
+        )
+    tunnel.require_programs()
+    platform = deployed(local, env)
+    node = tunnel.primary_node(platform, lambda: f"What that costs: dml cost{'' if env == 'dev' else f' --env {env}'}")
+    port = tunnel.local_port()
+    region = {"AWS_REGION": platform.region, "AWS_DEFAULT_REGION": platform.region} if platform.region else {}
+    with tunnel.tunnel(node, port, {**os.environ, **region}) as process:
+        url = f"http://localhost:{port}"
+        typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
+        if browser:
+            webbrowser.open(url)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            typer.echo("The tunnel is closed.", err=True)
+            return
+    raise UserError("The tunnel was closed from the other side, as Session Manager does after a time without use.")
+
+
+@notes.command("list")
+def list_notes(as_json: JsonOption = False, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """List the notes: when each was changed and last run, and whether it is as it was deployed."""
+    from dml.errors import UserError
+    from dml.estate.platform import deployed
+    from dml.terminal.console import out, plain_table, show_document
+    from dml.zeppelin.notes import Notes
+
+    told = []
+    for one in Notes(deployed(local, env)).all():
+        entry = {"note": one.key, "changed": f"{one.changed:%Y-%m-%d %H:%M}", "bytes": len(one.body)}
+        try:
+            entry |= {"last_run": one.last_run[:16], "state": "as deployed" if one.is_as_deployed else "edited or run"}
+        except UserError as error:
+            entry |= {"last_run": "", "state": f"broken: {error}"}
+        told.append(entry)
+
+    def show(*_: object) -> None:
+        table = plain_table("note", "changed", "last run", "state")
+        for entry in told:
+            table.add_row(*(str(entry[key]) for key in ("note", "changed", "last_run", "state")))
+        out.print(
+            table if told else "There are no notes: they come with a dataset's deployment, on a starting workbench."
+        )
+
+    show_document({"notes": told}, show, as_json=as_json)
+
+
+@notes.command()
+def pull(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Bring the bucket's notes into files, as Markdown; a file that was edited stays."""
+    from dml.estate.platform import deployed
+    from dml.zeppelin import notes as room
+
+    _tell(room.pull(room.Notes(deployed(local, env)), folder or Path("notes", env)))
+
+
+@notes.command()
+def push(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Bring edited files to the bucket, and new ones as new notes; a note that was edited in Zeppelin as well stays."""
+    from dml.estate.platform import deployed
+    from dml.zeppelin import notes as room
+
+    changed = _tell(room.push(room.Notes(deployed(local, env)), folder or Path("notes", env)))
+    if changed:
+        typer.echo("Zeppelin shows a change when the list of notes, or the note, is reloaded there.", err=True)
+
+
+@notes.command()
+def diff(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Show how files differ from the bucket's notes, without what running a note changes."""
+    from dml.estate.platform import deployed
+    from dml.zeppelin import notes as room
+
+    for told in room.differences(room.Notes(deployed(local, env)), folder or Path("notes", env)):
+        typer.echo(told)
+
+
+def _tell(done: "Iterator[Done]") -> bool:
+    """Prints each note's fate; whether something was written. Raises UserError at the end if some were not."""
+    from dml.errors import UserError
+    from dml.terminal.words import counted
+    from dml.zeppelin.notes import BROKEN, CONFLICT, KEPT, NEW, UPDATED
+
+    found: Counter[str] = Counter()
+    for one in done:
+        found[one.what] += 1
+        if one.what != KEPT:
+            typer.echo(f"{one.what}: {one.name}{f': {one.why}' if one.why else ''}")
+    if found[KEPT]:
+        typer.echo(f"{counted(found[KEPT], 'note')} unchanged")
+    if left := found[CONFLICT] + found[BROKEN]:
+        raise UserError(f"{counted(left, 'note')} left alone; nothing of them was overwritten.")
+    return bool(found[NEW] + found[UPDATED])

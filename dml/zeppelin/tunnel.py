@@ -1,0 +1,124 @@
+"""A tunnel to Zeppelin on the workbench, by the AWS CLI and its Session Manager plugin: no port of a node is open."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dml.errors import UserError
+from dml.estate.platform import Platform, answering
+from dml.terminal.words import last_line
+from stacks.outputs import Output
+
+PORT = 8890  # Zeppelin's on EMR, and the one whose pages it answers whatever its release (stacks/emr.py)
+DOCUMENT = "AWS-StartPortForwardingSession"  # the only one that the analysts' policy allows (stacks/observability.py)
+UP = ("RUNNING", "WAITING")
+COMING = ("STARTING", "BOOTSTRAPPING")
+OPEN_SECONDS = 60.0
+PROGRAMS = {
+    "aws": 'the AWS CLI (AWS CLI User Guide, "Installing or updating to the latest version of the AWS CLI")',
+    "session-manager-plugin": "the Session Manager plugin "
+    '(Systems Manager User Guide, "Install the Session Manager plugin for the AWS CLI")',
+}
+
+
+def require_programs() -> None:
+    """Raises UserError for what this machine lacks."""
+    if lacking := [f"{name}: install {what}" for name, what in PROGRAMS.items() if shutil.which(name) is None]:
+        raise UserError("The tunnel to Zeppelin needs what is not on the PATH here. " + "; ".join(lacking) + ".")
+
+
+def primary_node(platform: Platform, price: Callable[[], str]) -> str:
+    """The EC2 instance that Zeppelin runs on. Raises UserError if there is none, and says how it comes back.
+
+    `price`: what an hour of the workbench costs, in words.
+    """
+    platform.check_running()
+    emr = platform.client("emr")
+    with answering("find the workbench"):
+        name = platform.output(Output.WORKBENCH_PARAMETER)
+        cluster = platform.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+        if cluster == "none":
+            raise UserError(
+                f"{platform.environment} has no workbench: set workbench.enabled in "
+                f"environments/{platform.environment}.toml, and deploy: {platform.deploying()}"
+            )
+        found = emr.describe_cluster(ClusterId=cluster)["Cluster"]
+    state = found["Status"]["State"]
+    if state in COMING:
+        raise UserError(f"The workbench {cluster} is {state.lower()}: Zeppelin is there some minutes later. Try again.")
+    if state not in UP:
+        reason = found["Status"].get("StateChangeReason", {}).get("Message", "")
+        raise UserError(
+            f"The workbench {cluster} is {state.lower()}{f' ({reason})' if reason else ''}. Its notes are in the "
+            f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
+            f"{platform.command('resume')}. {price()}"
+        )
+    kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
+        found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
+    )
+    with answering("find the workbench's primary node"):
+        nodes = emr.list_instances(ClusterId=cluster, InstanceStates=["RUNNING"], **kind)["Instances"]
+    if not nodes:
+        raise UserError(
+            f"The workbench {cluster} has no primary node that runs. Look at it: aws emr list-instances "
+            f"--cluster-id {cluster}"
+        )
+    return str(nodes[0]["Ec2InstanceId"])
+
+
+def local_port() -> int:
+    """Zeppelin's own if nothing listens there, else any that is free."""
+    for port in (PORT, 0):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(tried.getsockname()[1])
+    raise UserError("No port of 127.0.0.1 is free here.")
+
+
+@contextmanager
+def tunnel(node: str, port: int, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """Open as long as the block lasts. Raises UserError with what the AWS CLI says if it cannot be opened."""
+    parameters = f"portNumber={PORT},localPortNumber={port}"
+    asked = ["aws", "ssm", "start-session", "--target", node, "--document-name", DOCUMENT, "--parameters", parameters]
+    # A session of its own: an interrupt is for us, who then end it.
+    process = subprocess.Popen(
+        asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+    )
+    try:
+        until = time.monotonic() + OPEN_SECONDS
+        while not listens(port):
+            if process.poll() is not None:
+                said = process.stdout.read() if process.stdout else ""
+                raise UserError(f"The tunnel to {node} did not open: {last_line(said) or 'the AWS CLI says nothing'}")
+            if time.monotonic() > until:
+                raise UserError(f"The tunnel to {node} is not open after {OPEN_SECONDS:.0f} s: does its agent run?")
+            time.sleep(0.1)
+        yield process
+    finally:
+        end(process)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(process: "subprocess.Popen[Any]") -> None:
+    """The CLI hands an interrupt on to its plugin, which ends the session; what does not end by it is ended."""
+    for way in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        process.send_signal(way)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            continue
