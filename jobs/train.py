@@ -17,7 +17,7 @@ from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
 from jobs.learners import encoding, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
-from jobs.models import registry, tasks, tree, tree_sql
+from jobs.models import forms, registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
 from jobs.tables.arrays import Array, as_arrow, as_numpy
 from jobs.tables.features import Features
@@ -51,7 +51,7 @@ class Trained(NamedTuple):
     disk; only for what needs single rows, which is a regression, and slices.
     """
 
-    tree: tree.Told
+    tree: forms.Told
     totals: Array
     labels: Dict[str, encoding.Labels]
     scored: Optional[DataFrame]
@@ -299,7 +299,7 @@ def _fit_and_score(
         training = replace(training, **tuning["chosen"])
         clock.lap("tune", "growing the tree")
     fitted = probability_tree.fit(survey, train, training)
-    told: tree.Told = {
+    told: forms.Told = {
         "format": 2,
         "dataset": settings.name,
         "task": settings.task,
@@ -393,7 +393,7 @@ def metrics_report(
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
-    nodes, train = trained.tree["nodes"], trained.labels[split.TRAIN]
+    train = trained.labels[split.TRAIN]
     average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
     told: Dict[str, Any] = {
         "dataset": settings.name,
@@ -413,12 +413,8 @@ def metrics_report(
         "slices": {}
         if trained.scored is None
         else metrics.slices(trained.scored, task, label, settings.slices, average[1] if task == "binary" else average),
-        "importances": tree.importances(nodes, trained.tree["features"]),
-        "tree": {
-            "depth": max(node["depth"] for node in nodes),
-            "leaves": sum("feature" not in node for node in nodes),
-            "nodes": len(nodes),
-        },
+        "importances": forms.importances(trained.tree),
+        "tree": forms.shape(trained.tree),
         "threshold": tasks.THRESHOLD,
         "settings": trained.tree["settings"],
         "tuning": trained.tuning,

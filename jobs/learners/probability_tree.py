@@ -6,9 +6,9 @@ from jobs.learners import grow
 from jobs.learners.encoding import Learned
 from jobs.learners.grow import Node, smoothed
 from jobs.learners.survey import Survey
+from jobs.models.forms import Told
 from jobs.models.inputs import MISSING, Feature
 from jobs.models.tasks import PROBABILITIES, PROBABILITY
-from jobs.models.tree import Told
 from jobs.tables.arrays import Array
 from jobs.tables.settings import Training
 
