@@ -3,7 +3,7 @@
 import argparse
 import datetime as dt
 import platform
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
-from jobs.learners import encoding, probability_tree, tune
+from jobs.learners import boosted, encoding, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
@@ -24,7 +24,14 @@ from jobs.tables.features import Features
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
+# How each learns, and how it chooses what the settings leave open.
+LEARNERS: Dict[str, Tuple[Any, Callable[..., Dict[str, Any]]]] = {
+    "tree": (probability_tree, tune.choose),
+    "boosted": (boosted, boosted.choose),
+}
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
+GROWING = "training the model"
+CHOOSING = {"tree": "choosing depth and leaf size", "boosted": "choosing the number of rounds"}
 EPOCH, DAY = dt.date(1970, 1, 1), 86_400 * 10**6  # microseconds
 
 
@@ -44,15 +51,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 class Trained(NamedTuple):
-    """A tree, and how it does on rows that it has not seen.
+    """A model, and how it does on rows that it has not seen.
 
-    `tree` is as in tree.json, but for the run, `training` what it was grown with. `found`: what came of it
-    (metrics.Tally, Table or Errors). `scored`: the test rows with what the tree says of them, kept in memory or on
-    disk; only for what needs single rows, which is a regression, and slices.
+    `tree` is as in tree.json, but for the run, `training` what it was trained with. `totals`: of one tree what the
+    training rows add up to in its nodes. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the test
+    rows with what the model says of them, kept in memory or on disk; only for what needs single rows, which is a
+    regression, and slices.
     """
 
     tree: forms.Told
-    totals: Array
+    totals: Optional[Array]
     labels: Dict[str, encoding.Labels]
     scored: Optional[DataFrame]
     found: Any
@@ -65,7 +73,7 @@ class Trained(NamedTuple):
 
     @property
     def average(self) -> Any:
-        """What is known without a tree: the training side's counts by class, or its mean."""
+        """What is known without a model: the training side's counts by class, or its mean."""
         label = self.labels[split.TRAIN]
         return label.counts or label.mean
 
@@ -112,7 +120,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
-        clock.lap("profile", "growing the tree")
+        clock.lap("profile", GROWING)
         trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
@@ -120,7 +128,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         later = out_of_time(features, settings, trained.training, survey)
         clock.lap("out_of_time", "comparing with the current model")
 
-        beside = current_on(features, s3, current, settings, trained)
+        beside = current_on(features, s3, current, settings, trained, survey)
         verdict = gate.judge(
             settings,
             trained.test,
@@ -136,7 +144,11 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         trained.unpersist()
         clock.lap("score", "saving the model")
 
-    tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
+    files = []
+    if trained.totals is not None:
+        tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
+        files.append("model/")
+    files.append("model-card.md")
     moved = drift.drift(before, profile) if before else None
     clock.lap("save")
     report["seconds"] = clock.seconds
@@ -151,16 +163,16 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)
-    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
+    if not tree_sql.reason_against(told):
+        storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
+        files.append("tree.sql")
     storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
         "dataset": settings.name,
         "run_id": run_id,
         "created": report["created"],
         "files": [
-            "model/",
-            "model-card.md",
-            "tree.sql",
+            *files,
             *(f"{name}.json" for name, document in documents.items() if document),
         ],
     }
@@ -288,41 +300,45 @@ def _fit_and_score(
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in zip((split.TRAIN, split.TEST), names):  # noqa: B905  # not in Python 3.9
         encoding.require_variety(labels[side], settings, name, otherwise)
-    tuning, asked = None, settings.tuning
+    (learner, choose), tuning, asked = LEARNERS[training.learner], None, settings.tuning
     if asked:
         # By time, what is later than the cut has no part in the choice.
         known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
         fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
-        clock.begin("choosing depth and leaf size")
-        tuning = {**tune.choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
+        clock.begin(CHOOSING[training.learner])
+        tuning = {**choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
         training = replace(training, **tuning["chosen"])
-        clock.lap("tune", "growing the tree")
-    fitted = probability_tree.fit(survey, train, training)
+        clock.lap("tune", GROWING)
+    fitted = learner.fit(survey, train, training)
     told: forms.Told = {
-        "format": 2,
+        "format": fitted.told["format"],
         "dataset": settings.name,
         "task": settings.task,
         "label": settings.label.column,
         "positive": settings.label.positive,
         "classes": list(settings.label.classes),
         "unit": settings.label.unit,
-        "settings": asdict(training),
-        "features": fitted.learned.features,
-        "nodes": fitted.told,
+        "settings": training.used,
+        "features": fitted.features,
+        **fitted.told,
     }
-    clock.lap("fit", "testing the tree")
+    clock.lap("fit", "testing the model")
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
         scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
     if classes:
-        found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
+        if forms.is_one(told):
+            found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
+        else:
+            found = metrics.of_rows(*survey.said(test, tree.Scorer(told, 0)), classes)
     else:
         assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
-    return Trained(told, fitted.totals, labels, scored, found, tuning, training)
+    totals = fitted.totals if forms.is_one(told) else None
+    return Trained(told, totals, labels, scored, found, tuning, training)
 
 
 def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:
@@ -360,7 +376,12 @@ def out_of_time(
 
 
 def current_on(
-    features: Features, s3: Any, current: Optional[registry.Registered], settings: Dataset, candidate: Trained
+    features: Features,
+    s3: Any,
+    current: Optional[registry.Registered],
+    settings: Dataset,
+    candidate: Trained,
+    survey: Survey,
 ) -> Optional[gate.Current]:
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
     if current is None:
@@ -368,12 +389,20 @@ def current_on(
     scores = None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     if same and set(current.names) <= set(features.rows.columns):
-        test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
-        kept = [F.col(name) for name in dict.fromkeys([*settings.keys, settings.label.column])]
-        scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
+        if settings.classes and not forms.is_one(current.tree):
+            said = survey.said(survey.parts(test=True), tree.Scorer(current.tree, 0))
+            scores = metrics.evaluate(metrics.of_rows(*said, settings.classes))
+        else:
+            scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
     return gate.Current(current.run_id, scores, change, before.get("out_of_time") if same else None)
+
+
+def _of_current(features: Features, current: registry.Registered, settings: Dataset, centre: float) -> Any:
+    test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
+    kept = [F.col(name) for name in dict.fromkeys([*settings.keys, settings.label.column])]
+    return _found(current.score(test, kept), settings, centre)
 
 
 def prepare_report_uri(features: str) -> str:

@@ -6,12 +6,13 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 import numpy as np
 import pyarrow as pa
-from pyspark import RDD
+from pyspark import RDD, SparkContext
 
 from jobs.errors import JobError
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
+from jobs.models.tree import Scorer
 from jobs.tables import split
 from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
 from jobs.tables.features import Features
@@ -94,6 +95,11 @@ class Survey:
         if self.classes:
             self._labels = {part: _counted(self._every[part].tolist()) for part in range(self._parts)}
 
+    @property
+    def context(self) -> SparkContext:
+        """Spark's, that its rows are read by."""
+        return self._features.spark.sparkContext
+
     def parts(self, **asked: bool) -> List[int]:
         """The numbers of the parts whose marks are as asked; of other marks either kind."""
         bits = {name: 2**i for i, name in enumerate(self._marks)}
@@ -158,6 +164,22 @@ class Survey:
         """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading."""
         names = [*self._apart.columns, *self._numbers, *self._categories]
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
+
+    def said(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
+        """What a model says of each row of these parts, and each one's label: a class by its number, or the value."""
+        wanted, apart = np.isin(np.arange(self._parts), list(parts)), self._apart
+
+        def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Array, Array]]:
+            for batch in batches:
+                own = wanted[apart.part(batch)]
+                if not own.all():
+                    batch = batch.take(as_arrow(np.flatnonzero(own), np.int64))
+                yield scorer.says(batch)[1], apart.label(batch)
+
+        names = [*apart.columns, *(feature["name"] for feature in scorer.features)]
+        found = self._features.batches(names).mapPartitions(answers).collect()
+        said, labels = zip(*found)  # noqa: B905  # not in Python 3.9
+        return np.concatenate(said), np.concatenate(labels)
 
     def collected(self, groups: Sequence[Sequence[int]], learned: Learned, most: int) -> List[Block]:
         """The rows of each group of parts as one block, here; of more than `most` a sample of about so many, by hash:

@@ -92,7 +92,7 @@ class _Tree:
     def __init__(self, nodes: Sequence[Told], index: Dict[str, int], said: str) -> None:
         place = {node["id"]: i for i, node in enumerate(nodes)}
         self.ids = np.array([node["id"] for node in nodes], dtype=np.int32)
-        self.feature = np.array([index.get(node.get("feature"), 0) for node in nodes])
+        self.feature = np.array([index.get(node.get("feature", ""), 0) for node in nodes])
         self.threshold = np.array([node.get("threshold", 0.0) for node in nodes])
         # Of each node where a row goes on, to the right and to the left, one behind the other; from a leaf to itself.
         sides = [[place.get(node.get(side), at) for side in ("right", "left")] for at, node in enumerate(nodes)]
@@ -110,7 +110,7 @@ class _Tree:
         return at
 
 
-def _linked(sums: Array, link: str) -> Array:
+def _linked(sums: Any, link: str) -> Any:
     """What sums (outputs x rows) come to. No power is too large for a double."""
     if link == forms.SOFTMAX:
         powers = np.exp(sums - sums.max(axis=0))

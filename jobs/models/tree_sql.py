@@ -71,8 +71,7 @@ def sql(tree: Json, table: str = "features", keys: Sequence[str] = ()) -> str:
     kept = [f"t.{name}" for name in names]
     inputs = _query("_inputs", [*kept, *asked.inputs] or ["1 AS _row"], f"{_name(table)} AS t" + "".join(asked.joins))
     rest = _of_several(tree, nodes, names, asked) if several else _of_one(tree, names, asked)
-    *tables, result = [*asked.tables, inputs, *rest]
-    body = "WITH " + ",\n".join(tables) + f"\n{result}\n"
+    body = "WITH " + ",\n".join([*asked.tables, inputs, *rest[:-1]]) + f"\n{rest[-1]}\n"
     return _header(tree, table, asked.used, body) + body
 
 
@@ -149,9 +148,9 @@ def _of_several(model: Json, numbered: Sequence[Json], names: Sequence[str], ask
         own = numbered[start : start + len(tree["nodes"])]
         start += len(own)
         for output in range(width) if mean else [tree["output"]]:
-            said = {node["id"]: _double(_added(node, mean, output)) for node in own if "feature" not in node}
+            leaves = {node["id"]: _double(_added(node, mean, output)) for node in own if "feature" not in node}
             terms[output].append(f"_t{len(columns)}")
-            columns.append(f"{_part(own[0]['id'], (), set(), nodes, asked.conditions, said)} AS _t{len(columns)}")
+            columns.append(f"{_part(own[0]['id'], (), set(), nodes, asked.conditions, leaves)} AS _t{len(columns)}")
     base = [0.0] * width if mean else model["base"]
     # Each tree is named twice, see `_of_one`; in the order in which every scorer adds.
     sums = [
