@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
-from jobs.learners import boosted, encoding, probability_tree, tune
+from jobs.learners import boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
@@ -25,13 +25,15 @@ from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
 # How each learns, and how it chooses what the settings leave open.
-LEARNERS: Dict[str, Tuple[Any, Callable[..., Dict[str, Any]]]] = {
-    "tree": (probability_tree, tune.choose),
-    "boosted": (boosted, boosted.choose),
+LEARNERS: Dict[str, Tuple[Callable[..., Any], Optional[Callable[..., Dict[str, Any]]]]] = {
+    "tree": (probability_tree.fit, tune.choose),
+    "mllib": (mllib.fit, tune.choose),
+    "forest": (mllib.fit_forest, None),
+    "boosted": (boosted.fit, boosted.choose),
 }
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 GROWING = "training the model"
-CHOOSING = {"tree": "choosing depth and leaf size", "boosted": "choosing the number of rounds"}
+CHOOSING = {"boosted": "choosing the number of rounds"}
 EPOCH, DAY = dt.date(1970, 1, 1), 86_400 * 10**6  # microseconds
 
 
@@ -300,17 +302,17 @@ def _fit_and_score(
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in zip((split.TRAIN, split.TEST), names):  # noqa: B905  # not in Python 3.9
         encoding.require_variety(labels[side], settings, name, otherwise)
-    (learner, choose), tuning, asked = LEARNERS[training.learner], None, settings.tuning
-    if asked:
+    (fit, choose), tuning, asked = LEARNERS[training.learner], None, settings.tuning
+    if asked and choose:
         # By time, what is later than the cut has no part in the choice.
         known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
         fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
-        clock.begin(CHOOSING[training.learner])
+        clock.begin(CHOOSING.get(training.learner, "choosing depth and leaf size"))
         tuning = {**choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
         training = replace(training, **tuning["chosen"])
         clock.lap("tune", GROWING)
-    fitted = learner.fit(survey, train, training)
+    fitted = fit(survey, train, training)
     told: forms.Told = {
         "format": fitted.told["format"],
         "dataset": settings.name,

@@ -110,7 +110,7 @@ def _kind(metrics: Document) -> str:
     shape, learner = metrics["tree"], metrics["settings"].get("learner", "tree")
     if "trees" not in shape:
         return "A decision tree that predicts"
-    kind = {"boosted": "gradient-boosted decision trees"}[learner]
+    kind = {"boosted": "gradient-boosted decision trees", "forest": "decision trees of a random forest"}[learner]
     return f"{_figure(shape['trees'])} {kind} that predict"
 
 
@@ -129,15 +129,25 @@ def _learned(shape: Document, used: Document, tree: Document, settings: Dataset)
             f"Dataset: {_figure(used['rounds'])} rounds, at most {used['leaves']} leaves a tree{bounds}, learning rate "
             f"{used['learning_rate']:g}, {rest}",
         ]
+    if used.get("learner") == "forest":
+        return [
+            f"{_figure(shape['trees'])} decision trees, {_figure(shape['leaves'])} leaves together, over {features}. "
+            "MLlib's random forest learned each from rows drawn anew, some of the features at each split; what a row "
+            "is told is their mean.",
+            f"Dataset: {_figure(used['trees'])} trees, depth at most {shape['depth']}, {rest}",
+        ]
+    by = "learned by MLlib" if used.get("learner") == "mllib" else "grown level by level on Spark"
     return [
         f"One decision tree of depth {shape['depth']} with {_figure(shape['leaves'])} leaves over {features}. It was "
-        f"grown level by level on Spark; each split is the one that lowers the {split} most.",
+        f"{by}; each split is the one that lowers the {split} most.",
         f"Dataset: depth at most {used['depth']}, at least {_figure(used['min_leaf'])} rows a leaf, {rest}",
     ]
 
 
 def _tuned(tuning: Optional[Document], used: Document) -> str:
     what = "The number of rounds is" if used.get("learner") == "boosted" else "Depth and leaf size are"
+    if used.get("learner") == "forest":
+        return "It was trained as set, or by default; this run tuned nothing."
     if not tuning:
         return f"{what} as set; this run did not tune {'it' if what.endswith('is') else 'them'}."
     part = (

@@ -7,6 +7,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 import numpy as np
 import pyarrow as pa
 from pyspark import RDD, SparkContext
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
@@ -164,6 +166,25 @@ class Survey:
         """The rows of these parts as blocks of bin numbers for `grow`; each time it is asked for, a reading."""
         names = [*self._apart.columns, *self._numbers, *self._categories]
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
+
+    def vectors(self, parts: Sequence[int], learned: Learned) -> DataFrame:
+        """The same for MLlib: `label`, a class by its number or the value, and `features`, bin numbers as a vector."""
+        from pyspark.ml.functions import array_to_vector
+
+        coding = _Coding(self._apart, parts, learned, self.classes)
+
+        def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                codes, label = coding.coded(batch)
+                values = label.astype(np.float64)
+                values = values if learned.point is None else learned.point.sum(1, values)
+                ends = np.arange(0, len(codes) * (len(values) + 1), max(len(codes), 1), dtype=np.int32)
+                lists = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(codes.T.ravel(), np.float64))
+                yield pa.RecordBatch.from_arrays([as_arrow(values, np.float64), lists], names=["label", "codes"])
+
+        names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
+        told = self._features.table(names).mapInArrow(coded, "label double, codes array<double>")
+        return told.select("label", array_to_vector(F.col("codes")).alias("features"))
 
     def said(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
         """What a model says of each row of these parts, and each one's label: a class by its number, or the value."""

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import pkgutil
 import re
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import (
     Annotated,
     Any,
@@ -69,10 +69,12 @@ ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp
 Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
-Learner = Literal["tree", "boosted"]
+Learner = Literal["tree", "mllib", "forest", "boosted"]
 # Of [training], beside what all take, what each learner takes.
 USES: Dict[str, Tuple[str, ...]] = {
     "tree": ("depth", "min_leaf"),
+    "mllib": ("depth", "min_leaf"),
+    "forest": ("depth", "min_leaf", "trees"),
     "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
 }
 
@@ -199,7 +201,7 @@ class Training(_Part):
     """Which learner a model is trained by, and with what: `USES` says which of these each takes.
 
     What a learner needs and is not set, a run chooses by itself (`Tune`): of one tree `depth` and `min_leaf`, of
-    boosted ones the number of `rounds`.
+    boosted ones the number of `rounds`. A forest chooses nothing: jobs/learners/mllib.py has its defaults.
     """
 
     # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
@@ -213,14 +215,11 @@ class Training(_Part):
     rounds: Optional[Annotated[int, Limits(ge=1, le=10_000)]] = None  # of boosting; each is a tree, or one a class
     leaves: Annotated[int, Limits(ge=2, le=1_024)] = 31  # of each boosted tree, at most
     learning_rate: Annotated[float, Limits(gt=0, le=1)] = 0.1
+    trees: Annotated[int, Limits(ge=1, le=1_000)] = 20  # of a forest
 
     def __post_init__(self) -> None:
-        defaults = {"depth": None, "min_leaf": None, "rounds": None, "leaves": 31, "learning_rate": 0.1}
-        surplus = [
-            name
-            for name, default in defaults.items()
-            if name not in USES[self.learner] and getattr(self, name) != default
-        ]
+        foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
+        surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
             raise ValueError(f'{", ".join(surplus)}: means nothing to learner = "{self.learner}"; leave it out')
 
@@ -354,6 +353,10 @@ class Dataset(_Part):
             if strange := [column for column in table.names if column not in table.columns]:
                 raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
         self._label_fits_task()
+        if self.training.learner == "forest" and self.tune:
+            raise ValueError(
+                'tune: means nothing to training.learner = "forest", which is trained as set; leave it out'
+            )
         if self.training.learner == "boosted" and self.tune and (self.tune.depths or self.tune.min_leaves):
             raise ValueError(
                 'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted", of which the run chooses '
@@ -395,6 +398,8 @@ class Dataset(_Part):
 
         What [tune] does not list is what [training] says, if it does.
         """
+        if self.training.learner == "forest":
+            return None
         if self.training.learner == "boosted":
             return None if self.training.rounds else self.tune or Tune()
         depth, min_leaf = self.training.depth, self.training.min_leaf
