@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
-from jobs.learners import boosted, encoding, mllib, probability_tree, tune
+from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
@@ -25,15 +25,16 @@ from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
 # How each learns, and how it chooses what the settings leave open.
-LEARNERS: Dict[str, Tuple[Callable[..., Any], Optional[Callable[..., Dict[str, Any]]]]] = {
-    "tree": (probability_tree.fit, tune.choose),
-    "mllib": (mllib.fit, tune.choose),
-    "forest": (mllib.fit_forest, None),
-    "boosted": (boosted.fit, boosted.choose),
+FIT: Dict[str, Callable[..., Any]] = {
+    "tree": probability_tree.fit,
+    "mllib": mllib.fit,
+    "forest": mllib.fit_forest,
+    "boosted": boosted.fit,
 }
+CHOOSE = {"tree": tune.choose, "mllib": tune.choose, "boosted": boosted.choose, "best": best.choose}
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
 GROWING = "training the model"
-CHOOSING = {"boosted": "choosing the number of rounds"}
+CHOOSING = {"boosted": "choosing the number of rounds", "best": "trying learners"}
 EPOCH, DAY = dt.date(1970, 1, 1), 86_400 * 10**6  # microseconds
 
 
@@ -302,18 +303,21 @@ def _fit_and_score(
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in zip((split.TRAIN, split.TEST), names):  # noqa: B905  # not in Python 3.9
         encoding.require_variety(labels[side], settings, name, otherwise)
-    (fit, choose), tuning, asked = LEARNERS[training.learner], None, settings.tuning
-    if asked and choose:
+    tuning, asked = None, settings.tuning
+    if asked:
         # By time, what is later than the cut has no part in the choice.
         known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
         fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
         clock.begin(CHOOSING.get(training.learner, "choosing depth and leaf size"))
-        tuning = {**choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
+        tuning = {
+            **CHOOSE[training.learner](survey, fit_on, validated, asked),
+            "by": "time" if settings.time else "hash",
+        }
         training = replace(training, **tuning["chosen"])
         clock.lap("tune", GROWING)
-    fitted = fit(survey, train, training)
-    told: forms.Told = {
+    fitted = FIT[training.learner](survey, train, training)
+    model: forms.Told = {
         "format": fitted.told["format"],
         "dataset": settings.name,
         "task": settings.task,
@@ -329,18 +333,18 @@ def _fit_and_score(
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
-        scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
+        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept]).persist()
     if classes:
-        if forms.is_one(told):
-            found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
+        if forms.is_one(model):
+            found = metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, test))
         else:
-            found = metrics.of_rows(*survey.said(test, tree.Scorer(told, 0)), classes)
+            found = metrics.of_rows(*survey.said(test, tree.Scorer(model, 0)), classes)
     else:
         assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
-    totals = fitted.totals if forms.is_one(told) else None
-    return Trained(told, totals, labels, scored, found, tuning, training)
+    totals = fitted.totals if forms.is_one(model) else None
+    return Trained(model, totals, labels, scored, found, tuning, training)
 
 
 def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:

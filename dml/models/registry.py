@@ -565,6 +565,10 @@ def show_model(console: Console, described: Document) -> None:
     depth = f"depth {tree['depth']}"
     shape = f"{tree['trees']:,} trees, {depth} at most" if "trees" in tree else depth
     _line(console, "Trees" if "trees" in tree else "Tree", f"{shape}, {tree['leaves']:,} leaves")
+    tuning = metrics.get("tuning") or {}
+    if board := tuning.get("leaderboard"):
+        told = ", ".join(f"{one['learner']} {_number(one[tuning['metric']])}" for one in board)
+        _line(console, "Tried", told, f"{_EVERY[tuning['metric']].title} on the validation part")
     console.print()
     if expected := expectation(metrics):
         console.print(Text(expected[0], "" if expected[1] else "yellow"))

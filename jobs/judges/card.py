@@ -157,7 +157,10 @@ def _tuned(tuning: Optional[Document], used: Document) -> str:
     )
     rows = f" ({_figure(tuning['rows']['validated'])} rows)" if tuning.get("rows") else ""
     chosen = what.replace(" is", " was").replace(" are", " were")
-    return f"{chosen} chosen on {part}{rows}, never by the rows it is judged by."
+    told = f"{chosen} chosen on {part}{rows}, never by the rows it is judged by."
+    main = tuning.get("metric", "")
+    board = ", ".join(f"{one['learner']} {_figure(one[main])}" for one in tuning.get("leaderboard", ()))
+    return f"{told} So was the learner, by {_name(main)}: {board}." if board else told
 
 
 def _use(settings: Dataset) -> List[str]:

@@ -7,10 +7,13 @@ would write it (org.apache.spark.ml.tree.DecisionTreeModelReadWrite.NodeData, Sp
 Of a classification MLlib merges sibling leaves that call the same class, and their shares with them (SPARK-3159): one
 tree is learned so, as MLlib is. A forest's binary label is learned as a number instead, which merges nothing; the
 variance of a 0/1 label is half of Gini's impurity, so the splits are the same.
+
+The splits are MLlib's; what leaves say is smoothed as it is in our own tree (`training.smoothing`): MLlib's leaf of one
+class is sure of it, and one row that is otherwise would cost more than all the others bring.
 """
 
 import json
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from pyspark import StorageLevel
@@ -26,9 +29,7 @@ from jobs.models.inputs import Feature
 from jobs.models.tasks import PROBABILITIES, PROBABILITY
 from jobs.tables.settings import Training
 
-# Of trees that are to differ; MLlib's own depth of 5 is meant for one. Leaves of fewer rows are sure of what all trees
-# together have seen no row of, and one such row that is otherwise costs more than they gain: MLlib smooths nothing.
-FOREST_DEPTH, FOREST_LEAF = 12, 10
+FOREST_DEPTH, FOREST_LEAF = 12, 1  # of trees that are to differ; MLlib's own depth of 5 is meant for one
 Stored = Dict[str, Any]  # a NodeData
 
 
@@ -40,7 +41,7 @@ class Forest(NamedTuple):
 
 
 def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
-    """MLlib's DecisionTreeClassifier, or DecisionTreeRegressor. Leaves say what they are in MLlib: nothing smoothed."""
+    """The splits of MLlib's DecisionTreeClassifier, or DecisionTreeRegressor."""
     from pyspark.ml.classification import DecisionTreeClassifier
     from pyspark.ml.regression import DecisionTreeRegressor
 
@@ -53,7 +54,7 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
     unit = 1 / learned.point.step**2 if learned.point else 1.0  # `describe` takes gains in the unit of `grow`
     nodes = [node._replace(gain=node.gain * unit) for node in nodes]
-    told = describe(nodes, learned, classes, totals, 0.0)
+    told = describe(nodes, learned, classes, totals, training.smoothing)
     return Fitted(learned, nodes, totals, {"format": forms.ONE, "nodes": told}, classes)
 
 
@@ -68,7 +69,7 @@ def fit_forest(survey: Survey, parts: Sequence[int], training: Training) -> Fore
     learner.setNumTrees(training.trees).setFeatureSubsetStrategy("sqrt" if classes else "onethird")
     depth, least = training.depth or FOREST_DEPTH, training.min_leaf or FOREST_LEAF
     every = _fitted(survey, parts, learned, learner, training, depth, least)
-    trees = [{"nodes": _told(stored, learned, classes)} for stored in every]
+    trees = [{"nodes": _told(stored, learned, classes, training.smoothing)} for stored in every]
     return Forest(learned.features, {"format": forms.SEVERAL, "link": forms.MEAN, "trees": trees})
 
 
@@ -117,23 +118,26 @@ def _bin(split: Dict[str, Any]) -> int:
     return int(np.floor(split["leftCategoriesOrThreshold"][0]))
 
 
-def _told(stored: Sequence[Stored], learned: Learned, classes: int) -> List[Told]:
-    """The nodes of one tree of a forest as tree.json has them."""
+def _told(stored: Sequence[Stored], learned: Learned, classes: int, smoothing: float) -> List[Told]:
+    """The nodes of one tree of a forest as tree.json has them; leaves are smoothed as those of our own tree."""
     told: List[Told] = []
-    waiting = [(0, 0)]
+    waiting: List[Tuple[int, int, Any]] = [(0, 0, None)]
     while waiting:
-        i, depth = waiting.pop()
+        i, depth, above = waiting.pop()
         node, entry = stored[i], {"id": i, "depth": depth, "rows": stored[i]["rawCount"]}
         told.append(entry)
+        # Rows of each class; or, of what is learned as a number, rows, sum and sum of squares.
+        stats = np.array(node["impurityStats"])
+        seen, sums = (stats.sum(), stats) if classes > 2 else (stats[0], stats[1:2])
+        says = sums / seen if above is None else (sums + smoothing * above) / (seen + smoothing)
         if node["leftChild"] >= 0:
             split = node["split"]
             feature = split["featureIndex"]
             entry.update(feature=learned.features[feature]["name"], left=node["leftChild"], right=node["rightChild"])
             entry.update(threshold=float(learned.thresholds[feature][_bin(split)]), gain=node["gain"])
-            waiting += [(node["rightChild"], depth + 1), (node["leftChild"], depth + 1)]
+            waiting += [(node[side], depth + 1, says) for side in ("rightChild", "leftChild")]
         elif classes > 2:
-            whole = sum(node["impurityStats"])
-            entry[PROBABILITIES] = [rows / whole for rows in node["impurityStats"]]
+            entry[PROBABILITIES] = says.tolist()
         else:
-            entry[PROBABILITY if classes else "value"] = node["prediction"]
+            entry[PROBABILITY if classes else "value"] = float(says[0])
     return told

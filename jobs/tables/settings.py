@@ -69,13 +69,14 @@ ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp
 Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
-Learner = Literal["tree", "mllib", "forest", "boosted"]
+Learner = Literal["tree", "mllib", "forest", "boosted", "best"]
 # Of [training], beside what all take, what each learner takes.
 USES: Dict[str, Tuple[str, ...]] = {
     "tree": ("depth", "min_leaf"),
     "mllib": ("depth", "min_leaf"),
     "forest": ("depth", "min_leaf", "trees"),
     "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
+    "best": (),  # each learner chooses its own
 }
 
 
@@ -201,7 +202,8 @@ class Training(_Part):
     """Which learner a model is trained by, and with what: `USES` says which of these each takes.
 
     What a learner needs and is not set, a run chooses by itself (`Tune`): of one tree `depth` and `min_leaf`, of
-    boosted ones the number of `rounds`. A forest chooses nothing: jobs/learners/mllib.py has its defaults.
+    boosted ones the number of `rounds`; if `learner` is "best", which of these two does best. A forest chooses nothing:
+    jobs/learners/mllib.py has its defaults.
     """
 
     # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
@@ -226,7 +228,7 @@ class Training(_Part):
     @property
     def together(self) -> bool:
         """Whether it learns in all executors at once, which must be there and stay."""
-        return self.learner == "boosted"
+        return self.learner in ("boosted", "best")
 
     @property
     def used(self) -> Dict[str, Any]:
@@ -400,6 +402,8 @@ class Dataset(_Part):
         """
         if self.training.learner == "forest":
             return None
+        if self.training.learner == "best":
+            return self.tune or Tune()
         if self.training.learner == "boosted":
             return None if self.training.rounds else self.tune or Tune()
         depth, min_leaf = self.training.depth, self.training.min_leaf

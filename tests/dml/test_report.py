@@ -588,12 +588,14 @@ def test_several_trees_should_make_a_page_that_says_why_none_is_drawn(task: str)
         "tried": [{"rounds": n, "rmse": 7 - n / 50, "log_loss": n / 100} for n in (20, 40)],
         "sample": 0,
         "by": "hash",
+        "leaderboard": [{"learner": x, "rmse": y, "log_loss": y} for x, y in (("boosted", 0.4), ("tree", 0.45))],
     }
     nodes = tree.pop("nodes")
     html = Reader(page(metrics, tree | {"format": 3, "link": "softmax", "base": [0.0], "trees": [{"nodes": nodes}]}))
     assert "120 trees of 3,500 leaves together, added up, learned from 1,000 rows" in html.text
     assert "No tree is drawn: what this model says of a row is a sum over all 120 trees" in html.text
     assert "How the number of rounds was chosen" in html.text
+    assert re.search(r"Learners that were tried.*boosted 0.4\S* tree 0.45", html.text)
     assert not re.search(r"\bthe tree\b", html.text, re.IGNORECASE)
     links = [link[1:] for link in html.attributes("href") if link.startswith("#")]
     assert set(links) <= set(html.attributes("id"))

@@ -120,6 +120,29 @@ def test_the_rounds_should_be_those_that_do_best_on_the_validation_part(spark: S
     assert forms.shape(trained.tree)["trees"] == chosen == trained.tree["settings"]["rounds"]
 
 
+def test_the_best_learner_should_be_the_one_that_does_best_on_the_validation_part(
+    spark: SparkSession, written: Written
+) -> None:
+    """A slope is more than one tree can say: it has few leaves for it, where their sum has many."""
+    settings = dataclasses.replace(points.regression(AS_TREE, 'learner = "best"\n'), time=None)
+    frame = spark.createDataFrame(
+        [
+            (i, i * 7919 % 1009 / 100.9, ("red", "green")[i % 2], i * 7919 % 1009 / 50 + i % 2 * 9.5)
+            for i in range(1200)
+        ],
+        "id int, x double, colour string, late double",
+    )
+    trained = fit_and_score(written(frame, settings), settings)
+    assert trained.tuning is not None
+    (first, second), chosen = trained.tuning["leaderboard"], trained.tuning["chosen"]
+    assert (first["learner"], second["learner"]) == ("boosted", "tree")
+    assert first["rmse"] < second["rmse"]
+    assert first["rmse"] == min(one["rmse"] for one in trained.tuning["tried"])
+    assert chosen == {"learner": "boosted", **first["chosen"]}
+    assert (trained.tree["format"], trained.tree["settings"]["learner"]) == (3, "boosted")
+    assert second["chosen"].keys() == {"depth", "min_leaf"}
+
+
 def test_without_xgboost_a_run_should_say_so_and_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(
