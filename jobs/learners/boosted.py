@@ -288,11 +288,15 @@ def _require(settings: Dataset) -> None:
         raise JobError(_lacking(settings, f"{sys.executable}: {str(error).strip().splitlines()[0]}")) from error
 
 
+def _asked(settings: Dataset) -> str:
+    return f'{settings.file}: training.learner = "{settings.training.learner}"'
+
+
 def _lacking(settings: Dataset, found: str) -> str:
     return (
-        f'{settings.file}: training.learner = "{settings.training.learner}" needs XGBoost, which does not run here '
-        f"({found}). On a cluster it comes with cluster/requirements.txt when nodes start: deploy again, and start a new cluster; on a Mac it "
-        f"needs libomp (brew install libomp); {WITHOUT}."
+        f"{_asked(settings)} needs XGBoost, which does not run here ({found}). On a cluster it comes with "
+        "cluster/requirements.txt when nodes start: deploy again, and start a new cluster; on a Mac it needs libomp "
+        f"(brew install libomp); {WITHOUT}."
     )
 
 
@@ -301,9 +305,8 @@ def raise_with_reason(error: Exception, settings: Dataset) -> None:
     text = str(error)
     if BARRIER in text:
         raise JobError(
-            f'{settings.file}: training.learner = "{settings.training.learner}" needs executors that stay, but this '
-            "step runs with dynamic allocation: deploy the dataset again, which has its train step say spark.dynamicAllocation.enabled=false, "
-            f"{WITHOUT}."
+            f"{_asked(settings)} needs executors that stay, but this step runs with dynamic allocation: deploy the "
+            f"dataset again, which has its train step say spark.dynamicAllocation.enabled=false, {WITHOUT}."
         ) from error
     if SLOTS in text:
         raise JobError(

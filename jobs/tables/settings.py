@@ -225,6 +225,12 @@ class Training(_Part):
         if surplus:
             raise ValueError(f'{", ".join(surplus)}: means nothing to learner = "{self.learner}"; leave it out')
 
+    def of_a_tree(self, depth: int) -> "Training":
+        """The same for one tree of ours of this depth, whatever the learner."""
+        foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
+        others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
+        return replace(self, **others, learner="tree", depth=depth)
+
     @property
     def together(self) -> bool:
         """Whether it learns in all executors at once, which must be there and stay."""
