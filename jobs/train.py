@@ -338,7 +338,7 @@ def _fit_and_score(
         if forms.is_one(model):
             found = metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, test))
         else:
-            found = metrics.of_rows(*survey.said(test, tree.Scorer(model, 0)), classes)
+            found = metrics.of_answers(*survey.answers(test, tree.Scorer(model, 0)))
     else:
         assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
@@ -396,8 +396,8 @@ def current_on(
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     if same and set(current.names) <= set(features.rows.columns):
         if settings.classes and not forms.is_one(current.tree):
-            said = survey.said(survey.parts(test=True), tree.Scorer(current.tree, 0))
-            scores = metrics.evaluate(metrics.of_rows(*said, settings.classes))
+            answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
+            scores = metrics.evaluate(metrics.of_answers(*answers))
         else:
             scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}

@@ -87,12 +87,10 @@ def outcomes(scored: DataFrame, task: str, label: Column, keys: Sequence[str], c
     return _of_answers([leaves[leaf] for leaf in sorted(leaves)], says)
 
 
-def of_rows(said: Floats, label: Floats, classes: int) -> Any:
-    """The Tally or Table of a classification whose rows may each be told something else. `said`: rows, or rows x
-    classes; `label`: the class's number."""
-    if classes == 2:
-        return _tallied(said, np.stack([1 - label, label], axis=1))
-    return Table(said, np.eye(classes)[label])
+def of_answers(said: Floats, counts: Any) -> Any:
+    """The Tally or Table of a classification. `said`: probabilities, or answers x classes; `counts`: answers x classes,
+    the rows of each class that got it. An answer may stand there several times."""
+    return _tallied(said, counts) if said.ndim == 1 else Table(said, counts.astype(np.float64))
 
 
 def of_leaves(nodes: Sequence[Dict[str, Any]], counts: Floats) -> Any:

@@ -30,5 +30,5 @@ def choose(rows: Survey, fit_on: Sequence[int], held_out: Sequence[int], tuning:
     board.sort(key=lambda one: one[main])  # it keeps the order of equals
     best = board[0]["learner"]
     told = ", ".join(f"{one['learner']} {one[main]:.4f}" for one in board)
-    print(f"learners by {main} on the validation part: {told}", flush=True)
+    print(f"learners by {main.replace('_', ' ')} on the validation part: {told}", flush=True)
     return {**found[best], "chosen": {"learner": best, **found[best]["chosen"]}, "leaderboard": board}

@@ -25,6 +25,9 @@ MAX_CATEGORIES = 100_000
 # Split candidates come from a sample, as MLlib's do: so many rows, fewer if there are very many number columns.
 SAMPLE_ROWS, SAMPLE_CELLS = 40_000, 5_000_000
 BLOCK_ROWS = 250_000
+# Of more different probabilities than this in a partition, log-odds are told in steps of 1 / STEPS_OF_ODDS: a log loss
+# is off by less than one in a million, and the driver is sent no more than some megabytes.
+MANY_ANSWERS, STEPS_OF_ODDS, SURE = 100_000, 4096, 1e-15
 MAX_RANK = 62  # of a hash of 64 bits
 REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
 
@@ -186,21 +189,26 @@ class Survey:
         told = self._features.table(names).mapInArrow(coded, "label double, codes array<double>")
         return told.select("label", array_to_vector(F.col("codes")).alias("features"))
 
-    def said(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
-        """What a model says of each row of these parts, and each one's label: a class by its number, or the value."""
-        wanted, apart = np.isin(np.arange(self._parts), list(parts)), self._apart
+    def answers(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
+        """What a model of classes says of the rows of these parts: each answer (a probability, or probabilities), maybe
+        several times, and its rows of each class. Rows stay with the workers: what comes back are different answers.
+        """
+        wanted, apart, classes = np.isin(np.arange(self._parts), list(parts)), self._apart, self.classes
 
-        def answers(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Array, Array]]:
+        def told(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Array, Array]]:
+            found: List[Tuple[Array, Array]] = []
             for batch in batches:
                 own = wanted[apart.part(batch)]
                 if not own.all():
                     batch = batch.take(as_arrow(np.flatnonzero(own), np.int64))
-                yield scorer.says(batch)[1], apart.label(batch)
+                found.append((scorer.says(batch)[1], apart.label(batch)))
+            if found:
+                said, label = zip(*found)  # noqa: B905  # not in Python 3.9
+                yield _tallied(np.concatenate(said), np.concatenate(label), classes)
 
         names = [*apart.columns, *(feature["name"] for feature in scorer.features)]
-        found = self._features.batches(names).mapPartitions(answers).collect()
-        said, labels = zip(*found)  # noqa: B905  # not in Python 3.9
-        return np.concatenate(said), np.concatenate(labels)
+        said, counts = zip(*self._features.batches(names).mapPartitions(told).collect())  # noqa: B905
+        return np.concatenate(said), np.concatenate(counts)
 
     def collected(self, groups: Sequence[Sequence[int]], learned: Learned, most: int) -> List[Block]:
         """The rows of each group of parts as one block, here; of more than `most` a sample of about so many, by hash:
@@ -223,6 +231,17 @@ class Survey:
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
     """What the workers have found, put together by key in so few places that the driver can have it all."""
     return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
+
+
+def _tallied(said: Array, label: Array, classes: int) -> Tuple[Array, Array]:
+    """The different answers, and the rows of each class that got them."""
+    answers, place = np.unique(said, axis=0, return_inverse=True)
+    if said.ndim == 1 and len(answers) > MANY_ANSWERS:
+        known = np.clip(said, SURE, 1 - SURE)
+        odds = np.rint(np.log(known / (1 - known)) * STEPS_OF_ODDS) / STEPS_OF_ODDS
+        answers, place = np.unique(1 / (1 + np.exp(-odds)), return_inverse=True)
+    counts = np.bincount(place.ravel() * classes + label, minlength=len(answers) * classes)
+    return answers, counts.reshape(len(answers), classes)
 
 
 def _counted(counts: List[int]) -> Labels:

@@ -9,10 +9,11 @@ from pyspark.ml.classification import RandomForestClassifier
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.regression import RandomForestRegressor
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from jobs.learners.survey import Survey
-from jobs.models import forms
-from jobs.models.tree import Scorer
+from jobs.models import forms, tree
+from jobs.tables import split
 from jobs.tables.settings import Dataset
 from jobs.train import fit_and_score, marks
 from tests.jobs import points
@@ -44,12 +45,12 @@ def settings(task: str, training: str) -> Dataset:
 def test_mllib_should_split_as_our_own_tree_does(spark: SparkSession, written: Written, task: str) -> None:
     """Of a classification MLlib merges leaves that call the same class: there it ends above, but nowhere differs."""
     features = written(table(spark, task), settings(task, AS_TREE))
-    tree, mllib = (
+    own, mllib = (
         fit_and_score(features, settings(task, training)).tree
         for training in (AS_TREE, 'learner = "mllib"\n' + AS_TREE)
     )
-    ours, theirs = ({node["id"]: node for node in own["nodes"]} for own in (tree, mllib))
-    waiting, compared = [(tree["nodes"][0]["id"], mllib["nodes"][0]["id"])], 0
+    ours, theirs = ({node["id"]: node for node in one["nodes"]} for one in (own, mllib))
+    waiting, compared = [(own["nodes"][0]["id"], mllib["nodes"][0]["id"])], 0
     while waiting:
         one, other = (nodes[i] for nodes, i in zip((ours, theirs), waiting.pop(), strict=True))
         assert one["rows"] == other["rows"]
@@ -95,6 +96,7 @@ def test_a_forest_should_say_what_mllibs_own_model_says(spark: SparkSession, wri
     scored = learner.fit(rows).transform(rows)
     says = vector_to_array("probability") if task == "multiclass" else "prediction"  # type: ignore[arg-type]
     expected = [row[0] for row in scored.select(says).collect()]
-    said, _ = survey.said(parts, Scorer(trained.tree, 0))
+    train = features.rows.where(F.col(split.ROW_SIDE) == split.TRAIN)
+    said = [row[-1] for row in tree.score(train, trained.tree, [F.col("id")]).collect()]
     assert sorted(np.ravel(said)) == pytest.approx(sorted(np.ravel(expected)), rel=1e-9, abs=1e-9)
     assert forms.shape(trained.tree)["trees"] == 3
