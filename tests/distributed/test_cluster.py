@@ -216,7 +216,7 @@ def test_executors_should_boost_together_and_no_row_should_come_to_the_driver(
 ) -> None:
     """XGBoost's collective between processes, in one barrier stage."""
     shutil.rmtree(trained.folder / "library")
-    trained.ship(("depth = 3\nmin_leaf = 5\n", 'learner = "boosted"\nrounds = 3\n'))
+    trained.ship(("depth = 3\nmin_leaf = 5\n", 'learner = "boosted"\nrounds = 3\nlearning_rate = 0.5\n'))
     told = on_cluster(trained, cluster, "train", "b1")
     stages = [event["Stage Info"] for event in told if event["Event"] == "SparkListenerStageCompleted"]
     together = [stage for stage in stages if any(rdd["Barrier"] for rdd in stage["RDD Info"])]
