@@ -115,7 +115,8 @@ $(WHEELS)/.installed: cluster/requirements.txt $(BIN)/.installed | .dml
 	@rm -rf $(WHEELS)
 	@for architecture in aarch64 x86_64; do \
 	  $(BIN)/pip download --quiet --disable-pip-version-check --require-hashes --no-deps -r $< \
-	    --platform manylinux2014_$$architecture --python-version 3.11 --only-binary=:all: -d $(WHEELS)/$$architecture || exit 1; \
+	    --platform manylinux2014_$$architecture --platform manylinux_2_28_$$architecture --python-version 3.11 \
+	    --only-binary=:all: -d $(WHEELS)/$$architecture || exit 1; \
 	done
 	@touch $@
 

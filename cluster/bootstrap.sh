@@ -49,7 +49,7 @@ if ! python3.11 -c '' 2>/dev/null; then
   as_root dnf install -y --quiet python3.11 && python3.11 -c '' \
     || fail "python3.11 is not on this image, and dnf could not install it: do the route tables of this subnet lead to S3?"
 fi
-# --platform names the wheels' processor, so that pip takes them as they are, checked against the lock's hashes.
+# --platform names the wheels' processor, so that pip takes them as they are, checked against the lock's hashes: a line each.
 fetch wheels "$work/wheels"
 # pip is one of the wheels and runs as it lies there, which it provides for (pip/__main__.py): to install one into the
 # venv takes longer than all the rest.
@@ -58,7 +58,7 @@ packages=$("$home/python/bin/python" -c 'import sysconfig; print(sysconfig.get_p
 pip=$(echo "$work"/wheels/pip-*.whl)
 "$home/python/bin/python" "$pip/pip" install --quiet --disable-pip-version-check --no-compile --no-index --find-links "$work/wheels" \
   --require-hashes --no-deps --requirement "$work/wheels/requirements.txt" \
-  --only-binary=:all: --python-version 3.11 --platform "$(cat "$work/wheels/platform")" --target "$packages" --upgrade \
+  --only-binary=:all: --python-version 3.11 $(sed 's/^/--platform /' "$work/wheels/platform") --target "$packages" --upgrade \
   || fail "pip could not install the locked wheels"
 
 # 2. Code. A job brings its own newer copy by --py-files, which comes first on Python's path; notes import this one.

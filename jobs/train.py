@@ -3,7 +3,7 @@
 import argparse
 import datetime as dt
 import platform
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
@@ -15,16 +15,26 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
 from jobs.judges import card, drift, gate, metrics, profiling
-from jobs.learners import encoding, probability_tree, tune
+from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
-from jobs.models import registry, tasks, tree, tree_sql
+from jobs.models import forms, registry, tasks, tree, tree_sql
 from jobs.tables import catalog, split, storage
 from jobs.tables.arrays import Array, as_arrow, as_numpy
 from jobs.tables.features import Features
 from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, Training
 
+# How each learns, and how it chooses what the settings leave open.
+FIT: Dict[str, Callable[..., Any]] = {
+    "tree": probability_tree.fit,
+    "mllib": mllib.fit,
+    "forest": mllib.fit_forest,
+    "boosted": boosted.fit,
+}
+CHOOSE = {"tree": tune.choose, "mllib": tune.choose, "boosted": boosted.choose, "best": best.choose}
 TEST, HELD, LATER = "test", "held", "later"  # the marks of rows
+GROWING = "training the model"
+CHOOSING = {"boosted": "choosing the number of rounds", "best": "trying learners"}
 EPOCH, DAY = dt.date(1970, 1, 1), 86_400 * 10**6  # microseconds
 
 
@@ -44,15 +54,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 class Trained(NamedTuple):
-    """A tree, and how it does on rows that it has not seen.
+    """A model, and how it does on rows that it has not seen.
 
-    `tree` is as in tree.json, but for the run, `training` what it was grown with. `found`: what came of it
-    (metrics.Tally, Table or Errors). `scored`: the test rows with what the tree says of them, kept in memory or on
-    disk; only for what needs single rows, which is a regression, and slices.
+    `tree` is as in tree.json, but for the run, `training` what it was trained with. `totals`: of one tree what the
+    training rows add up to in its nodes. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the test
+    rows with what the model says of them, kept in memory or on disk; only for what needs single rows, which is a
+    regression, and slices.
     """
 
-    tree: tree.Told
-    totals: Array
+    tree: forms.Told
+    totals: Optional[Array]
     labels: Dict[str, encoding.Labels]
     scored: Optional[DataFrame]
     found: Any
@@ -65,7 +76,7 @@ class Trained(NamedTuple):
 
     @property
     def average(self) -> Any:
-        """What is known without a tree: the training side's counts by class, or its mean."""
+        """What is known without a model: the training side's counts by class, or its mean."""
         label = self.labels[split.TRAIN]
         return label.counts or label.mean
 
@@ -112,7 +123,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         leaks = [leak["sentence"] for leak in profiling.leaks(profile, settings)]
         for sentence in leaks:
             print(f"leak alarm: {sentence}", flush=True)
-        clock.lap("profile", "growing the tree")
+        clock.lap("profile", GROWING)
         trained = fit_and_score(features, settings, clock, survey)
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
@@ -120,7 +131,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         later = out_of_time(features, settings, trained.training, survey)
         clock.lap("out_of_time", "comparing with the current model")
 
-        beside = current_on(features, s3, current, settings, trained)
+        beside = current_on(features, s3, current, settings, trained, survey)
         verdict = gate.judge(
             settings,
             trained.test,
@@ -136,7 +147,11 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         trained.unpersist()
         clock.lap("score", "saving the model")
 
-    tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
+    files = []
+    if trained.totals is not None:
+        tree.save_as_mllib(spark, told, trained.totals, settings.classes, f"{home}/model")
+        files.append("model/")
+    files.append("model-card.md")
     moved = drift.drift(before, profile) if before else None
     clock.lap("save")
     report["seconds"] = clock.seconds
@@ -151,16 +166,16 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)
-    storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
+    if not tree_sql.reason_against(told):
+        storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
+        files.append("tree.sql")
     storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
     manifest = {
         "dataset": settings.name,
         "run_id": run_id,
         "created": report["created"],
         "files": [
-            "model/",
-            "model-card.md",
-            "tree.sql",
+            *files,
             *(f"{name}.json" for name, document in documents.items() if document),
         ],
     }
@@ -297,35 +312,42 @@ def _fit_and_score(
         known = [part for part in train if not settings.time or part in survey.parts(later=False)]
         held = survey.parts(held=True)
         fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
-        clock.begin("choosing depth and leaf size")
-        tuning = {**tune.choose(survey, fit_on, validated, asked), "by": "time" if settings.time else "hash"}
+        clock.begin(CHOOSING.get(training.learner, "choosing depth and leaf size"))
+        tuning = {
+            **CHOOSE[training.learner](survey, fit_on, validated, asked),
+            "by": "time" if settings.time else "hash",
+        }
         training = replace(training, **tuning["chosen"])
-        clock.lap("tune", "growing the tree")
-    fitted = probability_tree.fit(survey, train, training)
-    told: tree.Told = {
-        "format": 2,
+        clock.lap("tune", GROWING)
+    fitted = FIT[training.learner](survey, train, training)
+    model: forms.Told = {
+        "format": fitted.told["format"],
         "dataset": settings.name,
         "task": settings.task,
         "label": settings.label.column,
         "positive": settings.label.positive,
         "classes": list(settings.label.classes),
         "unit": settings.label.unit,
-        "settings": asdict(training),
-        "features": fitted.learned.features,
-        "nodes": fitted.told,
+        "settings": training.used,
+        "features": fitted.features,
+        **fitted.told,
     }
-    clock.lap("fit", "testing the tree")
+    clock.lap("fit", "testing the model")
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
-        scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
+        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept]).persist()
     if classes:
-        found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
+        if forms.is_one(model):
+            found = metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, test))
+        else:
+            found = metrics.of_answers(*survey.answers(test, tree.Scorer(model, 0)))
     else:
         assert scored is not None  # noqa: S101  # see above
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
-    return Trained(told, fitted.totals, labels, scored, found, tuning, training)
+    totals = fitted.totals if forms.is_one(model) else None
+    return Trained(model, totals, labels, scored, found, tuning, training)
 
 
 def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:
@@ -363,7 +385,12 @@ def out_of_time(
 
 
 def current_on(
-    features: Features, s3: Any, current: Optional[registry.Registered], settings: Dataset, candidate: Trained
+    features: Features,
+    s3: Any,
+    current: Optional[registry.Registered],
+    settings: Dataset,
+    candidate: Trained,
+    survey: Survey,
 ) -> Optional[gate.Current]:
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
     if current is None:
@@ -371,9 +398,11 @@ def current_on(
     scores = None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     if same and set(current.names) <= set(features.rows.columns):
-        test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
-        kept = [F.col(name) for name in dict.fromkeys([*settings.keys, settings.label.column])]
-        scores = metrics.evaluate(_found(current.score(test, kept), settings, candidate.labels[split.TRAIN].mean))
+        if settings.classes and not forms.is_one(current.tree):
+            answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
+            scores = metrics.evaluate(metrics.of_answers(*answers))
+        else:
+            scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
     way, own = split_of(before, settings), split_way(asdict(settings.training), settings.split.by)
@@ -389,6 +418,12 @@ def split_of(report: Dict[str, Any], settings: Dataset) -> str:
 def split_way(training: Dict[str, Any], by: Sequence[str]) -> str:
     """Two runs of which this is the same have tested on the same rows, as far as both had them."""
     return f"by {', '.join(by) or 'the keys'}, {training['test_share']:.0%} held out, seed {training['seed']}"
+
+
+def _of_current(features: Features, current: registry.Registered, settings: Dataset, centre: float) -> Any:
+    test = features.rows.where(F.col(split.ROW_SIDE) == split.TEST)
+    kept = [F.col(name) for name in dict.fromkeys([*settings.keys, settings.label.column])]
+    return _found(current.score(test, kept), settings, centre)
 
 
 def prepare_report_uri(features: str) -> str:
@@ -408,7 +443,7 @@ def metrics_report(
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
-    nodes, train = trained.tree["nodes"], trained.labels[split.TRAIN]
+    train = trained.labels[split.TRAIN]
     average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
     told: Dict[str, Any] = {
         "dataset": settings.name,
@@ -428,12 +463,8 @@ def metrics_report(
         "slices": {}
         if trained.scored is None
         else metrics.slices(trained.scored, task, label, settings.slices, average[1] if task == "binary" else average),
-        "importances": tree.importances(nodes, trained.tree["features"]),
-        "tree": {
-            "depth": max(node["depth"] for node in nodes),
-            "leaves": sum("feature" not in node for node in nodes),
-            "nodes": len(nodes),
-        },
+        "importances": forms.importances(trained.tree),
+        "tree": forms.shape(trained.tree),
         "threshold": tasks.THRESHOLD,
         "settings": trained.tree["settings"],
         "split_by": list(settings.split.by),

@@ -15,7 +15,7 @@ for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 x86_64-apple-darwin
   done
 done
 for architecture in x86_64 aarch64; do # what runs on the clusters runs on Linux only, without anything to build
-  uv pip install --quiet --dry-run --target "$target" --python-version 3.11 --python-platform "$architecture-manylinux2014" \
+  uv pip install --quiet --dry-run --target "$target" --python-version 3.11 --python-platform "$architecture-manylinux_2_28" \
     --only-binary :all: --require-hashes -r cluster/requirements.txt
-  echo "$architecture-manylinux2014: cluster/requirements.txt resolves"
+  echo "$architecture-manylinux_2_28: cluster/requirements.txt resolves"
 done

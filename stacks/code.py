@@ -24,6 +24,7 @@ from stacks.settings import Environment, database_name
 ROOT = Path(__file__).parent.parent
 LOCK = ROOT / "cluster" / "requirements.txt"
 WHEELS = ROOT / ".dml" / "wheels"
+PLATFORMS = ("manylinux2014", "manylinux_2_28")  # glibc 2.17 and 2.28; Amazon Linux 2023, on which EMR 7 runs, has 2.34
 ARCHITECTURES = {"graviton": "aarch64", "x86": "x86_64"}
 
 
@@ -113,7 +114,8 @@ def wheels(scope: Construct, processor: str) -> assets.Asset:
         for wheel in fetched.glob("*.whl"):
             shutil.copy(wheel, folder)
         shutil.copy(LOCK, folder)
-        Path(folder, "platform").write_text(f"manylinux2014_{architecture}\n", encoding="utf-8")
+        platforms = "".join(f"{kind}_{architecture}\n" for kind in PLATFORMS)
+        Path(folder, "platform").write_text(platforms, encoding="utf-8")
         return assets.Asset(scope, "Wheels", path=folder)
 
 

@@ -191,6 +191,7 @@ class Parts:
     prepare_minutes: int
     step_minutes: int
     figures: Sequence[str]  # which of the model's are sent to CloudWatch
+    train_options: Sequence[str] = ()  # of spark-submit, for what the dataset's learner asks of executors
     certificate_bucket: str = ""  # where clusters find the certificate of their nodes; none if they need none
 
 
@@ -585,6 +586,7 @@ def train(parts: Parts) -> dict[str, State]:
                 "--revision": "{% $revision %}",
                 "--region": parts.region,
             },
+            options=parts.train_options,
             Assign={"trained": True},
             Next="gate: read the verdict",
         ),
@@ -870,11 +872,13 @@ def read(parts: Parts, bucket: str, key: str, **fields: Any) -> State:
     return task(parts, "aws-sdk:s3:getObject", Arguments={"Bucket": bucket, "Key": key}, TimeoutSeconds=60, **fields)
 
 
-def step(parts: Parts, name: str, script: str, arguments: Mapping[str, str], **fields: Any) -> State:
+def step(
+    parts: Parts, name: str, script: str, arguments: Mapping[str, str], options: Sequence[str] = (), **fields: Any
+) -> State:
     """spark-submit on the cluster, by a step that the run waits for."""
     # By its tag a later attempt of the run finds what a cancelled step leaves running (jobs/job.py).
     tag = ["--conf", "{% 'spark.yarn.tags=' & $run_id %}"]
-    command = ["spark-submit", "--deploy-mode", "cluster", *tag, "--py-files", parts.py_files, script]
+    command = ["spark-submit", "--deploy-mode", "cluster", *tag, *options, "--py-files", parts.py_files, script]
     return task(
         parts,
         "elasticmapreduce:addStep.sync",

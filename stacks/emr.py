@@ -16,6 +16,9 @@ ROOT_VOLUME_GIB = 30
 # 450 MB a core of the m family, of which a Python worker took 200.
 DRIVER_OVERHEAD = "1g"
 
+# What EMR gives an executor of its own accord grows with the machine; four cores each are what an xlarge has.
+CORES_AN_EXECUTOR = 4
+
 GLUE_METASTORE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
 ZEPPELIN_USER = "zeppelin"  # a folder in the workspace bucket, not a person: notes lie under zeppelin/notebook/
 ZEPPELIN_ON_S3 = "org.apache.zeppelin.notebook.repo.S3NotebookRepo"
@@ -48,6 +51,19 @@ class Place:
         """What a state machine knows only when it runs: JSONata over $network, which NetworkStack writes as JSON."""
         groups = EmrGroups(*(f"{{% $network.{name} %}}" for name in ("primary", "core", "service")))
         return cls("{% $network.subnets %}", groups, "{% $network.subnets[0] %}")
+
+
+def standing_executors(nodes: Cluster) -> list[str]:
+    """What spark-submit is told for a step whose executors must all be there at once, and stay (SPARK-24942).
+
+    As many as the nodes may come to hold: those for which there is no room are not waited for, for longer than Spark's
+    half a minute (spark.scheduler.maxRegisteredResourcesWaitingTime), and the step learns with those that are there.
+    """
+    size = nodes.instance_types[0].partition(".")[2].removesuffix("xlarge")
+    cores = 2 if size == "large" else 4 * int(size or 1)
+    executors = nodes.maximum_nodes * max(1, cores // CORES_AN_EXECUTOR)
+    told = {"spark.dynamicAllocation.enabled": "false", "spark.executor.instances": str(executors)}
+    return [part for name, value in told.items() for part in ("--conf", f"{name}={value}")]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from stacks import code
 from stacks.cluster import ClusterStack, pass_role
 from stacks.data import POINTER, WRITE, DataStack, use_key
 from stacks.definition import NAMESPACE, Parts, definition
-from stacks.emr import request
+from stacks.emr import request, standing_executors
 from stacks.etl import Etl
 from stacks.findings import NO_RESOURCE, OBJECTS, SAID_TWICE, accept_in_template, accept_wildcards
 from stacks.observability import (
@@ -81,6 +81,7 @@ class Pipeline(Construct):
             prepare_minutes=environment.etl.timeout_minutes,
             step_minutes=environment.cluster.step_timeout_minutes,
             figures=FIGURES[dataset.task],
+            train_options=standing_executors(environment.cluster) if dataset.training.together else (),
             certificate_bucket=data.workspace.bucket_name if environment.encryption.in_transit else "",
         )
         allowed = rights(stack, environment, parts, data, cluster)

@@ -66,9 +66,9 @@ class Shipped:
         for bucket in (self.lake, self.models, self.code):
             self.s3.create_bucket(Bucket=bucket)
         self.glue.create_database(DatabaseInput={"Name": self.database})
-        self._ship(changes)
+        self.ship(*changes)
 
-    def _ship(self, changes: Sequence[tuple[str, str]]) -> None:
+    def ship(self, *changes: tuple[str, str]) -> None:
         """The code as stacks/code.py makes it of the repository."""
         toml = points.TOML
         for old, new in changes:

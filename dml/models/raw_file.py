@@ -143,8 +143,7 @@ def score(
     keys = [] if all_columns or query.unknown else list(settings.keys)
     kept = [i for i, name in enumerate(raw.header) if name not in scorer.columns] if not keys else []
     database, sql = connect(), _sql(raw, scorer.features, keys)
-    leaf, tables = scorer.compile({name: i for i, name in enumerate(scorer.features)})
-    tails = [tuple(map(str, values)) for values in scorer.values]
+    says, tables = scorer.compile({name: i for i, name in enumerate(scorer.features)}, texts=True)
     writer = csv.writer(target, delimiter=declared.delimiter, lineterminator="\n")
     writer.writerow([*(keys or [raw.header[i] for i in kept]), *scorer.columns])
     rows, left_out = 0, 0
@@ -163,7 +162,7 @@ def score(
                 left_out += 1
             else:
                 shown = map(_cell, values[len(scorer.features) :]) if keys else (record.cells[i] for i in kept)
-                writer.writerow([*shown, *tails[leaf(values)]])
+                writer.writerow([*shown, *says(values)])
                 rows += 1
         on_progress(rows)
     told = [f"line {line}: {reason}" for line, reason in sorted(reasons)]

@@ -429,7 +429,11 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
             key: [(model.metrics.get("out_of_time") or {}).get(key) for model in (one, two)]
             for _, key in one.figures[:2]
         },
-        "tree": {key: [model.metrics["tree"][key] for model in (one, two)] for key in ("depth", "leaves")},
+        "tree": {
+            key: [model.metrics["tree"].get(key, 1) for model in (one, two)]
+            for key in ("trees", "depth", "leaves")
+            if key != "trees" or any("trees" in tree for tree in trees if tree)
+        },
         "features": {
             "added": [name for name in features[0] if name not in features[1]],
             "gone": [name for name in features[1] if name not in features[0]],
@@ -483,6 +487,9 @@ def _first_splits(tree: Document, called: Mapping[str, str]) -> dict[str, str]:
     def condition(node: Document) -> str:
         return condition_as_called(str(node.get("condition", "leaf")), str(node.get("feature", "")), called)
 
+    if "trees" in tree:
+        how = "averaged" if tree["link"] == "mean" else "added up"
+        return {"first": f"none stands for all: {len(tree['trees']):,} trees, {how}"}
     nodes = {node["id"]: node for node in tree["nodes"]}
     root = tree["nodes"][0]
     places = {"first": root}
@@ -555,7 +562,13 @@ def show_model(console: Console, described: Document) -> None:
     _line(console, "Run", model.run_id, _standing(described))
     _line(console, "Trained", f"{_when(metrics['created'])} UTC", f"{model.task}, revision {metrics['revision']}")
     _line(console, "Rows", f"{train:,} to train, {test:,} to test")
-    _line(console, "Tree", f"depth {tree['depth']}, {tree['leaves']:,} leaves")
+    depth = f"depth {tree['depth']}"
+    shape = f"{tree['trees']:,} trees, {depth} at most" if "trees" in tree else depth
+    _line(console, "Trees" if "trees" in tree else "Tree", f"{shape}, {tree['leaves']:,} leaves")
+    tuning = metrics.get("tuning") or {}
+    if board := tuning.get("leaderboard"):
+        told = ", ".join(f"{one['learner']} {_number(one[tuning['metric']])}" for one in board)
+        _line(console, "Tried", told, f"{_EVERY[tuning['metric']].title} on the validation part")
     console.print()
     if expected := expectation(metrics):
         console.print(Text(expected[0], "" if expected[1] else "yellow"))
@@ -629,7 +642,7 @@ def show_difference(console: Console, found: Document) -> None:
     for key, pair in found["figures"].items():
         table.add_row(titles[key], *_side_by_side(key, pair))
     for key, pair in found["tree"].items():
-        table.add_row(f"tree {key}", *_side_by_side(key, pair))
+        table.add_row(key if key == "trees" else f"tree {key}", *_side_by_side(key, pair))
     for key, pair in found["data"].items():
         table.add_row(key, *_side_by_side(key, pair))
     console.print(table)

@@ -1,5 +1,8 @@
 """Scores rows with a tree.json, in plain Python: a single file to copy, which needs nothing but the standard library.
 
+tree.json is one tree (format 2) or several that are averaged or added up (format 3): of a sum, `link` makes what is
+said (identity, logistic, softmax) out of `base` and what the trees' leaves add to it; else it is the leaves' mean.
+
 In Python:        Scorer(json.load(open("tree.json"))).predict({"carrier": "UA", "temp": 39.0, ...})
 On a CSV file:    python scorer.py tree.json FILE.csv > scored.csv
 
@@ -24,14 +27,16 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
-FORMAT = 2
+FORMATS = (2, 3)  # one tree; several
 NULLS = ("", "NA")  # cells of a CSV file that mean missing, unless training has seen that very text as a category
 DELIMITERS = ",;\t|"
 LARGEST_CELL = 16 * 1024**2  # characters; Python's own limit, 131,072, is less than Spark reads
 CHUNK = 20_000  # rows between two reports of progress
 REMEMBERED = 100_000  # texts of a number column whose value is kept: the same text is parsed once
+PART = 50  # trees that one function goes down: Python is slow to compile a very long one
 
-Leaf = Callable[[Any], int]
+Says = Callable[[Any], "tuple[Any, ...]"]
+Node = Mapping[str, Any]
 
 
 class ScoringError(Exception):
@@ -95,75 +100,158 @@ class _Categories(dict[Hashable, float]):
 
 
 class Scorer:
-    """A tree, ready to score. Raises ScoringError if `tree` is not the content of a tree.json of this format."""
+    """A model, ready to score. Raises ScoringError if `tree` is not the content of a tree.json of these formats."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
-        if not isinstance(tree, Mapping) or tree.get("format") != FORMAT:
-            found = tree.get("format", 1) if isinstance(tree, Mapping) and "nodes" in tree else None
+        if not isinstance(tree, Mapping) or tree.get("format") not in FORMATS:
+            found = tree.get("format", 1) if isinstance(tree, Mapping) and {"nodes", "trees"} & set(tree) else None
             what = f"a tree.json of format {found}" if found else "no tree.json"
-            raise ScoringError(f"This is {what}, and this scorer reads format {FORMAT}: train again, or use its own.")
+            known = " and ".join(map(str, FORMATS))
+            raise ScoringError(f"This is {what}, and this scorer reads formats {known}: train again, or use its own.")
         self.task: str = tree["task"]
         self.classes: list[str] = list(tree.get("classes", ()))
         self.features: list[str] = [feature["name"] for feature in tree["features"]]
         self.columns: list[str] = output_columns(self.task, self.classes)
         self._features = {feature["name"]: feature for feature in tree["features"]}
-        self._nodes = {node["id"]: node for node in tree["nodes"]}
-        self._root = tree["nodes"][0]["id"]
-        self._leaves = [node for node in tree["nodes"] if "feature" not in node]
-        self.values: list[tuple[Any, ...]] = [self._value(leaf) for leaf in self._leaves]
-        self._leaf_of_mapping, _ = self.compile({name: name for name in self.features})
+        self._nodes: Sequence[Node] = tree.get("nodes", ())
+        self._trees: Sequence[Mapping[str, Any]] = tree.get("trees", ())
+        self._link, self._base = tree.get("link"), tree.get("base", ())
+        self._says_of_mapping, _ = self.compile({name: name for name in self.features})
 
     def predict(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The values of `columns` for one row, which has every feature by name; None and NaN are missing values."""
         if lacking := [name for name in self.features if name not in row]:
             raise ScoringError(f"The row has no {', '.join(lacking)}, which the model needs; a missing value is None.")
         try:
-            leaf = self._leaf_of_mapping(row)
+            values = self._says_of_mapping(row)
         except _BadNumberError as error:
             raise ScoringError(f"The row cannot be scored: {error}.") from None
-        return dict(zip(self.columns, self.values[leaf]))  # noqa: B905  # Python 3.9 has no strict
+        return dict(zip(self.columns, values))  # noqa: B905  # Python 3.9 has no strict
 
     def compile(
-        self, where: Mapping[str, Any], nulls: Sequence[str] = ()
-    ) -> tuple[Leaf, dict[str, _Numbers | _Categories]]:
-        """A function from a row to the index of its leaf in `values`, and the tables that it looks features up in.
+        self, where: Mapping[str, Any], nulls: Sequence[str] = (), *, texts: bool = False
+    ) -> tuple[Says, dict[str, _Numbers | _Categories]]:
+        """A function from a row to the values of `columns`, and the tables that it looks features up in.
 
-        `where` gives the key of each feature in a row (a position in a list, a name in a mapping). Nested ifs are the
-        fastest that Python has: a feature is looked up once a row, and only if the row's way through the tree asks.
+        `where` gives the key of each feature in a row (a position in a list, a name in a mapping). With `texts` the
+        values are ready for a CSV file: one tree's leaves then are texts already. Nested ifs are the fastest that
+        Python has; one tree looks a feature up once a row, and only if the row's way through the tree asks.
         """
         tables = {
             name: (_Numbers if feature["kind"] == "number" else _Categories)(feature, nulls)
             for name, feature in self._features.items()
         }
         number = {name: i for i, name in enumerate(self._features)}
-        index = {leaf["id"]: i for i, leaf in enumerate(self._leaves)}
-        lines = ["def leaf(row):"]
-        waiting: list[tuple[Any, int, frozenset[str]]] = [(self._root, 1, frozenset())]
+        names: dict[str, Any] = {f"table{number[name]}": table for name, table in tables.items()}
+        lines = self._of_many(where, number, names) if self._trees else self._of_one(where, number, names, texts)
+        exec("\n".join(lines), names)  # noqa: S102  # made of numbers and quoted names only
+        return names["says"], tables
+
+    def _of_one(
+        self, where: Mapping[str, Any], number: Mapping[str, int], names: dict[str, Any], texts: bool
+    ) -> list[str]:
+        """The function's lines. `names`: what they may name, to which the leaves' values are added."""
+        nodes = {node["id"]: node for node in self._nodes}
+        lines = ["def says(row):"]
+        waiting: list[tuple[Any, int, frozenset[str]]] = [(self._nodes[0]["id"], 1, frozenset())]
         while waiting:
             key, indent, known = waiting.pop()
-            node, space = self._nodes[key], " " * indent
+            node, space = nodes[key], " " * indent
             if "feature" not in node:
-                lines.append(f"{space}return {index[key]}")
+                values = self._called(_said(node))
+                names[f"leaf{len(names)}"] = tuple(map(str, values)) if texts else values
+                lines.append(f"{space}return leaf{len(names) - 1}")
                 continue
             name = node["feature"]
             if name not in known:
-                lines.append(f"{space}x{number[name]} = table{number[name]}[row[{where[name]!r}]]")
+                lines.append(f"{space}{_look_up(name, number, where)}")
                 known |= {name}
-            lines.append(f"{space}if x{number[name]} <= {float(node['threshold'])!r}:")
+            lines.append(f"{space}if {_goes_left(node, number)}:")
             # The left branch always returns, so the right one needs no else and no deeper indentation.
             waiting += [(node["right"], indent, known), (node["left"], indent + 1, known)]
-        names: dict[str, Any] = {f"table{number[name]}": table for name, table in tables.items()}
-        exec("\n".join(lines), names)  # noqa: S102  # made of numbers and quoted names only
-        return names["leaf"], tables
+        return lines
 
-    def _value(self, leaf: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _of_many(self, where: Mapping[str, Any], number: Mapping[str, int], names: dict[str, Any]) -> list[str]:
+        """The same of a sum or a mean: each feature looked up once, then tree after tree as one expression."""
+        used = {node["feature"] for tree in self._trees for node in tree["nodes"] if "feature" in node}
+        known = [name for name in number if name in used]
+        width = len(self.classes) if self.task == "multiclass" else 1
+        sums = [f"s{k}" for k in range(width)]
+        given = ", ".join([*(f"x{number[name]}" for name in known), *sums])
+        lines: list[str] = []
+        for start in range(0, len(self._trees), PART):
+            lines.append(f"def part{start}({given}):")
+            for tree in self._trees[start : start + PART]:
+                lines += self._adding(tree, sums, number, names)
+            lines.append(f" return {', '.join(sums)}")
+        lines.append("def says(row):")
+        lines += [f" {_look_up(name, number, where)}" for name in known]
+        lines.append(f" {' = '.join(sums)} = 0.0")
+        lines += [f" s{k} = {float(value)!r}" for k, value in enumerate(self._base)]
+        lines += [f" {', '.join(sums)} = part{start}({given})" for start in range(0, len(self._trees), PART)]
+        names["finished"] = self._finished
+        lines.append(f" return finished([{', '.join(sums)}])")
+        return lines
+
+    def _adding(
+        self, tree: Mapping[str, Any], sums: Sequence[str], number: Mapping[str, int], names: dict[str, Any]
+    ) -> list[str]:
+        nodes = {node["id"]: node for node in tree["nodes"]}
+        several = self._link == "mean" and len(sums) > 1
+
+        def expression(node: Node) -> str:
+            if "feature" not in node:
+                said = node["value"] if self._link != "mean" else _said(node)
+                if not several:
+                    return repr(float(said))
+                names[f"leaf{len(names)}"] = said
+                return f"leaf{len(names) - 1}"
+            left, right = (expression(nodes[node[side]]) for side in ("left", "right"))
+            left = f"({left})" if "feature" in nodes[node["left"]] else left
+            return f"{left} if {_goes_left(node, number)} else {right}"
+
+        text = expression(tree["nodes"][0])
+        if several:
+            return [f" leaf = {text}", *(f" {name} += leaf[{k}]" for k, name in enumerate(sums))]
+        return [f" {sums[tree.get('output', 0)]} += ({text})"]
+
+    def _finished(self, sums: list[float]) -> tuple[Any, ...]:
+        """What the sums come to, by the link."""
+        if self._link == "mean":
+            said = [total / len(self._trees) for total in sums]
+        elif self._link == "logistic":
+            small = math.exp(-abs(sums[0]))  # never too large for a double
+            said = [1 / (1 + small) if sums[0] >= 0 else small / (1 + small)]
+        elif self._link == "softmax":
+            largest = max(sums)
+            powers = [math.exp(total - largest) for total in sums]
+            whole = sum(powers)
+            said = [power / whole for power in powers]
+        else:
+            said = sums
+        return self._called(said if self.task == "multiclass" else said[0])
+
+    def _called(self, said: Any) -> tuple[Any, ...]:
+        """What is said, and the call that it comes to, as `columns` has them."""
         if self.task == "regression":
-            return (float(leaf["value"]),)
+            return (float(said),)
         if self.task == "binary":
-            probability = float(leaf["probability"])
-            return probability, int(probability >= 0.5)
-        probabilities = [float(p) for p in leaf["probabilities"]]
+            return float(said), int(said >= 0.5)
+        probabilities = [float(p) for p in said]
         return *probabilities, self.classes[probabilities.index(max(probabilities))]
+
+
+def _said(leaf: Node) -> Any:
+    """What the leaf of a tree says: one of these, by task."""
+    return next(leaf[key] for key in ("probability", "probabilities", "value") if key in leaf)
+
+
+def _look_up(name: str, number: Mapping[str, int], where: Mapping[str, Any]) -> str:
+    return f"x{number[name]} = table{number[name]}[row[{where[name]!r}]]"
+
+
+def _goes_left(node: Node, number: Mapping[str, int]) -> str:
+    return f"x{number[node['feature']]} <= {float(node['threshold'])!r}"
 
 
 def output_columns(task: str, classes: Sequence[str]) -> list[str]:
@@ -225,9 +313,9 @@ def score_csv(
         _check(header, scorer.features, name)
         kept = [i for i, column in enumerate(header) if column in keys]
         kept = kept or [i for i, column in enumerate(header) if column not in scorer.columns]
-        leaf, tables = scorer.compile({feature: header.index(feature) for feature in scorer.features}, nulls)
-        tails = [tuple(map(str, values)) for values in scorer.values]
-        scored = _scored_rows(reader, len(header), kept, leaf, tails, name)
+        where = {feature: header.index(feature) for feature in scorer.features}
+        says, tables = scorer.compile(where, nulls, texts=True)
+        scored = _scored_rows(reader, len(header), kept, says, name)
         writer = csv.writer(_Lines(target), delimiter=delimiter)
         writer.writerow([*(header[i] for i in kept), *scorer.columns])
         rows = 0
@@ -238,7 +326,7 @@ def score_csv(
     except UnicodeDecodeError as error:
         raise ScoringError(f"{name} is not UTF-8 text ({error.reason}): save or convert it as UTF-8.") from None
     except csv.Error as error:
-        raise ScoringError(f"{name} is not readable as CSV: {_said(error)}.") from None
+        raise ScoringError(f"{name} is not readable as CSV: {_told(error)}.") from None
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
     finally:
@@ -284,9 +372,7 @@ def _check(header: Sequence[str], features: Sequence[str], name: str) -> None:
         )
 
 
-def _scored_rows(
-    reader: Any, width: int, kept: Sequence[int], leaf: Leaf, tails: Sequence[tuple[str, ...]], name: str
-) -> Iterator[tuple[str, ...]]:
+def _scored_rows(reader: Any, width: int, kept: Sequence[int], says: Says, name: str) -> Iterator[tuple[Any, ...]]:
     """The output's rows. `reader` stands behind the header."""
     take: Callable[[list[str]], tuple[str, ...]]
     if len(kept) == 0:
@@ -303,16 +389,16 @@ def _scored_rows(
                 raise ScoringError(
                     f"{name}, line {reader.line_num}: {len(row)} cells, but the header has {width} columns."
                 )
-            yield take(row) + tails[leaf(row)]
+            yield take(row) + says(row)
     except csv.Error as error:
-        raise ScoringError(f"{name}, line {reader.line_num}: not readable as CSV: {_said(error)}.") from None
+        raise ScoringError(f"{name}, line {reader.line_num}: not readable as CSV: {_told(error)}.") from None
     except _BadNumberError as error:
         raise ScoringError(
             f"{name}, line {reader.line_num}: {error}. Mend it, or declare it as a text that means missing."
         ) from None
 
 
-def _said(error: csv.Error) -> str:
+def _told(error: csv.Error) -> str:
     if "field larger than field limit" not in str(error):
         return str(error)
     return f"a cell has more than {LARGEST_CELL:,} characters; is a quote in it never closed?"

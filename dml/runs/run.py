@@ -219,8 +219,9 @@ def _found(platform: Platform, dataset: str, run: Run, stage: str) -> str:
                 return ""
             tree, later = found["tree"], found.get("out_of_time")
             figure = headline(later or found["test"], load_dataset(dataset).label.unit)
+            several = f"{tree['trees']:,} trees of " if "trees" in tree else ""
             on = f"{later['rows']:,} later ones" if later else f"{found['rows']['test']:,}"
-            return f"{found['rows']['train']:,} rows, tested on {on}: {figure}, {tree['leaves']:,} leaves"
+            return f"{found['rows']['train']:,} rows, tested on {on}: {figure}, {several}{tree['leaves']:,} leaves"
         case "gate":
             found = platform.json_object(Output.MODELS_BUCKET, f"{dataset}/{run.run_id}/gate.json")
             if not found:

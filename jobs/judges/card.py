@@ -10,6 +10,7 @@ import re
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from jobs.judges import profiling
+from jobs.models import forms, tree_sql
 from jobs.tables.settings import Dataset, Label, Task
 
 Document = Dict[str, Any]
@@ -79,14 +80,13 @@ def _summary(metrics: Document, gate: Document, settings: Dataset) -> List[str]:
         ahead = ""
     verdict = "The gate passed it." if gate["passed"] else "**The gate refused it**: " + _sentences(gate["reasons"])
     return [
-        f"A decision tree that predicts {_predicts(settings.label, settings.task)}. {ahead}It has {measured}; "
+        f"{_kind(metrics)} {_predicts(settings.label, settings.task)}. {ahead}It has {measured}; "
         f"{_guess(settings.task)} has {_figure(metrics['baseline'][main])}. {verdict}"
     ]
 
 
 def _details(metrics: Document, tree: Document, gate: Document, settings: Dataset) -> List[str]:
     shape, used = metrics["tree"], metrics["settings"]
-    split = "variance of the label" if settings.task == "regression" else "Gini impurity"
     versions = ", ".join(f"{name} {version}" for name, version in metrics.get("versions", {}).items())
     called = "; ".join(f"`{name}` is {_text(text)}" for name, text in settings.called.items())
     facts = [
@@ -95,12 +95,8 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
         + (f" with {versions}." if versions else "."),
         f"Task: {settings.task}; label `{settings.label.column}`"
         + (f"; classes {_list(settings.label.classes)}." if settings.task == "multiclass" else "."),
-        f"One decision tree of depth {shape['depth']} with {_figure(shape['leaves'])} leaves over "
-        f"{len(tree['features'])} features. It was grown level by level on Spark; each split is the one that "
-        f"lowers the {split} most.",
-        f"Dataset: depth at most {used['depth']}, at least {_figure(used['min_leaf'])} rows a leaf, "
-        f"{used['bins']} bins a feature, smoothing {used['smoothing']:g} for categories, seed {used['seed']}.",
-        _tuned(metrics.get("tuning")),
+        *_learned(shape, used, tree, settings),
+        _tuned(metrics.get("tuning"), used),
     ]
     if called:
         facts.append(f"What the files call columns whose names have lost letters: {called}.")
@@ -110,16 +106,61 @@ def _details(metrics: Document, tree: Document, gate: Document, settings: Datase
     return [_bullets(facts), _table(["gate", "verdict", "detail"], checks)]
 
 
-def _tuned(tuning: Optional[Document]) -> str:
+def _kind(metrics: Document) -> str:
+    shape, learner = metrics["tree"], metrics["settings"].get("learner", "tree")
+    if "trees" not in shape:
+        return "A decision tree that predicts"
+    kind = {"boosted": "gradient-boosted decision trees", "forest": "decision trees of a random forest"}[learner]
+    return f"{_figure(shape['trees'])} {kind} that predict"
+
+
+def _learned(shape: Document, used: Document, tree: Document, settings: Dataset) -> List[str]:
+    """Of what the model is, how it was learned, and with which settings."""
+    split = "variance of the label" if settings.task == "regression" else "Gini impurity"
+    rest = f"{used['bins']} bins a feature, smoothing {used['smoothing']:g} for categories, seed {used['seed']}."
+    features = f"{len(tree['features'])} features"
+    if used.get("learner") == "boosted":
+        bounds = f", depth at most {used['depth']}" if used["depth"] else ""
+        bounds += f", at least about {_figure(used['min_leaf'])} rows a leaf" if used["min_leaf"] else ""
+        return [
+            f"{_figure(shape['trees'])} decision trees, {_figure(shape['leaves'])} leaves together, over {features}. "
+            "XGBoost learned one after the other, each to mend what those before it say wrongly; what a row is told "
+            "is their sum.",
+            f"Dataset: {_figure(used['rounds'])} rounds, at most {used['leaves']} leaves a tree{bounds}, learning rate "
+            f"{used['learning_rate']:g}, {rest}",
+        ]
+    if used.get("learner") == "forest":
+        return [
+            f"{_figure(shape['trees'])} decision trees, {_figure(shape['leaves'])} leaves together, over {features}. "
+            "MLlib's random forest learned each from rows drawn anew, some of the features at each split; what a row "
+            "is told is their mean.",
+            f"Dataset: {_figure(used['trees'])} trees, depth at most {shape['depth']}, {rest}",
+        ]
+    by = "learned by MLlib" if used.get("learner") == "mllib" else "grown level by level on Spark"
+    return [
+        f"One decision tree of depth {shape['depth']} with {_figure(shape['leaves'])} leaves over {features}. It was "
+        f"{by}; each split is the one that lowers the {split} most.",
+        f"Dataset: depth at most {used['depth']}, at least {_figure(used['min_leaf'])} rows a leaf, {rest}",
+    ]
+
+
+def _tuned(tuning: Optional[Document], used: Document) -> str:
+    what = "The number of rounds is" if used.get("learner") == "boosted" else "Depth and leaf size are"
+    if used.get("learner") == "forest":
+        return "It was trained as set, or by default; this run tuned nothing."
     if not tuning:
-        return "Depth and leaf size are as set; this run did not tune them."
+        return f"{what} as set; this run did not tune {'it' if what.endswith('is') else 'them'}."
     part = (
         "the latest part of the training side before `time.cut`"
         if tuning.get("by") == "time"
         else ("a part of the training side")
     )
     rows = f" ({_figure(tuning['rows']['validated'])} rows)" if tuning.get("rows") else ""
-    return f"Depth and leaf size were chosen on {part}{rows}, never by the rows it is judged by."
+    chosen = what.replace(" is", " was").replace(" are", " were")
+    told = f"{chosen} chosen on {part}{rows}, never by the rows it is judged by."
+    main = tuning.get("metric", "")
+    board = ", ".join(f"{one['learner']} {_figure(one[main])}" for one in tuning.get("leaderboard", ()))
+    return f"{told} So was the learner, by {_name(main)}: {board}." if board else told
 
 
 def _use(settings: Dataset) -> List[str]:
@@ -156,7 +197,9 @@ def _factors(metrics: Document, settings: Dataset) -> List[str]:
         "says the same.",
         _table(["feature", "importance"], rows[:SHOWN]),
         rest,
-        f"Never asked by the tree: {', '.join(unused)}." if unused else "",
+        f"Never asked by the {'trees' if 'trees' in metrics['tree'] else 'tree'}: {', '.join(unused)}."
+        if unused
+        else "",
     ]
 
 
@@ -341,8 +384,8 @@ def _caveats(
         "A number that is missing (NULL) or not finite counts as lower than every other; a category that is missing as "
         "a category of its own; one that training has not seen as an average one. The model answers all the same: "
         "watch how many such rows there are.",
-        "A tree gives one answer for all rows of a leaf, and beyond the range that it has seen the answer of the "
-        "nearest leaf.",
+        ("Trees give" if "trees" in metrics["tree"] else "A tree gives")
+        + " one answer for all rows of a leaf, and beyond the range that it has seen the answer of the nearest leaf.",
         "What the data leave out or record wrongly the model learns too. Whether it treats groups of people fairly was "
         "looked at only as far as the slices above go.",
     ]
@@ -419,13 +462,25 @@ def _scoring(settings: Dataset, tree: Document) -> List[str]:
         "regression": f"`value`, the predicted `{label}`",
     }[settings.task]
     needed = ", ".join(f"`{feature['name']}`" for feature in tree["features"])
+    against, answer = tree_sql.reason_against(tree), f"its `{value}` is the answer"
+    if tree.get("link") == forms.MEAN:
+        answer = f"the mean of their `{value}` over all `trees` is the answer"
+    elif "trees" in tree:
+        link = {
+            forms.LOGISTIC: "1 / (1 + e^-sum) is the answer",
+            forms.SOFTMAX: "e^sum of each, by the sum of all of these, is the answer",
+            forms.IDENTITY: "is the answer",
+        }[tree["link"]]
+        answer = f"`base` and the `value` of every one of `trees`, added up by `output`: {link}"
     return [
         _bullets(
             [
                 f"A table of any size, on Spark: `dml predict {name}` (the job `predict.py`).",
-                "In Athena, without a cluster: the query `tree.sql` beside this card.",
+                f"In Athena: not this model, since {against}."
+                if against
+                else "In Athena, without a cluster: the query `tree.sql` beside this card.",
                 "In any language: `tree.json`. Start at the first node; go `left` if the feature's number is not above "
-                f"`threshold`, else `right`, until a node has no `feature`; its `{value}` is the answer: {says}.",
+                f"`threshold`, else `right`, until a node has no `feature`; {answer}: {says}.",
                 "A number is itself; NULL, NaN and infinities count as the feature's `missing`. A boolean is 0 or 1. "
                 "A category is looked up as text in `encoding`; NULL counts as `missing`, one not there as `unseen`.",
                 f"Columns that a table to be scored needs: {needed}.",

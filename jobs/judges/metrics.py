@@ -18,6 +18,7 @@ LIFT_SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
 RESAMPLES, LEVEL = 1000, 0.95
 GROUPS = 1000  # of a regression's rows, by hash of the key: what its interval resamples
 SLICE_VALUES = 20
+COSTLY = 20_000  # cells, beyond which to draw RESAMPLES times from each takes minutes and gigabytes
 
 Floats = NDArray[np.float64]
 Figures = Dict[str, Any]
@@ -86,6 +87,12 @@ def outcomes(scored: DataFrame, task: str, label: Column, keys: Sequence[str], c
     return _of_answers([leaves[leaf] for leaf in sorted(leaves)], says)
 
 
+def of_answers(said: Floats, counts: Any) -> Any:
+    """The Tally or Table of a classification. `said`: probabilities, or answers x classes; `counts`: answers x classes,
+    the rows of each class that got it. An answer may stand there several times."""
+    return _tallied(said, counts) if said.ndim == 1 else Table(said, counts.astype(np.float64))
+
+
 def of_leaves(nodes: Sequence[Dict[str, Any]], counts: Floats) -> Any:
     """The Tally or Table of a classification. `nodes` as in tree.json; `counts`: rows by node's id and class."""
     reached = [node for node in sorted(nodes, key=lambda node: node["id"]) if counts[node["id"]].any()]
@@ -102,12 +109,15 @@ def _of_answers(answers: Sequence[Tuple[Any, Any]], says: str) -> Any:
 
 def tally(leaves: Sequence[Tuple[float, Any]]) -> Tally:
     """A Tally of (probability, [negative rows, positive rows]); leaves that say the same are put together."""
-    per: Dict[float, Floats] = {}
-    for probability, counts in leaves:
-        per[probability] = per[probability] + counts if probability in per else np.array(counts, dtype=np.float64)
-    ordered = sorted(per)
-    counts = np.array([per[probability] for probability in ordered]).reshape(-1, 2)
-    return Tally(np.array(ordered, dtype=np.float64), counts.sum(axis=1), counts[:, 1])
+    said = np.array([probability for probability, _ in leaves], dtype=np.float64)
+    return _tallied(said, np.array([counts for _, counts in leaves]).reshape(-1, 2))
+
+
+def _tallied(said: Floats, counts: Any) -> Tally:
+    """`counts`: negative and positive rows of each."""
+    probability, place = np.unique(said, return_inverse=True)
+    negatives, positives = (np.bincount(place, own, len(probability)).astype(np.float64) for own in counts.T)
+    return Tally(probability, negatives + positives, positives)
 
 
 def constant(probability: float, rows: int, positives: int) -> Tally:
@@ -183,13 +193,11 @@ def _multiclass(table: Table) -> Figures:
     rows, classes = counts.sum(), p.shape[1]
     aucs = []
     for k in range(classes):
-        one = tally([(says[k], [own.sum() - own[k], own[k]]) for says, own in zip(p, counts)])  # noqa: B905
+        one = _tallied(p[:, k], np.stack([counts.sum(axis=1) - counts[:, k], counts[:, k]], axis=1))
         if 0 < one.total_positives < one.total:
             others = one.rows - one.positives
             aucs.append(_auc(others, one.positives, one.positives.sum(), others.sum()))
-    confusion = np.zeros((classes, classes))
-    for says, own in zip(p.argmax(axis=1), counts):  # noqa: B905
-        confusion[:, says] += own
+    confusion = (np.eye(classes)[p.argmax(axis=1)].T @ counts).T
     right, actual, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = actual + called > 0
     f1 = 2 * right[present] / (actual + called)[present]
@@ -236,12 +244,25 @@ def interval(found: Any, task: str, seed: int, by: Sequence[str] = ()) -> Figure
             cells = np.concatenate([found.rows - found.positives, found.positives])
         else:
             loss, cells = -np.log(np.clip(found.probabilities, CLIP, 1)).ravel(), found.counts.ravel()
+        loss, cells = _few(loss, cells)
         drawn = random.multinomial(int(cells.sum()), cells / cells.sum(), RESAMPLES) @ loss / cells.sum()
         method = f"bootstrap of the rows, {RESAMPLES:,} times"
     if by:
         method += f", as if those of one {', '.join(by)} had nothing in common: too narrow"
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return {"metric": MAIN[task], "low": float(low), "high": float(high), "level": LEVEL, "method": method}
+
+
+def _few(loss: Floats, cells: Floats) -> Tuple[Floats, Floats]:
+    """Of more losses than COSTLY those of as many steps between the least and the largest, each with the mean of its
+    own: the mean of all rows stays, and of their variance no more is lost than that of a step."""
+    known = cells > 0
+    if known.sum() <= COSTLY:
+        return loss, cells
+    loss, cells = loss[known], cells[known]
+    step = ((loss - loss.min()) / ((loss.max() - loss.min()) or 1.0) * (COSTLY - 1)).astype(int)
+    rows, sums = (np.bincount(step, of).astype(np.float64) for of in (cells, cells * loss))
+    return sums[rows > 0] / rows[rows > 0], rows[rows > 0]
 
 
 def roc(counts: Tally) -> List[Tuple[float, float]]:
@@ -289,12 +310,18 @@ def confidence(table: Table) -> Tally:
     best = table.probabilities.argmax(axis=1)
     each = np.arange(len(best))
     right = table.counts[each, best]
-    pairs = [(table.probabilities[i, best[i]], [table.counts[i].sum() - right[i], right[i]]) for i in each]
-    return tally(pairs)
+    wrong = table.counts.sum(axis=1) - right
+    return _tallied(table.probabilities[each, best], np.stack([wrong, right], axis=1))
 
 
 def value_calibration(scored: DataFrame, label: Column) -> List[Dict[str, float]]:
     """Regression: mean predicted and observed label in groups of about a tenth of the rows, leaves kept whole."""
+    if LEAF not in scored.columns:  # several trees: as many values as rows
+        edges = scored.approxQuantile(PREDICTION, [i / CALIBRATION_BINS for i in range(1, CALIBRATION_BINS)], 0.001)
+        group = sum((F.when(F.col(PREDICTION) > edge, 1).otherwise(0) for edge in sorted(set(edges))), F.lit(0))
+        figures = [F.avg(PREDICTION).alias("p"), F.avg(label).alias("k"), F.count("*").alias("n")]
+        groups = scored.groupBy(group.alias("g")).agg(*figures).orderBy("g").collect()
+        return [{"predicted": row["p"], "observed": row["k"], "rows": row["n"]} for row in groups]
     told = scored.groupBy(LEAF, PREDICTION).agg(F.count("*").alias("n"), F.sum(label).alias("k")).collect()
     ordered = sorted((row[PREDICTION], row[LEAF], row["n"], row["k"]) for row in told)
     p, _, n, k = np.array(ordered, dtype=np.float64).T

@@ -6,9 +6,10 @@ from jobs.learners import grow
 from jobs.learners.encoding import Learned
 from jobs.learners.grow import Node, smoothed
 from jobs.learners.survey import Survey
+from jobs.models import forms
+from jobs.models.forms import Told
 from jobs.models.inputs import MISSING, Feature
 from jobs.models.tasks import PROBABILITIES, PROBABILITY
-from jobs.models.tree import Told
 from jobs.tables.arrays import Array
 from jobs.tables.settings import Training
 
@@ -16,13 +17,17 @@ NAMED = 6  # categories that a condition names before it only counts the rest
 
 
 class Fitted(NamedTuple):
-    """A grown tree. `told`: its nodes as tree.json has them; `totals`: what training rows add up to in them."""
+    """One tree. `told`: what tree.json has of it alone; `totals`: what training rows add up to in its nodes, by id."""
 
     learned: Learned
     nodes: Sequence[Node]
     totals: Array
-    told: List[Told]
+    told: Told
     classes: int
+
+    @property
+    def features(self) -> List[Feature]:
+        return self.learned.features
 
     def leaf_counts(self, survey: Survey, parts: Sequence[int]) -> Array:
         """How rows that it may not have seen fall into its nodes: as of `grow.leaf_counts`."""
@@ -37,7 +42,8 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf)
     totals = grow.node_totals(blocks, nodes, classes)
     blocks.unpersist()
-    return Fitted(learned, nodes, totals, describe(nodes, learned, classes, totals, training.smoothing), classes)
+    described = describe(nodes, learned, classes, totals, training.smoothing)
+    return Fitted(learned, nodes, totals, {"format": forms.ONE, "nodes": described}, classes)
 
 
 def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array, smoothing: float) -> List[Told]:

@@ -6,12 +6,15 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 import numpy as np
 import pyarrow as pa
-from pyspark import RDD
+from pyspark import RDD, SparkContext
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
+from jobs.models.tree import Scorer
 from jobs.tables import split
 from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
 from jobs.tables.features import Features
@@ -22,6 +25,9 @@ MAX_CATEGORIES = 100_000
 # Split candidates come from a sample, as MLlib's do: so many rows, fewer if there are very many number columns.
 SAMPLE_ROWS, SAMPLE_CELLS = 40_000, 5_000_000
 BLOCK_ROWS = 250_000
+# Of more different probabilities than this in a partition, log-odds are told in steps of 1 / STEPS_OF_ODDS: a log loss
+# is off by less than one in a million, and the driver is sent no more than some megabytes.
+MANY_ANSWERS, STEPS_OF_ODDS, SURE = 100_000, 4096, 1e-15
 MAX_RANK = 62  # of a hash of 64 bits
 REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
 
@@ -94,6 +100,11 @@ class Survey:
         if self.classes:
             self._labels = {part: _counted(self._every[part].tolist()) for part in range(self._parts)}
 
+    @property
+    def context(self) -> SparkContext:
+        """Spark's, that its rows are read by."""
+        return self._features.spark.sparkContext
+
     def parts(self, **asked: bool) -> List[int]:
         """The numbers of the parts whose marks are as asked; of other marks either kind."""
         bits = {name: 2**i for i, name in enumerate(self._marks)}
@@ -159,6 +170,46 @@ class Survey:
         names = [*self._apart.columns, *self._numbers, *self._categories]
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
 
+    def vectors(self, parts: Sequence[int], learned: Learned) -> DataFrame:
+        """The same for MLlib: `label`, a class by its number or the value, and `features`, bin numbers as a vector."""
+        from pyspark.ml.functions import array_to_vector
+
+        coding = _Coding(self._apart, parts, learned, self.classes)
+
+        def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                codes, label = coding.coded(batch)
+                values = label.astype(np.float64)
+                values = values if learned.point is None else learned.point.sum(1, values)
+                ends = np.arange(0, len(codes) * (len(values) + 1), max(len(codes), 1), dtype=np.int32)
+                lists = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(codes.T.ravel(), np.float64))
+                yield pa.RecordBatch.from_arrays([as_arrow(values, np.float64), lists], names=["label", "codes"])
+
+        names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
+        told = self._features.table(names).mapInArrow(coded, "label double, codes array<double>")
+        return told.select("label", array_to_vector(F.col("codes")).alias("features"))
+
+    def answers(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
+        """What a model of classes says of the rows of these parts: each answer (a probability, or probabilities), maybe
+        several times, and its rows of each class. Rows stay with the workers: what comes back are different answers.
+        """
+        wanted, apart, classes = np.isin(np.arange(self._parts), list(parts)), self._apart, self.classes
+
+        def told(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Array, Array]]:
+            found: List[Tuple[Array, Array]] = []
+            for batch in batches:
+                own = wanted[apart.part(batch)]
+                if not own.all():
+                    batch = batch.take(as_arrow(np.flatnonzero(own), np.int64))
+                found.append((scorer.says(batch)[1], apart.label(batch)))
+            if found:
+                said, label = zip(*found)  # noqa: B905  # not in Python 3.9
+                yield _tallied(np.concatenate(said), np.concatenate(label), classes)
+
+        names = [*apart.columns, *(feature["name"] for feature in scorer.features)]
+        said, counts = zip(*self._features.batches(names).mapPartitions(told).collect())  # noqa: B905
+        return np.concatenate(said), np.concatenate(counts)
+
     def collected(self, groups: Sequence[Sequence[int]], learned: Learned, most: int) -> List[Block]:
         """The rows of each group of parts as one block, here; of more than `most` a sample of about so many, by hash:
         always the same ones."""
@@ -180,6 +231,17 @@ class Survey:
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
     """What the workers have found, put together by key in so few places that the driver can have it all."""
     return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
+
+
+def _tallied(said: Array, label: Array, classes: int) -> Tuple[Array, Array]:
+    """The different answers, and the rows of each class that got them."""
+    answers, place = np.unique(said, axis=0, return_inverse=True)
+    if said.ndim == 1 and len(answers) > MANY_ANSWERS:
+        known = np.clip(said, SURE, 1 - SURE)
+        odds = np.rint(np.log(known / (1 - known)) * STEPS_OF_ODDS) / STEPS_OF_ODDS
+        answers, place = np.unique(1 / (1 + np.exp(-odds)), return_inverse=True)
+    counts = np.bincount(place.ravel() * classes + label, minlength=len(answers) * classes)
+    return answers, counts.reshape(len(answers), classes)
 
 
 def _counted(counts: List[int]) -> Labels:

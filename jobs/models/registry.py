@@ -6,7 +6,7 @@ from typing import Any, List, Optional, Sequence
 from pyspark.sql import Column, DataFrame
 
 from jobs.errors import JobError
-from jobs.models import tree
+from jobs.models import forms, tree
 from jobs.tables import storage
 
 
@@ -16,7 +16,7 @@ class Registered:
 
     run_id: str
     home: str
-    tree: tree.Told
+    tree: forms.Told
 
     @property
     def task(self) -> str:
@@ -29,7 +29,7 @@ class Registered:
         return [feature["name"] for feature in self.tree["features"]]
 
     def score(self, rows: DataFrame, keep: Sequence[Column]) -> DataFrame:
-        """`keep`, `leaf`, and what the tree says (jobs/models/tree.py `score`). Columns in: every feature's."""
+        """`keep`, and what the model says (jobs/models/tree.py `score`). Columns in: every feature's."""
         return tree.score(rows, self.tree, keep)
 
 

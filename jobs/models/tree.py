@@ -1,35 +1,25 @@
-"""The tree in its three forms: nodes told in words (tree.json), an MLlib model, and a scorer of rows on Spark."""
+"""A model as a scorer of rows on Spark, and one tree as MLlib's own model."""
 
 import json
 import time
 import uuid
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.models.inputs import Feature, feature_columns, matrix
+from jobs.models import forms
+from jobs.models.forms import Told
+from jobs.models.inputs import feature_columns, matrix
 from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY
 from jobs.tables.arrays import Array, as_arrow
 
-Told = Dict[str, Any]
 
-
-def importances(nodes: Sequence[Told], features: Sequence[Feature]) -> List[Told]:
-    """Each feature's share of all gains, weighted by rows, largest first (as MLlib's TreeEnsembleModel has it)."""
-    gains = {feature["name"]: 0.0 for feature in features}
-    for node in nodes:
-        if "feature" in node:
-            gains[node["feature"]] += node["gain"] * node["rows"]
-    total = sum(gains.values()) or 1.0
-    ordered = sorted(gains.items(), key=lambda item: (-item[1], item[0]))
-    return [{"feature": name, "importance": gain / total} for name, gain in ordered]
-
-
-def score(rows: DataFrame, tree: Told, keep: Sequence[Column]) -> DataFrame:
-    """`keep`, then `leaf` (a node's id) and what the tree says: `probability`, `probabilities` or `prediction`.
+def score(rows: DataFrame, model: Told, keep: Sequence[Column]) -> DataFrame:
+    """`keep`, then what the model says: `probability`, `probabilities` or `prediction`; before it, of one tree, `leaf`
+    (a node's id).
 
     Columns in: every feature's, by name. A row is scored as tree.sql and the plain Python scorer do it: left at a node
     if the feature's number is no larger than the threshold.
@@ -37,56 +27,98 @@ def score(rows: DataFrame, tree: Told, keep: Sequence[Column]) -> DataFrame:
     kept = rows.select(*keep)
     names = [f"_kept{i}" for i in range(len(kept.columns))]
     own = [column.alias(name) for column, name in zip(keep, names)]  # noqa: B905  # not in Python 3.9
-    values = feature_columns(tree["features"])
-    scorer = Scorer(tree, len(names))
+    values = feature_columns(model["features"])
+    scorer = Scorer(model, len(names))
     kinds = [f"`{name}` {field.dataType.simpleString()}" for name, field in zip(names, kept.schema)]  # noqa: B905
-    scored = rows.select(*own, *values).mapInArrow(
-        scorer, ", ".join([*kinds, f"{LEAF} int", f"{scorer.name} {scorer.kind}"])
-    )
+    said = [f"{name} {kind}" for name, kind in scorer.columns.items()]
+    scored = rows.select(*own, *values).mapInArrow(scorer, ", ".join([*kinds, *said]))
     renamed = [F.col(name).alias(was) for name, was in zip(names, kept.columns)]  # noqa: B905
-    return scored.select(*renamed, LEAF, scorer.name)
+    return scored.select(*renamed, *scorer.columns)
 
 
 class Scorer:
-    """Sends batches of rows down a tree, on the executors. The first `kept` columns pass through untouched."""
+    """Scores batches of rows, on the executors. The first `kept` columns pass through untouched.
 
-    def __init__(self, tree: Told, kept: int) -> None:
-        self.features, self.kept = tree["features"], kept
-        nodes = tree["nodes"]
-        place = {node["id"]: i for i, node in enumerate(nodes)}
+    `columns`: those that it adds, with their types.
+    """
+
+    def __init__(self, model: Told, kept: int) -> None:
+        self.features, self.kept, self.is_one = model["features"], kept, forms.is_one(model)
+        self.name = {"binary": PROBABILITY, "multiclass": PROBABILITIES, "regression": PREDICTION}[model["task"]]
+        kind = "array<double>" if self.name == PROBABILITIES else "double"
+        self.columns = {**({LEAF: "int"} if self.is_one else {}), self.name: kind}
         index = {feature["name"]: i for i, feature in enumerate(self.features)}
+        self.link = model.get("link", forms.MEAN)
+        said = "value" if self.link != forms.MEAN or self.name == PREDICTION else self.name
+        self.trees = [_Tree(nodes, index, said) for nodes in forms.trees(model)]
+        self.base = np.array(model.get("base", ()), dtype=np.float64)
+        self.outputs = [tree.get("output", 0) for tree in model.get("trees", ())]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            leaves, said = self.says(batch)
+            if said.ndim == 1:
+                value = as_arrow(said, np.float64)
+            else:
+                width = said.shape[1]
+                ends = np.arange(0, width * (len(said) + 1), width, dtype=np.int32)
+                value = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(said.ravel(), np.float64))
+            leaf = [] if leaves is None else [as_arrow(leaves, np.int32)]
+            columns = [*batch.columns[: self.kept], *leaf, value]
+            names = [*batch.schema.names[: self.kept], *self.columns]
+            yield pa.RecordBatch.from_arrays(columns, names=names)
+
+    def says(self, batch: pa.RecordBatch) -> Tuple[Optional[Array], Array]:
+        """Of each row the id of its leaf, if it is one tree, and what the model says: rows, or rows x classes."""
+        numbers = np.concatenate([*matrix(batch, self.features), np.empty(0)])  # a feature behind the other
+        rows = batch.num_rows
+        if self.is_one:
+            at = self.trees[0].leaves(numbers, rows)
+            return self.trees[0].ids[at], self.trees[0].value[at]
+        if self.link == forms.MEAN:
+            mean = np.zeros((rows, *self.trees[0].value.shape[1:]))
+            for tree in self.trees:
+                mean += tree.value[tree.leaves(numbers, rows)]
+            return None, mean / len(self.trees)
+        sums = np.repeat(self.base[:, None], rows, axis=1)
+        for tree, output in zip(self.trees, self.outputs):  # noqa: B905  # not in Python 3.9
+            sums[output] += tree.value[tree.leaves(numbers, rows)]
+        return None, _linked(sums, self.link)
+
+
+class _Tree:
+    """One tree as arrays by node. `said`: the name of what its leaves say."""
+
+    def __init__(self, nodes: Sequence[Told], index: Dict[str, int], said: str) -> None:
+        place = {node["id"]: i for i, node in enumerate(nodes)}
         self.ids = np.array([node["id"] for node in nodes], dtype=np.int32)
-        self.feature = np.array([index.get(node.get("feature"), 0) for node in nodes])
+        self.feature = np.array([index.get(node.get("feature", ""), 0) for node in nodes])
         self.threshold = np.array([node.get("threshold", 0.0) for node in nodes])
         # Of each node where a row goes on, to the right and to the left, one behind the other; from a leaf to itself.
         sides = [[place.get(node.get(side), at) for side in ("right", "left")] for at, node in enumerate(nodes)]
         self.children = np.array(sides).ravel()
         self.depth = max(node["depth"] for node in nodes)
-        self.name = {"binary": PROBABILITY, "multiclass": PROBABILITIES, "regression": PREDICTION}[tree["task"]]
-        self.kind = "array<double>" if self.name == PROBABILITIES else "double"
-        self.value = np.array([node["value" if self.name == PREDICTION else self.name] for node in nodes])
+        empty = next(np.zeros_like(node[said]) for node in nodes if said in node)  # in a sum only leaves say something
+        self.value = np.array([node.get(said, empty) for node in nodes], dtype=np.float64)
 
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            at = self.leaves(batch)
-            if self.value.ndim == 1:
-                value = as_arrow(self.value[at], np.float64)
-            else:
-                width = self.value.shape[1]
-                ends = np.arange(0, width * (len(at) + 1), width, dtype=np.int32)
-                value = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(self.value[at].ravel(), np.float64))
-            columns = [*batch.columns[: self.kept], as_arrow(self.ids[at], np.int32), value]
-            yield pa.RecordBatch.from_arrays(columns, names=[*batch.schema.names[: self.kept], LEAF, self.name])
-
-    def leaves(self, batch: pa.RecordBatch) -> Array:
-        """The place of each row's leaf among the nodes."""
-        count = batch.num_rows
+    def leaves(self, numbers: Array, count: int) -> Array:
+        """The place of each row's leaf among the nodes. `numbers`: a feature's of all rows behind the other's."""
         at, rows = np.zeros(count, dtype=np.int64), np.arange(count)
-        numbers = np.concatenate([*matrix(batch, self.features), np.empty(0)])  # a feature behind the other
         for _ in range(self.depth):
             left = numbers.take(self.feature.take(at) * count + rows) <= self.threshold.take(at)
             at = self.children.take(2 * at + left)
         return at
+
+
+def _linked(sums: Any, link: str) -> Any:
+    """What sums (outputs x rows) come to. No power is too large for a double."""
+    if link == forms.SOFTMAX:
+        powers = np.exp(sums - sums.max(axis=0))
+        return (powers / powers.sum(axis=0)).T
+    if link == forms.LOGISTIC:
+        small = np.exp(-np.abs(sums[0]))
+        return np.where(sums[0] >= 0, 1.0, small) / (1 + small)
+    return sums[0]
 
 
 def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, location: str) -> None:

@@ -38,11 +38,16 @@ class Features:
     @cached_property
     def rows(self) -> DataFrame:
         """What the settings declare, and `split_side`: train or test, by the row's hash."""
-        table = self.spark.read.parquet(self.location) if self._table is None else self._table
         side = split.side(self.settings.training.test_share, F.col(split.HASH))
-        columns = self.settings.columns
+        return self.table([*self.settings.columns, split.HASH]).select(
+            *self.settings.columns, side.alias(split.ROW_SIDE)
+        )
+
+    def table(self, columns: Sequence[str]) -> DataFrame:
+        """These columns of the files, each once."""
+        table = self.spark.read.parquet(self.location) if self._table is None else self._table
         size_batches(self.spark, len(columns))
-        return table.select(*columns, side.alias(split.ROW_SIDE))
+        return table.select(*dict.fromkeys(columns))
 
     @cached_property
     def _files(self) -> "RDD[Tuple[str, bytes]]":

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import pkgutil
 import re
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import (
     Annotated,
     Any,
@@ -69,6 +69,15 @@ ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp
 Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
 Task = Literal["binary", "multiclass", "regression"]
+Learner = Literal["tree", "mllib", "forest", "boosted", "best"]
+# Of [training], beside what all take, what each learner takes.
+USES: Dict[str, Tuple[str, ...]] = {
+    "tree": ("depth", "min_leaf"),
+    "mllib": ("depth", "min_leaf"),
+    "forest": ("depth", "min_leaf", "trees"),
+    "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
+    "best": (),  # each learner chooses its own
+}
 
 
 def checked_cron(value: str) -> str:
@@ -190,7 +199,12 @@ class Features(_Part):
 
 @dataclass(frozen=True)
 class Training(_Part):
-    """What a tree is grown with. Of `depth` and `min_leaf`, a run chooses by itself what is not set (`Tune`)."""
+    """Which learner a model is trained by, and with what: `USES` says which of these each takes.
+
+    What a learner needs and is not set, a run chooses by itself (`Tune`): of one tree `depth` and `min_leaf`, of
+    boosted ones the number of `rounds`; if `learner` is "best", which of these two does best. A forest chooses nothing:
+    jobs/learners/mllib.py has its defaults.
+    """
 
     # A category counts as if it had so many more rows of the average kind, a leaf so many more like its parent.
     smoothing: Annotated[float, Limits(gt=0)]
@@ -199,6 +213,36 @@ class Training(_Part):
     bins: Annotated[int, Limits(ge=2, le=255)] = 128  # candidate splits of a feature are one fewer
     test_share: Share = 0.2
     seed: Annotated[int, Limits(ge=0)] = 0
+    learner: Learner = "tree"
+    rounds: Optional[Annotated[int, Limits(ge=1, le=10_000)]] = None  # of boosting; each is a tree, or one a class
+    leaves: Annotated[int, Limits(ge=2, le=1_024)] = 31  # of each boosted tree, at most
+    learning_rate: Annotated[float, Limits(gt=0, le=1)] = 0.1
+    trees: Annotated[int, Limits(ge=1, le=1_000)] = 20  # of a forest
+
+    def __post_init__(self) -> None:
+        foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
+        surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
+        if surplus:
+            raise ValueError(f'{", ".join(surplus)}: means nothing to learner = "{self.learner}"; leave it out')
+
+    def of_a_tree(self, depth: int) -> "Training":
+        """The same for one tree of ours of this depth, whatever the learner."""
+        foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
+        others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
+        return replace(self, **others, learner="tree", depth=depth)
+
+    @property
+    def together(self) -> bool:
+        """Whether it learns in all executors at once, which must be there and stay."""
+        return self.learner in ("boosted", "best")
+
+    @property
+    def used(self) -> Dict[str, Any]:
+        """What the learner was trained with, as tree.json and metrics.json have it."""
+        every = {name for names in USES.values() for name in names}
+        other = every - set(USES[self.learner])
+        told = {name: value for name, value in asdict(self).items() if name not in other}
+        return told if self.learner != "tree" else {name: told[name] for name in told if name != "learner"}
 
 
 @dataclass(frozen=True)
@@ -336,6 +380,15 @@ class Dataset(_Part):
             if strange := [column for column in table.names if column not in table.columns]:
                 raise ValueError(f"tables.{name}.names: {', '.join(strange)} is not one of its columns")
         self._label_fits_task()
+        if self.training.learner == "forest" and self.tune:
+            raise ValueError(
+                'tune: means nothing to training.learner = "forest", which is trained as set; leave it out'
+            )
+        if self.training.learner == "boosted" and self.tune and (self.tune.depths or self.tune.min_leaves):
+            raise ValueError(
+                'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted", of which the run chooses '
+                "the number of rounds; leave them out"
+            )
         if self.task == "multiclass" and self.gate.suspicious_auc is not None:
             raise ValueError(
                 "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
@@ -367,10 +420,17 @@ class Dataset(_Part):
 
     @property
     def tuning(self) -> Optional[Tune]:
-        """How a run chooses depth and leaf size: by [tune], or what [training] leaves open; None if both are set.
+        """How a run chooses depth and leaf size, or the rounds of boosting: by [tune], or what [training] leaves open;
+        None if all is set.
 
         What [tune] does not list is what [training] says, if it does.
         """
+        if self.training.learner == "forest":
+            return None
+        if self.training.learner == "best":
+            return self.tune or Tune()
+        if self.training.learner == "boosted":
+            return None if self.training.rounds else self.tune or Tune()
         depth, min_leaf = self.training.depth, self.training.min_leaf
         if self.tune is None and depth is not None and min_leaf is not None:
             return None

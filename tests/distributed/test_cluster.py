@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -207,3 +208,21 @@ def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_
     assert re.fullmatch(r"\['[^']*/library\.zip/jobs/tables/split\.py'\]", imported[0])
     assert outcome.exit_code == 1
     assert "bigger than spark.driver.maxResultSize" in outcome.reason
+
+
+# The last one: it ships another library.
+def test_executors_should_boost_together_and_no_row_should_come_to_the_driver(
+    trained: Shipped, cluster: Standalone
+) -> None:
+    """XGBoost's collective between processes, in one barrier stage."""
+    shutil.rmtree(trained.folder / "library")
+    trained.ship(("depth = 3\nmin_leaf = 5\n", 'learner = "boosted"\nrounds = 3\nlearning_rate = 0.5\n'))
+    told = on_cluster(trained, cluster, "train", "b1")
+    stages = [event["Stage Info"] for event in told if event["Event"] == "SparkListenerStageCompleted"]
+    together = [stage for stage in stages if any(rdd["Barrier"] for rdd in stage["RDD Info"])]
+    assert [stage["Number of Tasks"] for stage in together] == [2, 2]  # the model's, and that of the out-of-time check
+    metrics, one_tree = (trained.model(run, "metrics.json") for run in ("b1", "c1"))
+    assert metrics["tree"]["trees"] == 3
+    assert metrics["rows"] == one_tree["rows"]
+    assert metrics["test"]["log_loss"] < 0.9 * metrics["baseline"]["log_loss"]
+    assert metrics["current"] == {"run_id": "c1", **one_tree["test"]}

@@ -322,6 +322,23 @@ def test_diff_should_show_what_is_not_the_same_and_only_that(dml: Run, bucket: B
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_several_trees_should_be_shown_and_compared_with_one(dml: Run, bucket: Bucket) -> None:
+    bucket.run(OLD)
+    dml("promote", OLD)
+    several = {"features": [{"name": "hour"}, {"name": "dest"}], "classes": [], "link": "logistic", "trees": [{}] * 150}
+    shape = {"trees": 150, "depth": 9, "leaves": 4650, "nodes": 9150}
+    bucket.run(NEW, BINARY, tree=several, settings={"learner": "boosted", "rounds": 150})
+    metrics = documents(NEW, BINARY)["metrics.json"] | {"tree": shape, "settings": {"learner": "boosted"}}
+    bucket.put(f"{NEW}/metrics.json", metrics)
+    _, shown, _ = dml("show", NEW)
+    assert "150 trees, depth 9 at most, 4,650 leaves" in shown
+    code, out, _ = dml("diff", NEW)
+    assert code == 0
+    assert rows(out, starting="trees")[0][1:] == ["150", "1", "+149"]
+    assert "none stands for all: 150 trees, added up" in " ".join(out.split())
+    assert rows(out, starting="learner")[0][1:] == ["boosted", "\N{EN DASH}"]
+
+
 def test_diff_should_compare_how_labels_of_every_task_are_distributed(dml: Run, bucket: Bucket) -> None:
     for run_id, counts, mean in ((OLD, [500, 500], 200.0), (NEW, [600, 400], 210.0)):
         classes = tree(("hour",), "hour <= 9", ("rain", "sun"))

@@ -577,6 +577,32 @@ def test_confusion_matrix_should_be_told_in_words_too() -> None:
     assert "Of 7,104 rows called yes, 67.1% were (precision)" in text
 
 
+@pytest.mark.parametrize("task", PAGES)
+def test_several_trees_should_make_a_page_that_says_why_none_is_drawn(task: str) -> None:
+    metrics, tree = copy.deepcopy(PAGES[task])
+    metrics["tree"] = {"trees": 120, "depth": 9, "leaves": 3500, "nodes": 6880}
+    metrics["tuning"] = {
+        "chosen": {"rounds": 40},
+        "metric": "rmse" if task == "regression" else "log_loss",
+        "rows": {"fitted": 750, "validated": 250},
+        "tried": [{"rounds": n, "rmse": 7 - n / 50, "log_loss": n / 100} for n in (20, 40)],
+        "sample": 0,
+        "by": "hash",
+        "leaderboard": [{"learner": x, "rmse": y, "log_loss": y} for x, y in (("boosted", 0.4), ("tree", 0.45))],
+    }
+    nodes = tree.pop("nodes")
+    html = Reader(page(metrics, tree | {"format": 3, "link": "softmax", "base": [0.0], "trees": [{"nodes": nodes}]}))
+    assert "120 trees of 3,500 leaves together, added up, learned from 1,000 rows" in html.text
+    assert "No tree is drawn: what this model says of a row is a sum over all 120 trees" in html.text
+    assert "How the number of rounds was chosen" in html.text
+    assert re.search(r"Learners that were tried.*boosted 0.4\S* tree 0.45", html.text)
+    assert not re.search(r"\bthe tree\b", html.text, re.IGNORECASE)
+    links = [link[1:] for link in html.attributes("href") if link.startswith("#")]
+    assert set(links) <= set(html.attributes("id"))
+    averaged = Reader(page(metrics, tree | {"format": 3, "link": "mean", "trees": [{"nodes": nodes}]}))
+    assert "is the mean of what all 120 trees say of it" in averaged.text
+
+
 def test_a_tree_that_never_says_yes_should_have_no_precision() -> None:
     metrics = METRICS | {"test": METRICS["test"] | {"confusion": {"tp": 0, "fp": 0, "tn": 90, "fn": 10}}}
     assert "Of 0 rows called yes, \N{EN DASH} were (precision)" in Reader(page(metrics)).text

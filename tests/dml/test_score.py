@@ -243,7 +243,10 @@ def test_a_broken_gzip_file_should_be_told_in_one_sentence(dml: Run, folder: Pat
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"nodes": [], "features": []}, "This is a tree.json of format 1, and this scorer reads format 2: train again"),
+        (
+            {"nodes": [], "features": []},
+            "This is a tree.json of format 1, and this scorer reads formats 2 and 3: train again",
+        ),
         ({"rows": 1}, "This is no tree.json"),
         ([], "This is no tree.json"),
         (None, "tree.json is no JSON"),

@@ -284,3 +284,22 @@ def test_what_the_files_call_a_column_should_be_said() -> None:
     )
     assert "What the files call columns whose names have lost letters: `x` is площадь\\|м²." in told
     assert "lost letters" not in render("binary")
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_several_trees_should_be_told_as_such_with_the_way_to_score_by_them(task: str) -> None:
+    metrics = metrics_of(task)
+    metrics["tree"] = {"trees": 1200, "depth": 9, "leaves": 37000, "nodes": 72800}
+    metrics["settings"] |= {"learner": "boosted", "rounds": 1200, "leaves": 31, "learning_rate": 0.1}
+    metrics["settings"] |= {"depth": None, "min_leaf": None}
+    metrics["tuning"] = {"rows": {"validated": 2500}}
+    link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task]
+    nodes = [{"id": 0, "depth": 0, "value": 0.1}]
+    tree = TREE | {"task": task, "classes": [], "link": link, "trees": [{"output": 0, "nodes": nodes}] * 1200}
+    text = card.card(metrics, tree, GATE, profile_of(task), None, settings_of(task))
+    assert "1,200 gradient-boosted decision trees that predict" in text
+    assert "1,200 rounds, at most 31 leaves a tree, learning rate 0.1" in text
+    assert "The number of rounds was chosen on a part of the training side (2,500 rows)" in text
+    assert "In Athena: not this model, since the query would be too long for SQL engines: it has 1,200 terms" in text
+    assert "`base` and the `value` of every one of `trees`, added up by `output`: " in text
+    assert "decision tree " not in text

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from jobs.judges import metrics
 from jobs.judges.metrics import Errors, Table, Tally
+from jobs.learners import survey
 
 # probability, rows, positives: five of ten rows are positive
 HAND = Tally(np.array([0.2, 0.5, 0.8]), np.array([4.0, 2.0, 4.0]), np.array([1.0, 1.0, 3.0]))
@@ -218,3 +219,28 @@ def test_the_single_figures_of_any_task_should_be_what_a_run_publishes() -> None
     later = {"rmse": 3.5, "rows": 4, "baseline": {"rmse": 4.0}}
     told = {"rmse": 2.5, "rows": 9, "out_of_time_rmse": 3.5, "out_of_time_rows": 4}
     assert metrics.single({"rmse": 2.5, "rows": 9}, later) == told
+
+
+def test_many_different_answers_should_be_tallied_in_steps_that_change_no_figure() -> None:
+    random = np.random.default_rng(3)
+    said = random.beta(2, 5, size=survey.MANY_ANSWERS + 5000)
+    label = (random.random(len(said)) < said).astype(int)
+    exact = metrics.evaluate(metrics.of_answers(said, np.eye(2)[label]))
+    answers, counts = survey._tallied(said, label, 2)
+    assert len(answers) < 50_000
+    assert counts.sum() == len(said)
+    stepped = metrics.evaluate(metrics.of_answers(answers, counts))
+    assert stepped["log_loss"] == pytest.approx(exact["log_loss"], rel=1e-6)
+    assert stepped["auc"] == pytest.approx(exact["auc"], abs=1e-6)
+
+
+def test_the_interval_of_many_losses_should_be_that_of_all() -> None:
+    random = np.random.default_rng(3)
+    said = random.beta(2, 5, size=12_000)
+    found = metrics.of_answers(said, np.eye(2)[(random.random(len(said)) < said).astype(int)])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metrics, "COSTLY", 500)
+        few = metrics.interval(found, "binary", 0)
+    every = metrics.interval(found, "binary", 0)
+    width = every["high"] - every["low"]
+    assert (few["low"], few["high"]) == pytest.approx((every["low"], every["high"]), abs=0.1 * width)

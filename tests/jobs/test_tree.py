@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.learners import grow, probability_tree
 from jobs.learners.survey import Survey
-from jobs.models import inputs, tree
+from jobs.models import forms, inputs, tree
 from jobs.tables.settings import Dataset
 from tests.jobs import points
 from tests.jobs.conftest import Written
@@ -38,7 +38,7 @@ def grown(
     settings: Dataset | None = None,
     kind: str = "int",
     smoothing: float = 0.0,
-) -> tuple[tree.Told, Any, DataFrame]:
+) -> tuple[forms.Told, Any, DataFrame]:
     """tree.json of all rows, the nodes' totals, and the rows."""
     settings = settings or points.settings()
     frame = spark.createDataFrame(
@@ -140,7 +140,8 @@ def test_importances_should_be_shares_of_the_gains_by_rows() -> None:
         {"rows": 6},
         {"rows": 4},
     ]
-    told = tree.importances(nodes, [{"name": "colour"}, {"name": "x"}, {"name": "unused"}])
+    features = [{"name": "colour"}, {"name": "x"}, {"name": "unused"}]
+    told = forms.importances({"nodes": nodes, "features": features})
     assert [(one["feature"], one["importance"]) for one in told] == [("colour", 0.5), ("x", 0.5), ("unused", 0.0)]
 
 
@@ -165,7 +166,7 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
     loader = DecisionTreeClassificationModel if task == "multiclass" else DecisionTreeRegressionModel
     model = loader.load(tmp_path.as_uri())
     assert model.numNodes == len(told["nodes"])
-    weights = {one["feature"]: one["importance"] for one in tree.importances(told["nodes"], told["features"])}
+    weights = {one["feature"]: one["importance"] for one in forms.importances(told)}
     names = [feature["name"] for feature in told["features"]]
     assert dict(zip(names, model.featureImportances.toArray(), strict=True)) == pytest.approx(weights)
 

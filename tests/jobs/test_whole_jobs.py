@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dml.models.scorer import Scorer
 from jobs import predict, prepare, train
 from jobs.errors import JobError
 from jobs.job import Job
@@ -209,6 +210,35 @@ def test_a_regression_should_go_the_whole_way_and_be_measured_against_the_curren
     platform.train("r3")
     refused = platform.model("r3", "gate.json")
     assert "the task was regression and is binary" in refused["reasons"][0]
+
+
+def test_boosted_trees_should_go_the_whole_way_and_be_measured_as_the_current_model(
+    platform: Platform, spark: SparkSession
+) -> None:
+    settings = points.settings("depth = 3\nmin_leaf = 5\n", 'learner = "boosted"\nrounds = 10\nleaves = 4\n')
+    platform.upload(points.lines())
+    platform.prepare("r1", settings)
+    platform.train("r1", settings)
+    model, figures = (platform.model("r1", f"{name}.json") for name in ("tree", "metrics"))
+    assert (model["format"], model["link"], len(model["trees"])) == (3, "logistic", 10)
+    assert figures["tree"]["trees"] == 10
+    assert figures["settings"] == model["settings"] | {"learner": "boosted", "rounds": 10, "leaves": 4}
+    assert figures["test"]["log_loss"] < figures["baseline"]["log_loss"]
+    assert figures["interval"]["low"] < figures["test"]["log_loss"] < figures["interval"]["high"]
+    files = platform.model("r1", "manifest.json")["files"]
+    assert ("model/" in files, "tree.sql" in files) == (False, True)
+    card = platform.s3.get_object(Bucket="jobs-models", Key="points/r1/model-card.md")["Body"].read().decode()
+    assert "10 gradient-boosted decision trees that predict" in card
+    platform.publish("r1")
+    platform.train("r2")  # one tree
+    assert platform.model("r2", "metrics.json")["current"] == {"run_id": "r1", **figures["test"]}
+    platform.predict("p1", settings=settings)
+    rows = spark.read.parquet(platform.location("predictions"))
+    features = {row["id"]: row.asDict() for row in spark.read.parquet(platform.location("features")).collect()}
+    for row in rows.where("id < 40").collect():
+        expected = Scorer(model).predict(features[row["id"]])
+        assert row["probability"] == pytest.approx(expected["probability"], rel=1e-12)
+        assert row["prediction"] == expected["prediction"]
 
 
 def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(platform: Platform) -> None:

@@ -31,11 +31,11 @@ def digest(text: str) -> str:
 
 def wheel(folder: Path) -> str:
     """A wheel that only a Graviton machine could load, and its line of the lock."""
-    path = folder / "onlyarm-1.0-cp311-cp311-manylinux2014_aarch64.whl"
+    path = folder / "onlyarm-1.0-cp311-cp311-manylinux_2_28_aarch64.whl"
     files = {
         "onlyarm.py": "VALUE = 42\n",
         "onlyarm-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: onlyarm\nVersion: 1.0\n",
-        "onlyarm-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux2014_aarch64\n",
+        "onlyarm-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_28_aarch64\n",
     }
     record = "".join(f"{name},sha256={digest(text)},{len(text)}\n" for name, text in files.items())
     with zipfile.ZipFile(path, "w") as archive:
@@ -81,7 +81,7 @@ def published(cloud: Cloud, aws: Clients, tmp_path_factory: pytest.TempPathFacto
     (wheels / "requirements.txt").write_text(wheel(wheels))
     for pip in (code.WHEELS / "x86_64").glob("pip-*.whl"):
         shutil.copy(pip, wheels)
-    (wheels / "platform").write_text("manylinux2014_aarch64\n")
+    (wheels / "platform").write_text("manylinux2014_aarch64\nmanylinux_2_28_aarch64\n")
     (library / "jobs" / "__init__.py").write_text("NAME = 'our jobs'\n")
     (own / "notes" / "nyc_flights" / "Explore_2ABC.zpln").write_text('{"name": "Explore"}')
     (own / "datasets" / "__init__.py").touch()

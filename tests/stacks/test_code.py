@@ -68,7 +68,7 @@ def test_the_wheels_should_be_for_the_processor_of_the_environment(
     synth: Synth, environment: str, platform: str
 ) -> None:
     assets = synth(environment).folder.glob("asset.*/platform")
-    assert [path.read_text() for path in assets] == [f"manylinux2014_{platform}\n"]
+    assert [path.read_text() for path in assets] == [f"manylinux2014_{platform}\nmanylinux_2_28_{platform}\n"]
 
 
 def test_the_lock_should_hold_hashes_for_both_processors() -> None:  # and no address: tests/docs/test_machine.py

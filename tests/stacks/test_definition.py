@@ -25,7 +25,11 @@ from stacks.definition import (
     SKIP,
     TODO,
     TOLD,
+    Parts,
+    definition,
 )
+from stacks.emr import standing_executors
+from stacks.settings import load_environment
 from tests.stacks.conftest import Synthesized
 from tests.stacks.ways import clusters_left
 
@@ -317,6 +321,36 @@ def test_what_publishing_reads_should_not_grow_with_classes_and_slices(states: d
     figures = {"macro_f1": 0.5, "rows": 9}
     expression = read["Assign"]["metrics"][2:-2]
     assert evaluate(expression, states={"result": {"Body": json.dumps(figures)}}) == figures
+
+
+def test_only_a_learner_that_needs_all_executors_at_once_should_have_them_stand(states: dict[str, State]) -> None:
+    """Spark runs no barrier stage with dynamic allocation ([SPARK-24942]), which EMR has on."""
+    given: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__, "-")
+    given |= {"figures": ("auc",), "prepare_minutes": 10, "step_minutes": 10, "certificate_bucket": ""}
+    given |= {"transient_cluster": {"Name": "n", "Instances": {}, "LogUri": "s3://l/"}}
+    nodes = load_environment("dev").cluster
+    together = definition(Parts(**given | {"train_options": standing_executors(nodes)}))["States"]
+    told = {
+        (name, stage): [
+            str(word) for word in of[f"{stage}: add the step"]["Arguments"]["Step"]["HadoopJarStep"]["Args"]
+        ]
+        for name, of in (("dev", states), ("together", together))
+        for stage in ("train", "predict")
+    }
+    asked = {
+        key: [word for word in words if "Allocation" in word or "instances" in word] for key, words in told.items()
+    }
+    assert asked.pop(("together", "train")) == [
+        "spark.dynamicAllocation.enabled=false",
+        f"spark.executor.instances={nodes.maximum_nodes}",
+    ]
+    assert not any(asked.values())
+
+
+@pytest.mark.parametrize(("size", "each"), [("large", 1), ("xlarge", 1), ("2xlarge", 2), ("16xlarge", 16)])
+def test_as_many_executors_should_stand_as_the_nodes_may_hold(size: str, each: int) -> None:
+    nodes = load_environment("dev").cluster.model_copy(update={"instance_types": (f"m7g.{size}",), "maximum_nodes": 5})
+    assert standing_executors(nodes)[-1] == f"spark.executor.instances={5 * each}"
 
 
 def test_the_glue_job_should_be_asked_for_without_a_null(states: dict[str, State]) -> None:

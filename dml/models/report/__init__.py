@@ -73,9 +73,9 @@ def as_called(
         said = {key: condition_as_called(text, own, called) for key, text in texts.items()}
         return {**node, **said, "feature": name(own)}
 
-    nodes = [asked(node) if "feature" in node else node for node in tree["nodes"]]
+    nodes = [asked(node) if "feature" in node else node for node in tree.get("nodes", ())]
     features = [feature | {"name": name(feature["name"])} for feature in tree["features"]]
-    tree = tree | {"label": name(tree["label"]), "nodes": nodes, "features": features}
+    tree = tree | {"label": name(tree["label"]), "features": features} | ({"nodes": nodes} if nodes else {})
     importances = [entry | {"feature": name(entry["feature"])} for entry in metrics["importances"]]
     slices = {name(column): values for column, values in (metrics.get("slices") or {}).items()}
     metrics = metrics | {"importances": importances} | ({"slices": slices} if slices else {})
@@ -102,10 +102,10 @@ def render(
     """
     task, unit = task_of(metrics), tree.get("unit", "")
     told = outcome(tree, metrics)
-    drawn = Tree(tree, told)
+    drawn = Tree(tree, told) if "nodes" in tree else None  # of several trees none stands for all
     scores = [Score.of(metrics, figure, unit) for figure in FIGURES[task]]
-    most, least = ([], []) if isinstance(told, Classes) else drawn.extremes(_EXTREME_LEAVES)
-    below = drawn.below_picture()
+    most, least = ([], []) if isinstance(told, Classes) or not drawn else drawn.extremes(_EXTREME_LEAVES)
+    below = drawn.below_picture() if drawn else []
     slices = _slices(metrics, unit)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -146,15 +146,16 @@ def render(
         worst=[(one.column, row) for one in slices for row in one.rows if row.worse],
         worst_named=_WORST_NAMED,
         tree=drawn,
+        averaged=tree.get("link") == "mean",
         legend=told.legend(),
         strengths=STRENGTHS,
-        picture=drawn.picture(),
+        picture=drawn.picture() if drawn else None,
         picture_depth=PICTURE_DEPTH,
         box=(BOX, BOX_HEIGHT),
-        below=[(branch, drawn.rule(branch).conditions) for branch in below],
+        below=[(branch, drawn.rule(branch).conditions) for branch in below] if drawn else [],
         most=most,
         least=least,
-        surest=drawn.surest(told) if isinstance(told, Classes) else [],
+        surest=drawn.surest(told) if isinstance(told, Classes) and drawn else [],
         roc=charts.roc(metrics) if task == "binary" else None,
         lift=metrics.get("lift") or [],
         calibration=charts.calibration(metrics["calibration"], task),
@@ -328,10 +329,19 @@ def _slices(metrics: Document, unit: str) -> list[Slices]:
 def _tuning(tuning: Document | None) -> Tuning | None:
     if not tuning:
         return None
+    figure = next(one for figures in FIGURES.values() for one in figures if one.key == tuning["metric"])
+    counted = tuning.get("rows") or {}
+    by_time, sample = tuning.get("by") == "time", tuning.get("sample", 0)
+    if "rounds" in tuning["chosen"]:
+        chosen_rounds = tuning["chosen"]["rounds"]
+        each = [
+            (one["rounds"], [(_shown(figure, one.get(tuning["metric"]), digits=4), one["rounds"] == chosen_rounds)])
+            for one in tuning["tried"]
+        ]
+        return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), by_time, sample, [], each)
     tried = {(one["depth"], one["min_leaf"]): one.get(tuning["metric"]) for one in tuning["tried"]}
     sampled = {one["min_leaf"] for one in tuning["tried"] if one.get("sampled")}
     chosen = (tuning["chosen"]["depth"], tuning["chosen"]["min_leaf"])
-    figure = next(one for figures in FIGURES.values() for one in figures if one.key == tuning["metric"])
     leaves = sorted({leaf for _, leaf in tried})
     rows = [
         (
@@ -346,8 +356,6 @@ def _tuning(tuning: Document | None) -> Tuning | None:
         )
         for depth in sorted({depth for depth, _ in tried})
     ]
-    counted = tuning.get("rows") or {}
-    by_time, sample = tuning.get("by") == "time", tuning.get("sample", 0)
     return Tuning(figure.title, counted.get("fitted"), counted.get("validated"), by_time, sample, leaves, rows)
 
 

@@ -162,13 +162,27 @@ class Value:
 
 
 def outcome(tree: dict[str, Any], metrics: dict[str, Any]) -> Outcome:
-    """What the nodes of a tree.json say; `metrics` is the metrics.json of the same run."""
+    """What the nodes of a tree.json say; `metrics` is the metrics.json of the same run.
+
+    Several trees have no node that says what the model does: of them it only tells what guessing knows.
+    """
     task = tree.get("task", "binary")
+    nodes = tree.get("nodes") or [_all_rows(task, metrics)]
     if task == "multiclass":
-        return Classes(tree["classes"], tree["nodes"][0])
+        return Classes(tree["classes"], nodes[0])
     if task == "regression":
-        return Value(tree["nodes"], metrics["label"]["train"]["std"])
+        return Value(nodes, metrics["label"]["train"]["std"])
     return Likelihood(metrics["base_rate"])
+
+
+def _all_rows(task: str, metrics: dict[str, Any]) -> Node:
+    """The training rows as a tree of a single leaf would tell them."""
+    if task == "binary":  # what is known of it stands in metrics.json itself
+        return {"probability": metrics["base_rate"]}
+    rows, label = metrics["rows"]["train"], metrics["label"]["train"]
+    if task == "multiclass":
+        return {"rows": rows, "probabilities": [count / rows for count in label["counts"]]}
+    return {"rows": rows, "value": label["mean"]}
 
 
 def wilson(share: float, rows: int) -> tuple[float, float]:

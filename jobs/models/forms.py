@@ -1,0 +1,63 @@
+"""The two forms of tree.json: one tree, or several whose leaves are averaged or added up.
+
+Format 2 is one tree. Each of its `nodes` says what it says (`probability`, `probabilities` or `value`, by task), a node
+with a `feature` has the `threshold` up to which a row goes `left`, else `right`.
+
+Format 3 is several, `trees`, each with its `nodes`, and a `link`:
+- mean: what is said is the mean of what the trees' leaves say, each as one tree of format 2 would;
+- identity, logistic, softmax: the `value` of each tree's leaf is added to `base`, a number for each `output`, of which
+  there is one (several classes: one each); the link makes a value, a probability or probabilities of the sums.
+
+`features`, the encodings, are the same in both, and so is all else that a model is told by.
+"""
+
+from typing import Any, Dict, Iterator, List, Sequence
+
+from jobs.models.inputs import Feature
+
+Told = Dict[str, Any]
+
+ONE, SEVERAL = 2, 3
+MEAN, IDENTITY, LOGISTIC, SOFTMAX = "mean", "identity", "logistic", "softmax"
+LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
+
+
+def is_one(model: Told) -> bool:
+    """Whether it is one tree, whose leaves are known by their ids."""
+    return "trees" not in model
+
+
+def trees(model: Told) -> List[List[Told]]:
+    """The nodes of each tree, root first."""
+    return [model["nodes"]] if is_one(model) else [tree["nodes"] for tree in model["trees"]]
+
+
+def all_nodes(model: Told) -> Iterator[Told]:
+    return (node for nodes in trees(model) for node in nodes)
+
+
+def shape(model: Told) -> Dict[str, int]:
+    """As metrics.json has it under `tree`: `trees` only of several, `depth` of the deepest."""
+    nodes = list(all_nodes(model))
+    several = {} if is_one(model) else {"trees": len(model["trees"])}
+    return {
+        **several,
+        "depth": max(node["depth"] for node in nodes),
+        "leaves": sum("feature" not in node for node in nodes),
+        "nodes": len(nodes),
+    }
+
+
+def importances(model: Told) -> List[Told]:
+    """Each feature's share of all gains, weighted by rows, largest first (as MLlib's TreeEnsembleModel has it).
+
+    A node whose `rows` are not told has its gain for all of them together.
+    """
+    features: Sequence[Feature] = model["features"]
+    gains = {feature["name"]: 0.0 for feature in features}
+    for node in all_nodes(model):
+        if "feature" in node:
+            gains[node["feature"]] += node["gain"] * node.get("rows", 1)
+    total = sum(gains.values()) or 1.0
+    ordered = sorted(gains.items(), key=lambda item: (-item[1], item[0]))
+    return [{"feature": name, "importance": gain / total} for name, gain in ordered]
