@@ -315,7 +315,8 @@ def _fit_and_score(
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
-        scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept]).persist()
+        scored = tree.score(features.rows.where(tested), told, [F.col(name) for name in kept])
+        scored = scored if classes else scored.persist()  # a regression's rows are looked at several times
     if classes:
         found = metrics.of_leaves(told["nodes"], fitted.leaf_counts(survey, test))
     else:
