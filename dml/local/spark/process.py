@@ -34,6 +34,9 @@ UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
 # spark-submit begins with a Java of its own, which tells the command of the next one.
 LAUNCHER_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={JAVA_ARCHIVE} {UNSEEN}"
+# Python finds PySpark compiled, and the standard library's distutils, which PySpark compares versions by, instead of the
+# one of setuptools, which lists all installed packages first.
+QUICK_PYTHON = {"PYTHONPATH": str(Path(__file__).parent / "site"), "SETUPTOOLS_USE_DISTUTILS": "none"}
 # Spark obeys and answers its own processes only.
 CLOSED = {
     "spark.driver.host": "127.0.0.1",
@@ -171,6 +174,7 @@ class SparkProcess:
                 "SPARK_HOME": str(spark),
                 "SPARK_LOCAL_IP": "127.0.0.1",
                 "PYSPARK_PYTHON": sys.executable,
+                **QUICK_PYTHON,
                 "PYTHONUNBUFFERED": "1",
                 "HADOOP_USER_NAME": "hadoop",
                 **({} if self._s3a else {"HADOOP_TOKEN_FILE_LOCATION": str(self._token_file)}),
