@@ -20,7 +20,7 @@ from jobs.tables.features import BROKEN
 # How Spark begins when a task cannot read a file, or finds that it has gone since the table was listed.
 UNREADABLE = re.compile(
     r"Encountered error while reading file (\S+?)\.? |FAILED_READ_FILE|"
-    r"Could not read footer|underlying files have been updated|org\.apache\.spark\.input\.PortableDataStream"
+    r"Could not read footer|is not a Parquet file|underlying files have been updated|org\.apache\.spark\.input\.PortableDataStream"
 )
 DECODING = re.compile(rf"^\w*Error: {BROKEN} (\S+: .+)$", re.MULTILINE)  # jobs/tables/features.py
 CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
@@ -28,13 +28,17 @@ CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """What the catalog says of a table: where its files lie, and in which format. `split_seed`: of its hashes."""
+    """What the catalog says of a table: where its files lie, and in which format. `split_seed`: of its hashes.
+
+    `columns`: with their types, of a table that a run has published; nobody else's are relied on.
+    """
 
     database: str
     name: str
     location: str
     format: str
     split_seed: str = ""
+    columns: Tuple[Tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -52,7 +56,8 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
     # The crawler leaves its findings with the table or with the storage, depending on the classifier.
     said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
     format, seed = said.get("classification", "csv"), said.get("split_seed", "")
-    return CatalogTable(database, name, location=storage["Location"], format=format, split_seed=seed)
+    columns = [(column["Name"], column["Type"]) for column in storage.get("Columns", [])] if "run_id" in said else []
+    return CatalogTable(database, name, storage["Location"], format, seed, tuple(columns))
 
 
 def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
@@ -62,9 +67,17 @@ def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
             f"{table} is {table.format}, not Parquet: prepare.py makes a table that can be learned and scored."
         )
     try:
-        return spark.read.parquet(table.location)
+        if not table.columns:
+            return spark.read.parquet(table.location)
+        # Spark would start a job to find them in one of the files.
+        kinds = ", ".join(f"`{name}` {kind}" for name, kind in table.columns)
+        rows = spark.read.schema(kinds).parquet(table.location)
+        size = int(rows._jdf.queryExecution().analyzed().stats().sizeInBytes())  # as the files were listed
     except (PySparkException, Py4JJavaError) as error:
         raise JobError(_unreadable(table, error)) from error
+    if not size:
+        raise JobError(f"There are no files of {table} any more: run the pipeline again, which makes the table anew.")
+    return rows
 
 
 @contextmanager
