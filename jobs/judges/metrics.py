@@ -391,7 +391,7 @@ def _sums_of_slices(rows: DataFrame, counting: "_SliceSums") -> List[Optional[Di
     """Of each column the sums by value; None if it has too many values."""
     every = _in_workers(rows, counting)
     found: List[Optional[Dict[str, Floats]]] = []
-    for of_column in zip(*every):
+    for of_column in zip(*every):  # noqa: B905  # not in Python 3.9
         sums: Dict[str, Floats] = {}
         for own in of_column:
             for value, added in (own or {}).items():

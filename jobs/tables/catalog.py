@@ -20,7 +20,8 @@ from jobs.tables.features import BROKEN
 # How Spark begins when a task cannot read a file, or finds that it has gone since the table was listed.
 UNREADABLE = re.compile(
     r"Encountered error while reading file (\S+?)\.? |FAILED_READ_FILE|"
-    r"Could not read footer|is not a Parquet file|underlying files have been updated|org\.apache\.spark\.input\.PortableDataStream"
+    r"Could not read footer|is not a Parquet file|underlying files have been updated|"
+    r"org\.apache\.spark\.input\.PortableDataStream"
 )
 DECODING = re.compile(rf"^\w*Error: {BROKEN} (\S+: .+)$", re.MULTILINE)  # jobs/tables/features.py
 CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)

@@ -34,8 +34,8 @@ UNSEEN = "-XX:-UsePerfData -XX:+DisableAttachMechanism"
 JAVA_OPTIONS = f"{QUICK} {UNSEEN}"
 # spark-submit begins with a Java of its own, which tells the command of the next one.
 LAUNCHER_OPTIONS = f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile={JAVA_ARCHIVE} {UNSEEN}"
-# Python finds PySpark compiled, and the standard library's distutils, which PySpark compares versions by, instead of the
-# one of setuptools, which lists all installed packages first.
+# Python finds PySpark compiled; and distutils, by which PySpark compares versions, in the standard library and not in
+# setuptools, which lists all installed packages first.
 QUICK_PYTHON = {"PYTHONPATH": str(Path(__file__).parent / "site"), "SETUPTOOLS_USE_DISTUTILS": "none"}
 # Spark obeys and answers its own processes only.
 CLOSED = {

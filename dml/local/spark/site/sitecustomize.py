@@ -7,7 +7,6 @@ task lists anew; the same modules are installed beside them, compiled.
 import os
 import sys
 
-ZIPPED = os.path.join(os.environ.get("SPARK_HOME", ""), "python", "lib", "")
-
-if len(ZIPPED) > len("python/lib/"):
-    sys.path[:] = [place for place in sys.path if not (place.startswith(ZIPPED) and place.endswith(".zip"))]
+if home := os.environ.get("SPARK_HOME"):
+    zipped = f"{home}/python/lib/"
+    sys.path[:] = [place for place in sys.path if not (place.startswith(zipped) and place.endswith(".zip"))]
