@@ -408,7 +408,7 @@ class _SliceSums:
     """
 
     def __init__(self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]]) -> None:
-        self.task, self.average = task, average
+        self.task, self.average, self.most = task, average, MANY_VALUES
         self.named = [None if names is None else set(names) for names in named]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> List[Optional[Dict[str, Floats]]]:
@@ -425,7 +425,7 @@ class _SliceSums:
                 for value, own in zip(values, np.stack(added, axis=1)):  # noqa: B905  # not in Python 3.9
                     name = value if names is None or value in names else OTHERS
                     sums[name] = sums[name] + own if name in sums else own
-                if names is None and len(sums) > MANY_VALUES:
+                if names is None and len(sums) > self.most:
                     found[i] = None
         return found
 
