@@ -6,7 +6,6 @@ in the end what was seen, or that the table is to be read anew as jobs/tables/ra
 at all lines first.
 """
 
-import codecs
 import math
 import re
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from jobs.tables.settings import MOST_COLUMNS, Table
 SMALL = 4 * 1024**2  # bytes that Spark reads in one task
 FIRST_LINES = 100  # of a file: records of many lines mostly show there
 LONGEST = 1_000_000  # characters of one of them
-BEGUN = (65_536, 4 * (LONGEST + 1))  # bytes of a file that are looked at for them, the second if the first will not do
 SPACE = "".join(map(chr, range(0x21)))  # what Java's String.trim takes away; a line of it alone is no record
 # What `parsed` says of each line, beside what raw.parse does.
 BYTES, IS_RECORD, IS_HEADER, UNLIKE, MALFORMED = "_bytes", "_is_record", "_is_header", "_unlike", "_malformed"
@@ -139,9 +137,9 @@ def open_lines(
         raw.misread(value, declared, path).alias(MALFORMED),
     )
     header, cells = None, list(declared.columns)
-    above = _above(spark, files, table, declared) if declared.skip else []
+    above = _above(lines, len(files), table, declared) if declared.skip else []
     if declared.header:
-        header, cells = _header(lines, files, table, declared, settings_file)
+        header, cells = _header(lines, len(files), table, declared, settings_file)
     line = F.col("line")
     is_above = line.isin(above) if above else F.lit(False)
     is_header = F.lit(False) if header is None else (line == header) & ~is_above
@@ -195,68 +193,36 @@ def _begun(lines: DataFrame) -> DataFrame:
     return lines.where(F.col("start") == 0).withColumn("line", F.substring("line", 1, LONGEST + 1))
 
 
-def _first(spark: SparkSession, file: str, declared: Table) -> List[str]:
-    """The lines that a file begins with, as Spark reads them: up to FIRST_LINES, and those above the header. There may
-    be fewer, of long ones. By Hadoop itself: a job of Spark's for a few lines takes a second.
-
-    `file`: as Spark's `inputFiles` names it.
-    """
-    found: List[str] = []
-    for size in BEGUN:
-        content = _begin(spark, file, size)
-        lines = content[len(codecs.BOM_UTF8) if content.startswith(codecs.BOM_UTF8) else 0 :].split(b"\n")
-        is_whole = len(content) < size
-        if not lines[-1] if is_whole else size != BEGUN[-1]:
-            lines.pop()  # nothing behind the last line end, or a line that is cut
-        texts = [line.decode(declared.encoding, "replace").rstrip("\r") for line in lines]
-        found = texts[: FIRST_LINES + declared.skip]
-        if is_whole or any(line.strip(SPACE) for line in found[declared.skip :]):
-            break
-    return found
-
-
-def _begin(spark: SparkSession, file: str, size: int) -> bytes:
-    """The first bytes of a file, up to `size`."""
-    context: Any = spark.sparkContext
-    java = context._jvm
-    path = java.org.apache.hadoop.fs.Path(java.java.net.URI(file))
-    opened = path.getFileSystem(context._jsc.hadoopConfiguration()).open(path)
-    try:
-        begun = java.org.apache.commons.io.input.BoundedInputStream(opened, size)
-        return bytes(java.org.apache.commons.io.IOUtils.toByteArray(begun))
-    finally:
-        opened.close()
-
-
-def _above(spark: SparkSession, files: List[str], table: CatalogTable, declared: Table) -> List[str]:
+def _above(lines: DataFrame, files: int, table: CatalogTable, declared: Table) -> List[str]:
     """The lines with text among the first `skip` ones. Raises NotLinesError if there are several files, whose lines
     above the header may differ."""
-    if len(files) > 1:
+    if files > 1:
         raise NotLinesError(table.name)
-    found = _first(spark, files[0], declared)[: declared.skip]
+    found = [row["line"] for row in _begun(lines).select("line").head(declared.skip)]
     if any("\r" in line or len(line) > LONGEST for line in found):
         raise NotLinesError(table.name)
     return [line for line in found if line.strip(SPACE)]
 
 
 def _header(
-    lines: DataFrame, files: List[str], table: CatalogTable, declared: Table, settings_file: str
+    lines: DataFrame, files: int, table: CatalogTable, declared: Table, settings_file: str
 ) -> Tuple[str, List[str]]:
     """The line that every file begins with, and what to call its columns. Raises as `open_lines`."""
-    if len(files) == 1:
-        first = _first(lines.sparkSession, files[0], declared)
+    begun = _begun(lines)
+    if files == 1:
+        first = [row["line"] for row in begun.select("line").head(FIRST_LINES + declared.skip)]
         found = [line for line in first[declared.skip :] if line.strip(SPACE)]
     else:
-        first_of_each = _begun(lines).where(_has_text()).groupBy(raw.FILE).agg(F.first("line").alias("line"))
+        first_of_each = begun.where(_has_text()).groupBy(raw.FILE).agg(F.first("line").alias("line"))
         found = [row["line"] for row in first_of_each.collect()]
-        if len(found) != len(files) or len(set(found)) != 1:
+        if len(found) != files or len(set(found)) != 1:
             raise NotLinesError(table.name)
     if not found or found[0].startswith(records.MARK):
         raise NotLinesError(table.name)
     if any("\r" in line or len(line) > LONGEST or raw.is_open(line, declared) for line in found):
         raise NotLinesError(table.name)
     names = fields_of(found[0], declared)
-    if names is None or len(names) > MOST_COLUMNS or (len(files) > 1 and raw.repeated(names)):
+    if names is None or len(names) > MOST_COLUMNS or (files > 1 and raw.repeated(names)):
         raise NotLinesError(table.name)
     where = raw.locate(names, declared, f"Raw table {table}", settings_file)
     called = {position: name for name, position in where.items()}
