@@ -25,6 +25,7 @@ from dml.local.spark.process import JAVA_OPTIONS, cores, java_home
 RESULTS = BENCH / "results.json"
 DEPTHS = (5, 12)
 OUR_JAVA = ("ours", "ours_one_core", "mllib_our_java")  # what Java is told as `dml run --local` does
+PLAIN_JAVA = "-XX:+UseParallelGC"
 DEEPEST_ONLY = ("ours_one_core", "mllib_our_java")
 PEERS = BENCH / "venv" / "bin" / "python"
 CORES = cores()
@@ -144,7 +145,7 @@ def run(unit: Unit, now: str, results: dict[str, Any]) -> None:
         log=BENCH / "logs" / f"{name}.log",
         environment=environment(
             1 if unit.contender == "ours_one_core" else CORES,
-            our_java=unit.contender in OUR_JAVA,
+            java=JAVA_OPTIONS if unit.contender in OUR_JAVA else PLAIN_JAVA,
         ),
         cwd=HOME,
     )
@@ -180,17 +181,17 @@ def data(place: Place) -> dict[str, Any]:
     return place.told()
 
 
-def environment(cores: int, *, our_java: bool = True) -> dict[str, str]:
+def environment(cores: int, *, java: str = JAVA_OPTIONS) -> dict[str, str]:
     """The same for every contender; Spark's options are MLlib's and ours alike, but for Java's.
 
-    `our_java`: quick compiling and Spark's classes from the archives of `make setup`, as `dml run --local` has it, in
-    place of Java's defaults.
+    `java`: its options. Ours are quick compiling and Spark's classes from the archives of `make setup`, as `dml run
+    --local` has it.
     """
     scratch = BENCH / "tmp"
     shutil.rmtree(scratch, ignore_errors=True)  # what the contender before has left, since it was ended at once
     scratch.mkdir(parents=True)
     options = {
-        "spark.driver.extraJavaOptions": JAVA_OPTIONS if our_java else "-XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": java,
         "spark.sql.shuffle.partitions": str(2 * CORES),
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",

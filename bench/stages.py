@@ -151,15 +151,17 @@ def make(size: str) -> None:
 
 
 def run(contender: str, stage: str, size: str, cores: int) -> dict[str, Any]:
-    from bench.__main__ import environment
+    from bench.__main__ import PLAIN_JAVA, environment
+    from dml.local.spark.process import java_options
 
+    java = java_options(raw(size).stat().st_size) if contender == "ours" else PLAIN_JAVA
     name = f"stages-{contender}-{stage}-{size}-{cores}"
     result = BENCH / "work" / f"{name}.json"
     return measure(
         [sys.executable, "-m", "bench.stages", "--one", contender, stage, size, str(cores), str(result)],
         result=result,
         log=BENCH / "logs" / f"{name}.log",
-        environment=environment(cores, our_java=contender == "ours"),
+        environment=environment(cores, java=java),
         cwd=HOME,
     )
 

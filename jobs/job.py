@@ -152,8 +152,7 @@ def end_former(spark: SparkSession) -> None:
     Not on Glue, which is no YARN and ends its own jobs.
     """
     context = spark.sparkContext
-    tag = context.getConf().get("spark.yarn.tags", "")
-    if context.master != "yarn" or not tag:
+    if context.master != "yarn" or not (tag := context.getConf().get("spark.yarn.tags", "")):
         return
     jvm: Any = context._jvm
     states = jvm.org.apache.hadoop.yarn.api.records.YarnApplicationState

@@ -336,7 +336,8 @@ def _fit_and_score(
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
-        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept]).persist()
+        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept])
+        scored = scored if classes else scored.persist()  # a regression's rows are looked at several times
     if classes:
         if forms.is_one(model):
             found = metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, test))
@@ -405,14 +406,14 @@ def current_on(
             scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.names, settings)
-    way, own = split_of(before, settings), split_way(asdict(settings.training), settings.split.by)
+    way, own = split_of(before, settings), split_way(settings.training.used, settings.split.by)
     later = before.get("out_of_time") if same else None
     return gate.Current(current.run_id, scores, change, later, way if way != own else "")
 
 
 def split_of(report: Dict[str, Any], settings: Dataset) -> str:
     """How the rows of a run were split, by its metrics.json."""
-    return split_way(report.get("settings", asdict(settings.training)), report.get("split_by", ()))
+    return split_way(report.get("settings", settings.training.used), report.get("split_by", ()))
 
 
 def split_way(training: Dict[str, Any], by: Sequence[str]) -> str:

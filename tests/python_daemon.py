@@ -5,6 +5,7 @@ After each task a worker looks through all its objects for garbage; those that w
 
 import gc
 
+import dml.local.spark.site.sitecustomize  # isort: skip  # noqa: F401  # before PySpark, for where that is found
 import numpy  # noqa: F401
 import pandas  # noqa: F401
 import pyarrow  # noqa: F401

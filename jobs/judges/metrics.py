@@ -1,17 +1,22 @@
 """How good predictions are, exactly, from small tables: what a leaf says, against what its rows turned out to be.
 
-A tree says as many things as it has leaves, so one `groupBy` holds all that the metrics need, ties included; Spark's
-evaluator bins the curve and keeps no ties. Every function here but `outcomes` and `slices` is plain NumPy.
+A tree says as many things as it has leaves, so counts by leaf and label hold all that the metrics need, ties included;
+Spark's evaluator bins the curve and keeps no ties. Rows are counted by the workers that score them: to a Spark that has
+just started, a query with an aggregation costs more than small tables do. All else here is plain NumPy.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+import math
+import pickle
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs.models.tasks import CLIP, LEAF, MAIN, PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
+from jobs.tables.arrays import as_numpy
 
 ROC_POINTS, CALIBRATION_BINS = 200, 10
 LIFT_SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -19,6 +24,8 @@ RESAMPLES, LEVEL = 1000, 0.95
 GROUPS = 1000  # of a regression's rows, by hash of the key: what its interval resamples
 SLICE_VALUES = 20
 COSTLY = 20_000  # cells, beyond which to draw RESAMPLES times from each takes minutes and gigabytes
+MANY_VALUES = 10_000  # of a slice's column in one partition: too many to be sent to the driver each with its figures
+LABEL, OTHERS = "_y", "all others"
 
 Floats = NDArray[np.float64]
 Figures = Dict[str, Any]
@@ -65,26 +72,68 @@ def outcomes(scored: DataFrame, task: str, label: Column, keys: Sequence[str], c
     `centre`: the mean label of the training side, which a regression is held against.
     """
     if task == "regression":
-        error, off = F.col(PREDICTION) - F.col("y"), F.col("y") - F.lit(centre)
-        group = F.pmod(F.xxhash64(*keys), F.lit(GROUPS))
-        sums = [
-            F.count("*"),
-            F.sum(error),
-            F.sum(F.abs(error)),
-            F.sum(error**2),
-            F.sum(off),
-            F.sum(off**2),
-            F.sum(F.abs(off)),
-        ]
-        found = scored.withColumn("y", label).groupBy(group.alias("g")).agg(*sums).orderBy("g").collect()
-        return Errors(np.array([tuple(row)[1:] for row in found], dtype=np.float64).reshape(-1, len(sums)))
+        group = F.pmod(F.xxhash64(*keys), F.lit(GROUPS)).cast("int").alias("g")
+        rows = scored.select(group, F.col(PREDICTION), label.cast("double").alias(LABEL))
+        sums = sum(_in_workers(rows, _ErrorSums(centre)), np.zeros((GROUPS, 7)))
+        return Errors(sums[sums[:, 0] > 0])
     says = PROBABILITY if task == "binary" else PROBABILITIES
-    counted = scored.groupBy(LEAF, says, label.alias("y")).agg(F.count("*").alias("rows")).collect()
+    rows = scored.select(LEAF, says, label.cast("int").alias(LABEL))
     leaves: Dict[int, Any] = {}
-    for row in counted:
-        width = 2 if task == "binary" else len(row[says])
-        leaves.setdefault(row[LEAF], (row[says], np.zeros(width)))[1][row["y"]] += row["rows"]
+    for told in _in_workers(rows, _by_leaf):
+        for leaf, (answer, counts) in told.items():
+            leaves[leaf] = (answer, leaves[leaf][1] + counts if leaf in leaves else counts)
     return _of_answers([leaves[leaf] for leaf in sorted(leaves)], says)
+
+
+def _in_workers(rows: DataFrame, count: Callable[[Iterable[pa.RecordBatch]], Any]) -> List[Any]:
+    """What `count` makes of each partition's rows, in the order of the partitions."""
+
+    def told(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        found = pickle.dumps(count(batch for batch in batches if batch.num_rows))
+        offsets = pa.py_buffer(np.array([0, len(found)], dtype=np.int32))
+        column = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(found)])
+        yield pa.RecordBatch.from_arrays([column], names=["told"])
+
+    # What is unpickled is what our own workers have pickled.
+    return [pickle.loads(row[0]) for row in rows.mapInArrow(told, "told binary").collect()]  # noqa: S301
+
+
+def _by_leaf(batches: Iterable[pa.RecordBatch]) -> Dict[int, Tuple[Any, Floats]]:
+    """What each leaf says, and its rows by class. Columns in: leaf, what it says, label by number."""
+    found: Dict[int, Tuple[Any, Floats]] = {}
+    for batch in batches:
+        leaf, says, label = as_numpy(batch.column(0)), _numbers(batch.column(1)), as_numpy(batch.column(2))
+        width = says.shape[1] if says.ndim > 1 else 2
+        ids, first, place = np.unique(leaf, return_index=True, return_inverse=True)
+        counts = np.bincount(place * width + label, minlength=len(ids) * width).reshape(-1, width)
+        for own, at, rows in zip(ids.tolist(), first, counts):  # noqa: B905  # not in Python 3.9
+            before = found[own][1] if own in found else 0
+            found[own] = (says[at].tolist(), before + rows.astype(np.float64))
+    return found
+
+
+def _numbers(column: pa.Array) -> Floats:
+    """Doubles, or lists of as many doubles each: rows, or rows x their number."""
+    if not pa.types.is_list(column.type):
+        return as_numpy(column)
+    return as_numpy(column.flatten()).reshape(len(column), -1)
+
+
+class _ErrorSums:
+    """Sums over groups of rows, as in `Errors`. Columns in: group, prediction, label."""
+
+    def __init__(self, centre: float) -> None:
+        self.centre = centre
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Floats:
+        sums = np.zeros((GROUPS, 7))
+        for batch in batches:
+            group, says, label = (as_numpy(column) for column in batch.columns)
+            error, off = says - label, label - self.centre
+            of_rows = (None, error, np.abs(error), error**2, off, off**2, np.abs(off))
+            for i, weights in enumerate(of_rows):
+                sums[:, i] += np.bincount(group, weights=weights, minlength=GROUPS)
+        return sums
 
 
 def of_answers(said: Floats, counts: Any) -> Any:
@@ -322,10 +371,26 @@ def value_calibration(scored: DataFrame, label: Column) -> List[Dict[str, float]
         figures = [F.avg(PREDICTION).alias("p"), F.avg(label).alias("k"), F.count("*").alias("n")]
         groups = scored.groupBy(group.alias("g")).agg(*figures).orderBy("g").collect()
         return [{"predicted": row["p"], "observed": row["k"], "rows": row["n"]} for row in groups]
-    told = scored.groupBy(LEAF, PREDICTION).agg(F.count("*").alias("n"), F.sum(label).alias("k")).collect()
-    ordered = sorted((row[PREDICTION], row[LEAF], row["n"], row["k"]) for row in told)
+    rows = scored.select(LEAF, PREDICTION, label.cast("double").alias(LABEL))
+    leaves: Dict[int, Tuple[float, Floats]] = {}
+    for told in _in_workers(rows, _labels_by_leaf):
+        for leaf, (says, sums) in told.items():
+            leaves[leaf] = (says, leaves[leaf][1] + sums if leaf in leaves else sums)
+    ordered = sorted((says, leaf, *sums) for leaf, (says, sums) in leaves.items())
     p, _, n, k = np.array(ordered, dtype=np.float64).T
     return calibration(Tally(p, n, k))
+
+
+def _labels_by_leaf(batches: Iterable[pa.RecordBatch]) -> Dict[int, Tuple[float, Floats]]:
+    """What each leaf says, its rows and the sum of their labels. Columns in: leaf, prediction, label."""
+    found: Dict[int, Tuple[float, Floats]] = {}
+    for batch in batches:
+        leaf, says, label = (as_numpy(column) for column in batch.columns)
+        ids, first, place = np.unique(leaf, return_index=True, return_inverse=True)
+        sums = np.stack([np.bincount(place), np.bincount(place, weights=label)], axis=1)
+        for own, at, of_leaf in zip(ids.tolist(), first, sums):  # noqa: B905  # not in Python 3.9
+            found[own] = (float(says[at]), found[own][1] + of_leaf if own in found else of_leaf)
+    return found
 
 
 def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], average: Any) -> Figures:
@@ -334,44 +399,97 @@ def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], 
     `average`: the training side's share of positives, shares of the classes, or mean: what the baseline guesses.
     Columns in: what `tree.score` adds, those of `label`, and `columns`.
     """
-    y = F.col("_y")
-    if task == "regression":
-        error, naive = F.col(PREDICTION) - y, F.lit(average) - y
-        figures = {
-            "mean": F.avg(y),
-            "rmse": F.sqrt(F.avg(error**2)),
-            "mae": F.avg(F.abs(error)),
-            "baseline": F.sqrt(F.avg(naive**2)),
-        }
-    else:
-        if task == "binary":
-            p, right = F.col(PROBABILITY), (F.col(PROBABILITY) >= THRESHOLD).cast("int") == y
-            said, naive = (
-                F.when(y == 1, p).otherwise(1 - p),
-                F.when(y == 1, F.lit(average)).otherwise(F.lit(1 - average)),
-            )
+    if not columns:
+        return {}
+    says = {"binary": PROBABILITY, "regression": PREDICTION}.get(task, PROBABILITIES)
+    values = [F.coalesce(F.col(name).cast("string"), F.lit("missing")) for name in columns]
+    texts = [value.alias(f"_value{i}") for i, value in enumerate(values)]
+    rows = scored.select(says, label.cast("double" if task == "regression" else "int").alias(LABEL), *texts)
+    found = _sums_of_slices(rows, _SliceSums(task, average, [None] * len(columns)))
+    if crowded := [i for i, sums in enumerate(found) if sums is None]:
+        named: List[Optional[List[str]]] = [None if sums is None else [] for sums in found]
+        for i in crowded:
+            text = F.col(f"_value{i}")
+            top = rows.groupBy(text).count().orderBy(F.desc("count"), text).limit(SLICE_VALUES)
+            named[i] = [row[0] for row in top.collect()]
+        again = _sums_of_slices(rows, _SliceSums(task, average, named))
+        found = [again[i] if sums is None else sums for i, sums in enumerate(found)]
+    return {name: _slice(sums or {}, task, average) for name, sums in zip(columns, found)}  # noqa: B905
+
+
+def _sums_of_slices(rows: DataFrame, counting: "_SliceSums") -> List[Optional[Dict[str, Floats]]]:
+    """Of each column the sums by value; None if it has too many values."""
+    every = _in_workers(rows, counting)
+    found: List[Optional[Dict[str, Floats]]] = []
+    for of_column in zip(*every):  # noqa: B905  # not in Python 3.9
+        sums: Dict[str, Floats] = {}
+        for own in of_column:
+            for value, added in (own or {}).items():
+                sums[value] = sums[value] + added if value in sums else added
+        found.append(None if any(own is None for own in of_column) else sums)
+    return found or [{} for _ in counting.named]
+
+
+class _SliceSums:
+    """By each value of each column: rows, then sums over them. Columns in: what is said, label, the columns as text.
+
+    Classification: loss, those that are right, rows by class. Regression: label, error's square and size, naive error's
+    square. `named`: of a column the values to look at, others together; None: all, and None is told if they are many.
+    """
+
+    def __init__(self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]]) -> None:
+        self.task, self.average, self.most = task, average, MANY_VALUES
+        self.named = [None if names is None else set(names) for names in named]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> List[Optional[Dict[str, Floats]]]:
+        found: List[Optional[Dict[str, Floats]]] = [{} for _ in self.named]
+        for batch in batches:
+            of_rows = self._of_rows(_numbers(batch.column(0)), as_numpy(batch.column(1)))
+            for i, names in enumerate(self.named):
+                sums = found[i]
+                if sums is None:
+                    continue
+                texts = batch.column(2 + i).dictionary_encode()
+                values, place = texts.dictionary.to_pylist(), as_numpy(texts.indices)
+                added = [np.bincount(place, weights=weights, minlength=len(values)) for weights in of_rows]
+                for value, own in zip(values, np.stack(added, axis=1)):  # noqa: B905  # not in Python 3.9
+                    name = value if names is None or value in names else OTHERS
+                    sums[name] = sums[name] + own if name in sums else own
+                if names is None and len(sums) > self.most:
+                    found[i] = None
+        return found
+
+    def _of_rows(self, says: Floats, label: NDArray[Any]) -> List[Any]:
+        if self.task == "regression":
+            error, naive = says - label, self.average - label
+            return [None, label, error**2, np.abs(error), naive**2]
+        if self.task == "binary":
+            right, classes = (says >= THRESHOLD) == label, 2
+            said = np.where(label == 1, says, 1 - says)
         else:
-            p = F.col(PROBABILITIES)
-            right = F.expr(f"array_position({PROBABILITIES}, array_max({PROBABILITIES}))") - 1 == y
-            said, naive = F.get(p, y), F.get(F.array(*[F.lit(float(share)) for share in average]), y)
-        figures = {
-            **({"rate": F.avg(y)} if task == "binary" else {}),
-            "log_loss": F.avg(-F.log(F.greatest(said, F.lit(CLIP)))),
-            "accuracy": F.avg(right.cast("int")),
-            "baseline": F.avg(-F.log(F.greatest(naive, F.lit(CLIP)))),
-        }
-    labelled = scored.withColumn("_y", label)
-    told: Figures = {}
-    for column in columns:
-        value = F.coalesce(F.col(column).cast("string"), F.lit("missing"))
-        top = [
-            row[0]
-            for row in labelled.groupBy(value).count().orderBy(F.desc("count"), value).limit(SLICE_VALUES).collect()
-        ]
-        named = F.when(value.isin(top), value).otherwise(F.lit("all others"))
-        found = labelled.groupBy(named.alias("value")).agg(
-            F.count("*").alias("rows"), *[c.alias(n) for n, c in figures.items()]
-        )
-        order = {value: i for i, value in enumerate([*top, "all others"])}
-        told[column] = sorted((row.asDict() for row in found.collect()), key=lambda row: order[row["value"]])
-    return told
+            right, classes = says.argmax(axis=1) == label, says.shape[1]
+            said = says[np.arange(len(label)), label]
+        return [None, -np.log(np.maximum(said, CLIP)), right, *[label == k for k in range(classes)]]
+
+
+def _slice(sums: Dict[str, Floats], task: str, average: Any) -> List[Figures]:
+    """The figures of one column, the most frequent value first."""
+    order = sorted(sums.keys() - {OTHERS}, key=lambda value: (-sums[value][0], value))
+    together = {value: sums[value] for value in order[:SLICE_VALUES]}
+    for value in [*order[SLICE_VALUES:], *sums.keys() & {OTHERS}]:
+        together[OTHERS] = together[OTHERS] + sums[value] if OTHERS in together else sums[value]
+    return [{"value": value, **_slice_figures(own, task, average)} for value, own in together.items()]
+
+
+def _slice_figures(sums: Floats, task: str, average: Any) -> Figures:
+    rows, *others = sums.tolist()
+    if task == "regression":
+        label, squared, absolute, naive = others
+        figures = {"mean": label, "rmse": squared, "mae": absolute, "baseline": naive}
+        told = {name: value / rows for name, value in figures.items()}
+        return {"rows": int(rows), **told, "rmse": told["rmse"] ** 0.5, "baseline": told["baseline"] ** 0.5}
+    loss, right, *counts = others
+    shares = [1 - average, average] if task == "binary" else average
+    naive = -sum(count * math.log(max(share, CLIP)) for count, share in zip(counts, shares) if count)  # noqa: B905
+    rate = {"rate": counts[1] / rows} if task == "binary" else {}
+    return {"rows": int(rows), **rate, "log_loss": loss / rows, "accuracy": right / rows, "baseline": naive / rows}

@@ -20,7 +20,8 @@ from jobs.tables.features import BROKEN
 # How Spark begins when a task cannot read a file, or finds that it has gone since the table was listed.
 UNREADABLE = re.compile(
     r"Encountered error while reading file (\S+?)\.? |FAILED_READ_FILE|"
-    r"Could not read footer|underlying files have been updated|org\.apache\.spark\.input\.PortableDataStream"
+    r"Could not read footer|is not a Parquet file|underlying files have been updated|"
+    r"org\.apache\.spark\.input\.PortableDataStream"
 )
 DECODING = re.compile(rf"^\w*Error: {BROKEN} (\S+: .+)$", re.MULTILINE)  # jobs/tables/features.py
 CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
@@ -30,7 +31,8 @@ CAUSE = re.compile(r"^(?:Caused by)?: (?:[a-z]\w*\.)+\w+: (.+)$", re.MULTILINE)
 class CatalogTable:
     """What the catalog says of a table: where its files lie, and in which format.
 
-    `split_seed`, `split_by`: of its hashes, the columns joined by commas, '' for the keys.
+    `split_seed`, `split_by`: of its hashes, the columns joined by commas, '' for the keys. `columns`: with their types,
+    of a table that a run has published; nobody else's are relied on.
     """
 
     database: str
@@ -39,6 +41,7 @@ class CatalogTable:
     format: str
     split_seed: str = ""
     split_by: str = ""
+    columns: Tuple[Tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.database}.{self.name} ({self.location})"
@@ -55,6 +58,7 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
     storage = table["StorageDescriptor"]
     # The crawler leaves its findings with the table or with the storage, depending on the classifier.
     said = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
+    columns = [(column["Name"], column["Type"]) for column in storage.get("Columns", [])] if "run_id" in said else []
     return CatalogTable(
         database,
         name,
@@ -62,6 +66,7 @@ def find_table(glue: Any, database: str, name: str, way_out: str) -> CatalogTabl
         format=said.get("classification", "csv"),
         split_seed=said.get("split_seed", ""),
         split_by=said.get("split_by", ""),
+        columns=tuple(columns),
     )
 
 
@@ -72,9 +77,17 @@ def read_parquet(spark: SparkSession, table: CatalogTable) -> DataFrame:
             f"{table} is {table.format}, not Parquet: prepare.py makes a table that can be learned and scored."
         )
     try:
-        return spark.read.parquet(table.location)
+        if not table.columns:
+            return spark.read.parquet(table.location)
+        # Spark would start a job to find them in one of the files.
+        kinds = ", ".join(f"`{name}` {kind}" for name, kind in table.columns)
+        rows = spark.read.schema(kinds).parquet(table.location)
+        size = int(rows._jdf.queryExecution().analyzed().stats().sizeInBytes())  # as the files were listed
     except (PySparkException, Py4JJavaError) as error:
         raise JobError(_unreadable(table, error)) from error
+    if not size:
+        raise JobError(f"There are no files of {table} any more: run the pipeline again, which makes the table anew.")
+    return rows
 
 
 @contextmanager

@@ -198,6 +198,9 @@ def test_slices_should_have_their_own_figures_and_name_the_missing_and_the_rest(
     assert told[0]["log_loss"] == pytest.approx(-(log(0.8) + log(0.2) + log(0.8)) / 3)
     assert told[0]["baseline"] == pytest.approx(-(log(0.25) + 2 * log(0.75)) / 3)
     assert [one["accuracy"] for one in told] == [pytest.approx(2 / 3), 1.0, 0.0]
+    # Of a column with very many values only the most frequent are sent to the driver.
+    monkeypatch.setattr(metrics, "MANY_VALUES", 1)
+    assert metrics.slices(scored, "binary", F.col("late"), ["colour"], 0.25)["colour"] == told
 
 
 def test_slices_of_several_classes_and_of_values_should_have_theirs(spark: SparkSession) -> None:

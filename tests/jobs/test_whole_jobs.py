@@ -606,7 +606,9 @@ def test_prediction_without_a_published_model_should_name_the_way_out(platform: 
         platform.predict("p1")
 
 
-def test_prediction_should_need_the_features_but_not_the_label(platform: Platform, spark: SparkSession) -> None:
+def test_prediction_should_need_the_features_but_not_the_label(
+    platform: Platform, spark: SparkSession, s3_folder: Path
+) -> None:
     platform.upload(points.lines())
     platform.prepare("r1")
     platform.train("r1")
@@ -628,4 +630,14 @@ def test_prediction_should_need_the_features_but_not_the_label(platform: Platfor
         platform.predict("p2", table="colourless")
     with pytest.raises(JobError, match=r"jobs_points.points .* is csv, not Parquet"):
         platform.predict("p3", table="points")
+    # A table that a run has published is read as it says that it is; nothing of it may be missing in silence.
+    features = s3_folder / platform.location("features").removeprefix("s3://")
+    for file in features.glob("part-*"):
+        file.write_bytes(b"no Parquet")
+    with pytest.raises(JobError, match=r"The files of jobs_points.features .* cannot be read: .*run the pipeline"):
+        platform.predict("p4")
+    for file in features.glob("*part-*"):
+        file.unlink()
+    with pytest.raises(JobError, match=r"There are no files of jobs_points.features .* any more: run the pipeline"):
+        platform.predict("p5")
     assert platform.location("predictions") == f"{LAKE}points/predictions/p1/"

@@ -26,6 +26,7 @@ Submit = Callable[..., SparkProcess]
 ROUND_TRIP = """
 import json, os, sys
 import boto3
+import py4j, pyspark
 from helper import greeting
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import VectorAssembler
@@ -42,6 +43,12 @@ report["conf"] = {key: conf.get(key, None) for key in ("spark.master", "spark.ex
 def keys(prefix):
     found = s3.list_objects_v2(Bucket="lake", Prefix=prefix).get("Contents", [])
     return [item["Key"] for item in found if item["Key"].endswith((".parquet", ".json", ".csv", ".txt"))]
+
+def places(_):
+    import distutils.version
+    return [module.__file__ for module in (pyspark, py4j, distutils)]
+
+report["places"] = places(0) + spark.sparkContext.parallelize([0], 1).map(places).first()
 
 csv = spark.read.csv("s3://lake/in/a b=c+d%20é à/x y.csv", header=True, schema="k string, v int")
 report["csv"] = [list(row) for row in csv.orderBy("v").collect()]
@@ -173,6 +180,8 @@ def test_a_job_should_find_s3_as_on_a_cluster(
     assert report["conf"]["spark.executor.memory"] is None and report["conf"]["spark.some.setting"] == "a b"
     assert report["conf"]["spark.master"].startswith("local[")
     assert "AWS_PROFILE" not in report["environment"] and report["environment"]["HOME"] == str(tmp_path)
+    # Compiled as they are installed, by the driver and its workers alike, and without setuptools.
+    assert [place for place in report["places"] if ".zip" in place or "setuptools" in place] == []
     assert report["csv"] == [["a", 1], ["a b%", 2], ["é", 3]]
     assert report["file_name"].startswith("s3://lake/in/")
     assert report["text"] == 40
