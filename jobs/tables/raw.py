@@ -262,11 +262,11 @@ def folders_of(
                 "partitions: put the file into such folders, or take it away."
             ) from None
         for part in below[:-1]:
-            name, _, value = part.partition("=")
+            name, _, folder = part.partition("=")
             if (text := folders.unescaped(unquote(name))) in told:
                 spellings[text][name] = None
-                if "%" in value or value == folders.NOTHING:
-                    values[text][value] = told[text]
+                if "%" in folder or folder == folders.NOTHING:
+                    values[text][folder] = told[text]
     columns = {}
     for name, text in zip(declared.partitions, texts, strict=True):
         spelled = "|".join(re.escape(spelling) for spelling in spellings[text])
