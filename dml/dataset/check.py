@@ -149,6 +149,8 @@ def _read(
     sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
     most = math.ceil(sample / len(files))  # of each
     broken, first = 0, ""
+    own = settings.of_files.columns
+    absent = set(own) if settings.format == "jsonl" else set()  # of whose files one may lack a key that others have
     names = [*settings.of_files.columns, *settings.partitions]
     database.execute(f"CREATE TABLE given ({', '.join(f'{quoted(name)} VARCHAR' for name in [*names, FILE])})")
     for place, file in files.items():
@@ -163,6 +165,7 @@ def _read(
             return str(error)
         except UserError as error:
             return f"{toml}: source.files.{table}: {error}"
+        absent -= {each for each in own if settings.names.get(each, each) in header}
         same = [cell.strip().lower() for cell in header]
         if settings.format == "csv" and settings.header:
             first = first or name
@@ -171,14 +174,21 @@ def _read(
             elif same != usual:
                 return f"{toml}: source.files.{table}: {_unlike(first, usual, name, same)}"
         try:
-            broken += _load(database, dataset, table, file, header, most, found)
+            broken += _load(database, dataset, table, file, header, most, found, alone=len(files) == 1)
         except _MisfitError as error:
             return str(error)
         except UserError as error:
             return f"{toml}: source.files.{table}: {error}"
         values = [*("NULL" if value is None else literal(value) for value in told), literal(name)]
-        own = ", ".join(quoted(each) for each in settings.of_files.columns)
-        database.execute(f'INSERT INTO given SELECT {own}, {", ".join(values)} FROM "one file"; DROP TABLE "one file"')
+        cells_of = ", ".join(quoted(each) for each in own)
+        database.execute(
+            f'INSERT INTO given SELECT {cells_of}, {", ".join(values)} FROM "one file"; DROP TABLE "one file"'
+        )
+    if absent and len(files) > 1:
+        return (
+            f"{toml}: tables.{table}.columns: no file has a key for {', '.join(sorted(absent))} (keys are told apart "
+            "by capitals): mend columns or names."
+        )
     return _parse(database, dataset, table, _called(files), broken, found)
 
 
@@ -245,6 +255,8 @@ def _load(
     header: Sequence[str],
     most: int,
     found: Checked,
+    *,
+    alone: bool,
 ) -> int:
     """The declared columns of a file's first rows as text in `one file`; how many of its lines are broken."""
     settings, toml = dataset.tables[table], _toml(dataset)
@@ -257,7 +269,7 @@ def _load(
                     f"say another value: rename one of them, or take {name} out of partitions."
                 )
     if settings.format != "csv":
-        return _load_other(database, dataset, table, file, most)
+        return _load_other(database, dataset, table, file, most, alone=alone)
     own = settings.of_files.columns
     if settings.header:
         where = {name: _position(header, settings.names.get(name, name)) for name in own}
@@ -284,7 +296,9 @@ def _load(
     return broken
 
 
-def _load_other(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, most: int) -> int:
+def _load_other(
+    database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, most: int, *, alone: bool
+) -> int:
     """`_load` of Parquet and JSON lines."""
     settings, toml = dataset.tables[table], _toml(dataset)
     fields = cells.fields_of(file, settings.format)
@@ -293,6 +307,9 @@ def _load_other(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: st
     own = settings.of_files.columns
     for name, kind in own.items():
         text = settings.names.get(name, name)
+        if settings.format == "jsonl" and text not in fields and not alone:
+            where[name] = text
+            continue
         exact = names.index(text) if text in names else None  # as the keys of JSON are looked for
         position = _position(names, text) if settings.format == "parquet" else exact
         if position is None:

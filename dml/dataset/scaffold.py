@@ -4,6 +4,7 @@
 
 import datetime as dt
 import difflib
+import hashlib
 import itertools
 import json
 import math
@@ -152,7 +153,7 @@ def _draft(
         on_progress(f"reading the values of {file.called} by their types")
         database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
         database.execute(f"DROP TABLE {quoted(f'{table} text')}")
-        notes += _notes_of(file, rows[table], broken, columns[table])
+        notes += _notes_of(file, rows[table], broken, columns[table]) + _copies(file)
     notes += [
         f"{file.called} is taken for another table than {tables[main].called}, although they are nearly alike: "
         f"{unlike}. If it is more rows of the same, give it the same header; to predict is for `dml predict FILE`."
@@ -221,6 +222,25 @@ def _load(database: duckdb.DuckDBPyConnection, file: CsvFile, into: str) -> tupl
     return broken, notes
 
 
+def _copies(file: CsvFile) -> list[str]:
+    """Of a table's files that are the same, byte for byte: then each of their rows is there twice."""
+    by_size: dict[int, list[Path]] = {}
+    for path in file.parts:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    seen: dict[tuple[int, str], Path] = {}
+    notes = []
+    for size, paths in by_size.items():
+        for path in paths if len(paths) > 1 else ():
+            with path.open("rb") as opened:
+                checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+            first = seen.setdefault((size, checksum), path)
+            if first != path:
+                notes.append(
+                    f"{path} is a copy of {first}, byte for byte: is it meant to be there? Its rows count twice."
+                )
+    return notes
+
+
 def _total(database: duckdb.DuckDBPyConnection, part: str, path: Path) -> list[str]:
     """Of a file whose last row says in its first cell with text that it sums up the others."""
     found = database.execute(f"SELECT * FROM {quoted(part)} ORDER BY rowid DESC LIMIT 1")
@@ -260,10 +280,12 @@ def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
     if len(found) > 1:
         (one, _), (other, _) = found[:2]
-        if unlike := difference(one, other):
+        if unlike := difference(one, other, 0.5):
+            keys = " (files of JSON lines in a folder of their own need not: give that folder)"
             raise UserError(
                 f"{' and '.join(file.called for file, _ in found)} are nearly the same table, with the label in each, "
-                f"but {unlike}. If they are one table, give them the same header; else leave one out."
+                f"but {unlike}. If they are one table, give them the same header"
+                f"{keys if one.dialect.format == 'jsonl' else ''}; else leave one out."
             )
         raise UserError(
             f"{' and '.join(file.called for file, _ in found)} have a column {label}: rename it in the files whose "
@@ -306,7 +328,7 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
         such = f", such as {file.letters!r}" if file.letters else ""
         notes.append(
             f"{name} is not UTF-8; it is read as {ENCODINGS[file.dialect.encoding]}{such}. If letters are wrong there, "
-            f"convert it (`iconv -f ENCODING -t UTF-8 {shlex.quote(name)} > NEW.csv`)."
+            f"convert it (`iconv -f ENCODING -t UTF-8 {'FILE' if file.parts else shlex.quote(name)} > NEW.csv`)."
         )
     if file.dialect.skip:
         notes.append(
@@ -863,7 +885,8 @@ def _table(found: Draft, table: str) -> list[str]:
         line = f"{column.name} = {_string(column.kind)}" + (f" # {comment}" if comment else "")
         parts.append(f"# {line}" if column.name in unused and not needs_all else line)
     if names:
-        parts += ["", f"[tables.{table}.names] # what the file's header calls them"]
+        calls = "header and folders call" if set(names) & set(file.partitions) else "header calls"
+        parts += ["", f"[tables.{table}.names] # what the file's {calls} them"]
         parts += [f"{name} = {_string(header)}" for name, header in names.items()]
     return parts
 

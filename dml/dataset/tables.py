@@ -20,6 +20,8 @@ from jobs.tables import folders
 from jobs.tables.settings import PUBLISHED_TABLES, Encoding
 
 SHARED = 0.8  # of the names of two headers, for them to be nearly alike
+# How files are called that a folder may hold: none else is taken for a table because it lies there.
+DATA = re.compile(r"(?i)(^[^.]+|\.(csv|tsv|psv|ssv|txt|tab|dat|data|parquet|pq|jsonl|ndjson|json|zip|xlsx?))(\.gz)?$")
 READS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON lines"}
 
 
@@ -57,11 +59,11 @@ def tables_of(
     return root, [_table(name, group, root, on_progress) for group in groups.values()]
 
 
-def difference(one: CsvFile, other: CsvFile) -> str:
-    """How two headers differ that are nearly the same, in a clause; '' if they are not."""
+def difference(one: CsvFile, other: CsvFile, least: float = SHARED) -> str:
+    """How two headers differ that share so many of their names, in a clause; '' if they do not."""
     mine, others = ({header.strip().lower(): header.strip() for header in file.own.values()} for file in (one, other))
     shared = mine.keys() & others.keys()
-    if not shared or len(shared) < SHARED * max(len(mine), len(others)):
+    if not shared or len(shared) < least * max(len(mine), len(others)):
         return ""
     clauses = [
         f"{file.path.name} alone has {listed([repr(has[key]) for key in has if key not in shared])}"
@@ -81,11 +83,19 @@ def _files(given: Sequence[Path]) -> dict[Path, Path | None]:
                 raise UserError(str(error)) from None
             if not below:
                 raise UserError(f"{path} is a folder without files.")
+            if odd := [file.name for file in below if not DATA.search(file.name)]:
+                raise UserError(
+                    f"{path} holds {listed(odd)}, which by the name is no data: take it away, or name the files that "
+                    "are."
+                )
         else:
             below = [path]
         for file in below:
             if file in found:
                 raise UserError(f"{file} is given twice.")
+            if (packed := file.with_name(f"{file.name}.gz")) in found or file.with_suffix("") in found:
+                other = packed if packed in found else file.with_suffix("")
+                raise UserError(f"{file} and {other.name} are one file, packed and as it is: leave one of them out.")
             found[file] = path if path.is_dir() else None
     return found
 
@@ -104,6 +114,12 @@ def _check_unlike(groups: Sequence[list[_Found]], root: Path) -> None:
         for other, *_ in groups[:at]:
             names = [[header.strip() for header in each.file.own.values()] for each in (other, one)]
             of = [each.path.relative_to(root).as_posix() for each in (other, one)]
+            formats = [READS[each.file.dialect.format] for each in (other, one)]
+            if formats[0] != formats[1] and sorted(map(plain, names[0])) == sorted(map(plain, names[1])):
+                raise UserError(
+                    f"{of[0]} and {of[1]} have the same columns, but one is {formats[0]} and the other {formats[1]}, "
+                    "and a table is written in one way: write them alike."
+                )
             if sorted(map(str.lower, names[0])) == sorted(map(str.lower, names[1])):
                 first = next(i for i, pair in enumerate(zip(*names, strict=True)) if pair[0].lower() != pair[1].lower())
                 raise UserError(
@@ -284,7 +300,7 @@ def _encoding(group: Sequence[_Found], home: Path) -> Encoding:
 
 def told_of(file: CsvFile) -> str:
     """Of a table of several files: how many they are, which, and what folders tell."""
-    names = [path.name for path in file.parts]
+    names = [file.source] if isinstance(file.source, str) else file.source
     where = f"in {file.home.name}" if file.home else f"of one header ({listed(names)})"
     columns = f"; folders {'/'.join(f'{key}=…' for key in file.partitions.values())} are columns of text"
-    return f"{file.table}: {counted(len(names), 'file')} {where}" + (columns if file.partitions else "")
+    return f"{file.table}: {counted(len(file.parts), 'file')} {where}" + (columns if file.partitions else "")

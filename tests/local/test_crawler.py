@@ -127,6 +127,13 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
+def partitions_of(aws: Clients, table: dict[str, Any]) -> tuple[Any, dict[tuple[str, ...], str]]:
+    """A table's partition keys, and its partitions' places by their values."""
+    found = aws("glue").get_partitions(DatabaseName="small", TableName=table["Name"])["Partitions"]
+    places = {tuple(each["Values"]): each["StorageDescriptor"]["Location"] for each in found}
+    return table["PartitionKeys"], places
+
+
 def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     aws: Clients, platform: dict[str, str], raw: Callable[..., None], crawl: Callable[[], dict[str, Any]]
 ) -> None:
@@ -140,6 +147,9 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
             "latin/1.csv": "id,ort\n1,Zürich\n".encode("latin-1"),
             "strange/x.csv": b"PAR1\x00\x15\xff\xfePAR1",
             "columns/x.parquet": parquet(Id=pa.array([1, 2]), words=pa.array([["a"], []])),
+            "folders/Year=2024/month=01/1.csv": b"a,b\n1,x\n2,y\n",
+            "folders/Year=2024/month=02/1.csv": b"a,b\n3,x\n4,y\n",
+            "plain/north/1.csv": b"a,b\n1,x\n2,y\n",
             "objects/x.jsonl": b'{"Id": 1, "big": 1, "of": {"a": null}}\n{"big": 5000000000}\n{"Id": 1.5}\n',
         }
     )
@@ -147,7 +157,18 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     last = crawler["LastCrawl"]
     assert (last["Status"], last.get("ErrorMessage")) == ("SUCCEEDED", None)
     tables = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
-    assert set(tables) == {"people", "sale_items", "packed", "header", "latin", "strange", "columns", "objects"}
+    assert set(tables) == {
+        "people",
+        "sale_items",
+        "packed",
+        "header",
+        "latin",
+        "strange",
+        "columns",
+        "objects",
+        "folders",
+        "plain",
+    }
     table = tables["sale_items"]
     storage = table["StorageDescriptor"]
     assert [(column["Name"], column["Type"]) for column in storage["Columns"]] == [
@@ -172,13 +193,27 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     assert types["columns"] == {"id": "bigint", "words": "array<string>"}
     assert types["objects"] == {"id": "double", "big": "bigint", "of": "struct<a:string>"}
 
+    location = f"s3://{platform['Data']}/raw"
+    parted = {name: partitions_of(aws, tables[name]) for name in ("folders", "plain", "sale_items")}
+    assert parted["folders"] == (
+        [{"Name": "year", "Type": "string"}, {"Name": "month", "Type": "string"}],
+        {
+            ("2024", "01"): f"{location}/folders/Year=2024/month=01/",
+            ("2024", "02"): f"{location}/folders/Year=2024/month=02/",
+        },
+    )
+    assert parted["plain"] == ([{"Name": "partition_0", "Type": "string"}], {("north",): f"{location}/plain/north/"})
+    assert parted["sale_items"] == ([], {})
+    assert tables["folders"]["StorageDescriptor"]["Location"] == f"{location}/folders/"
+
     versions = {name: table["VersionId"] for name, table in tables.items()}
     crawl()
-    raw({"Sale-Items/2.csv": b"Id,Price\nx,4\n"})
+    raw({"Sale-Items/2.csv": b"Id,Price\nx,4\n", "folders/Year=2025/month=01/1.csv": b"a,b\n5,x\n6,y\n"})
     later = crawl()["LastCrawl"]["StartTime"]
     again = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
     changed = {name for name, table in again.items() if table["VersionId"] != versions[name]}
-    assert changed == {"sale_items"}
+    assert changed == {"sale_items", "folders"}  # of a folder that came, the table's objectCount tells
+    assert list(partitions_of(aws, again["folders"])[1]) == [("2024", "01"), ("2024", "02"), ("2025", "01")]
     assert again["sale_items"]["StorageDescriptor"]["Columns"][0] == {"Name": "id", "Type": "string"}
     assert later > last["StartTime"]
 
