@@ -280,17 +280,14 @@ def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
     if len(found) > 1:
         (one, _), (other, _) = found[:2]
+        both = " and ".join(file.called for file, _ in found)
         if unlike := difference(one, other, 0.5):
-            keys = " (files of JSON lines in a folder of their own need not: give that folder)"
+            folder = ", or a folder of their own (give that)" if one.dialect.format == "jsonl" else ""
             raise UserError(
-                f"{' and '.join(file.called for file, _ in found)} are nearly the same table, with the label in each, "
-                f"but {unlike}. If they are one table, give them the same header"
-                f"{keys if one.dialect.format == 'jsonl' else ''}; else leave one out."
+                f"{both} have a column {label}, and are nearly alike: {unlike}. If they are one table, give them the "
+                f"same header{folder}; else rename the column in the files where it is not the label."
             )
-        raise UserError(
-            f"{' and '.join(file.called for file, _ in found)} have a column {label}: rename it in the files whose "
-            "column is not the label."
-        )
+        raise UserError(f"{both} have a column {label}: rename it in the files whose column is not the label.")
     if found:
         return found[0][0].table, found[0][1]
     for file in files:

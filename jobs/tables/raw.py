@@ -37,7 +37,8 @@ SHOWN_NAMES = 30  # of a header, in an error
 NO_FILES = "PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA"  # Spark's words; the second is of a folder of Parquet with no file
 # What is wrong with a file, and how Spark, univocity and Java say so.
 UNREADABLE = {
-    "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
+    "has another header than the table's other files: give it theirs, in their order, or take it away": r"Number of "
+    r"column in CSV header|CSV header does not conform",
     "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
     r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
     "has a column for which Spark has no type (a time of day, a UUID, an interval, a float of 16 bits, a decimal of "
@@ -515,7 +516,7 @@ def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, s
         headers = sorted(set(lines.mapPartitions(heads).collect()))
         if not headers:
             raise JobError(f"Raw table {table} is empty: upload its files with `dml data push`, then run again.")
-        if len(headers) > 1:
+        if len({tuple(map(_lower, header)) for header in headers}) > 1:
             raise JobError(
                 f"Raw table {table}: behind the first {declared.skip} lines (skip) its files have different headers: "
                 f"{_shown(headers[0])}; and {_shown(headers[1])}."

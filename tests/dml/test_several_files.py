@@ -1,4 +1,4 @@
-"""One table of several files, in folders name=value too: what `dml dataset new`, `check` and `dml predict` make of them."""
+"""One table of several files, in folders name=value too, to `dml dataset new`, `check` and `dml predict FILE`."""
 
 import gzip
 import json
@@ -143,12 +143,12 @@ LETTERS = rows("id,b,y", row="ü{0},{1},{2}")
     [
         ({"p.csv": JANUARY, "q.csv": rows("b,id,y")}, "in another order: column 1 is 'id' there and 'b' here"),
         ({"p.csv": rows("my id,b,y"), "q.csv": rows("my_id,b,y")}, "how it is written: 'my id' there is 'my_id' here"),
-        ({"p.csv": JANUARY, "q.csv": rows("id,b,y,z", row="{0},1,no,2")}, "nearly the same table.* q.csv alone has 'z'"),
+        ({"p.csv": JANUARY, "q.csv": rows("id,b,y,z", row="{0},1,no,2")}, "nearly alike: q.csv alone has 'z'. If"),
         ({"p.csv": JANUARY, "q.csv": rows("id;b;y", row="{0};{1};{2}")}, "p.csv and q.csv .* not the same delimiter"),
         ({"p.csv": LETTERS.encode("latin-1"), "q.csv": LETTERS}, "and q.csv .* one is latin-1 and the other utf-8"),
         ({"p.csv": "Report\n\n" + JANUARY, "q.csv": FEBRUARY}, "not as many lines above it .2 and 0."),
         (
-            {"p.csv": rows("id,b,y", row='"a \\"{0}\\"",{1},{2}'), "q.csv": rows("id,b,y", row='"a ""{0}"", z",{1},{2}')},
+            {"p.csv": rows("id,b,y", row='"a \\"{0}\\"",{1},{2}'), "q.csv": rows("id,b,y", row='"a ""{0}""",{1},{2}')},
             'not the same quotes .a quote within a cell is written \\\\" and "".',
         ),
         ({"p.csv": JANUARY, "q.jsonl": '{"id": 1, "b": 2, "y": "no"}\n' * 9}, "one is CSV and the other JSON lines"),
@@ -261,7 +261,7 @@ def test_several_files_should_be_scored_as_one_table_with_what_their_folders_tel
     written(tmp_path, later)
     code, out, err = dml("predict", "next/", "--model", "tree.json")
     assert code == 0, err
-    answers = {row.split(",")[0]: row.split(",")[2] for row in out.splitlines()[1:]}
+    answers = {row.split(",")[0]: row.split(",")[1] for row in out.splitlines()[1:]}
     assert (len(answers), answers["1"], answers["2"], answers["3"], answers["90"]) == (
         33,
         "0.25",
