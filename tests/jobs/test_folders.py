@@ -24,7 +24,8 @@ DECLARED = {
 }
 # Each folder's value, and what is meant by it: what a URI or Hive writes as %XX, Spark's name for none, and plain text.
 PLACES = {
-    "01": "01", "a%20b": "a b", "K%C3%B6ln": "Köln", "Köln+1": "Köln+1", "a=b": "a=b", "50%": "50%", "NA": None, "__HIVE_DEFAULT_PARTITION__": None,
+    "01": "01", "a%20b": "a b", "K%C3%B6ln": "Köln", "Köln+1": "Köln+1", "a=b": "a=b", "50%": "50%", "NA": None,
+    "__HIVE_DEFAULT_PARTITION__": None,
 }  # fmt: skip
 BODY = b"id,rest\n{0},x\n{1},y\nz,{1}\n{1}\n"
 
