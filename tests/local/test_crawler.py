@@ -3,14 +3,20 @@
 import gzip
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
 
+from dml.estate import data
 from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
+from jobs.tables.settings import Source
 from tests.embedded import Clients
+from tests.jobs import points
 from tests.local.conftest import until
 
 WITH_HEADER = Classifier(delimiter=",", quote='"', header=True)
@@ -236,3 +242,33 @@ def test_a_running_crawler_should_refuse_to_start_again(aws: Clients, platform: 
             glue.start_crawler(Name=platform["Crawler"])
     finally:
         until(lambda: glue.get_crawler(Name=platform["Crawler"])["Crawler"]["State"] == "READY")
+
+
+def test_pushing_should_keep_the_layout_and_tell_what_the_source_has_not(
+    aws: Clients, platform: dict[str, str], tmp_path: Path
+) -> None:
+    home, bucket = tmp_path / "points", platform["Data"]
+    for place in ("year=2024/a.csv", "year=2025/a.csv", "_hidden/b.csv"):
+        (home / place).parent.mkdir(parents=True)
+        (home / place).write_text(f"id,x\n{place},1\n")
+    dataset = replace(points.settings(), source=Source(licence="own", files={"points": "points"}, folder=str(tmp_path)))
+    own = SimpleNamespace(s3=aws("s3"), output=lambda _key: bucket, command=lambda text: f"dml {text} --local")
+
+    def push(*, delete: bool = False) -> str:
+        return data.push(own, dataset, cache=tmp_path, on_progress=lambda _: None, delete=delete)["points"]  # type: ignore[arg-type]
+
+    def keys() -> list[str]:
+        found = aws("s3").list_objects_v2(Bucket=bucket, Prefix="points/points/")
+        return [each["Key"].removeprefix("points/points/") for each in found.get("Contents", [])]
+
+    assert (push(), keys()) == ("2 of 2 files uploaded", ["year=2024/a.csv", "year=2025/a.csv"])
+    assert push() == "2 files unchanged"
+    (home / "year=2024/a.csv").unlink()
+    (home / "year=2025/a.csv").write_text("id,x\n3,4\n")
+    there = "points/points/year=2024/a.csv"
+    assert push() == (
+        f"uploaded; 1 file there that the source has not, which runs read as well: {there}. "
+        "To delete what the source has not: dml data push points --delete --local"
+    )
+    assert push(delete=True) == f"unchanged; deleted, since the source has it not: {there}"
+    assert (push(), keys()) == ("unchanged", ["year=2025/a.csv"])
