@@ -75,7 +75,7 @@ def difference(one: CsvFile, other: CsvFile, least: float = SHARED) -> str:
 
 def _files(given: Sequence[Path]) -> dict[Path, Path | None]:
     found: dict[Path, Path | None] = {}
-    for path in map(Path.absolute, given):
+    for path in (Path(os.path.normpath(each.absolute())) for each in given):
         if path.is_dir():
             try:
                 below = list(datasets.files_below(path).values())

@@ -13,16 +13,17 @@ NOTHING = "__HIVE_DEFAULT_PARTITION__"  # how Hive and Spark call the folder of 
 HIDDEN = ("_", ".")  # how names begin that Spark passes over, of files and of folders without "="
 
 
-def of_path(path: str) -> Dict[str, Optional[str]]:
+def of_path(path: str, names: Optional[Sequence[str]] = None) -> Dict[str, Optional[str]]:
     """The folders name=value of a file's path, from the outermost, without what %XX stands for; NOTHING is None.
 
-    Raises ValueError, a clause about the path, if a name is there twice.
+    `names`: others are passed over. Raises ValueError, a clause about the path, if a name is there twice.
     """
     found: Dict[str, Optional[str]] = {}
     for folder in path.split("/")[:-1]:
         name, sign, value = folder.partition("=")
-        if name and sign:
-            if (plain := unescaped(name)) in found:
+        plain = unescaped(name)
+        if name and sign and (names is None or plain in names):
+            if plain in found:
                 raise ValueError(f"has two folders {plain}=")
             found[plain] = None if value == NOTHING else unescaped(value)
     return found
@@ -43,7 +44,7 @@ def is_hidden(path: str) -> bool:
 
 def values(path: str, texts: Sequence[str]) -> List[Optional[str]]:
     """What the path says for each of these names. Raises ValueError, a clause about the path, if it has none of one."""
-    told = of_path(path)
+    told = of_path(path, texts)
     if lacking := [text for text in texts if text not in told]:
         raise ValueError(f"lies in no folder {lacking[0]}=…, which names a value of that column")
     return [told[text] for text in texts]

@@ -281,6 +281,12 @@ def test_several_files_should_be_scored_as_one_table_with_what_their_folders_tel
     assert (code, out, "have different headers; a run takes files of one header" in err) == (1, "", True), err
 
 
+def test_folders_that_are_no_columns_should_be_passed_over() -> None:
+    assert folders.values("run=1/run=2/k=3/a.csv", ["k"]) == ["3"]
+    with pytest.raises(ValueError, match="has two folders k="):
+        folders.values("k=1/k=3/a.csv", ["k"])
+
+
 @given(st.dictionaries(st.text(st.characters(codec="utf-8", exclude_characters="/%\0=")), st.text(), max_size=3))
 def test_what_writes_folders_as_hive_or_as_uris_should_be_read_back(told: dict[str, str]) -> None:
     told = {name: value for name, value in told.items() if name}
