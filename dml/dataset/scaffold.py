@@ -26,7 +26,7 @@ from dml.dataset.guesses import Column, Target
 from dml.dataset.tables import difference
 from dml.errors import UserError
 from dml.models.cells import literal, quoted, take_headers, told_of_headers
-from dml.terminal.words import counted
+from dml.terminal.words import counted, listed
 from jobs.tables.settings import PREDICTION_COLUMNS
 
 MIN_ROWS = 10
@@ -199,14 +199,18 @@ def _draft(
     return replace(found, notes=(*found.notes, *_notes_of_label(found)))
 
 
-def _load(database: duckdb.DuckDBPyConnection, file: CsvFile, into: str) -> tuple[int, list[str]]:
-    """The cells of a table's files as text in `into`; how many lines are broken, and what a human should look at."""
+def _load(database: duckdb.DuckDBPyConnection, file: CsvFile, into: str) -> tuple[dict[str, int], list[str]]:
+    """The cells of a table's files as text in `into`; how many lines are broken in which file, and what a human should
+    look at.
+    """
     of_csv = file.dialect.format == "csv" and file.dialect.header
-    broken, notes = 0, []
+    broken: dict[str, int] = {}
+    notes: list[str] = []
     for number, (path, told) in enumerate((file.parts or {file.path: ()}).items()):
         part = into if not number else "part text"
         names = list(file.own.values())
-        broken += load_text(database, path, file.dialect, list(file.own), part, headers=names)
+        if lines := load_text(database, path, file.dialect, list(file.own), part, headers=names):
+            broken[path.relative_to(file.home).as_posix() if file.home else path.name] = lines
         if again := take_headers(database, part, file.own) if of_csv else 0:
             notes.append(
                 f"{path.name}: {told_of_headers(again)}, as where files were joined; runs quarantine such lines."
@@ -319,7 +323,7 @@ def _check_size(file: CsvFile, rows: int) -> None:
         raise UserError(f"{file.called} has {rows} rows: nothing can be learned from fewer than {MIN_ROWS}.")
 
 
-def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) -> list[str]:
+def _notes_of(file: CsvFile, rows: int, broken: dict[str, int], columns: Sequence[Column]) -> list[str]:
     name, notes = file.called, []
     if file.dialect.encoding != "utf-8":
         such = f", such as {file.letters!r}" if file.letters else ""
@@ -333,10 +337,11 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
             f"no part of it (skip = {file.dialect.skip})."
         )
     if broken:
+        lost = sum(broken.values())
         what = "lines with another number of fields than the header"
         notes.append(
             f"{name}: {what if file.dialect.format == 'csv' else 'lines that are no JSON object of single values'}: "
-            f"{broken:,} of {rows + broken:,}; runs quarantine them."
+            f"{lost:,} of {rows + lost:,}{f' (in {listed(list(broken))})' if file.parts else ''}; runs quarantine them."
         )
     if file.nested:
         notes.append(

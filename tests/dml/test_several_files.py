@@ -194,6 +194,12 @@ def test_files_without_a_header_should_be_one_table_of_the_columns_given(new: Ne
     assert (checked.findings, made[0], made[59]) == ([], (0, 0, "no", "a"), (59, 3, "yes", "b"))
 
 
+def test_a_line_that_is_no_row_should_be_told_with_its_file(new: New) -> None:
+    found = new({"t/k=1/a.csv": JANUARY, "t/k=2/a.csv": FEBRUARY + "1,2,3,4\n5\n"}, "t")
+    told = "t/: lines with another number of fields than the header: 2 of 62 (in k=2/a.csv); runs quarantine them."
+    assert (told in found.notes, found.rows) == (True, {"t": 60})
+
+
 def test_a_copy_among_the_files_should_be_told(new: New) -> None:
     found = new({"p.csv": JANUARY, "q.csv": JANUARY})
     assert any("q.csv is a copy of " in note and "Its rows count twice." in note for note in found.notes)
