@@ -375,7 +375,7 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
     assert pointer is not None
     assert pointer["run_id"] == told["run_id"]
-    database = platform.output(database_output(name))
+    database = Platform("dev", credentials=cloud.environment()).output(database_output(name))  # the stack is new
     tables = {each["Name"]: each for each in platform.client("glue").get_tables(DatabaseName=database)["TableList"]}
     assert tables["orders"]["PartitionKeys"] == [{"Name": "country", "Type": "string"}]
     by_run = parquet(platform, tables["predictions"]["StorageDescriptor"]["Location"], tmp_path).set_index("order_id")

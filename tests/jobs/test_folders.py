@@ -21,6 +21,7 @@ DECLARED = {
     "columns": {"id": "bigint", "year": "bigint", "place": "string"},
     "names": {"year": "Year"},
     "partitions": ["year", "place"],
+    "nulls": ["NA"],  # without "", an empty field is a text; no value of a folder is none
 }
 # Each folder's value, and what is meant by it: what a URI or Hive writes as %XX, Spark's name for none, and plain text.
 PLACES = {
