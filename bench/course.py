@@ -40,7 +40,7 @@ def main() -> int:
     SparkSession.builder.master("local[2]").config("spark.sql.shuffle.partitions", "2").getOrCreate()
     spark = spark_session("course", dataset.name)
     spark.sparkContext.setLogLevel("ERROR")
-    rows = people(spark, dataset, raw_files(dataset, HOME / ".dml" / "raw")["people"])
+    rows = people(spark, dataset, *raw_files(dataset, HOME / ".dml" / "raw")["people"].values())
     keys, training = dataset.keys, dataset.training
     hashed = prepare.join(spark, dataset, prepare_sql(dataset.name)).withColumn(
         split.HASH, split.hashed(keys, training.seed)

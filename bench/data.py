@@ -64,7 +64,11 @@ def make(place: Place) -> None:
     from jobs.tables import split
 
     shutil.rmtree(place.folder, ignore_errors=True)
-    raw = raw_files(load_dataset(ours.DATASET), BENCH / "raw")
+    raw = {
+        table: file
+        for table, files in raw_files(load_dataset(ours.DATASET), BENCH / "raw").items()
+        for file in files.values()
+    }
     features = ours.prepare_features(raw, place.folder / "lake")
     spark, settings = ours.session("bench data"), ours.settings()
     flights = spark.read.parquet(str(features)).withColumn("side", ours.side())

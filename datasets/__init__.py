@@ -6,15 +6,18 @@ A dataset is a folder here: `dataset.toml` says what the data are, `prepare.sql`
 import hashlib
 import http.client
 import importlib.util
+import os
 import shutil
 import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import toml_file
 from datasets.toml_file import TomlError
+from jobs.tables.folders import is_hidden
 from jobs.tables.settings import Dataset
 
 HOME = Path(__file__).parent
@@ -53,19 +56,61 @@ def prepare_sql(name: str) -> str:
     return (HOME / name / "prepare.sql").read_text(encoding="utf-8")
 
 
-def raw_files(dataset: Dataset, cache: Path) -> dict[str, Path]:
-    """The raw CSV file of each table, on this machine. Raises DatasetError for a file that cannot be had.
+def raw_files(dataset: Dataset, cache: Path) -> dict[str, dict[str, Path]]:
+    """The raw files of each table, on this machine, by where they lie in the table's own folder (with /). Raises
+    DatasetError for a file that cannot be had.
 
     What comes by URL is downloaded to `cache`/DATASET/TABLE/ unless it lies there already (put there by hand, say) with
     the right checksum. Zipped files are unpacked into the same folder; gzip stays as it is, Spark and Glue read it.
     """
     source = dataset.source
-    if source.url:
-        found = {table: _downloaded(dataset, table, cache / dataset.name / table) for table in source.files}
-    else:
-        home = _package_folder(dataset) if source.package else HOME / dataset.name / Path(source.folder).expanduser()
-        found = {table: home / file for table, file in source.files.items()}
-    return {table: _unpacked(dataset, file, cache / dataset.name / table) for table, file in found.items()}
+    home = HOME / dataset.name
+    if not source.url:
+        home = _package_folder(dataset) if source.package else home / Path(source.folder).expanduser()
+    found: dict[str, dict[str, Path]] = {}
+    for table, given in source.files.items():
+        folder = cache / dataset.name / table
+        if isinstance(given, str) and not (home / given).is_dir():
+            file = _unpacked(dataset, _downloaded(dataset, table, folder) if source.url else home / given, folder)
+            found[table] = {file.name: file}
+            continue
+        found[table] = {}
+        for place, path in _several(dataset, table, home, given).items():
+            file = _unpacked(dataset, path, folder / place)
+            below = Path(place).with_name(file.name).as_posix()
+            if below in found[table]:
+                raise DatasetError(f"{dataset.file}: source.files: {table} has {below} twice: packed, and as it is.")
+            found[table][below] = file
+    return found
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """The files of a folder and of those in it, by their places below it, sorted; not what Spark passes over.
+
+    Raises DatasetError for a folder that is a link, which is not followed.
+    """
+    found = {}
+    for home, folders, files in os.walk(folder):
+        if links := [name for name in folders if (Path(home) / name).is_symlink()]:
+            raise DatasetError(f"{Path(home) / links[0]} is a link to a folder: put the folder itself there.")
+        for name in files:
+            path = Path(home) / name
+            found[path.relative_to(folder).as_posix()] = path
+    return {place: found[place] for place in sorted(found) if not is_hidden(place)}
+
+
+def _several(dataset: Dataset, table: str, home: Path, given: str | Sequence[str]) -> dict[str, Path]:
+    """The files of a table that are given as their folder or as a list, by their places in the table's folder."""
+    if isinstance(given, str):
+        if found := files_below(home / given):
+            return found
+        raise DatasetError(f"{dataset.file}: source.files: {table}: the folder {home / given} holds no files.")
+    if odd := [name for name in given if Path(name).is_absolute() or ".." in Path(name).parts or is_hidden(name)]:
+        raise DatasetError(
+            f"{dataset.file}: source.files: {table}: {odd[0]} must be a path below the folder, without _ or . before a "
+            "name."
+        )
+    return {Path(name).as_posix(): home / name for name in given}
 
 
 def _package_folder(dataset: Dataset) -> Path:
@@ -84,7 +129,7 @@ def _package_folder(dataset: Dataset) -> Path:
 
 def _downloaded(dataset: Dataset, table: str, folder: Path) -> Path:
     """The file of one table below source.url, checked against its checksum before it takes its place in `folder`."""
-    name, expected = dataset.source.files[table], dataset.source.sha256[table].lower()
+    name, expected = str(dataset.source.files[table]), dataset.source.sha256[table].lower()
     url = f"{dataset.source.url.rstrip('/')}/{urllib.parse.quote(name)}"
     file = folder / Path(name).name
     lies_there = _checksum(file) if file.is_file() else ""

@@ -86,6 +86,8 @@ class Etl(Construct):
                 {
                     "Version": 1.0,
                     "CrawlerOutput": {"Partitions": {"AddOrUpdateBehavior": "InheritFromTable"}},
+                    # Else it makes an index of each partitioned table, which takes more rights and serves nobody here.
+                    "CreatePartitionIndex": False,
                     "Grouping": {
                         "TableGroupingPolicy": "CombineCompatibleSchemas",
                         "TableLevelConfiguration": TABLE_LEVEL,

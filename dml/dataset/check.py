@@ -3,6 +3,7 @@
 # ruff: noqa: S608  # every name and value that goes into a query passes quoted() or literal()
 
 import hashlib
+import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +23,13 @@ from dml.errors import UserError
 from dml.models import cells
 from dml.models.cells import literal, quoted
 from dml.models.raw_file import FORMATS
-from jobs.tables import records
+from dml.terminal.words import listed
+from jobs.tables import folders, records
 from jobs.tables.labels import sentence as unknown_labels
-from jobs.tables.settings import DECLARABLE, Dataset
+from jobs.tables.settings import DECLARABLE, Dataset, Table
 from stacks.names import check_name
 
+FILE = "the file"  # the column beside the cells of its rows: no column is called so
 SAMPLE_ROWS, SAMPLE_ROWS_OF_OTHERS = 10_000, 100_000  # joined tables: enough that a sample's rows find theirs
 KINDS = {
     "bigint": "BIGINT",
@@ -89,17 +92,16 @@ def _sampled(dataset: Dataset, found: Checked, cache: Path, folder: Path) -> dic
 
     A table that cannot be read is empty, so that Spark can still say whether the query is right.
     """
-    files = _files(dataset, found, cache)
-    if files is None:
+    given = _files(dataset, found, cache)
+    if given is None:
         return None
     tables = {}
     for table, settings in dataset.tables.items():
         database = duckdb.connect()
         structure = ", ".join(f"{quoted(name)} {KINDS[kind]}" for name, kind in settings.columns.items())
         database.execute(f"CREATE TABLE good ({structure})")
-        file = files.get(table)
-        if file is not None:
-            problem = _read(database, dataset, table, file, found)
+        if files := given.get(table):
+            problem = _read(database, dataset, table, files, found)
             if problem:
                 found.findings.append(problem)
         tables[table] = folder / f"{dataset.name}-{table}.parquet"
@@ -107,13 +109,13 @@ def _sampled(dataset: Dataset, found: Checked, cache: Path, folder: Path) -> dic
     return tables
 
 
-def _files(dataset: Dataset, found: Checked, cache: Path) -> dict[str, Path] | None:
+def _files(dataset: Dataset, found: Checked, cache: Path) -> dict[str, dict[str, Path]] | None:
     source = dataset.source
     if source.url:
         absent = [
-            name
+            str(name)
             for table, name in source.files.items()
-            if _checksum(cache / dataset.name / table / Path(name).name) != source.sha256[table].lower()
+            if _checksum(cache / dataset.name / table / Path(str(name)).name) != source.sha256[table].lower()
         ]
         if absent:
             found.notes.append(
@@ -137,11 +139,104 @@ def _checksum(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, found: Checked) -> str:
-    """Fills `good` from the file; returns why that is impossible, '' otherwise. What does not parse is a finding or,
-    below the share of quarantined rows that the gate allows, a note."""
+def _read(
+    database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, files: Mapping[str, Path], found: Checked
+) -> str:
+    """Fills `good` from the table's files, by their places in its folder; returns why that is impossible, '' otherwise.
+    What does not parse is a finding or, below the share of quarantined rows that the gate allows, a note.
+    """
     settings, toml = dataset.tables[table], _toml(dataset)
-    dialect = Dialect(
+    sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
+    most = math.ceil(sample / len(files))  # of each
+    broken, first = 0, ""
+    own = settings.of_files.columns
+    absent = set(own) if settings.format == "jsonl" else set()  # of whose files one may lack a key that others have
+    names = [*settings.of_files.columns, *settings.partitions]
+    database.execute(f"CREATE TABLE given ({', '.join(f'{quoted(name)} VARCHAR' for name in [*names, FILE])})")
+    for place, file in files.items():
+        name = file.name if len(files) == 1 else place
+        try:
+            told = folders.values(place, [settings.names.get(each, each) for each in settings.partitions])
+        except ValueError as error:
+            return f"{toml}: tables.{table}.partitions: {place} {error}: put it into such folders, or take it away."
+        try:
+            header = _header_of(dataset, table, file)
+        except _MisfitError as error:
+            return str(error)
+        except UserError as error:
+            return f"{toml}: source.files.{table}: {error}"
+        absent -= {each for each in own if settings.names.get(each, each) in header}
+        same = [cell.strip().lower() for cell in header]
+        if settings.format == "csv" and settings.header:
+            first = first or name
+            if first == name:
+                usual = same
+            elif same != usual:
+                return f"{toml}: source.files.{table}: {_unlike(first, usual, name, same)}"
+        try:
+            broken += _load(database, dataset, table, file, header, most, found, alone=len(files) == 1)
+        except _MisfitError as error:
+            return str(error)
+        except UserError as error:
+            return f"{toml}: source.files.{table}: {error}"
+        values = [*("NULL" if value is None else literal(value) for value in told), literal(name)]
+        cells_of = ", ".join(quoted(each) for each in own)
+        database.execute(
+            f'INSERT INTO given SELECT {cells_of}, {", ".join(values)} FROM "one file"; DROP TABLE "one file"'
+        )
+    if absent and len(files) > 1:
+        return (
+            f"{toml}: tables.{table}.columns: no file has a key for {', '.join(sorted(absent))} (keys are told apart "
+            "by capitals): mend columns or names."
+        )
+    return _parse(database, dataset, table, _called(files), broken, found)
+
+
+class _MisfitError(Exception):
+    """What does not fit between settings and files; a whole sentence."""
+
+
+def _called(files: Mapping[str, Path]) -> str:
+    """The table's files in a sentence."""
+    first = next(iter(files.values())).name
+    return first if len(files) == 1 else f"{len(files):,} files, the first {first}"
+
+
+def _unlike(one: str, usual: Sequence[str], other: str, names: Sequence[str]) -> str:
+    """How the headers of two files of a table differ, in a sentence."""
+    odd = [name for name in names if name not in usual], [name for name in usual if name not in names]
+    what = [f"{other} alone has {listed(list(map(repr, odd[0])))}"] if odd[0] else []
+    what += [f"{one} alone has {listed(list(map(repr, odd[1])))}"] if odd[1] else []
+    return (
+        f"{one} and {other} have different headers ({'; '.join(what) or 'the same columns in another order'}), and are "
+        "one table: give them the same header, or take one away."
+    )
+
+
+def _header_of(dataset: Dataset, table: str, file: Path) -> list[str]:
+    """The names of a file's columns, as they stand there; of CSV without a header its first row.
+
+    Raises _MisfitError for a file that is not written as its table says, UserError for one that cannot be read.
+    """
+    settings, toml = dataset.tables[table], _toml(dataset)
+    if settings.format != "csv":
+        if (format := cells.format_of(file)) != settings.format:
+            raise _MisfitError(
+                f'{toml}: tables.{table}.format: {file.name} is {FORMATS[format]}; say format = "{format}".'
+            )
+        return list(cells.fields_of(file, settings.format))
+    if unlike := misread(file, settings.encoding):  # says of a packed file too whether it is whole
+        raise _MisfitError(f"{toml}: tables.{table}.encoding: {unlike}")
+    if lost := lost_rows(file, _dialect(settings), many_lines=settings.many_lines):
+        declared = f"[tables.{table}] of {toml}"
+        raise _MisfitError(
+            f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"
+        )
+    return header_of(file, _dialect(settings))
+
+
+def _dialect(settings: Table) -> Dialect:
+    return Dialect(
         settings.delimiter,
         settings.quote,
         settings.encoding,
@@ -150,83 +245,98 @@ def _read(database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, fil
         settings.skip,
         settings.format,
     )
-    try:
-        if settings.format != "csv":
-            return _read_other(database, dataset, table, file, dialect, found)
-        if unlike := misread(file, settings.encoding):  # says of a packed file too whether it is whole
-            return f"{toml}: tables.{table}.encoding: {unlike}"
-        if lost := lost_rows(file, dialect, many_lines=settings.many_lines):
-            declared = f"[tables.{table}] of {toml}"
-            return f"{toml}: {records.sentence(lost, file.name, settings.quote, settings.quote_escape, declared)}"
-        header = header_of(file, dialect)
-        if settings.header:
-            where = {name: _position(header, settings.names.get(name, name)) for name in settings.columns}
-            if lacking := [name for name, position in where.items() if position is None]:
-                return (
-                    f"{toml}: tables.{table}.columns: {file.name} has no column {', '.join(lacking)}; its header has "
-                    f"{', '.join(repr(cell) for cell in header)}: mend columns, names, delimiter or header."
-                )
-        elif len(header) != len(settings.columns):
-            return (
-                f"{toml}: tables.{table}.columns: {len(settings.columns)} columns, but lines of {file.name} have "
-                f"{len(header)} fields: without a header, columns are all of them, in order (or mend delimiter)."
-            )
-        fields = [f"field {position}" for position in range(len(header))]
-        sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
-        broken = load_text(database, file, dialect, fields, "given", rows=sample)
-        if settings.header and (again := cells.take_headers(database, "given", dict(zip(fields, header, strict=True)))):
-            told = cells.told_of_headers(again)
-            found.notes.append(f"{toml}: tables.{table}: {file.name}: {told}; runs quarantine such lines.")
-    except UserError as error:
-        return f"{toml}: source.files.{table}: {error}"
-    places = where if settings.header else {name: position for position, name in enumerate(settings.columns)}
-    return _parse(
-        database, dataset, table, file, {n: fields[p] for n, p in places.items() if p is not None}, broken, found
-    )
 
 
-def _read_other(
-    database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, dialect: Dialect, found: Checked
-) -> str:
-    """`_read` of Parquet and JSON lines."""
+def _load(
+    database: duckdb.DuckDBPyConnection,
+    dataset: Dataset,
+    table: str,
+    file: Path,
+    header: Sequence[str],
+    most: int,
+    found: Checked,
+    *,
+    alone: bool,
+) -> int:
+    """The declared columns of a file's first rows as text in `one file`; how many of its lines are broken."""
     settings, toml = dataset.tables[table], _toml(dataset)
-    if (format := cells.format_of(file)) != settings.format:
-        return f'{toml}: tables.{table}.format: {file.name} is {FORMATS[format]}; say format = "{format}".'
+    if settings.header:
+        for name in settings.partitions:
+            text = settings.names.get(name, name)
+            if text.lower() in [cell.strip().lower() for cell in header]:
+                raise _MisfitError(
+                    f"{toml}: tables.{table}.partitions: {file.name} has a column {text} too, and folders {text}=… may "
+                    f"say another value: rename one of them, or take {name} out of partitions."
+                )
+    if settings.format != "csv":
+        return _load_other(database, dataset, table, file, most, alone=alone)
+    own = settings.of_files.columns
+    if settings.header:
+        where = {name: _position(header, settings.names.get(name, name)) for name in own}
+        if lacking := [name for name, position in where.items() if position is None]:
+            raise _MisfitError(
+                f"{toml}: tables.{table}.columns: {file.name} has no column {', '.join(lacking)}; its header has "
+                f"{', '.join(repr(cell) for cell in header)}: mend columns, names, delimiter or header."
+            )
+    elif len(header) != len(own):
+        raise _MisfitError(
+            f"{toml}: tables.{table}.columns: {len(own)} columns, but lines of {file.name} have "
+            f"{len(header)} fields: without a header, columns are all of them, in order (or mend delimiter)."
+        )
+    else:
+        where = {name: position for position, name in enumerate(own)}
+    fields = [f"field {position}" for position in range(len(header))]
+    broken = load_text(database, file, _dialect(settings), fields, "all fields", rows=most)
+    texts = dict(zip(fields, header, strict=True))
+    if settings.header and (again := cells.take_headers(database, "all fields", texts)):
+        told = cells.told_of_headers(again)
+        found.notes.append(f"{toml}: tables.{table}: {file.name}: {told}; runs quarantine such lines.")
+    given = ", ".join(f"{quoted(fields[at or 0])} AS {quoted(name)}" for name, at in where.items())
+    database.execute(f'CREATE TABLE "one file" AS SELECT {given} FROM "all fields"; DROP TABLE "all fields"')
+    return broken
+
+
+def _load_other(
+    database: duckdb.DuckDBPyConnection, dataset: Dataset, table: str, file: Path, most: int, *, alone: bool
+) -> int:
+    """`_load` of Parquet and JSON lines."""
+    settings, toml = dataset.tables[table], _toml(dataset)
     fields = cells.fields_of(file, settings.format)
     names = [name for name, kind in fields.items() if kind]
     where = {}
-    for name in settings.columns:
+    own = settings.of_files.columns
+    for name, kind in own.items():
         text = settings.names.get(name, name)
+        if settings.format == "jsonl" and text not in fields and not alone:
+            where[name] = text
+            continue
         exact = names.index(text) if text in names else None  # as the keys of JSON are looked for
         position = _position(names, text) if settings.format == "parquet" else exact
         if position is None:
             what = (
                 "no single value there (a list, an object, bytes, or nothing)" if text in fields else "no column there"
             )
-            return (
+            raise _MisfitError(
                 f"{toml}: tables.{table}.columns: {name} is {what}; {file.name} has "
                 f"{', '.join(repr(each) for each in names)}: mend columns or names."
             )
         where[name] = names[position]
-    for name, kind in settings.columns.items():
         fits = DECLARABLE[fields[where[name]]]
         if settings.format == "parquet" and kind not in fits:
-            return (
+            raise _MisfitError(
                 f"{toml}: tables.{table}.columns: {name} cannot be {kind} in {file.name}: declare {' or '.join(fits)}."
             )
-    sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
-    columns = [f"field {position}" for position in range(len(where))]
     headers, nulls = list(where.values()), settings.nulls
-    broken = load_text(database, file, dialect, columns, "given", rows=sample, headers=headers, nulls=nulls)
-    return _parse(database, dataset, table, file, dict(zip(where, columns, strict=True)), broken, found)
+    return load_text(
+        database, file, _dialect(settings), list(where), "one file", rows=most, headers=headers, nulls=nulls
+    )
 
 
 def _parse(
     database: duckdb.DuckDBPyConnection,
     dataset: Dataset,
     table: str,
-    file: Path,
-    fields: Mapping[str, str],
+    called: str,
     broken: int,
     found: Checked,
 ) -> str:
@@ -234,7 +344,8 @@ def _parse(
     nulls = ", ".join(literal(token) for token in settings.nulls)
     values, misfits = [], {}
     for name, kind in settings.columns.items():
-        cell = f"trim({quoted(fields[name])})" if settings.format == "csv" else quoted(fields[name])
+        of_csv = settings.format == "csv" and name not in settings.partitions
+        cell = f"trim({quoted(name)})" if of_csv else quoted(name)
         given = f"CASE WHEN {cell} NOT IN ({nulls}) THEN {cell} END"
         values.append(f"{VALUES.get(kind, 'TRY_CAST({} AS ' + KINDS[kind] + ')').format(given)} AS {quoted(name)}")
         misfits[name] = f"({given} IS NOT NULL AND NOT regexp_full_match({given}, {literal(CASTS[kind])}))"
@@ -242,11 +353,12 @@ def _parse(
     database.execute(f"CREATE TABLE misfit AS SELECT {tests} FROM given")
     ((rows,),) = database.execute("SELECT count(*) FROM given").fetchall()
     if rows == 0:
-        return f"{toml}: source.files.{table}: {file.name} has no rows."
+        return f"{toml}: source.files.{table}: {called} has no rows."
+    several = database.execute(f"SELECT count(DISTINCT {quoted(FILE)}) > 1 FROM given").fetchall() == [(True,)]
     problems = []
     if broken:
         problems.append(
-            f"{broken:,} lines have not the header's {len(database.table('given').columns)} fields: mend the file"
+            f"{broken:,} lines have another number of fields than the header: mend the file"
             if settings.format == "csv"
             else f"{broken:,} lines are no JSON object of single values: mend the file"
         )
@@ -258,9 +370,9 @@ def _parse(
         count = counts[name]
         if count:
             examples = database.execute(
-                f"SELECT DISTINCT trim({quoted(fields[name])}) FROM given WHERE {misfits[name]} LIMIT 3"
+                f"SELECT trim({quoted(name)}), min({quoted(FILE)}) FROM given WHERE {misfits[name]} GROUP BY 1 LIMIT 3"
             ).fetchall()
-            such = ", ".join(repr(cell) for (cell,) in examples)
+            such = ", ".join(f"{cell!r} in {of}" if several else repr(cell) for cell, of in examples)
             problems.append(
                 f"{count:,} of {rows:,} cells of {name} are no {kind} ({such}): declare another type, or add them to "
                 "nulls"
@@ -270,13 +382,13 @@ def _parse(
     ((good,),) = database.execute("SELECT count(*) FROM good").fetchall()
     share = 1 - good / (rows + broken)
     for problem in problems:
-        line = f"{toml}: tables.{table}: {file.name}: {problem}."
+        line = f"{toml}: tables.{table}: {called}: {problem}."
         if share > dataset.gate.max_quarantined_share:
             found.findings.append(line)
         else:
             found.notes.append(f"{line} A run quarantines these rows ({share:.2%} of the sample).")
     if table == dataset.main:
-        found.summary += f"{rows:,} rows of {file.name}, "
+        found.summary += f"{rows:,} rows of {called}, "
         _look_at_label(database, dataset, found)
     return ""
 

@@ -15,7 +15,7 @@ def new(
     name: Annotated[str, typer.Argument(help="The dataset's name: lower-case letters, digits and _.")],
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Files of one folder: CSV, JSON lines (both also .gz) or Parquet."),
+        typer.Argument(metavar="FILE...", help="CSV, JSON lines (both also .gz) or Parquet files, or folders of them."),
     ],
     label: Annotated[str, typer.Option(help="The column to predict.")],
     columns: Annotated[
@@ -28,7 +28,8 @@ def new(
 ) -> None:
     """Write a first dataset.toml and prepare.sql for files, guessing types, key, task and features, and say why.
 
-    Each file becomes a table; the one with the label has a row for each example, the others are joined to it.
+    Files of one header become a table; the one with the label has a row for each example, the others are joined to it.
+    Folders called name=value on the way to a file are columns of its table.
     """
     from dml.dataset import new as own
     from dml.terminal.console import err

@@ -63,7 +63,12 @@ class Dialect:
 
 @dataclass(frozen=True)
 class CsvFile:
-    """`headers`: what the file calls its columns, by the plain names that catalog and SQL use, in the file's order."""
+    """A table of one file, or of several (`parts`), of which the first is `path`.
+
+    `headers`: what the files call their columns, by the plain names that catalog and SQL use, in the files' order;
+    behind them what folders name=value tell, which `partitions` has alone. `parts`: each file with their values.
+    `home`: the folder that holds the table and nothing else; `source`: what [source.files] says of it.
+    """
 
     path: Path
     table: str
@@ -74,6 +79,25 @@ class CsvFile:
     quotes: bool  # some field is in quotes, where spaces at its ends are kept; without, readers trim it
     kinds: Mapping[str, str] = field(default_factory=dict)  # of Parquet's columns (jobs/tables/settings.py, DECLARABLE)
     nested: tuple[str, ...] = ()  # fields that are no columns: lists, objects, bytes
+    is_ascii: bool = True
+    undefined: bool = False  # has bytes that Windows-1252 has no character for
+    partitions: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[Path, tuple[str | None, ...]] = field(default_factory=dict)
+    home: Path | None = None
+    source: str | tuple[str, ...] = ""
+
+    @property
+    def own(self) -> dict[str, str]:
+        """`headers` without what folders tell."""
+        return {name: header for name, header in self.headers.items() if name not in self.partitions}
+
+    @property
+    def called(self) -> str:
+        """The table's files in a sentence."""
+        more = len(self.parts) - 1
+        if more < 1:
+            return self.path.name
+        return f"{self.home.name}/" if self.home else f"{self.path.name} and {more:,} more"
 
     @property
     def said(self) -> dict[str, str]:
@@ -125,7 +149,17 @@ def open_csv(path: Path, columns: Sequence[str] = (), skip: int | None = None) -
         )
     headers = _plain_names(columns or first, path)
     above = next((line.strip() for line in islice(_text_lines(text), dialect.skip) if line.strip()), "")
-    return CsvFile(path, table_name(path), dialect, headers, _letters(head), above, head.quotes)
+    return CsvFile(
+        path,
+        table_name(path),
+        dialect,
+        headers,
+        _letters(head),
+        above,
+        head.quotes,
+        is_ascii=head.is_ascii,
+        undefined=head.undefined,
+    )
 
 
 def _open_other(path: Path, format: Format, columns: Sequence[str]) -> CsvFile:
@@ -393,6 +427,7 @@ class _Head(NamedTuple):
     encoding: Encoding
     undefined: bool
     quotes: bool
+    is_ascii: bool
 
 
 def _head(path: Path, *, whole: bool = True) -> _Head:
@@ -403,7 +438,7 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
         what = "is compressed with gzip, but its name does not end in .gz" if zipped else "is not compressed with gzip"
         raise UserError(f"{path} {what}: Spark goes by the name, so give it the right one.")
     decoder = codecs.getincrementaldecoder("utf-8")()
-    is_utf_8 = True
+    is_utf_8, is_ascii = True, True
     head, before, controls, undefined, quotes = b"", b"", False, False, False
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
@@ -418,6 +453,7 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
                     raise UserError(f"{path} holds zero bytes, so it is no text: export it as CSV in UTF-8.")
                 quotes = quotes or b'"' in block or b"'" in block
                 if not block.isascii():
+                    is_ascii = False
                     rare = block.translate(None, NOT_CONTROLS)
                     controls = controls or bool(rare)
                     undefined = undefined or any(byte in rare for byte in UNDEFINED)
@@ -434,7 +470,7 @@ def _head(path: Path, *, whole: bool = True) -> _Head:
     text = head.removeprefix(codecs.BOM_UTF8).decode(
         records.PYTHON_ENCODINGS[encoding].removesuffix("-sig"), errors="ignore"
     )
-    return _Head(text, encoding, undefined, quotes)
+    return _Head(text, encoding, undefined, quotes, is_ascii)
 
 
 def _of_mark(path: Path) -> str:

@@ -163,13 +163,13 @@ def columns_of(
     columns, which are most, are recognised together.
     """
     names = list(file.headers)
-    on_progress(f"looking at the {len(names):,} columns of {file.path.name}")
+    on_progress(f"looking at the {len(names):,} columns of {file.called}")
     numbers = _plain_numbers(database, table, names, file) if len(names) <= WIDE else {}
     others = [name for name in names if name not in numbers]
     found: list[Column] = []
     for part in in_parts(others, WIDE if len(names) > WIDE else 1):
         seen = len(numbers) + len(found)
-        on_progress(f"looking at the columns of {file.path.name}: {seen:,} of {len(names):,}")
+        on_progress(f"looking at the columns of {file.called}: {seen:,} of {len(names):,}")
         if len(part) == 1:  # without UNPIVOT, which takes the name along with each cell
             (name,) = part
             cells = f"SELECT {literal(name)} AS name, {quoted(name)} AS cell, count(*) AS n FROM {quoted(table)}"
@@ -197,7 +197,7 @@ def _plain_numbers(
 
     Which ones may be is told by the first rows, and then seen in all of them.
     """
-    texts = [name for name in names if file.kinds.get(name, "string") == "string"]
+    texts = [name for name in names if file.kinds.get(name, "string") == "string" and name not in file.partitions]
     if not texts:
         return {}
     asked = ", ".join(
@@ -263,6 +263,8 @@ def _column_of(database: duckdb.DuckDBPyConnection, name: str, looks: _Looks, fi
     unfit, example, days = 0, "", ("", "", "")
     known, distinct = looks.known, looks.distinct
     told = TYPES_OF.get(file.kinds.get(name, "")) or _plain_kind(looks, file.dialect.delimiter)
+    if name in file.partitions:
+        told = "string"
     kind: ColumnType = told or "string"
     if told is None or (told == "bigint" and looks.eight):
         database.execute(

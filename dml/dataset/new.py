@@ -11,8 +11,9 @@ from rich.markup import escape
 
 import datasets
 from dml.dataset import scaffold
-from dml.dataset.csv_file import HASH_KEYS, open_csv
+from dml.dataset.csv_file import HASH_KEYS, CsvFile
 from dml.dataset.scaffold import Draft
+from dml.dataset.tables import tables_of, told_of
 from dml.errors import UserError
 from dml.models.raw_file import FORMATS
 from dml.terminal.console import plain_table
@@ -32,8 +33,8 @@ def new(
 ) -> Draft:
     """Writes datasets/NAME/dataset.toml and prepare.sql, and returns what was guessed.
 
-    `columns` name the columns of a file that has no header, `skip` says how many lines stand above it. Raises
-    UserError, and then nothing is written.
+    `files`: or folders of them. `columns` name the columns of a file that has no header, `skip` says how many lines
+    stand above it. Raises UserError, and then nothing is written.
     """
     home = datasets.HOME / name
     if not NAME.fullmatch(name):
@@ -43,23 +44,15 @@ def new(
     if home.exists():
         raise UserError(f"datasets/{name} is there already, and is never overwritten: take another name, or delete it.")
     check_name(name, datasets.dataset_names())
-    if columns and len(files) > 1:
-        raise UserError("--columns is for one file without a header: give one file, or write headers into the files.")
-    paths = [file.absolute() for file in files]
-    folders = sorted({str(path.parent) for path in paths})
-    if len(folders) > 1:
-        raise UserError(
-            f"The files of a dataset lie in one folder, these in {' and '.join(folders)}: copy them together."
-        )
-    opened = [open_csv(path, columns, skip) for path in paths]
-    by_table: dict[str, Path] = {}
+    folder, opened = tables_of(name, files, columns, skip, on_progress)
+    by_table: dict[str, CsvFile] = {}
     for file in opened:
         if file.table in by_table:
             raise UserError(
-                f"{by_table[file.table].name} and {file.path.name} would both be the table {file.table}: rename one."
+                f"{by_table[file.table].called} and {file.called} would both be the table {file.table}: rename one."
             )
-        by_table[file.table] = file.path
-    found = scaffold.draft(name, opened, label, on_progress)
+        by_table[file.table] = file
+    found = replace(scaffold.draft(name, opened, label, on_progress), folder=folder)
     home.mkdir(parents=True)
     try:
         (home / "dataset.toml").write_text(scaffold.dataset_toml(found), encoding="utf-8")
@@ -77,8 +70,10 @@ def show(console: Console, found: Draft) -> None:
     for table, file in found.files.items():
         dialect = file.dialect
         delimiter = {",": "comma", ";": "semicolon", "\t": "tab"}.get(dialect.delimiter, dialect.delimiter)
+        if file.parts:
+            console.print(escape(told_of(file)), highlight=False, soft_wrap=True)
         console.print(
-            f"{file.path.name}: {found.rows[table]:,} rows, {len(file.headers)} columns "
+            f"{file.called}: {found.rows[table]:,} rows, {len(file.headers)} columns "
             + (
                 f"({delimiter}, {dialect.encoding}, {'a header' if dialect.header else 'no header'})"
                 if dialect.format == "csv"

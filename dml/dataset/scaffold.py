@@ -4,6 +4,7 @@
 
 import datetime as dt
 import difflib
+import hashlib
 import itertools
 import json
 import math
@@ -13,6 +14,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import duckdb
@@ -21,9 +23,10 @@ import numpy as np
 from dml.dataset import guesses
 from dml.dataset.csv_file import HASH_KEYS, CsvFile, load_text, looks_like_data, shares_told, unique
 from dml.dataset.guesses import Column, Target
+from dml.dataset.tables import difference
 from dml.errors import UserError
 from dml.models.cells import literal, quoted, take_headers, told_of_headers
-from dml.terminal.words import counted
+from dml.terminal.words import counted, listed
 from jobs.tables.settings import PREDICTION_COLUMNS
 
 MIN_ROWS = 10
@@ -34,6 +37,7 @@ ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a
 SLICE_VALUES = 10
 NEARLY = 0.99  # of the rows that a column tells apart, for it to be meant as the key
 ENCODINGS = {"utf-8": "UTF-8", "latin-1": "Latin-1", "windows-1252": "Windows-1252"}
+TOTAL = re.compile(r"(?i)((grand |sub-?)?totals?|sum|summe|gesamt|suma)\s*:?")
 LABEL, ROW = "the label", "the row"  # the label as a number, and main's row, in `joined`; no column can be called so
 # Words that Spark's grammar (SqlBaseParser.g4) does not take for a column's name everywhere.
 KEYWORDS = set(
@@ -90,6 +94,7 @@ class Draft:
     dated: str = ""  # a date that features are made of, since there is nothing else to learn from
     hints: tuple[str, ...] = ()  # joins that prepare.sql only suggests
     notes: tuple[str, ...] = field(default=())  # what a human should look at
+    folder: Path = Path()  # that all files lie below
 
     @property
     def carried(self) -> list[str]:
@@ -139,25 +144,27 @@ def _draft(
     main, label_name = _label_column(files, label)
     rows, columns, notes = {}, {}, []
     for table, file in tables.items():
-        names = list(file.headers.values())
-        with shares_told(database, f"reading {file.path.name}", on_progress):
-            broken = load_text(database, file.path, file.dialect, list(file.headers), f"{table} text", headers=names)
-        of_csv = file.dialect.format == "csv" and file.dialect.header
-        if again := take_headers(database, f"{table} text", file.headers) if of_csv else 0:
-            told = told_of_headers(again)
-            notes.append(f"{file.path.name}: {told}, as where files were joined; runs quarantine such lines.")
+        with shares_told(database, f"reading {file.called}", on_progress):
+            broken, told = _load(database, file, f"{table} text")
+        notes += told
         rows[table] = int(database.execute(f"SELECT count(*) FROM {quoted(f'{table} text')}").fetchall()[0][0])
         columns[table] = guesses.columns_of(database, f"{table} text", file=file, on_progress=on_progress)
         values = ", ".join(f"{guesses.typed(column)} AS {quoted(column.name)}" for column in columns[table])
-        on_progress(f"reading the values of {file.path.name} by their types")
+        on_progress(f"reading the values of {file.called} by their types")
         database.execute(f"CREATE TABLE {quoted(table)} AS SELECT {values} FROM {quoted(f'{table} text')}")
         database.execute(f"DROP TABLE {quoted(f'{table} text')}")
-        notes += _notes_of(file, rows[table], broken, columns[table])
+        notes += _notes_of(file, rows[table], broken, columns[table]) + _copies(file)
+    notes += [
+        f"{file.called} is taken for another table than {tables[main].called}, although they are nearly alike: "
+        f"{unlike}. If it is more rows of the same, give it the same header; to predict is for `dml predict FILE`."
+        for file in files
+        if file.table != main and (unlike := difference(tables[main], file))
+    ]
     _check_size(tables[main], rows[main])
     label_column = next(column for column in columns[main] if column.name == label_name)
     target = guesses.target_of(database, main, label_column)
     if isinstance(target, str):
-        raise UserError(f"{tables[main].path.name}: label {tables[main].said[label_name]} {target}.")
+        raise UserError(f"{tables[main].called}: label {tables[main].said[label_name]} {target}.")
 
     on_progress("looking for keys and joins")
     sample = guesses.sample_of(database, main, [column.name for column in columns[main]])
@@ -192,6 +199,69 @@ def _draft(
     return replace(found, notes=(*found.notes, *_notes_of_label(found)))
 
 
+def _load(database: duckdb.DuckDBPyConnection, file: CsvFile, into: str) -> tuple[dict[str, int], list[str]]:
+    """The cells of a table's files as text in `into`; how many lines are broken in which file, and what a human should
+    look at.
+    """
+    of_csv = file.dialect.format == "csv" and file.dialect.header
+    broken: dict[str, int] = {}
+    notes: list[str] = []
+    for number, (path, told) in enumerate((file.parts or {file.path: ()}).items()):
+        part = into if not number else "part text"
+        names = list(file.own.values())
+        if lines := load_text(database, path, file.dialect, list(file.own), part, headers=names):
+            broken[path.relative_to(file.home).as_posix() if file.home else path.name] = lines
+        if again := take_headers(database, part, file.own) if of_csv else 0:
+            notes.append(
+                f"{path.name}: {told_of_headers(again)}, as where files were joined; runs quarantine such lines."
+            )
+        notes += _total(database, part, path)
+        values = ["NULL" if value is None else literal(value) for value in told]
+        if number:
+            database.execute(f"INSERT INTO {quoted(into)} SELECT {', '.join(['*', *values])} FROM {quoted(part)}")
+            database.execute(f"DROP TABLE {quoted(part)}")
+            continue
+        for name, value in zip(file.partitions, values, strict=True):
+            database.execute(f"ALTER TABLE {quoted(into)} ADD COLUMN {quoted(name)} VARCHAR DEFAULT {value}")
+    return broken, notes
+
+
+def _copies(file: CsvFile) -> list[str]:
+    """Of a table's files that are the same, byte for byte: then each of their rows is there twice."""
+    by_size: dict[int, list[Path]] = {}
+    for path in file.parts:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    seen: dict[tuple[int, str], Path] = {}
+    notes = []
+    for size, paths in by_size.items():
+        for path in paths if len(paths) > 1 else ():
+            with path.open("rb") as opened:
+                checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+            first = seen.setdefault((size, checksum), path)
+            if first != path:
+                notes.append(
+                    f"{path} is a copy of {first}, byte for byte: is it meant to be there? Its rows count twice."
+                )
+    return notes
+
+
+def _total(database: duckdb.DuckDBPyConnection, part: str, path: Path) -> list[str]:
+    """Of a file whose last row says in its first cell with text that it sums up the others."""
+    found = database.execute(f"SELECT * FROM {quoted(part)} ORDER BY rowid DESC LIMIT 1")
+    names = [column[0] for column in found.description or ()]
+    last = zip(names, found.fetchone() or (), strict=False)
+    name, cell = next(((name, cell) for name, cell in last if cell and cell.strip()), ("", ""))
+    if not TOTAL.fullmatch(cell.strip()):
+        return []
+    same = f"SELECT count(*) FROM {quoted(part)} WHERE {quoted(name)} = ?"
+    if database.execute(same, [cell]).fetchall() != [(1,)]:
+        return []
+    return [
+        f"{path.name}: its last row begins with {cell.strip()!r}. If it sums up the others, take it out of the file: "
+        "to a run it is a row like others, and a column that it leaves empty, or has text in, is no key."
+    ]
+
+
 def training(rows: int, task: guesses.Task = "binary", classes: int = 2) -> tuple[int, int, int]:
     """Depth, min_leaf and smoothing for so many rows: a leaf for every 16 rows at most, and leaves that grow slower
     than the data. A start, not a tuned value.
@@ -212,27 +282,24 @@ def training(rows: int, task: guesses.Task = "binary", classes: int = 2) -> tupl
 
 def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     found = [(file, name) for file in files for name, header in file.headers.items() if label in (name, header.strip())]
-    parts = [file.path.name for file in files if file.headers == files[0].headers]
-    if len(parts) == len(files) > 1:
-        rest = " ".join(shlex.quote(part) for part in parts[1:])
-        raise UserError(
-            f"{' and '.join(parts)} have the same header: they are one table, which is one file here. Put them "
-            "together, "
-            f"such as by `(cat {shlex.quote(parts[0])}; tail -q -n +2 {rest}) > all.csv`."
-        )
-    if len({file.table for file, _ in found}) > 1:
-        raise UserError(
-            f"{' and '.join(file.path.name for file, _ in found)} have a column {label}: rename it in the files whose "
-            "column is not the label."
-        )
+    if len(found) > 1:
+        (one, _), (other, _) = found[:2]
+        both = " and ".join(file.called for file, _ in found)
+        if unlike := difference(one, other, 0.5):
+            folder = ", or a folder of their own (give that)" if one.dialect.format == "jsonl" else ""
+            raise UserError(
+                f"{both} have a column {label}, and are nearly alike: {unlike}. If they are one table, give them the "
+                f"same header{folder}; else rename the column in the files where it is not the label."
+            )
+        raise UserError(f"{both} have a column {label}: rename it in the files whose column is not the label.")
     if found:
         return found[0][0].table, found[0][1]
     for file in files:
-        cells = list(file.headers.values())
+        cells = list(file.own.values())
         if file.dialect.header and looks_like_data(cells):
             shown = ", ".join(cell.strip() for cell in cells[:5])
             raise UserError(
-                f"{file.path.name} has no column {label}, and its first line looks like data, not like a header "
+                f"{file.called} has no column {label}, and its first line looks like data, not like a header "
                 f"({shown}, …): name its {len(cells)} columns with --columns NAME,NAME,…"
             )
     names = {text: said for file in files for name, said in file.said.items() for text in (name, said)}
@@ -240,29 +307,29 @@ def _label_column(files: Sequence[CsvFile], label: str) -> tuple[str, str]:
     lower = {text.lower(): said for text, said in [*names.items(), *headers.items()] if said.isprintable()}
     close = difflib.get_close_matches(label.lower(), lower, n=1)
     meant = f" Did you mean {lower[close[0]]}?" if close else ""
-    has = "; ".join(f"{file.path.name} has {', '.join(file.said.values())}" for file in files)
+    has = "; ".join(f"{file.called} has {', '.join(file.said.values())}" for file in files)
     raise UserError(f"There is no column {label}: {has}.{meant}")
 
 
 def _check_size(file: CsvFile, rows: int) -> None:
     if len(file.headers) < 2:
         raise UserError(
-            f"{file.path.name} has one column only, {next(iter(file.headers.values()))!r}: a dataset needs a label and "
+            f"{file.called} has one column only, {next(iter(file.headers.values()))!r}: a dataset needs a label and "
             "something to learn it from; is it CSV (comma, semicolon, tab or | between the fields)?"
         )
     if rows == 0:
-        raise UserError(f"{file.path.name} has a header and no rows.")
+        raise UserError(f"{file.called} has a header and no rows.")
     if rows < MIN_ROWS:
-        raise UserError(f"{file.path.name} has {rows} rows: nothing can be learned from fewer than {MIN_ROWS}.")
+        raise UserError(f"{file.called} has {rows} rows: nothing can be learned from fewer than {MIN_ROWS}.")
 
 
-def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) -> list[str]:
-    name, notes = file.path.name, []
+def _notes_of(file: CsvFile, rows: int, broken: dict[str, int], columns: Sequence[Column]) -> list[str]:
+    name, notes = file.called, []
     if file.dialect.encoding != "utf-8":
         such = f", such as {file.letters!r}" if file.letters else ""
         notes.append(
             f"{name} is not UTF-8; it is read as {ENCODINGS[file.dialect.encoding]}{such}. If letters are wrong there, "
-            f"convert it (`iconv -f ENCODING -t UTF-8 {shlex.quote(name)} > NEW.csv`)."
+            f"convert it (`iconv -f ENCODING -t UTF-8 {'FILE' if file.parts else shlex.quote(name)} > NEW.csv`)."
         )
     if file.dialect.skip:
         notes.append(
@@ -270,10 +337,11 @@ def _notes_of(file: CsvFile, rows: int, broken: int, columns: Sequence[Column]) 
             f"no part of it (skip = {file.dialect.skip})."
         )
     if broken:
+        lost = sum(broken.values())
         what = "lines with another number of fields than the header"
         notes.append(
             f"{name}: {what if file.dialect.format == 'csv' else 'lines that are no JSON object of single values'}: "
-            f"{broken:,} of {rows + broken:,}; runs quarantine them."
+            f"{lost:,} of {rows + lost:,}{f' (in {listed(list(broken))})' if file.parts else ''}; runs quarantine them."
         )
     if file.nested:
         notes.append(
@@ -656,7 +724,7 @@ def prepare_sql(found: Draft) -> str:
 
 def dataset_toml(found: Draft) -> str:
     """The settings, with a comment where a human has to decide."""
-    target, label, main = found.target, found.label, found.files[found.main]
+    target, label = found.target, found.label
     title = found.name.replace("_", " ").capitalize()
     keys = found.keys or HASH_KEYS
     parts = [
@@ -719,11 +787,14 @@ def dataset_toml(found: Draft) -> str:
     parts += [
         "",
         "[source]",
-        f"folder = {_string(str(main.path.parent))}",
+        f"folder = {_string(str(found.folder))}",
         'licence = "not stated" # TODO: say under which terms you hold these files',
         "",
         "[source.files]",
-        *(f"{table} = {_string(file.path.name)}" for table, file in found.files.items()),
+        *(
+            f"{table} = {_string(file.source)}" if isinstance(file.source, str) else _list(table, file.source)
+            for table, file in found.files.items()
+        ),
     ]
     for table in found.files:
         parts += ["", *_table(found, table)]
@@ -790,6 +861,8 @@ def _table(found: Draft, table: str) -> list[str]:
         parts.append("header = false")
     if dialect.skip:
         parts.append(f"skip = {dialect.skip} # lines above the table, such as {_inline(file.above)}")
+    if file.partitions:
+        parts.append(f"partitions = {_strings(list(file.partitions))} # told by folders name=value, always as text")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
     unused -= {found.dated} if table == found.main else set()
@@ -802,8 +875,8 @@ def _table(found: Draft, table: str) -> list[str]:
     names = {
         name: header.strip()
         for name, header in file.headers.items()
-        if (header if dialect.format == "jsonl" else header.strip().lower()) != name
-        and dialect.header
+        if (header if dialect.format == "jsonl" or name in file.partitions else header.strip().lower()) != name
+        and (dialect.header or name in file.partitions)
         and (needs_all or name not in unused)
     }
     parts += ["", f"[tables.{table}.columns]"]
@@ -814,7 +887,8 @@ def _table(found: Draft, table: str) -> list[str]:
         line = f"{column.name} = {_string(column.kind)}" + (f" # {comment}" if comment else "")
         parts.append(f"# {line}" if column.name in unused and not needs_all else line)
     if names:
-        parts += ["", f"[tables.{table}.names] # what the file's header calls them"]
+        calls = "header and folders call" if set(names) & set(file.partitions) else "header calls"
+        parts += ["", f"[tables.{table}.names] # what the file's {calls} them"]
         parts += [f"{name} = {_string(header)}" for name, header in names.items()]
     return parts
 

@@ -142,7 +142,14 @@ def diff(local: LocalOption = False, env: EnvironmentOption = "dev", as_json: Js
 
 
 @data.command()
-def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+def push(
+    dataset: DatasetArgument = "nyc_flights",
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete files of its tables in the raw bucket that the source has not.")
+    ] = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
     """Upload a dataset's raw files; those that have not changed stay as they are."""
     from datasets import load_dataset
     from dml import checkout
@@ -156,6 +163,7 @@ def push(dataset: DatasetArgument = "nyc_flights", local: LocalOption = False, e
         load_dataset(dataset),
         cache=checkout.home() / "raw",
         on_progress=lambda text: err.print(text, highlight=False),
+        delete=delete,
     )
     for table, what in pushed.items():
         typer.echo(f"{table}\t{what}")

@@ -81,12 +81,9 @@ def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, 
     more of its values are lists and objects.
     """
     if format == "parquet":
-        try:
-            found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
-        except duckdb.Error as error:
-            raise UserError(f"{path} cannot be read as Parquet: {reason_of(error)}") from None
+        found = types_of(path)
         _check_types(path)
-        return {row[0]: _kind_of(row[1]) for row in found}
+        return {name: _kind_of(kind) for name, kind in found.items()}
     single, nested = Counter[str](), Counter[str]()
     for line in _lines(path):
         for key, value in json_lines.read(line)[0].items():
@@ -95,6 +92,15 @@ def fields_of(path: Path, format: Format, *, mostly: bool = False) -> dict[str, 
     most = {key for key, count in nested.items() if single[key] >= count}
     some = {key for key, count in nested.items() if single[key] or not count}
     return {key: "string" if key in (most if mostly else some) else "" for key in nested}
+
+
+def types_of(path: Path) -> dict[str, str]:
+    """The fields of a Parquet file with their types in DuckDB. Raises UserError for a file that is not Parquet."""
+    try:
+        found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
+    except duckdb.Error as error:
+        raise UserError(f"{path} cannot be read as Parquet: {reason_of(error)}") from None
+    return {row[0]: row[1] for row in found}
 
 
 def rows(path: Path, format: Format, fields: Sequence[str], nulls: Sequence[str] = ()) -> Iterator[records.Record]:
@@ -189,8 +195,7 @@ def of_text(lines: Iterable[str], path: Path, mark: str = "\0") -> Iterator[str]
 
 
 def _texts(path: Path, fields: Sequence[str], nulls: Sequence[str]) -> str:
-    found = duckdb.execute(f"DESCRIBE SELECT * FROM {READ}", [_exactly(path)]).fetchall()
-    types = {row[0]: row[1] for row in found}
+    types = types_of(path)
     return ", ".join(_text(quoted(field), types[field], nulls) for field in fields)
 
 

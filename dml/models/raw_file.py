@@ -7,7 +7,7 @@ import datetime as dt
 import gzip
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -21,8 +21,8 @@ from dml.models import cells
 from dml.models.cells import literal, quoted
 from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, connect, row_query
 from dml.models.scorer import Scorer, unseen_of
-from dml.terminal.words import counted
-from jobs.tables import records
+from dml.terminal.words import counted, listed
+from jobs.tables import folders, records
 from jobs.tables.records import REPEATED
 from jobs.tables.settings import Dataset, Table
 
@@ -36,13 +36,17 @@ TOLD = 3  # rows set aside that are told with line and reason
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of a dataset's main table: where its declared columns are, and what is made of its rows."""
+    """A file of a dataset's main table: where its declared columns are, and what is made of its rows.
+
+    `told`: the columns of the table that the folders name=value above the file tell.
+    """
 
     path: Path
     settings: Dataset
     header: list[str]
     where: dict[str, int]
     query: RowQuery
+    told: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def declared(self) -> Table:
@@ -114,6 +118,8 @@ def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: Re
         if format == declared.format
         else f"it is {FORMATS[format]}, and {settings.file} declares {FORMATS[declared.format]}."
     )
+    if isinstance(found, RawFile) and declared.partitions:
+        found = _below_folders(found, declared)
     if isinstance(found, RawFile):
         return found
     if wanted is None and set(features) <= plain:
@@ -124,6 +130,19 @@ def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: Re
     )
 
 
+def _below_folders(raw: RawFile, declared: Table) -> RawFile:
+    """The file with what the folders above it tell. Raises UserError if it lies in none of one of them."""
+    texts = [declared.names.get(name, name) for name in declared.partitions]
+    try:
+        values = folders.values(raw.path.absolute().as_posix(), texts)
+    except ValueError as error:
+        raise UserError(
+            f"{raw.path} {error}, and {raw.settings.file} has it in partitions of table {raw.settings.main}: put the "
+            "file into such folders."
+        ) from None
+    return replace(raw, told=dict(zip(declared.partitions, values, strict=True)))
+
+
 def check_features(path: Path) -> None:
     """Raises UserError for a file that is not CSV, as a file of features is. What is no plain file stays unread."""
     if path.is_file() and (format := cells.format_of(path)) != "csv":
@@ -131,31 +150,32 @@ def check_features(path: Path) -> None:
 
 
 def score(
-    scorer: Scorer, raw: RawFile, target: TextIO, *, all_columns: bool, on_progress: Callable[[int], None]
+    scorer: Scorer, files: Sequence[RawFile], target: TextIO, *, all_columns: bool, on_progress: Callable[[int], None]
 ) -> RawScored:
-    """Scores the rows and writes them, keys first (or all of the file's columns), with the file's delimiter.
+    """Scores the rows of the files and writes them, keys first (or all of a file's columns), with their delimiter.
 
-    Raises UserError for quotes in which rows would be lost, a cell that only Spark can read, or more rows set aside
-    than the dataset's gate lets pass; then what has been written is not to be used.
+    Raises UserError for files with different headers, quotes in which rows would be lost, a cell that only Spark can
+    read, or more rows set aside than the dataset's gate lets pass; then what has been written is not to be used.
     """
-    _check_quotes(raw)
-    settings, declared, query = raw.settings, raw.declared, raw.query
+    first = files[0]
+    settings, declared, query = first.settings, first.declared, first.query
     keys = [] if all_columns or query.unknown else list(settings.keys)
-    kept = [i for i, name in enumerate(raw.header) if name not in scorer.columns] if not keys else []
-    database, sql = connect(), _sql(raw, scorer.features, keys)
+    kept = [i for i, name in enumerate(first.header) if name not in scorer.columns] if not keys else []
+    for raw in files:
+        if _names(raw) != _names(first) and (declared.format == "csv" or not keys):
+            raise UserError(
+                f"{first.path} and {raw.path} have different headers; a run takes files of one header for one table: "
+                "score them one by one."
+            )
+        _check_quotes(raw)
     says, tables = scorer.compile({name: i for i, name in enumerate(scorer.features)}, texts=True)
     writer = csv.writer(target, delimiter=declared.delimiter, lineterminator="\n")
-    writer.writerow([*(keys or [raw.header[i] for i in kept]), *scorer.columns])
+    writer.writerow([*(keys or [first.header[i] for i in kept]), *scorer.columns])
     rows, left_out = 0, 0
-    reasons: list[tuple[int, str]] = []
-    read, width = raw.records(), len(raw.header)
-    while chunk := list(islice(read, CHUNK)):
-        whole = [record for record in chunk if len(record.cells) == width]
-        for record in chunk:
-            if len(record.cells) != width:
-                reasons.append((record.line, record.fault or f"the line has not the {width} fields of the header"))
-        for found, record in zip(_computed(database, sql, raw, whole), whole, strict=True):
-            reason, stays, *values = found
+    told: list[str] = []
+    for raw in files:
+        reasons: list[tuple[int, str]] = []
+        for record, reason, stays, values in _rows(raw, scorer, keys):
             if reason is not None:
                 reasons.append((record.line, reason))
             elif not stays:
@@ -164,16 +184,38 @@ def score(
                 shown = map(_cell, values[len(scorer.features) :]) if keys else (record.cells[i] for i in kept)
                 writer.writerow([*shown, *says(values)])
                 rows += 1
-        on_progress(rows)
-    told = [f"line {line}: {reason}" for line, reason in sorted(reasons)]
+                if rows % CHUNK == 0:
+                    on_progress(rows)
+        which = f"{raw.path}, line" if len(files) > 1 else "line"
+        told += [f"{which} {line}: {reason}" for line, reason in sorted(reasons)]
     share, most = len(told) / max(rows + left_out + len(told), 1), settings.gate.max_quarantined_share
     if share > most:
         raise UserError(
-            f"{raw.path}: {len(told):,} of {rows + left_out + len(told):,} rows do not parse ({share:.2%}; "
-            f"gate.max_quarantined_share of {settings.file} allows {most:.2%}), such as {'; '.join(told[:TOLD])}. "
-            f"Mend the file, or what [tables.{settings.main}] says of it."
+            f"{listed([str(raw.path) for raw in files])}: {len(told):,} of {rows + left_out + len(told):,} rows do not "
+            f"parse ({share:.2%}; gate.max_quarantined_share of {settings.file} allows {most:.2%}), such as "
+            f"{'; '.join(told[:TOLD])}. Mend the file, or what [tables.{settings.main}] says of it."
         )
     return RawScored(rows, len(told), told[:TOLD], left_out, unseen_of(tables))
+
+
+def _names(raw: RawFile) -> list[str]:
+    return [name.strip().lower() for name in raw.header]
+
+
+def _rows(
+    raw: RawFile, scorer: Scorer, keys: Sequence[str]
+) -> Iterator[tuple[records.Record, str | None, bool, Sequence[Any]]]:
+    """Each row, why it is set aside, whether prepare.sql has it in its result, and its features and keys."""
+    database, sql = connect(), _sql(raw, scorer.features, keys)
+    read, width = raw.records(), len(raw.header)
+    while chunk := list(islice(read, CHUNK)):
+        whole = [record for record in chunk if len(record.cells) == width]
+        for record in chunk:
+            if len(record.cells) != width:
+                yield record, record.fault or f"the line has not the {width} fields of the header", False, ()
+        for found, record in zip(_computed(database, sql, raw, whole), whole, strict=True):
+            reason, stays, *values = found
+            yield record, reason, stays, values
 
 
 def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
@@ -187,14 +229,15 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
         next(RawFile(path, settings, [], {}, query).records(), None)  # says why it cannot be read, if it cannot
         return "it is empty."
     if not declared.header:
-        if len(header) != len(declared.columns):
+        own = list(declared.of_files.columns)
+        if len(header) != len(own):
             return (
-                f"its lines have {counted(len(header), 'field')}, and table {settings.main} has "
-                f"{len(declared.columns)} columns and no header."
+                f"its lines have {counted(len(header), 'field')}, and table {settings.main} has {len(own)} columns "
+                "and no header."
             )
-        return RawFile(path, settings, list(declared.columns), {n: i for i, n in enumerate(declared.columns)}, query)
+        return RawFile(path, settings, own, {n: i for i, n in enumerate(own)}, query)
     if declared.format == "jsonl":  # whose keys a run tells apart by capitals (jobs/tables/cells.py)
-        texts = {name: declared.names.get(name, name) for name in declared.columns}
+        texts = {name: declared.names.get(name, name) for name in declared.of_files.columns}
         if lacking := [text for name, text in texts.items() if name in query.reads and text not in header]:
             return (
                 f"it has no key {', '.join(map(repr, lacking))} with single values; it has "
@@ -202,7 +245,11 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
             )
         return RawFile(path, settings, header, {n: header.index(t) for n, t in texts.items() if t in header}, query)
     places = {}
-    for name in declared.columns:
+    for name in declared.partitions:
+        text = declared.names.get(name, name)
+        if text.lower() in [cell.strip().lower() for cell in header]:
+            return f"it has a column {text}, which folders {text}=… tell by partitions of {settings.file}."
+    for name in declared.of_files.columns:
         one = Table(
             columns={name: declared.columns[name]}, names={n: t for n, t in declared.names.items() if n == name}
         )
@@ -219,9 +266,8 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
 def _is_raw(declared: Table, header: set[str]) -> bool:
     """Whether a header has the declared columns, but for one, which may be the label."""
     lower = {name.casefold() for name in header}
-    return sum(declared.names.get(name, name).casefold() in lower for name in declared.columns) >= max(
-        len(declared.columns) - 1, 1
-    )
+    own = declared.of_files.columns
+    return sum(declared.names.get(name, name).casefold() in lower for name in own) >= max(len(own) - 1, 1)
 
 
 def _only_by_a_run(path: Path, settings: Dataset, features: Sequence[str], why: str) -> str:
@@ -267,7 +313,7 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
     """Over the table `chunk` of texts: why a row is set aside, whether it is in the result, features, keys."""
     declared, query = raw.declared, raw.query
     nulls = ", ".join(literal(token) for token in declared.nulls)
-    there = {name: kind for name, kind in declared.columns.items() if name in raw.where}
+    there = {name: kind for name, kind in declared.columns.items() if name in raw.where or name in raw.told}
     given = [f"CASE WHEN {quoted(n)} NOT IN ({nulls}) THEN {quoted(n)} END AS {quoted('given ' + n)}" for n in there]
     values = [f"{FROM_TEXT[kind].format(quoted('given ' + name))} AS {quoted(name)}" for name, kind in there.items()]
     reasons = " ".join(
@@ -276,8 +322,8 @@ def _sql(raw: RawFile, features: Sequence[str], keys: Sequence[str]) -> str:
         for name, kind in there.items()
         if kind != "string"
     )
-    if declared.format == "csv" and declared.header and len(there) > 1:
-        same = cells.is_header({name: declared.names.get(name, name) for name in there})
+    if declared.format == "csv" and declared.header and len(raw.where) > 1:
+        same = cells.is_header({name: declared.names.get(name, name) for name in there if name in raw.where})
         given.append(f"({same}) AS {quoted(IS_HEADER)}")
         reasons = f"WHEN {quoted(IS_HEADER)} THEN {literal(REPEATED)} {reasons}"
     reason = f"CASE {reasons} END" if reasons else "NULL"
@@ -294,6 +340,7 @@ def _computed(
     database: duckdb.DuckDBPyConnection, sql: str, raw: RawFile, rows: Sequence[records.Record]
 ) -> list[tuple[Any, ...]]:
     columns = {name: pa.array([row.cells[at] for row in rows], pa.string()) for name, at in raw.where.items()}
+    columns |= {name: pa.array([value] * len(rows), pa.string()) for name, value in raw.told.items()}
     database.register("chunk", pa.table({ROW: pa.array(range(len(rows)), pa.int64()), **columns}))
     try:
         return database.execute(sql).fetchall()

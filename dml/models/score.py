@@ -13,13 +13,13 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from datasets import dataset_names, load_dataset
+from datasets import dataset_names, files_below, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models import raw_file
 from dml.models.registry import current_run
 from dml.models.scorer import NULLS, Scorer, ScoringError, open_csv, score_csv
-from dml.terminal.words import counted
+from dml.terminal.words import counted, listed
 from jobs.tables.settings import Dataset
 from stacks.outputs import Output
 
@@ -57,7 +57,7 @@ def read_tree(file: Path) -> dict[str, Any]:
 
 def score_file(
     tree: dict[str, Any],
-    file: Path,
+    given: Sequence[Path],
     target: Path | None,
     progress: Console,
     *,
@@ -65,7 +65,9 @@ def score_file(
     all_columns: bool = False,
     read_as: raw_file.ReadAs | None = None,
 ) -> None:
-    """Score `file` into `target`, or onto stdout, and tell on `progress` what was done and how the file was understood.
+    """Score files into `target`, or onto stdout, and tell on `progress` what was done and how they were understood.
+
+    Several files, or a folder of them, are scored as the one raw table that a run would make of them.
 
     A raw file is read as dataset.toml declares and made to features as prepare.sql says; one with the features' own
     columns is taken as it is. Written are the dataset's keys that the file has, or all its columns if it has none of
@@ -76,17 +78,26 @@ def score_file(
     quiet = target is None and sys.stdout.isatty()
     try:
         scorer = Scorer(tree)
-        settings, raw = _understood(tree, scorer, file, nulls, read_as)
-        with _output(target, whole=raw is not None) as out, progress.status(f"Scoring {file.name}") as status:
+        files = _files(given)
+        file, name = files[0], listed([file.name for file in files], 3)
+        understood = [_understood(tree, scorer, each, nulls, read_as) for each in files]
+        settings, raws = understood[0][0], [raw for _, raw in understood if raw]
+        if len(files) > 1 and len(raws) < len(files):
+            other = next(each for each, (_, raw) in zip(files, understood, strict=True) if raw is None)
+            raise UserError(
+                f"Of several files only raw data can be scored together, and {other} is read as features: score each "
+                "by itself."
+            )
+        with _output(target, whole=bool(raws)) as out, progress.status(f"Scoring {name}") as status:
             if quiet:
                 status.stop()
 
             def on_progress(rows: int) -> None:
-                status.update(f"Scoring {file.name}: {rows:,} rows")
+                status.update(f"Scoring {name}: {rows:,} rows")
 
-            if raw is not None:
-                found = raw_file.score(scorer, raw, out, all_columns=all_columns, on_progress=on_progress)
-                rows, unseen, lines = found.rows, found.unseen, _told_of_raw(raw, found)
+            if raws:
+                found = raw_file.score(scorer, raws, out, all_columns=all_columns, on_progress=on_progress)
+                rows, unseen, lines = found.rows, found.unseen, _told_of_raw(raws, found)
             else:
                 raw_file.check_features(file)
                 keys = settings.keys if settings and not all_columns else ()
@@ -103,7 +114,8 @@ def score_file(
         raise  # who reads our rows has had enough, as `head` does
     except OSError as error:
         raise UserError(
-            f"Could not score {file}: {error.strerror or error}: {error.filename or target or 'output'}."
+            f"Could not score {listed([str(path) for path in given])}: {error.strerror or error}: "
+            f"{error.filename or target or 'output'}."
         ) from None
     seconds = time.monotonic() - started
     what = f"{counted(rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
@@ -115,6 +127,19 @@ def score_file(
         )
     for line in lines:
         progress.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The files that were given, and those of the folders that were. Raises UserError for a folder without one."""
+    found: list[Path] = []
+    for path in given:
+        below = [path / place for place in files_below(path)] if path.is_dir() else [path]
+        if not below:
+            raise UserError(f"{path} is a folder without files.")
+        found += below
+    if twice := [path for path in found if found.count(path) > 1]:
+        raise UserError(f"{twice[0]} is given twice.")
+    return found
 
 
 def _understood(
@@ -145,11 +170,12 @@ def _understood(
     return settings, raw_file.recognise(file, settings, scorer.features, read_as)
 
 
-def _told_of_raw(raw: raw_file.RawFile, found: raw_file.RawScored) -> list[str]:
-    settings = raw.settings
+def _told_of_raw(raws: Sequence[raw_file.RawFile], found: raw_file.RawScored) -> list[str]:
+    settings = raws[0].settings
+    were = "were" if len(raws) > 1 else "was"
     lines = [
-        f"{raw.path.name} was read as raw data of table {settings.main}, as a run does: by {settings.file} and "
-        f"datasets/{settings.name}/prepare.sql."
+        f"{listed([raw.path.name for raw in raws])} {were} read as raw data of table {settings.main}, as a run does: "
+        f"by {settings.file} and datasets/{settings.name}/prepare.sql."
     ]
     if found.set_aside:
         more = f" and {found.set_aside - len(found.reasons):,} more" if found.set_aside > len(found.reasons) else ""

@@ -66,9 +66,13 @@ def run(
 @top.command()
 def predict(
     what: Annotated[
-        str,
-        typer.Argument(metavar="DATASET|FILE.csv", help="A folder of datasets/; or a file (CSV, Parquet, JSON lines)."),
-    ] = "nyc_flights",
+        list[str] | None,
+        typer.Argument(
+            metavar="DATASET|FILE...",
+            help="A folder of datasets/; or files of one table (CSV, Parquet, JSON lines), or the folder of them.",
+            show_default="nyc_flights",
+        ),
+    ] = None,
     table: Annotated[
         str, typer.Option(help="DATASET: the catalog table to score; it needs the model's feature columns.")
     ] = "features",
@@ -102,8 +106,9 @@ def predict(
     """Score with the current model: a catalog table, on a cluster, or a file, on this machine.
 
     DATASET: the result is the catalog table `predictions`. FILE (.csv, .tsv, also .gz; a path with a slash; any file
-    that exists): the result is CSV with the file's delimiter, its key columns first, then the model's. A raw file is
-    read as a run reads it; one with the features' own columns as it is; which of the two is said.
+    that exists), several of one table, or a folder with a slash: the result is CSV with the files' delimiter, its key
+    columns first, then the model's. A raw file is read as a run reads it; one with the features' own columns as it is;
+    which of the two is said.
     """
     from datasets import load_dataset
     from dml.estate import certificate
@@ -114,29 +119,32 @@ def predict(
     from dml.terminal.board import Board
     from dml.terminal.console import err, say
 
-    if score.is_file(what):
+    given = what or ["nyc_flights"]
+    named = given[0]
+    if len(given) > 1 or score.is_file(named):
         if as_json or table != "features" or yarn:
-            raise typer.BadParameter(f"{what} is a file; --json, --table and --yarn go with a dataset")
+            raise typer.BadParameter(f"{named} is a file; --json, --table and --yarn go with a dataset")
         # A termination signal leaves no half-written file, nor stops the cloud.
         with here.stopped_together(local=False):
             if not model:
                 load_dataset(dataset)  # says which there are
             tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)
-            score.score_file(tree, Path(what), output, err, nulls=null or (), all_columns=all_columns, read_as=read_as)
+            files = [Path(file) for file in given]
+            score.score_file(tree, files, output, err, nulls=null or (), all_columns=all_columns, read_as=read_as)
         return
     if model or output or all_columns or null or read_as:
         raise typer.BadParameter(
-            f"{what} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
+            f"{named} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
         )
     _check_yarn(yarn, local)
-    load_dataset(what)
+    load_dataset(named)
     platform = deployed(local, env)
     certificate.keep_ready(platform, say)
     with here.stopped_together(local), Board(err, (["yarn"] if yarn else []) + titles("predict")) as board:
         if local:
             here.cloud().run_steps_on_yarn(here.jars_of_yarn(board) if yarn else None)
         result = execute(
-            platform, what, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
+            platform, named, "predict", board, table=table, logs=here.logs(local), every=here.interval(local)
         )
     _close(platform, result, {}, as_json=as_json)
 

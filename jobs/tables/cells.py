@@ -51,7 +51,7 @@ def of_parquet(spark: SparkSession, table: CatalogTable, declared: Table, settin
         nanoseconds |= {name for name, field in called.items() if NANOSECONDS in fields[field]}
     types, numbers = dict(rows.dtypes), records.numbers_of(declared.nulls)
     texts = []
-    for name, kind in declared.columns.items():
+    for name, kind in declared.of_files.columns.items():
         spark_type = "timestamp" if name in nanoseconds else types[called[name]]
         fits = DECLARABLE.get(kind_of(spark_type), ())
         if kind not in fits:
@@ -72,7 +72,8 @@ def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, set
 
     Raises JobError for files that are not UTF-8, and for a declared column whose key no line has.
     """
-    keys = [declared.names.get(name, name) for name in declared.columns]
+    own = declared.of_files.columns
+    keys = [declared.names.get(name, name) for name in own]
 
     def cells(rows: Iterable[Any]) -> Iterator[Tuple[Optional[str], ...]]:
         for row in rows:
@@ -91,12 +92,12 @@ def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, set
         raise JobError(raw.not_text(spark, table, malformed, declared, settings_file))
     if None in there:
         raise JobError(f"Raw table {table} is empty: upload its files with `dml data push`, then run again.")
-    if lacking := [name for name, has_it in zip(declared.columns, there, strict=True) if not has_it]:
+    if lacking := [name for name, has_it in zip(own, there, strict=True) if not has_it]:
         raise JobError(
             f"Raw table {table}: no line has a key for the column {', '.join(lacking)} of {settings_file} (keys are "
             "told apart by capitals): mend columns or names of the table, or the files."
         )
-    columns = [*declared.columns, raw.CORRUPT, raw.FILE, raw.WHY]
+    columns = [*own, raw.CORRUPT, raw.FILE, raw.WHY]
     schema = StructType([StructField(column, StringType()) for column in columns])
     lines = text.select(value.alias("line"), file.alias("file")).rdd.mapPartitions(cells)
     return spark.createDataFrame(lines, schema, verifySchema=False)

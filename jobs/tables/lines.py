@@ -136,7 +136,7 @@ def open_lines(
         (F.octet_length(value) + 1).cast("bigint").alias(BYTES),
         raw.misread(value, declared, path).alias(MALFORMED),
     )
-    header, cells = None, list(declared.columns)
+    header, cells = None, list(declared.of_files.columns)
     above = _above(lines, len(files), table, declared) if declared.skip else []
     if declared.header:
         header, cells = _header(lines, len(files), table, declared, settings_file)
@@ -154,7 +154,8 @@ def open_lines(
         (~is_header & ~is_above & _has_text()).alias(IS_RECORD),
         ((raw.ends_within_quotes(line, declared) & ~is_above) | line.contains("\r")).alias(UNLIKE),
     )
-    parsed = raw.parse(split.select("cells.*", raw.FILE, *SAID), declared, keep=SAID)
+    told = raw.folders_of(spark, table, declared, settings_file, files) if declared.partitions else {}
+    parsed = raw.parse(split.select("cells.*", raw.FILE, *SAID), declared, keep=SAID, told=told)
     return Lines(table, declared, settings_file, size, len(files), len(above), parsed, Seen(), others)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
 from pyspark.errors import AnalysisException, PySparkException
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from jobs.errors import JobError
-from jobs.tables import records
+from jobs.tables import folders, records
 from jobs.tables.catalog import CatalogTable
 from jobs.tables.settings import Table
 
@@ -37,7 +37,8 @@ SHOWN_NAMES = 30  # of a header, in an error
 NO_FILES = "PATH_NOT_FOUND|UNABLE_TO_INFER_SCHEMA"  # Spark's words; the second is of a folder of Parquet with no file
 # What is wrong with a file, and how Spark, univocity and Java say so.
 UNREADABLE = {
-    "has another header than the table's other files": r"Number of column in CSV header|CSV header does not conform",
+    "has another header than the table's other files: give it theirs, in their order, or take it away": r"Number of "
+    r"column in CSV header|CSV header does not conform",
     "is no complete gzip file: upload it again": r"(?i)not (a gzip file|in gzip format)|incorrect header check|"
     r"unexpected end of|invalid (block|stored|code|distance|literal)|crc error|Corrupt GZIP|incorrect data check",
     "has a column for which Spark has no type (a time of day, a UUID, an interval, a float of 16 bits, a decimal of "
@@ -121,7 +122,9 @@ def read_records(
     `others`: what else is to be counted, given the condition for a row that parses. `read`: `read_lines` if it is None.
     """
     try:
-        parsed = parse((read or read_lines)(spark, table, declared, settings_file), declared).persist()
+        lines = (read or read_lines)(spark, table, declared, settings_file)
+        told = folders_of(spark, table, declared, settings_file) if declared.partitions else {}
+        parsed = parse(lines, declared, told=told).persist()
         more = others(F.col(REASON).isNull())
         own = {"rows": F.count("*"), "bad": F.count(REASON), "reason": F.first(REASON, ignorenulls=True)}
         counted = parsed.agg(*[figure.alias(name) for name, figure in {**own, **more}.items()]).collect()[0]
@@ -151,7 +154,7 @@ def read_lines(spark: SparkSession, table: CatalogTable, declared: Table, settin
     }
     if declared.skip:
         return _behind_lines_above(text, table, declared, settings_file)
-    names, enforce = list(declared.columns), True
+    names, enforce = list(declared.of_files.columns), True
     where = {name: position for position, name in enumerate(names)}
     if declared.header:
         names = _first_record(spark, table, options)
@@ -194,7 +197,14 @@ def locate(header: Sequence[str], declared: Table, table: str, settings_file: st
     """
     found: Dict[str, int] = {}
     lacking = []
-    for name in declared.columns:
+    for name in declared.partitions:
+        text = declared.names.get(name, name)
+        if have := [cell for cell in header if _lower(cell) == _lower(text)]:
+            raise JobError(
+                f"{table}: {name} of {settings_file} is told by folders ({text}=…), but the files have a column "
+                f"'{have[0]}' too, and the two may differ: rename one of them, or take {name} out of partitions."
+            )
+    for name in declared.of_files.columns:
         text = declared.names.get(name, name)
         for form in (_composed, _lower, _clean):
             at = [position for position, have in enumerate(header) if form(have) == form(text)]
@@ -224,10 +234,58 @@ def locate(header: Sequence[str], declared: Table, table: str, settings_file: st
     return found
 
 
-def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFrame:
+def folders_of(
+    spark: SparkSession,
+    table: CatalogTable,
+    declared: Table,
+    settings_file: str,
+    files: Optional[Sequence[str]] = None,
+) -> Dict[str, Column]:
+    """The columns that folders tell (jobs/tables/folders.py), as text over `_file`, for `parse`.
+
+    `files`: of the table, as Spark has them; looked for if that is None. Raises JobError for a file that lies in no
+    folder of one of them.
+    """
+    if files is None:
+        with files_of(table):
+            files = spark.read.option("recursiveFileLookup", True).text(table.location).inputFiles()
+    depth = urlsplit(table.location.rstrip("/")).path.count("/") + 1
+    texts = [declared.names.get(name, name) for name in declared.partitions]
+    spellings: Dict[str, Dict[str, None]] = {text: {} for text in texts}
+    values: Dict[str, Dict[str, Optional[str]]] = {text: {} for text in texts}
+    for file in files:
+        below = urlsplit(file).path.split("/")[depth:]
+        try:
+            told = dict(zip(texts, folders.values(unquote("/".join(below)), texts), strict=True))
+        except ValueError as error:
+            raise JobError(
+                f"Raw table {table}: {unquote(file)} {error}, but [tables.{table.name}] of {settings_file} has it in "
+                "partitions: put the file into such folders, or take it away."
+            ) from None
+        for part in below[:-1]:
+            name, _, folder = part.partition("=")
+            if (text := folders.unescaped(unquote(name))) in told:
+                spellings[text][name] = None
+                if "%" in folder or folder == folders.NOTHING:
+                    values[text][folder] = told[text]
+    columns = {}
+    for name, text in zip(declared.partitions, texts, strict=True):
+        spelled = "|".join(re.escape(spelling) for spelling in spellings[text])
+        value = F.regexp_extract(FILE, f".*/(?:{spelled})=([^/]*)/", 1)
+        odd = [F.lit(part) for pair in values[text].items() for part in pair]
+        if odd:  # few: those with %XX, and the one of no value
+            plain = ~value.contains("%") & (value != folders.NOTHING)
+            value = F.when(plain, value).otherwise(F.element_at(F.create_map(*odd), value))
+        columns[name] = value
+    return columns
+
+
+def parse(
+    lines: DataFrame, declared: Table, keep: Sequence[str] = (), told: Optional[Dict[str, Column]] = None
+) -> DataFrame:
     """Declared columns in their declared types, and `_file`, `_reason` (NULL for a good row), `_record` (of a bad one).
 
-    `keep`: columns that are no cells and stay as they are.
+    `keep`: columns that are no cells and stay as they are. `told`: see `folders_of`.
 
     A cell that is one of the table's null tokens is NULL; any other that does not cast makes its row bad, and so does
     the header, written as dataset.toml has it, where it stands among the rows. What casts is
@@ -238,10 +296,12 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
     columns, nulls = declared.columns, _literals(declared.nulls)
     # Spark reads an empty field of CSV as NULL; unless that is a null token it is a text without characters.
     of_csv = declared.format == "csv"
-    cell = "coalesce(`{}`, '')" if of_csv and "" not in declared.nulls else "`{}`"
+    empty = of_csv and "" not in declared.nulls
+    lines = lines.withColumns(told) if told else lines
+    texts = {name: f"coalesce(`{name}`, '')" if empty and name in cells else f"`{name}`" for name in columns}
     # One step for the cells and one for the values, so that Spark does not compute them once more for the reasons.
     given = [
-        F.expr("CASE WHEN {0} NOT IN ({1}) THEN {0} END".format(cell.format(name), nulls)).alias(f"_given_{name}")
+        F.expr("CASE WHEN {0} NOT IN ({1}) THEN {0} END".format(texts[name], nulls)).alias(f"_given_{name}")
         for name in columns
     ]
     # try_cast is strict where cast is not: '1.5' is no bigint, instead of 1.
@@ -250,11 +310,12 @@ def parse(lines: DataFrame, declared: Table, keep: Sequence[str] = ()) -> DataFr
 
     why = F.col(WHY) if WHY in lines.columns else _misfit(len(cells))
     reasons = [F.when(F.col(CORRUPT).isNotNull(), why)]
-    if of_csv and declared.header and len(columns) > 1:
+    own = declared.of_files.columns
+    if of_csv and declared.header and len(own) > 1:
         # In capitals or not, with blanks or not, as the file's own header is found.
-        called = {name: _literals([declared.names.get(name, name)]) for name in columns}
-        texts = [f"lower(trim(coalesce(`{name}`, ''))) = lower(trim({text}))" for name, text in called.items()]
-        reasons.append(F.when(F.expr(" AND ".join(texts)), F.lit(records.REPEATED)))
+        called = {name: _literals([declared.names.get(name, name)]) for name in own}
+        same = [f"lower(trim(coalesce(`{name}`, ''))) = lower(trim({text}))" for name, text in called.items()]
+        reasons.append(F.when(F.expr(" AND ".join(same)), F.lit(records.REPEATED)))
     for name, kind in columns.items():
         if kind != "string":
             unfit = F.col(f"_given_{name}").isNotNull() & F.col(f"_value_{name}").isNull()
@@ -449,12 +510,13 @@ def _behind_lines_above(text: DataFrame, table: CatalogTable, declared: Table, s
     numbered = text.select(file.alias("file"), start.alias("start"), nth.alias("nth"), line.alias("line"))
     parts = min(len(text.inputFiles()), 4 * spark.sparkContext.defaultParallelism)
     lines = numbered.repartition(parts, "file").sortWithinPartitions("file", "start", "nth").rdd
-    names, where = list(declared.columns), {name: position for position, name in enumerate(declared.columns)}
+    names = list(declared.of_files.columns)
+    where = {name: position for position, name in enumerate(names)}
     if declared.header:
         headers = sorted(set(lines.mapPartitions(heads).collect()))
         if not headers:
             raise JobError(f"Raw table {table} is empty: upload its files with `dml data push`, then run again.")
-        if len(headers) > 1:
+        if len({tuple(map(_lower, header)) for header in headers}) > 1:
             raise JobError(
                 f"Raw table {table}: behind the first {declared.skip} lines (skip) its files have different headers: "
                 f"{_shown(headers[0])}; and {_shown(headers[1])}."

@@ -123,14 +123,15 @@ class Time(_Part):
 
 @dataclass(frozen=True)
 class Source(_Part):
-    """Where the raw files come from, a file for each raw table: one of an installed package, a URL, or a folder.
+    """Where the raw files come from, for each raw table: an installed package, a URL, or a folder.
 
-    `files` are paths below it. What comes by URL is checked against `sha256` (hexadecimal, by table). A folder is
-    absolute, begins with ~, or is relative to the dataset's own.
+    `files` are paths below it: of a table's file, of the folder that holds all its files, or a list of its files. What
+    comes by URL is one file a table, and checked against `sha256` (hexadecimal, by table). A folder is absolute, begins
+    with ~, or is relative to the dataset's own.
     """
 
     licence: Text
-    files: Dict[Name, str]
+    files: Dict[Name, Union[str, Tuple[str, ...]]]
     package: str = ""
     url: str = ""
     folder: str = ""
@@ -145,6 +146,11 @@ class Source(_Part):
             raise ValueError("sha256: it is held against what comes by URL only; leave it out, or give url")
         if self.url and not self.url.startswith(("https://", "http://")):
             raise ValueError("url: it must begin with https:// or http://; what lies on this machine is a folder")
+        for table, given in self.files.items():
+            if self.url and not isinstance(given, str):
+                raise ValueError(f"files: {table} is a list; by url a table is one file: download them into a folder")
+            if not given or (not isinstance(given, str) and len(set(given)) < len(given)):
+                raise ValueError(f"files: {table}: name at least one file, and each once")
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,8 @@ class Table(_Part):
     `names` says what a column is called in the files' header where that is no plain lower-case name. Without a
     header, `columns` are all columns of the files, in their order. A quote within a quoted cell has `escape` before it,
     by default another quote. `many_lines` says that cells of many lines, however long, are meant. `skip`
-    lines stand above the header of each file, or above its first row, and are no part of the table.
+    lines stand above the header of each file, or above its first row, and are no part of the table. `partitions` are
+    those of `columns` that no file has: the folders name=value that each file lies in tell them.
     """
 
     columns: Annotated[Dict[Name, ColumnType], Limits(min_length=1)]
@@ -168,6 +175,7 @@ class Table(_Part):
     header: bool = True
     many_lines: bool = False
     skip: Annotated[int, Limits(ge=0, le=MOST_SKIPPED)] = 0
+    partitions: Tuple[Name, ...] = ()
 
     def __post_init__(self) -> None:
         marks = self.delimiter + self.quote
@@ -178,8 +186,21 @@ class Table(_Part):
         of_csv = ("delimiter", "quote", "escape", "encoding", "header", "many_lines", "skip")
         if self.format != "csv" and (given := [name for name in of_csv if getattr(self, name) != getattr(Table, name)]):
             raise ValueError(f"{', '.join(given)}: say how a CSV file is written, and mean nothing to {self.format}")
-        if self.names and not self.header:
+        if strange := [name for name in self.partitions if name not in self.columns]:
+            raise ValueError(f"partitions: {', '.join(strange)} is not one of columns, which say its type (string)")
+        if set(self.columns) <= set(self.partitions):
+            raise ValueError("columns: at least one must be of the files, and not of their folders (partitions)")
+        if set(self.names) - set(self.partitions) and not self.header:
             raise ValueError("names: without a header there are no names to give; columns go by their position")
+
+    @property
+    def of_files(self) -> "Table":
+        """Without the columns that folders tell."""
+        if not self.partitions:
+            return self
+        columns = {name: kind for name, kind in self.columns.items() if name not in self.partitions}
+        names = {name: text for name, text in self.names.items() if name not in self.partitions}
+        return replace(self, columns=columns, names=names, partitions=())
 
     @property
     def quote_escape(self) -> str:
@@ -509,8 +530,9 @@ def _made(kind: Any, value: Any) -> Any:
     """A value of JSON as the type that is declared for it."""
     if value is None:
         return None
-    if get_origin(kind) is Union:  # Optional
-        return _made(get_args(kind)[0], value)
+    if get_origin(kind) is Union:  # Optional, or a text or several
+        several = [each for each in get_args(kind) if get_origin(each) is tuple]
+        return _made(several[0] if several and not isinstance(value, str) else get_args(kind)[0], value)
     if is_dataclass(kind):
         kinds = get_type_hints(kind)
         return kind(**{name: _made(kinds[name], part) for name, part in value.items()})  # type: ignore[operator]

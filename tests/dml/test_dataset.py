@@ -441,13 +441,6 @@ def test_one_repeated_id_should_be_told_rather_than_hidden_behind_a_hash(new: Ne
     )
 
 
-def test_files_with_the_same_header_should_be_told_to_be_one_table(new: New) -> None:
-    with pytest.raises(
-        UserError, match=r"a.csv and b.csv have the same header: they are one table.* tail -q -n \+2 b.csv"
-    ):
-        new("churn", {"a.csv": CHURN, "b.csv": CHURN})
-
-
 def test_a_measured_amount_should_be_no_key_while_texts_and_years_will_do(new: New) -> None:
     def row(i: int, r: random.Random) -> str:
         return f"land{i % 50},{1950 + i // 50},{1_000_000 + i * 7919 % 100_003},{r.random()}"
@@ -667,7 +660,7 @@ TEXTS = lines("x,y", lambda i, r: f"{i},text {i}", rows=300)
         ({"a.zip": b"PK"}, "y", "is a zip archive: unpack it first"),
         ({"a.csv.gz": CHURN}, "churn", "is not compressed with gzip"),
         ({"a.csv": lines("words", lambda i, r: f"word{i}")}, "words", "has one column only"),
-        ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "would both be the table a: rename one"),
+        ({"a.csv": CHURN, "a.csv.gz": gzip.compress(CHURN.encode())}, "churn", "are one file, packed and as it is"),
         ({"a.csv": ",".join(f"c{i}" for i in range(20_481)) + "\n"}, "c1", "has 20,481 columns, and Spark reads"),
         ({"a.csv": CHURN, "b.csv": CHURN.replace("plan", "tariff", 1)}, "churn", "a.csv and b.csv have a column churn"),
         ({"a.csv": lines("id,y", lambda i, r: f"{i},{i % 2}")}, "y", "learn y from (id: tells every row apart)"),
@@ -906,11 +899,6 @@ def test_quotes_behind_a_backslash_should_be_read_and_written_down(new: New) -> 
 def test_a_missing_file_should_be_refused(new: New, files: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv does not exist"):
         own.new("d", [files / "none.csv"], "y", columns=[], on_progress=lambda _: None)
-
-
-def test_files_of_two_folders_should_be_refused(new: New, files: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lie in one folder"):
-        own.new("d", [files / "a.csv", tmp_path / "b.csv"], "y", columns=[], on_progress=lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["My-data", "1st", "", "a/b"])

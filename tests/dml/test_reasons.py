@@ -83,7 +83,7 @@ def platform(**services: Service) -> Any:
 def pushed(s3: Service, tmp_path: Path) -> None:
     (tmp_path / "points.csv").write_text("id\n1\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "raw_files", lambda _dataset, _cache: {"points": tmp_path / "points.csv"})
+        patch.setattr(data, "raw_files", lambda _dataset, _cache: {"points": {"points.csv": tmp_path / "points.csv"}})
         data.push(platform(s3=s3), points.settings(), cache=tmp_path, on_progress=lambda _: None)
 
 

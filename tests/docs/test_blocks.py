@@ -26,6 +26,7 @@ OWN_DATA = "tests/e2e/test_whole_way.py::test_a_scaffolded_dataset_should_go_the
 REMOVE = "tests/e2e/test_failures.py::test_a_dataset_should_be_taken_away_alone_and_its_data_only_if_asked"
 BY_CDK = "tests/local/test_deploy.py::test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words"
 NEW = "tests/docs/test_blocks.py::test_files_of_ones_own_should_become_a_dataset_as_the_documents_say"
+SEVERAL = "tests/dml/test_several_files.py::test_{}"
 CALLS = "tests/docs/test_blocks.py::test_calls_should_be_shown_as_the_documents_say"
 NOTES = "tests/e2e/test_whole_way.py::test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back"
 A_TUNNEL = "no: it takes AWS, a workbench and Session Manager; docs/first-deploy.md says to look at it"
@@ -39,6 +40,12 @@ RUN_BY = {
     "make yarn": "no: it fetches 44 MB; tests/local/test_yarn.py has how it fails",
     "dml dataset new taxis trips.csv zones.csv --label tip": NEW,
     "dml dataset new churn customers.csv plans.csv --label churned": NEW,
+    "dml dataset new bikes bikes_Jan.csv bikes_Feb.csv --label bikers": SEVERAL.format(
+        "files_of_one_header_should_be_one_table_called_as_they_begin"
+    ),
+    "dml dataset new sales data/sales --label sold": SEVERAL.format(
+        "a_folder_should_be_one_table_and_its_folders_columns_of_text"
+    ),
     "dml dataset check taxis": OWN_DATA,
     "dml dataset check churn": OWN_DATA,
     "dml run taxis --local": OWN_DATA,

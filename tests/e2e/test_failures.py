@@ -258,7 +258,7 @@ def test_what_a_redriven_run_has_published_should_be_reported_and_score_a_raw_fi
     assert code == 0, err
     assert "years" in (cloud.place.home / "reports" / f"{DATASET}-{run_id}.html").read_text(encoding="utf-8")
     settings = load_dataset(DATASET)
-    file = raw_files(settings, cloud.place.home / "raw")[settings.main]
+    (file,) = raw_files(settings, cloud.place.home / "raw")[settings.main].values()
     assert_scored_as_by_the_run(DATASET, file, runs.platform, "dev", capsys, tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_a_raw_file_should_be_scored_to_the_last_bit_as_the_run_did(
     told: dict[str, Any], platform: Platform, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     settings = load_dataset(DATASET)
-    file = raw_files(settings, tmp_path)[settings.main]
+    (file,) = raw_files(settings, tmp_path)[settings.main].values()
     assert_scored_as_by_the_run(DATASET, file, platform, "prod", capsys, tmp_path)
 
 

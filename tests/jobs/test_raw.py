@@ -386,7 +386,9 @@ def test_a_file_whose_header_is_not_that_of_the_others_should_be_told(
     with pytest.raises(Py4JJavaError) as error:
         parsed.collect()
     told = raw.problem_of(error.value)
-    assert told.endswith("/b.csv has another header than the table's other files.")
+    assert told.endswith(
+        "/b.csv has another header than the table's other files: give it theirs, in their order, or take it away."
+    )
 
 
 def test_several_files_should_be_one_table(spark: SparkSession, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_file_of_the_census_should_be_scored_as_by_a_run_with_its_declared_nul
     run = features.join(scored, [*settings.keys]).select(
         *[F.col(name).cast("string") for name in names], "probability", "prediction"
     )
-    score_file(tree, file, tmp_path / "scored.csv", Console(file=io.StringIO()), all_columns=True)
+    score_file(tree, [file], tmp_path / "scored.csv", Console(file=io.StringIO()), all_columns=True)
     with (tmp_path / "scored.csv").open(newline="") as out:
         told = list(csv.DictReader(out, fieldnames=[*declared.columns, "probability", "prediction"]))[1:]
     own = [

@@ -342,5 +342,6 @@ def _code() -> dict[str, Any]:
 
 def _catalog() -> dict[str, Any]:
     actions = ["glue:GetDatabase", "glue:GetTable", "glue:CreateTable", "glue:UpdateTable"]
+    actions += ["glue:BatchGetPartition", "glue:BatchCreatePartition"]
     ends = ("catalog", "database/small", "table/small/*")
     return _allow(actions, *({"Fn::Sub": f"arn:aws:glue:${{AWS::Region}}:${{AWS::AccountId}}:{end}"} for end in ends))

@@ -3,14 +3,20 @@
 import gzip
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa  # pyarrow ships no types
 import pyarrow.parquet as pq
 import pytest
 
+from dml.estate import data
 from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample, infer
+from jobs.tables.settings import Source
 from tests.embedded import Clients
+from tests.jobs import points
 from tests.local.conftest import until
 
 WITH_HEADER = Classifier(delimiter=",", quote='"', header=True)
@@ -127,6 +133,13 @@ def parquet(**columns: Any) -> bytes:
     return buffer.getvalue()
 
 
+def partitions_of(aws: Clients, table: dict[str, Any]) -> tuple[Any, dict[tuple[str, ...], str]]:
+    """A table's partition keys, and its partitions' places by their values."""
+    found = aws("glue").get_partitions(DatabaseName="small", TableName=table["Name"])["Partitions"]
+    places = {tuple(each["Values"]): each["StorageDescriptor"]["Location"] for each in found}
+    return table["PartitionKeys"], places
+
+
 def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     aws: Clients, platform: dict[str, str], raw: Callable[..., None], crawl: Callable[[], dict[str, Any]]
 ) -> None:
@@ -140,6 +153,9 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
             "latin/1.csv": "id,ort\n1,Zürich\n".encode("latin-1"),
             "strange/x.csv": b"PAR1\x00\x15\xff\xfePAR1",
             "columns/x.parquet": parquet(Id=pa.array([1, 2]), words=pa.array([["a"], []])),
+            "folders/Year=2024/month=01/1.csv": b"a,b\n1,x\n2,y\n",
+            "folders/Year=2024/month=02/1.csv": b"a,b\n3,x\n4,y\n",
+            "plain/north/1.csv": b"a,b\n1,x\n2,y\n",
             "objects/x.jsonl": b'{"Id": 1, "big": 1, "of": {"a": null}}\n{"big": 5000000000}\n{"Id": 1.5}\n',
         }
     )
@@ -147,7 +163,18 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     last = crawler["LastCrawl"]
     assert (last["Status"], last.get("ErrorMessage")) == ("SUCCEEDED", None)
     tables = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
-    assert set(tables) == {"people", "sale_items", "packed", "header", "latin", "strange", "columns", "objects"}
+    assert set(tables) == {
+        "people",
+        "sale_items",
+        "packed",
+        "header",
+        "latin",
+        "strange",
+        "columns",
+        "objects",
+        "folders",
+        "plain",
+    }
     table = tables["sale_items"]
     storage = table["StorageDescriptor"]
     assert [(column["Name"], column["Type"]) for column in storage["Columns"]] == [
@@ -172,13 +199,27 @@ def test_each_folder_should_become_a_table_as_the_real_crawler_writes_it(
     assert types["columns"] == {"id": "bigint", "words": "array<string>"}
     assert types["objects"] == {"id": "double", "big": "bigint", "of": "struct<a:string>"}
 
+    location = f"s3://{platform['Data']}/raw"
+    parted = {name: partitions_of(aws, tables[name]) for name in ("folders", "plain", "sale_items")}
+    assert parted["folders"] == (
+        [{"Name": "year", "Type": "string"}, {"Name": "month", "Type": "string"}],
+        {
+            ("2024", "01"): f"{location}/folders/Year=2024/month=01/",
+            ("2024", "02"): f"{location}/folders/Year=2024/month=02/",
+        },
+    )
+    assert parted["plain"] == ([{"Name": "partition_0", "Type": "string"}], {("north",): f"{location}/plain/north/"})
+    assert parted["sale_items"] == ([], {})
+    assert tables["folders"]["StorageDescriptor"]["Location"] == f"{location}/folders/"
+
     versions = {name: table["VersionId"] for name, table in tables.items()}
     crawl()
-    raw({"Sale-Items/2.csv": b"Id,Price\nx,4\n"})
+    raw({"Sale-Items/2.csv": b"Id,Price\nx,4\n", "folders/Year=2025/month=01/1.csv": b"a,b\n5,x\n6,y\n"})
     later = crawl()["LastCrawl"]["StartTime"]
     again = {table["Name"]: table for table in aws("glue").get_tables(DatabaseName="small")["TableList"]}
     changed = {name for name, table in again.items() if table["VersionId"] != versions[name]}
-    assert changed == {"sale_items"}
+    assert changed == {"sale_items", "folders"}  # of a folder that came, the table's objectCount tells
+    assert list(partitions_of(aws, again["folders"])[1]) == [("2024", "01"), ("2024", "02"), ("2025", "01")]
     assert again["sale_items"]["StorageDescriptor"]["Columns"][0] == {"Name": "id", "Type": "string"}
     assert later > last["StartTime"]
 
@@ -201,3 +242,33 @@ def test_a_running_crawler_should_refuse_to_start_again(aws: Clients, platform: 
             glue.start_crawler(Name=platform["Crawler"])
     finally:
         until(lambda: glue.get_crawler(Name=platform["Crawler"])["Crawler"]["State"] == "READY")
+
+
+def test_pushing_should_keep_the_layout_and_tell_what_the_source_has_not(
+    aws: Clients, platform: dict[str, str], tmp_path: Path
+) -> None:
+    home, bucket = tmp_path / "points", platform["Data"]
+    for place in ("year=2024/a.csv", "year=2025/a.csv", "_hidden/b.csv"):
+        (home / place).parent.mkdir(parents=True)
+        (home / place).write_text(f"id,x\n{place},1\n")
+    dataset = replace(points.settings(), source=Source(licence="own", files={"points": "points"}, folder=str(tmp_path)))
+    own = SimpleNamespace(s3=aws("s3"), output=lambda _key: bucket, command=lambda text: f"dml {text} --local")
+
+    def push(*, delete: bool = False) -> str:
+        return data.push(own, dataset, cache=tmp_path, on_progress=lambda _: None, delete=delete)["points"]  # type: ignore[arg-type]
+
+    def keys() -> list[str]:
+        found = aws("s3").list_objects_v2(Bucket=bucket, Prefix="points/points/")
+        return [each["Key"].removeprefix("points/points/") for each in found.get("Contents", [])]
+
+    assert (push(), keys()) == ("2 of 2 files uploaded", ["year=2024/a.csv", "year=2025/a.csv"])
+    assert push() == "2 files unchanged"
+    (home / "year=2024/a.csv").unlink()
+    (home / "year=2025/a.csv").write_text("id,x\n3,4\n")
+    there = "points/points/year=2024/a.csv"
+    assert push() == (
+        f"uploaded; 1 file there that the source has not, which runs read as well: {there}. "
+        "To delete what the source has not: dml data push points --delete --local"
+    )
+    assert push(delete=True) == f"unchanged; deleted, since the source has it not: {there}"
+    assert (push(), keys()) == ("unchanged", ["year=2025/a.csv"])

@@ -1,7 +1,11 @@
 """Glue's crawler: catalogues CSV folders as tables, with the rights of the crawler's own role; in the server's process.
 
 One folder under a target's path is one table. Source for what a table looks like: Glue guide, "Parameters set on Data
-Catalog tables by crawler", and tables that the real crawler wrote.
+Catalog tables by crawler", and tables that the real crawler wrote. Folders within it are partitions: their keys are
+called as the folders name=value say, others partition_0, partition_1, ... (Glue guide, "Managing partitions for ETL
+output"), and are of type string, whatever the values (tables that the real crawler wrote: SS8816/semantic-layer on
+GitHub, backend/schema/rdm_changes.sql). Not sourced: files of different depths, and values with %XX
+(docs/first-deploy.md).
 """
 
 import json
@@ -9,7 +13,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -24,7 +28,9 @@ from dml.local.services.inference import BUILT_IN, Classifier, CsvSchema, Sample
 
 SAMPLE_BYTES = 4 * 1024 * 1024
 SAMPLED_FILES = 4
+MOST_GOT, MOST_CREATED = 1000, 100  # partitions that BatchGetPartition and BatchCreatePartition take (Glue API)
 COMMENT = "UPDATED_BY_CRAWLER"
+T = TypeVar("T")
 
 
 class GlueCrawlers:
@@ -171,8 +177,27 @@ class Crawl:
             known, first = _of_csv(schema), samples[0].key
             counted = _csv_parameters(schema, samples, len(objects)) if schema else {}
         zipped = first.endswith(".gz")
-        self._write(_table(name, location, known, counted, objects, self._crawler["Name"], compressed=zipped))
+        keys, folders = _partitions(location, objects)
+        table = _table(name, location, known, counted, objects, self._crawler["Name"], compressed=zipped)
+        table["PartitionKeys"] = [{"Name": key, "Type": "string"} for key in keys]
+        self._write(table)
+        self._write_partitions(table, folders)
         return True
+
+    def _write_partitions(self, table: Mapping[str, Any], folders: Mapping[tuple[str, ...], str]) -> None:
+        """Adds the partitions that the catalog lacks, each like its table (InheritFromTable), in its own folder."""
+        of = {"DatabaseName": self._crawler["DatabaseName"], "TableName": table["Name"]}
+        new: list[dict[str, Any]] = []
+        for some in _in_parts(list(folders), MOST_GOT):
+            asked = [{"Values": list(values)} for values in some]
+            answer = self._catalog.batch_get_partition(**of, PartitionsToGet=asked)
+            there = {tuple(found["Values"]) for found in answer["Partitions"]}
+            for values in some:
+                if values not in there:
+                    storage = {**table["StorageDescriptor"], "Location": folders[values]}
+                    new.append({"Values": list(values), "StorageDescriptor": storage, "Parameters": {}})
+        for part in _in_parts(new, MOST_CREATED):
+            self._catalog.batch_create_partition(**of, PartitionInputList=part)
 
     def _sample(self, bucket: str, found: Mapping[str, Any]) -> Sample:
         key = found["Key"]
@@ -229,6 +254,27 @@ class Crawl:
                     kept = {key: table[key] for key in ("Name", "StorageDescriptor", "PartitionKeys", "TableType")}
                     parameters = parameters | {"DEPRECATED_BY_CRAWLER": str(round(time.time() * 1000))}
                     self._catalog.update_table(DatabaseName=database, TableInput=kept | {"Parameters": parameters})
+
+
+def _in_parts(whole: list[T], most: int) -> list[list[T]]:
+    return [whole[start : start + most] for start in range(0, len(whole), most)]
+
+
+def _partitions(location: str, objects: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[tuple[str, ...], str]]:
+    """The partition keys of a table, and each partition's folder by its values. Only files in the deepest folders are
+    in partitions.
+    """
+    home = location.removeprefix("s3://").partition("/")[2]
+    below = sorted({tuple(found["Key"].removeprefix(home).split("/")[:-1]) for found in objects})
+    deepest = max(below, key=len)
+    parts = [folder.partition("=") for folder in deepest]
+    keys = [part[0].lower() if part[1] else f"partition_{level}" for level, part in enumerate(parts)]
+    folders = {
+        tuple(folder.partition("=")[2] if "=" in folder else folder for folder in path): f"{location}{'/'.join(path)}/"
+        for path in below
+        if path and len(path) == len(deepest)
+    }
+    return keys, folders
 
 
 def _of_csv(schema: CsvSchema | None) -> formats.Known:
