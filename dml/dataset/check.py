@@ -148,7 +148,8 @@ def _read(
     settings, toml = dataset.tables[table], _toml(dataset)
     sample = SAMPLE_ROWS if table == dataset.main else SAMPLE_ROWS_OF_OTHERS
     most = math.ceil(sample / len(files))  # of each
-    broken, first = 0, ""
+    lost: dict[str, int] = {}  # lines that are no rows, by file
+    first, same = "", list[str]()
     own = settings.of_files.columns
     absent = set(own) if settings.format == "jsonl" else set()  # of whose files one may lack a key that others have
     names = [*settings.of_files.columns, *settings.partitions]
@@ -174,7 +175,8 @@ def _read(
             elif same != usual:
                 return f"{toml}: source.files.{table}: {_unlike(first, usual, name, same)}"
         try:
-            broken += _load(database, dataset, table, file, header, most, found, alone=len(files) == 1)
+            if broken := _load(database, dataset, table, file, header, most, found, alone=len(files) == 1):
+                lost[name] = broken
         except _MisfitError as error:
             return str(error)
         except UserError as error:
@@ -189,7 +191,7 @@ def _read(
             f"{toml}: tables.{table}.columns: no file has a key for {', '.join(sorted(absent))} (keys are told apart "
             "by capitals): mend columns or names."
         )
-    return _parse(database, dataset, table, _called(files), broken, found)
+    return _parse(database, dataset, table, _called(files), len(same), lost, found)
 
 
 class _MisfitError(Exception):
@@ -337,7 +339,8 @@ def _parse(
     dataset: Dataset,
     table: str,
     called: str,
-    broken: int,
+    width: int,
+    lost: Mapping[str, int],
     found: Checked,
 ) -> str:
     settings, toml = dataset.tables[table], _toml(dataset)
@@ -355,12 +358,13 @@ def _parse(
     if rows == 0:
         return f"{toml}: source.files.{table}: {called} has no rows."
     several = database.execute(f"SELECT count(DISTINCT {quoted(FILE)}) > 1 FROM given").fetchall() == [(True,)]
-    problems = []
+    broken, problems = sum(lost.values()), []
+    where = f" ({listed(list(lost))})" if several else ""
     if broken:
         problems.append(
-            f"{broken:,} lines have another number of fields than the header: mend the file"
+            f"{broken:,} lines have not the header's {width} fields{where}: mend the file"
             if settings.format == "csv"
-            else f"{broken:,} lines are no JSON object of single values: mend the file"
+            else f"{broken:,} lines are no JSON object of single values{where}: mend the file"
         )
     counts: dict[str, int] = {}
     for part in guesses.in_parts(list(settings.columns)):

@@ -865,6 +865,7 @@ def _table(found: Draft, table: str) -> list[str]:
         parts.append(f"partitions = {_strings(list(file.partitions))} # told by folders name=value, always as text")
     joined = next((join for join in found.joins if join.table == table), None)
     unused = {each.column.name for each in found.of("left out") if each.table == table and not each.is_key}
+    unused -= set(file.partitions)  # what folders tell is declared, whether it is read or not
     unused -= {found.dated} if table == found.main else set()
     if table == found.main:
         unused -= {key for join in found.joins for key in join.keys}

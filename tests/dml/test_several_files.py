@@ -220,6 +220,7 @@ def test_a_last_row_that_sums_up_the_others_should_be_told(new: New, last: str, 
         ),
         ({"sales/b.csv": FEBRUARY}, "tables.sales.partitions: b.csv lies in no folder k=…"),
         ({"sales/k=2/a.csv": rows("id,b,y", 30, "x{0},{1},{2}")}, "cells of id are no bigint ('x30' in k=2/a.csv"),
+        ({"sales/k=2/a.csv": FEBRUARY + "1,2\n" * 9}, "9 lines have not the header's 3 fields (k=2/a.csv): mend"),
         ({"sales/k=2/a.csv": rows("id,b,y", 30).encode() + b"\xff,1,no\n"}, "a.csv is not UTF-8"),
     ],
 )

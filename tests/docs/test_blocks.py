@@ -26,7 +26,7 @@ OWN_DATA = "tests/e2e/test_whole_way.py::test_a_scaffolded_dataset_should_go_the
 REMOVE = "tests/e2e/test_failures.py::test_a_dataset_should_be_taken_away_alone_and_its_data_only_if_asked"
 BY_CDK = "tests/local/test_deploy.py::test_an_app_should_be_deployed_once_and_a_failure_be_told_in_the_clis_words"
 NEW = "tests/docs/test_blocks.py::test_files_of_ones_own_should_become_a_dataset_as_the_documents_say"
-SEVERAL = "tests/dml/test_several_files.py::test_{}"
+SEVERAL = "tests/docs/test_blocks.py::test_several_files_should_become_one_table_as_the_documents_say"
 CALLS = "tests/docs/test_blocks.py::test_calls_should_be_shown_as_the_documents_say"
 NOTES = "tests/e2e/test_whole_way.py::test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back"
 A_TUNNEL = "no: it takes AWS, a workbench and Session Manager; docs/first-deploy.md says to look at it"
@@ -40,12 +40,8 @@ RUN_BY = {
     "make yarn": "no: it fetches 44 MB; tests/local/test_yarn.py has how it fails",
     "dml dataset new taxis trips.csv zones.csv --label tip": NEW,
     "dml dataset new churn customers.csv plans.csv --label churned": NEW,
-    "dml dataset new bikes bikes_Jan.csv bikes_Feb.csv --label bikers": SEVERAL.format(
-        "files_of_one_header_should_be_one_table_called_as_they_begin"
-    ),
-    "dml dataset new sales data/sales --label sold": SEVERAL.format(
-        "a_folder_should_be_one_table_and_its_folders_columns_of_text"
-    ),
+    "dml dataset new bikes bikes_Jan.csv bikes_Feb.csv --label bikers": SEVERAL,
+    "dml dataset new sales data/sales --label sold": SEVERAL,
     "dml dataset check taxis": OWN_DATA,
     "dml dataset check churn": OWN_DATA,
     "dml run taxis --local": OWN_DATA,
@@ -123,6 +119,25 @@ def test_files_of_ones_own_should_become_a_dataset_as_the_documents_say(
     assert (f"dml dataset check {name}" in err, f"dml run {name} --local" in err) == (True, True)
     made = datasets.load_dataset(name)
     assert (made.label.column, made.keys, len(made.tables)) == (label, ("number",), 2)
+
+
+@pytest.mark.parametrize("command", [command for command, by in RUN_BY.items() if by == SEVERAL])
+def test_several_files_should_become_one_table_as_the_documents_say(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, _, name, *given, _, label = shlex.split(command)
+    monkeypatch.setattr(datasets, "HOME", tmp_path / "datasets")
+    monkeypatch.chdir(tmp_path)
+    files = given if len(given) > 1 else [f"{given[0]}/year=2024/month=0{month}/part.csv" for month in (1, 2)]
+    for number, file in enumerate(files):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"n{number}{i},{i % 7},{'yes' if i % 4 else 'no'}" for i in range(40)]
+        Path(file).write_text("\n".join([f"number,hours,{label}", *lines]) + "\n")
+    code, _, err = run_dml(monkeypatch, capsys, *shlex.split(command)[1:])
+    assert code == 0, err
+    made = datasets.load_dataset(name)
+    assert (f"{name}: 2 files" in err, list(made.tables), made.keys) == (True, [name], ("number",))
+    assert made.tables[name].partitions == (() if len(given) > 1 else ("year", "month"))
 
 
 @pytest.mark.parametrize("command", [command for command, by in RUN_BY.items() if by == CALLS])
