@@ -241,11 +241,14 @@ def validated_from(features: Features, settings: Dataset, share: float) -> dt.da
                 counted[day] = counted.get(day, 0) + rows
     days = sorted(counted)
     if len(days) < 2:
+        what, fixed = {
+            "boosted": ("the number of rounds is", "set training.rounds"),
+            "best": ("the learner is", "name training.learner and set what it needs"),
+        }.get(settings.training.learner, ("depth and leaf size are", "set training.depth and training.min_leaf"))
         raise JobError(
             f"The training side has rows of {len(days)} {'day' if len(days) == 1 else 'days'} before time.cut ({cut}): "
-            "depth and leaf size are chosen on the latest days before it, by learning from those before them. Move "
-            f"time.cut to a later day, or set training.depth and training.min_leaf in {settings.file} and leave out "
-            "[tune]."
+            f"{what} chosen on the latest days before it, by learning from those before them. Move time.cut to a later "
+            f"day, or {fixed} in {settings.file} and leave out [tune]."
         )
     rows_since = np.cumsum([counted[day] for day in reversed(days)])[::-1]
     place = int(np.flatnonzero(rows_since >= share * rows_since[0])[-1])

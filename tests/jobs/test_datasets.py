@@ -127,6 +127,23 @@ def test_a_dataset_should_have_its_defaults_filled_in(write) -> None:  # type: i
         ("[features]", '[tables.points]\nescape = ","\n[features]', "escape: give an ASCII character that is neither"),
         ('keys = ["id"]', 'keys = ["side"]', "keys: side is a column that predictions add"),
         ('numbers = ["x"]', 'numbers = ["split_hash"]', "split_hash: the jobs add a column of that name"),
+        ("depth = 3", 'learner = "forrest"', "training.learner"),
+        ("depth = 3", "depth = 3\nrounds = 9", 'training: rounds: means nothing to learner = "tree"; leave it out'),
+        (
+            "depth = 3",
+            'depth = 3\nlearner = "best"',
+            'depth, min_leaf: means nothing to learner = "best"; leave it out',
+        ),
+        (
+            "[training]",
+            '[tune]\ndepths = [3]\n[training]\nlearner = "boosted"',
+            'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted"',
+        ),
+        (
+            "[training]",
+            '[tune]\n[training]\nlearner = "forest"',
+            'tune: means nothing to training.learner = "forest"',
+        ),
         ('title = "Points"', "title = ", "is not valid TOML"),
         ('title = "Points"', 'name = "dots"\ntitle = "Points"', "name: leave it out, a dataset is named by its folder"),
     ],
