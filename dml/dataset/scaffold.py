@@ -32,6 +32,12 @@ from jobs.tables.settings import PREDICTION_COLUMNS
 MIN_ROWS = 10
 FEWEST_TO_TUNE = 200  # rows with a label, of which a fifth chooses depth and leaf size
 MEMORY = "2GB"  # of DuckDB; what is beyond goes to disk
+ROWS_AN_ENTITY = 1.5  # on average, from which on rows are taken to be of fewer things than there are rows
+# What people call that which several rows are of.
+ENTITY = re.compile(
+    r"(^|_)(id|account|card|client|customer|device|driver|employee|household|individual|machine|member|patient|person|"
+    r"player|plate|sensor|site|store|student|subject|user|vehicle)(_?(id|no|nr|number|key|code|name))?$"
+)
 CARRIED = 5  # columns that predictions have beside a hash, at most
 ROWS_A_VALUE = 5  # a category with fewer rows a value on average is text, not a category
 SLICE_VALUES = 10
@@ -110,6 +116,16 @@ class Draft:
         ]
         names = [each.name for each in sorted(fit, key=lambda each: each.use != "left out")]
         return [] if self.keys else names[:CARRIED]
+
+    @property
+    def entity(self) -> Field | None:
+        """Whom or what several rows are of, by its name: rows of one patient tell each other's answers."""
+        for each in self.fields:
+            column, could = each.column, each.name in self.keys or "identifier" in each.why
+            several = not column.nulls and 2 <= column.distinct <= column.known / ROWS_AN_ENTITY
+            if each.table == self.main and could and several and ENTITY.search(each.name):
+                return each
+        return None
 
     @property
     def known(self) -> int:
@@ -682,6 +698,8 @@ def prepare_sql(found: Draft) -> str:
     shown = {*found.keys, *found.carried}
     if left := [each.name for each in found.of("left out") if each.name not in shown]:
         lines += _comment(f"Left out, for the reasons in dataset.toml: {', '.join(left)}.")
+    if (entity := found.entity) and entity.name not in shown:
+        lines.append(f"-- {_named(value(entity), entity.name)},  -- with the section [split] of dataset.toml")
     if found.time:
         name, _, _ = found.time
         if name not in {*found.keys, *found.carried}:
@@ -720,6 +738,30 @@ def prepare_sql(found: Draft) -> str:
         ")"
     )
     return f"{head}\n\n{hashed}\n\nSELECT\n{select}\n{tables}\n"
+
+
+def _split(found: Draft) -> list[str]:
+    """What may be meant to go to one side of the split together: which rows are alike by chance, no file tells."""
+    entity = found.entity
+    if entity:
+        rows, values = entity.column.known, entity.column.distinct
+        line = "" if entity.name in {*found.keys, *found.carried} else ", with its line in prepare.sql,"
+        return [
+            "",
+            f"# {rows:,} rows are of {values:,} values of {entity.name}. If rows of one tell each other's answers,",
+            f"# this section{line} puts them on one side of the split, and figures are of values not seen before.",
+            "# [split]",
+            f"# by = {_strings([entity.name])}",
+        ]
+    if found.keys or not found.repeated:
+        return []
+    return [
+        "",
+        "# If a copy of a row is the same thing told twice, and not another one that is alike, this section puts",
+        "# copies on one side of the split.",
+        "# [split]",
+        f"# by = {_strings(HASH_KEYS[:1])}",
+    ]
 
 
 def dataset_toml(found: Draft) -> str:
@@ -784,6 +826,7 @@ def dataset_toml(found: Draft) -> str:
             f"# cut = {cut.isoformat()}",
         ]
 
+    parts += _split(found)
     parts += [
         "",
         "[source]",

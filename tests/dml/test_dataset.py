@@ -505,6 +505,7 @@ def test_rows_that_no_columns_tell_apart_should_be_keyed_by_a_hash(new: New) -> 
     assert load_dataset("d").keys == ("row_hash", "row_copy")
     assert found.repeated == 72
     assert "72 rows are copies" in toml()
+    assert '# [split]\n# by = ["row_hash"]\n' in toml()
     assert load_dataset("d").carried == ("x", "k")
 
 
@@ -621,13 +622,14 @@ def test_the_query_should_run_in_spark_and_give_what_is_declared(
 
 def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark: SparkSession) -> None:
     """The comments that are settings and SQL, with their comment marks taken away."""
-    row_of = lambda i, r: f"2024-01-{i % 28 + 1:02d},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}"  # noqa: E731
-    new("y", {"a.csv": lines("day,kind,x,y", row_of, rows=300)})
+    row_of = lambda i, r: f"2024-01-{i % 28 + 1:02d},P{i % 150},{'ab'[i % 2]},{r.random()},{r.randint(0, 1)}"  # noqa: E731
+    new("y", {"a.csv": lines("day,patient_id,kind,x,y", row_of, rows=300)})
+    assert "# 300 rows are of 150 values of patient_id." in toml()
     home = datasets.HOME / "d"
-    settings = re.sub(r"^# (?=\[|slices|column = |cut = |day = )", "", toml(), flags=re.MULTILINE)
+    settings = re.sub(r"^# (?=\[|slices|column = |cut = |day = |by = )", "", toml(), flags=re.MULTILINE)
     settings = settings.replace("numbers = [", 'numbers = ["day_month", "day_weekday", ')
     (home / "dataset.toml").write_text(settings)
-    (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month)", "    ", sql(), flags=re.MULTILINE))
+    (home / "prepare.sql").write_text(re.sub(r"^    -- (?=day|month|patient_id,)", "    ", sql(), flags=re.MULTILINE))
     found = load_dataset("d")
     assert found.time is not None
     assert found.tuning is not None
@@ -636,6 +638,7 @@ def test_what_is_only_suggested_should_work_when_it_is_taken_up(new: New, spark:
     row = join(spark, found, datasets.prepare_sql(found.name)).head()
     assert row is not None
     assert row["day_month"] == 1
+    assert (found.split.by, row["patient_id"][0]) == (("patient_id",), "P")
 
 
 FEW = "x,y\n1,0\n2,1\n"
