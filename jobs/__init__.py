@@ -4,7 +4,7 @@ On this floor: the three scripts, how each begins and ends (`job`), the error th
 `tables/`, `models/`, `learners/`, `judges/`, each standing on those before it. Never: an operator's command, or CDK.
 
 Python 3.9 syntax; nothing is imported here but the standard library, what Spark brings (pyspark, py4j), `jobs` itself,
-and what Glue has and cluster/requirements.txt brings to EMR: boto3, numpy, pyarrow, pandas.
+and what Glue has and cluster/requirements.txt brings to EMR: boto3, numpy, pyarrow, pandas; there only, xgboost.
 """
 
 from jobs.tables import zip_archives

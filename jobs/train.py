@@ -1,4 +1,4 @@
-"""An EMR step runs this: the features table becomes a candidate model with metrics, its tree as JSON, and a verdict."""
+"""An EMR step runs this: the features table becomes a candidate model as JSON, with metrics and a verdict."""
 
 import argparse
 import datetime as dt
@@ -276,10 +276,10 @@ def later_than_cut(settings: Dataset) -> Dict[str, Mark]:
 def fit_and_score(
     features: Features, settings: Dataset, clock: Optional[Clock] = None, survey: Optional[Survey] = None
 ) -> Trained:
-    """Learns encodings and tree from the rows on the side `train`, and scores those on the side `test`.
+    """Learns encodings and model from the rows on the side `train`, and scores those on the side `test`.
 
-    Columns in: `split_hash`, keys, label, slices and features. Depth and leaf size come from [training], or by [tune]
-    from a part of the training side. `survey`: of these rows with `marks`, if there is one already. Raises JobError if
+    Columns in: `split_hash`, keys, label, slices and features. What [training] leaves open, a part of the
+    training side decides. `survey`: of these rows with `marks`, if there is one already. Raises JobError if
     a side has no rows, or one label only.
     """
     clock = clock or Clock()
