@@ -13,6 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHON
 # Which some images set: each of hundreds of Python processes would then compile all that it imports, ours and others'.
 unexport PYTHONDONTWRITEBYTECODE
+LINT_HOME :=
 # Where HOME cannot be written to, uv, npm, pip (which builds two packages in its cache) and jsii would end, and the CDK,
 # which keeps fingerprints of files in HOME/.cdk, would wait for ever.
 ifneq (yes,$(shell made=$$(mktemp -d "$$HOME/.dml-XXXXXX" 2>/dev/null) && rmdir "$$made" && echo yes))
@@ -20,7 +21,7 @@ export UV_CACHE_DIR := $(CURDIR)/.dml/cache/uv
 export PIP_CACHE_DIR := $(CURDIR)/.dml/cache/pip
 export npm_config_cache := $(CURDIR)/.dml/cache/npm
 export JSII_RUNTIME_PACKAGE_CACHE_ROOT := $(CURDIR)/.dml/jsii
-CDK_HOME := $(CURDIR)/.dml/home
+LINT_HOME := $(CURDIR)/.dml/home
 endif
 
 .PHONY: run test check lint platforms lock bench yarn setup clean
@@ -50,8 +51,8 @@ lint: setup $(CHECKOV)/.installed  ## code and templates: ruff, imports, mypy, c
 	@for platform in linux darwin; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(CHECKOV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@for env in dev prod; do \
-	  rm -rf .dml/lint/$$env && mkdir -p .dml/lint $(CDK_HOME) && echo "templates of $$env: cdk-nag" && \
-	  $(if $(CDK_HOME),HOME=$(CDK_HOME)) $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true $(STRICT) --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
+	  rm -rf .dml/lint/$$env && mkdir -p .dml/lint $(LINT_HOME) && echo "templates of $$env: cdk-nag" && \
+	  $(if $(LINT_HOME),HOME=$(LINT_HOME)) $(BIN)/node node_modules/aws-cdk/bin/cdk synth --quiet --no-notices -c env=$$env -c nag=true $(STRICT) --output .dml/lint/$$env >.dml/lint/$$env.log 2>&1 \
 	    || { cat .dml/lint/$$env.log; exit 1; }; \
 	  echo "templates of $$env: cfn-lint" && $(BIN)/cfn-lint --regions us-east-1 -- .dml/lint/$$env/*.template.json || exit 1; \
 	  echo "templates of $$env: checkov" && $(CHECKOV)/bin/checkov --config-file lint/checkov.yaml --directory .dml/lint/$$env || exit 1; \
@@ -103,9 +104,12 @@ $(BIN)/.archives: $(BIN)/.installed dml/local/spark/warm_start.py
 	@echo "Making archives of Java's and Spark's classes, by which Spark starts in half the time"
 	@if $(BIN)/python -m dml.local.spark.warm_start; then touch $@; else echo "Set up without them; make setup tries again"; fi
 
+# The machine's own certificates, a company's among them, which Node does not read by itself.
+CERTIFICATES := $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+
 node_modules/.installed: package.json package-lock.json $(BIN)/.installed
 	@echo "Setting up the AWS CDK CLI"
-	@$(BIN)/npm ci --loglevel=error
+	@NODE_EXTRA_CA_CERTS="$${NODE_EXTRA_CA_CERTS:-$(CERTIFICATES)}" $(BIN)/npm ci --loglevel=error
 	@touch $@
 
 # What the cluster's Python needs beyond Spark, for both processors that environments/ may choose: shipped as an S3 asset,

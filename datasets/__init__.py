@@ -70,12 +70,14 @@ def raw_files(dataset: Dataset, cache: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for table, given in source.files.items():
         folder = cache / dataset.name / table
-        if isinstance(given, str) and not (home / given).is_dir():
-            file = _unpacked(dataset, _downloaded(dataset, table, folder) if source.url else home / given, folder)
+        is_file = isinstance(given, str) and not (home / given).is_dir()
+        if is_file and (source.url or not dataset.tables[table].partitions):
+            file = _unpacked(dataset, _downloaded(dataset, table, folder) if source.url else home / str(given), folder)
             found[table] = {file.name: file}
             continue
         found[table] = {}
-        for place, path in _several(dataset, table, home, given).items():
+        several = (str(given),) if is_file else given  # one alone lies below the folders that tell its columns, too
+        for place, path in _several(dataset, table, home, several).items():
             file = _unpacked(dataset, path, folder / place)
             below = Path(place).with_name(file.name).as_posix()
             if below in found[table]:

@@ -57,6 +57,13 @@ CAUSES = (
         "ran out of memory, and redrive the run.",
     ),
     Cause(
+        "ResultsTooLarge",
+        re.compile(r"bigger than spark\.driver\.maxResultSize \((?P<limit>[^)]+)\)"),
+        "What Spark's workers send to the driver is more than it takes at once ({limit}). Of a model of several trees "
+        "and many classes it is what the test rows are told: hold out fewer (training.test_share), or set "
+        'training.learner = "tree", which gives no more answers than it has leaves.',
+    ),
+    Cause(
         "JavaGone",
         re.compile(
             r"Py4JNetworkError|Answer from Java side is empty|An error occurred while calling None\.None"

@@ -166,10 +166,11 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
     for name, document in documents.items():
         if document is not None:
             storage.write_json(s3, f"{home}/{name}.json", document)
-    if not tree_sql.reason_against(told):
-        storage.write_text(s3, f"{home}/tree.sql", tree_sql.sql(told, keys=settings.keys))
+    query = "" if tree_sql.reason_against(told) else tree_sql.sql(told, keys=settings.keys)
+    if query:
+        storage.write_text(s3, f"{home}/tree.sql", query)
         files.append("tree.sql")
-    storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings))
+    storage.write_text(s3, f"{home}/model-card.md", card.card(report, told, verdict, profile, moved, settings, query))
     manifest = {
         "dataset": settings.name,
         "run_id": run_id,
@@ -401,27 +402,28 @@ def current_on(
         return None
     scores = None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
-    if same and set(current.names) <= set(features.rows.columns):
+    can = set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
+    if same and can:
         if settings.classes and not forms.is_one(current.tree):
             answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
             scores = metrics.evaluate(metrics.of_answers(*answers))
         else:
             scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
-    change = gate.feature_change(current.task, current.names, settings)
-    way, own = split_of(before, settings), split_way(settings.training.used, settings.split.by)
+    change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
-    return gate.Current(current.run_id, scores, change, later, way if way != own else "")
+    return gate.Current(current.run_id, scores, change, later, split_otherwise(before, settings))
 
 
-def split_of(report: Dict[str, Any], settings: Dataset) -> str:
-    """How the rows of a run were split, by its metrics.json."""
-    return split_way(report.get("settings", settings.training.used), report.get("split_by", ()))
-
-
-def split_way(training: Dict[str, Any], by: Sequence[str]) -> str:
-    """Two runs of which this is the same have tested on the same rows, as far as both had them."""
-    return f"by {', '.join(by) or 'the keys'}, {training['test_share']:.0%} held out, seed {training['seed']}"
+def split_otherwise(report: Dict[str, Any], settings: Dataset) -> str:
+    """How the rows of a run were split, by its metrics.json, if it may have learned from rows that are tested on now:
+    by another hash, or with fewer of the same held out. '' if it has not.
+    """
+    now = settings.training
+    then, by = report.get("settings") or now.used, tuple(report.get("split_by", ()))
+    if (by, then["seed"]) == (settings.split.by, now.seed) and then["test_share"] >= now.test_share:
+        return ""
+    return f"by {', '.join(by) or 'the keys'}, {then['test_share']:.0%} held out, seed {then['seed']}"
 
 
 def _of_current(features: Features, current: registry.Registered, settings: Dataset, centre: float) -> Any:

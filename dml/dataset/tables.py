@@ -93,8 +93,8 @@ def _files(given: Sequence[Path]) -> dict[Path, Path | None]:
         for file in below:
             if file in found:
                 raise UserError(f"{file} is given twice.")
-            if (packed := file.with_name(f"{file.name}.gz")) in found or file.with_suffix("") in found:
-                other = packed if packed in found else file.with_suffix("")
+            other = file.with_suffix("") if file.suffix == ".gz" else file.with_name(f"{file.name}.gz")
+            if other in found:
                 raise UserError(f"{file} and {other.name} are one file, packed and as it is: leave one of them out.")
             found[file] = path if path.is_dir() else None
     return found

@@ -236,6 +236,10 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
                 "and no header."
             )
         return RawFile(path, settings, own, {n: i for i, n in enumerate(own)}, query)
+    for name in declared.partitions:
+        text = declared.names.get(name, name)
+        if text.lower() in [cell.strip().lower() for cell in header]:
+            return f"it has a column {text}, which folders {text}=… tell by partitions of {settings.file}."
     if declared.format == "jsonl":  # whose keys a run tells apart by capitals (jobs/tables/cells.py)
         texts = {name: declared.names.get(name, name) for name in declared.of_files.columns}
         if lacking := [text for name, text in texts.items() if name in query.reads and text not in header]:
@@ -245,10 +249,6 @@ def _located(path: Path, settings: Dataset, query: RowQuery) -> RawFile | str:
             )
         return RawFile(path, settings, header, {n: header.index(t) for n, t in texts.items() if t in header}, query)
     places = {}
-    for name in declared.partitions:
-        text = declared.names.get(name, name)
-        if text.lower() in [cell.strip().lower() for cell in header]:
-            return f"it has a column {text}, which folders {text}=… tell by partitions of {settings.file}."
     for name in declared.of_files.columns:
         one = Table(
             columns={name: declared.columns[name]}, names={n: t for n, t in declared.names.items() if n == name}

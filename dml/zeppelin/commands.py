@@ -48,7 +48,8 @@ def zeppelin(
     node = tunnel.primary_node(platform, lambda: f"What that costs: dml cost{'' if env == 'dev' else f' --env {env}'}")
     port = tunnel.local_port()
     region = {"AWS_REGION": platform.region, "AWS_DEFAULT_REGION": platform.region} if platform.region else {}
-    with tunnel.tunnel(node, port, {**os.environ, **region}) as process:
+    opened = tunnel.tunnel(node, port, {**os.environ, **region})
+    with tunnel.interrupted_by_the_end_of_the_terminal(), opened as process:
         url = f"http://localhost:{port}"
         typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
         if browser:

@@ -60,7 +60,7 @@ def reads_as_text(text: str) -> bool:
 
 
 def block_of(paragraph: Note) -> Block:
-    text = str(paragraph.get("text") or "")
+    text = re.sub(r"\r\n?", "\n", str(paragraph.get("text") or ""))  # a file is read with one kind of line end
     found = HEAD.match(text)
     head = found.group(1) if found else ""
     body = text[found.end() :] if found else text

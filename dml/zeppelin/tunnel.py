@@ -84,6 +84,21 @@ def local_port() -> int:
 
 
 @contextmanager
+def interrupted_by_the_end_of_the_terminal() -> Iterator[None]:
+    """A closed window (SIGHUP) and SIGTERM end the block as an interrupt does: what is open must not outlive it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {name: signal.signal(name, interrupt) for name in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
 def tunnel(node: str, port: int, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     """Open as long as the block lasts. Raises UserError with what the AWS CLI says if it cannot be opened."""
     parameters = f"portNumber={PORT},localPortNumber={port}"

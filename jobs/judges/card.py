@@ -45,8 +45,11 @@ def card(
     profile: Optional[Document],
     drift: Optional[Document],
     settings: Dataset,
+    query: str = "",
 ) -> str:
-    """The card as Markdown. `profile` and `drift` may be None, and parts of `metrics` null or absent."""
+    """The card as Markdown. `profile` and `drift` may be None, and parts of `metrics` null or absent. `query`: what
+    tree.sql has, '' if there is none.
+    """
     alarms = profiling.leaks(profile, settings) if profile else []
     sections = [
         (f"Model card: {_text(settings.title)}", _summary(metrics, gate, settings)),
@@ -58,7 +61,7 @@ def card(
         ("Training data", _training(metrics, tree, profile, settings)),
         ("Quantitative analyses", _analyses(metrics, settings)),
         ("Ethical considerations and caveats", _caveats(metrics, gate, profile, drift, alarms, settings)),
-        ("How to score a row", _scoring(settings, tree)),
+        ("How to score a row", _scoring(settings, tree, len(query.encode()))),
     ]
     first, *others = sections
     parts = [f"# {first[0]}", *first[1]]
@@ -453,7 +456,8 @@ def _drifted(drift: Optional[Document]) -> List[str]:
     return said or ["No feature has drifted from the data of the current model (all PSI below 0.1, or within chance)."]
 
 
-def _scoring(settings: Dataset, tree: Document) -> List[str]:
+def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:
+    """`length`: bytes of tree.sql."""
     name, label = settings.name, settings.label.column
     value = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[settings.task]
     says = {
@@ -463,6 +467,13 @@ def _scoring(settings: Dataset, tree: Document) -> List[str]:
     }[settings.task]
     needed = ", ".join(f"`{feature['name']}`" for feature in tree["features"])
     against, answer = tree_sql.reason_against(tree), f"its `{value}` is the answer"
+    in_sql = "In Athena, without a cluster: the query `tree.sql` beside this card."
+    if against:
+        in_sql = f"In Athena: not this model, since {against}."
+    elif length > tree_sql.MAX_BYTES:
+        in_sql = (
+            f"In DuckDB or Trino: the query `tree.sql` beside this card, with {length:,} bytes too long for Athena."
+        )
     if tree.get("link") == forms.MEAN:
         answer = f"the mean of their `{value}` over all `trees` is the answer"
     elif "trees" in tree:
@@ -476,9 +487,7 @@ def _scoring(settings: Dataset, tree: Document) -> List[str]:
         _bullets(
             [
                 f"A table of any size, on Spark: `dml predict {name}` (the job `predict.py`).",
-                f"In Athena: not this model, since {against}."
-                if against
-                else "In Athena, without a cluster: the query `tree.sql` beside this card.",
+                in_sql,
                 "In any language: `tree.json`. Start at the first node; go `left` if the feature's number is not above "
                 f"`threshold`, else `right`, until a node has no `feature`; {answer}: {says}.",
                 "A number is itself; NULL, NaN and infinities count as the feature's `missing`. A boolean is 0 or 1. "

@@ -1,5 +1,6 @@
 """The gate: may a candidate replace the current model? train.py asks it; the state machine only reads the verdict."""
 
+from dataclasses import asdict
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from jobs.models.tasks import MAIN
@@ -59,8 +60,8 @@ def judge(
         names = (f"better than {guess} out of time", f"no better than {guess} out of time")
         aged = (
             "It will not help tomorrow, however good it looks on rows of days that it knows: leave out of the features "
-            "what tells single days (a month, a year, the day's weather) or means something else by now, or have "
-            f"[tune] choose larger leaves; or accept it by gate.out_of_time = false in {settings.file}"
+            "what tells single days (a month, a year, the day's weather) or means something else by now, or "
+            f"{_larger_leaves(settings)}; or accept it by gate.out_of_time = false in {settings.file}"
         )
         checks.append(_check(names, later[main] < later["baseline"][main], told, aged))
     told = f"{name} {candidate[main]:.4f}, always guessing {guess} {baseline[main]:.4f}"
@@ -95,15 +96,31 @@ def judge(
     }
 
 
-def feature_change(task: str, names: List[str], settings: Dataset) -> str:
-    """How what is declared differs from a model of `task` on the features `names`, '' if it doesn't."""
-    declared = settings.features.names
+def _larger_leaves(settings: Dataset) -> str:
+    learner = settings.training.learner
+    if learner in ("boosted", "forest"):
+        return "set a larger training.min_leaf"
+    own = 'set training.learner = "tree" and ' if learner == "best" else ""
+    return f"{own}have [tune] choose larger leaves"
+
+
+def feature_change(task: str, kinds: Dict[str, str], settings: Dataset) -> str:
+    """How what is declared differs from a model of `task` on features of these `kinds`, by name; '' if it doesn't."""
+    declared, names = settings.features.names, list(kinds)
     added = [name for name in declared if name not in names]
     gone = [name for name in names if name not in declared]
     parts = [f"{word} {', '.join(found)}" for word, found in (("added", added), ("gone", gone)) if found]
+    parts += [f"{name} was a {kinds[name]} and is a {now}" for name, now in changed_kinds(kinds, settings).items()]
     if task != settings.task:
         parts.append(f"the task was {task} and is {settings.task}")
     return "; ".join(parts)
+
+
+def changed_kinds(kinds: Dict[str, str], settings: Dataset) -> Dict[str, str]:
+    """Features of a model that are declared to be of another kind by now: what they are."""
+    now = {name: kind for kind, names in asdict(settings.features).items() for name in names}
+    said = {"numbers": "number", "categories": "category"}
+    return {name: said[now[name]] for name, kind in kinds.items() if name in now and said[now[name]] != kind}
 
 
 def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[str]) -> Check:

@@ -318,6 +318,6 @@ def raise_with_reason(error: Exception, settings: Dataset) -> None:
     if "XGBoostError" in text or "Python worker exited unexpectedly" in text:
         raise JobError(
             "A task of the stage that boosts was lost, and so it was each time that Spark tried the whole stage again: "
-            "often a node has too little memory. Give the cluster larger nodes, set fewer training.leaves or "
-            f"training.bins in {settings.file}, {WITHOUT}. Nothing was published."
+            "often a node has too little memory. Give the cluster larger nodes, set fewer training.bins in "
+            f"{settings.file}, {WITHOUT}. Nothing was published."
         ) from error

@@ -102,10 +102,10 @@ def _nodes(stored: Sequence[Stored]) -> List[Node]:
     waiting = [(0, 0)]
     while waiting:
         level, waiting = waiting, []
-        for i, depth in level:
+        for place, (i, depth) in enumerate(level):
             node, own = stored[i], Node(len(found), depth, np.empty(0))
             if node["leftChild"] >= 0:
-                first = len(found) + len(level) - level.index((i, depth)) + len(waiting)
+                first = len(found) + len(level) - place + len(waiting)
                 split = node["split"]
                 own = own._replace(feature=split["featureIndex"], bin=_bin(split), gain=node["gain"])
                 own = own._replace(left=first, right=first + 1)
@@ -128,6 +128,7 @@ def _told(stored: Sequence[Stored], learned: Learned, classes: int, smoothing: f
         told.append(entry)
         # Rows of each class; or, of what is learned as a number, rows, sum and sum of squares.
         stats = np.array(node["impurityStats"])
+        stats = np.pad(stats, (0, max(classes - len(stats), 0)))  # MLlib knows no class beyond the last that has rows
         seen, sums = (stats.sum(), stats) if classes > 2 else (stats[0], stats[1:2])
         says = sums / seen if above is None else (sums + smoothing * above) / (seen + smoothing)
         if node["leftChild"] >= 0:

@@ -86,6 +86,8 @@ def grid(tuning: Tune, task: Task, rows: int, cells: int) -> Tuple[List[int], Li
 def _way_out(settings: Dataset) -> str:
     other = "move time.cut to a later day" if settings.time else "set another tune.validation_share"
     fixed = f"set training.depth and training.min_leaf in {settings.file} and leave out [tune]"
+    if settings.training.learner == "best":
+        fixed = f'name one in training.learner of {settings.file} instead of "best", and set what it needs'
     return f"Give more rows, {other}, or {fixed}."
 
 

@@ -1,7 +1,7 @@
 """The current model: s3://MODELS/DATASET/RUN/ as train.py wrote it, CURRENT.json as the state machine moves it."""
 
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from pyspark.sql import Column, DataFrame
 
@@ -27,6 +27,11 @@ class Registered:
     def names(self) -> List[str]:
         """Its features' columns."""
         return [feature["name"] for feature in self.tree["features"]]
+
+    @property
+    def kinds(self) -> Dict[str, str]:
+        """Of each feature, whether it is a number or a category."""
+        return {feature["name"]: "category" if "encoding" in feature else "number" for feature in self.tree["features"]}
 
     def score(self, rows: DataFrame, keep: Sequence[Column]) -> DataFrame:
         """`keep`, and what the model says (jobs/models/tree.py `score`). Columns in: every feature's."""

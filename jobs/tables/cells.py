@@ -70,7 +70,8 @@ def of_parquet(spark: SparkSession, table: CatalogTable, declared: Table, settin
 def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, settings_file: str) -> DataFrame:
     """As raw.read_lines, of JSON lines: the declared columns as text, and raw.WHY beside the lines that are no rows.
 
-    Raises JobError for files that are not UTF-8, and for a declared column whose key no line has.
+    Raises JobError for files that are not UTF-8, for a declared column whose key no line has, and for a key that
+    folders tell as well.
     """
     own = declared.of_files.columns
     keys = [declared.names.get(name, name) for name in own]
@@ -87,7 +88,10 @@ def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, set
     value, file = F.col("value"), F.col("_metadata.file_path")
     written = [(json.dumps(key, ensure_ascii=False), json.dumps(key)) for key in keys]
     has = [F.max(value.contains(plain) | value.contains(escaped)) for plain, escaped in written]
-    malformed, *there = text.agg(F.max(F.when(raw.is_malformed(value, declared), file)), *has).collect()[0]
+    folders = [declared.names.get(name, name) for name in declared.partitions]
+    twice = [F.max(F.get_json_object(value, f"$['{text}']").isNotNull()) for text in folders]
+    found = text.agg(F.max(F.when(raw.is_malformed(value, declared), file)), *has, *twice).collect()[0]
+    malformed, there, twice_there = found[0], found[1 : len(has) + 1], found[len(has) + 1 :]
     if malformed:
         raise JobError(raw.not_text(spark, table, malformed, declared, settings_file))
     if None in there:
@@ -97,6 +101,8 @@ def of_json_lines(spark: SparkSession, table: CatalogTable, declared: Table, set
             f"Raw table {table}: no line has a key for the column {', '.join(lacking)} of {settings_file} (keys are "
             "told apart by capitals): mend columns or names of the table, or the files."
         )
+    both = [folder for folder, has_it in zip(folders, twice_there, strict=True) if has_it]
+    raw.require_one_place(both, declared, f"Raw table {table}", settings_file)
     columns = [*own, raw.CORRUPT, raw.FILE, raw.WHY]
     schema = StructType([StructField(column, StringType()) for column in columns])
     lines = text.select(value.alias("line"), file.alias("file")).rdd.mapPartitions(cells)

@@ -188,6 +188,17 @@ def dialect(declared: Table) -> Dict[str, str]:
     }
 
 
+def require_one_place(header: Sequence[str], declared: Table, table: str, settings_file: str) -> None:
+    """Raises JobError if the files have a column that is told by folders."""
+    for name in declared.partitions:
+        text = declared.names.get(name, name)
+        if have := [cell for cell in header if _lower(cell) == _lower(text)]:
+            raise JobError(
+                f"{table}: {name} of {settings_file} is told by folders ({text}=…), but the files have a column "
+                f"'{have[0]}' too, and the two may differ: rename one of them, or take {name} out of partitions."
+            )
+
+
 def locate(header: Sequence[str], declared: Table, table: str, settings_file: str) -> Dict[str, int]:
     """The position of each declared column in a header.
 
@@ -197,13 +208,7 @@ def locate(header: Sequence[str], declared: Table, table: str, settings_file: st
     """
     found: Dict[str, int] = {}
     lacking = []
-    for name in declared.partitions:
-        text = declared.names.get(name, name)
-        if have := [cell for cell in header if _lower(cell) == _lower(text)]:
-            raise JobError(
-                f"{table}: {name} of {settings_file} is told by folders ({text}=…), but the files have a column "
-                f"'{have[0]}' too, and the two may differ: rename one of them, or take {name} out of partitions."
-            )
+    require_one_place(header, declared, table, settings_file)
     for name in declared.of_files.columns:
         text = declared.names.get(name, name)
         for form in (_composed, _lower, _clean):

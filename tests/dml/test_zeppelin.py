@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +197,12 @@ def test_a_run_of_a_note_should_be_no_edit_and_an_edit_there_come_to_the_file(th
     assert (tmp_path / "flights" / "late" / "Mine.md").read_text().startswith("Good day.")
 
 
+def test_a_note_with_line_ends_of_windows_should_not_count_as_edited(there: Notes, tmp_path: Path) -> None:
+    there.put(KEY, note(paragraph("%spark.pyspark\r\nprint(1)\r\nprint(2)")))
+    assert told(notes.pull(there, tmp_path)) == [(NEW, "Mine.md")]
+    assert told(notes.pull(there, tmp_path)) == told(notes.push(there, tmp_path)) == [(KEPT, "Mine.md")]
+
+
 def test_what_both_sides_have_edited_should_be_told_and_nothing_be_overwritten(there: Notes, tmp_path: Path) -> None:
     there.put(KEY, note(paragraph("%md\nHello.")))
     list(notes.pull(there, tmp_path))
@@ -307,6 +316,32 @@ def test_a_tunnel_should_be_opened_to_the_node_and_be_closed_as_a_person_would(a
         *["--parameters", f"portNumber=8890,localPortNumber={port}"],
     ]
     assert closed == "interrupted"
+
+
+WAITING = """
+import sys
+from dml.zeppelin import tunnel
+port = tunnel.local_port()
+with tunnel.interrupted_by_the_end_of_the_terminal(), tunnel.tunnel("i-0123", port, {"PATH": sys.argv[1]}) as process:
+    print(process.pid, flush=True)
+    process.wait()
+"""
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_tunnel_should_not_outlive_the_terminal_that_it_was_opened_in(
+    aws_cli: Path, ended_by: signal.Signals
+) -> None:
+    command = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{WAITING}"
+    program = [sys.executable, "-c", command, str(aws_cli.parent / "bin")]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout
+        opened = int(process.stdout.readline())
+        process.send_signal(ended_by)
+        process.wait(30)
+    assert aws_cli.read_text().splitlines()[1:] == ["interrupted"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(opened, 0)
 
 
 def test_a_tunnel_that_does_not_open_should_say_why(aws_cli: Path) -> None:

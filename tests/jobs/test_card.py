@@ -125,7 +125,7 @@ DRIFT = {
         {"name": "colour", "psi": 0.01, "verdict": "stable", "missing": {"old": 0.0, "new": 0.0}},
     ],
 }
-TREE = {"features": FEATURES}
+TREE = {"features": FEATURES, "nodes": []}
 
 
 def render(task: str, **changed: Any) -> str:
@@ -303,3 +303,9 @@ def test_several_trees_should_be_told_as_such_with_the_way_to_score_by_them(task
     assert "In Athena: not this model, since the query would be too long for SQL engines: it has 1,200 terms" in text
     assert "`base` and the `value` of every one of `trees`, added up by `output`: " in text
     assert "decision tree " not in text
+
+
+def test_a_query_that_is_too_long_for_athena_should_be_said_to_be_so() -> None:
+    assert "In Athena, without a cluster: the query `tree.sql`" in render("binary", query="SELECT 1")
+    told = render("binary", query="-" * 300_000)
+    assert "In DuckDB or Trino: the query `tree.sql` beside this card, with 300,000 bytes too long for Athena." in told

@@ -93,6 +93,15 @@ def test_folders_should_tell_of_parquet_and_json_lines_too(spark: SparkSession, 
         table, declared = table_of(tmp_path / format, files, {**settings, "format": format})
         found = raw.read_records(spark, table, declared, FILE, read=cells.READERS[format])
         assert [tuple(row) for row in found.good.collect()] == [(1, "01")]
+    table, declared = table_of(
+        tmp_path / "twice",
+        {"p=01/a.jsonl": b'{"id": 1, "q": {"p": 2}}\n{"id": 1, "p": "02"}'},
+        {**settings, "format": "jsonl"},
+    )
+    with pytest.raises(JobError, match=r"is told by folders \(p=…\), but the files have a column 'p' too"):
+        raw.read_records(spark, table, declared, FILE, read=cells.READERS["jsonl"])
+    (tmp_path / "twice" / "p=01" / "a.jsonl").write_bytes(b'{"id": 1, "q": {"p": 2}, "r": "p"}')
+    assert raw.read_records(spark, table, declared, FILE, read=cells.READERS["jsonl"]).good.count() == 1
 
 
 @pytest.mark.parametrize(

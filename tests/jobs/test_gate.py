@@ -129,7 +129,7 @@ def test_too_many_rows_in_quarantine_should_refuse_the_model() -> None:
 
 
 def test_changed_features_should_be_refused_until_they_are_declared() -> None:
-    change = gate.feature_change("binary", ["x", "size"], points.settings())
+    change = gate.feature_change("binary", {"x": "number", "size": "number"}, points.settings())
     assert change == "added colour; gone size"
     told = verdict(0.5, current=current(None, change))
     (reason,) = told["reasons"]
@@ -143,10 +143,11 @@ def test_changed_features_should_be_refused_until_they_are_declared() -> None:
 
 
 def test_the_same_features_should_be_no_change_but_another_task_is_one() -> None:
-    assert gate.feature_change("binary", ["x", "colour"], points.settings()) == ""
-    assert (
-        gate.feature_change("regression", ["x", "colour"], points.settings()) == "the task was regression and is binary"
-    )
+    same = {"x": "number", "colour": "category"}
+    assert gate.feature_change("binary", same, points.settings()) == ""
+    other = {"x": "category", "colour": "category"}
+    assert gate.feature_change("binary", other, points.settings()) == "x was a category and is a number"
+    assert gate.feature_change("regression", same, points.settings()) == "the task was regression and is binary"
 
 
 def later_rows(figure: float, guess: float, main: str = "log_loss", rows: int = 100) -> dict[str, Any]:

@@ -100,3 +100,15 @@ def test_a_forest_should_say_what_mllibs_own_model_says(spark: SparkSession, wri
     said = [row[-1] for row in tree.score(train, trained.tree, [F.col("id")]).collect()]
     assert sorted(np.ravel(said)) == pytest.approx(sorted(np.ravel(expected)), rel=1e-9, abs=1e-9)
     assert forms.shape(trained.tree)["trees"] == 3
+
+
+def test_a_class_that_no_training_row_has_should_be_told_as_improbable_by_a_forest(
+    spark: SparkSession, written: Written
+) -> None:
+    """MLlib counts classes up to the last one that it has seen."""
+    two = table(spark, "multiclass").replace("high", "mid", subset=["late"])
+    trained = fit_and_score(written(two, settings("multiclass", "")), settings("multiclass", 'learner = "forest"\n'))
+    leaves = [node for one in trained.tree["trees"] for node in one["nodes"] if "feature" not in node]
+    assert {len(leaf["probabilities"]) for leaf in leaves} == {3}
+    assert {leaf["probabilities"][2] for leaf in leaves} == {0.0}
+    assert 0 < trained.test["log_loss"] < trained.baseline["log_loss"]

@@ -179,6 +179,12 @@ def test_no_key_should_be_left_in_a_failure(store: Store) -> None:
         ),
         ("java.lang.OutOfMemoryError: Java heap space", "HeapFull", ["Java heap space", "spark.driver.memory"]),
         ("An error occurred while calling None.None", "JavaGone", ["spark.driver.memory"]),
+        (
+            "Total size of serialized results of 9 tasks (1087.3 MiB) is bigger than spark.driver.maxResultSize "
+            "(1024.0 MiB)",
+            "ResultsTooLarge",
+            ["1024.0 MiB", "training.test_share"],
+        ),
     ],
 )
 def test_what_spark_says_in_riddles_should_be_told_by_cause_with_the_way_out(
