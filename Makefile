@@ -30,8 +30,8 @@ endif
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
 	@$(BIN)/dml run nyc_flights --local
 
-# Processes of tests. Two more than two cores: some tests wait for a clock, or for one program of another.
-WORKERS ?= 4
+# Processes of tests. One more than two cores: some tests wait for a clock, or for one program of another.
+WORKERS ?= 3
 
 test: setup  ## every test, one real end-to-end run among them
 	@$(BIN)/python -m pytest -n $(WORKERS)

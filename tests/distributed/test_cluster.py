@@ -207,7 +207,7 @@ def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_
     assert len(imported) == 1
     assert re.fullmatch(r"\['[^']*/library\.zip/jobs/tables/split\.py'\]", imported[0])
     assert outcome.exit_code == 1
-    assert "bigger than spark.driver.maxResultSize" in outcome.reason
+    assert "than it takes at once (1400.0 KiB)" in outcome.reason
 
 
 # The last one: it ships another library.
