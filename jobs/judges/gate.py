@@ -1,6 +1,5 @@
 """The gate: may a candidate replace the current model? train.py asks it; the state machine only reads the verdict."""
 
-from dataclasses import asdict
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from jobs.models.tasks import MAIN
@@ -118,9 +117,11 @@ def feature_change(task: str, kinds: Dict[str, str], settings: Dataset) -> str:
 
 def changed_kinds(kinds: Dict[str, str], settings: Dataset) -> Dict[str, str]:
     """Features of a model that are declared to be of another kind by now: what they are."""
-    now = {name: kind for kind, names in asdict(settings.features).items() for name in names}
-    said = {"numbers": "number", "categories": "category"}
-    return {name: said[now[name]] for name, kind in kinds.items() if name in now and said[now[name]] != kind}
+    now = {
+        **dict.fromkeys(settings.features.numbers, "number"),
+        **dict.fromkeys(settings.features.categories, "category"),
+    }
+    return {name: now[name] for name, kind in kinds.items() if now.get(name, kind) != kind}
 
 
 def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[str]) -> Check:

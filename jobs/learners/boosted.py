@@ -33,7 +33,6 @@ from jobs.tables.settings import Dataset, Training, Tune
 MOST_ROUNDS, PATIENCE = 1_000, 20
 ROWS_A_TASK = 20_000  # fewer are learned faster by one task than by two that wait for each other
 DEEPEST = 30  # no scorer is asked for more; trees are bounded by their leaves
-FEWEST = 10  # rows of either part, below which a choice would be chance alone
 TOLD_ROUNDS = 50  # of the figures of all rounds, so many are kept
 OBJECTIVES = {
     "binary": ("binary:logistic", "logloss"),
@@ -93,13 +92,7 @@ def choose(rows: Survey, fit_on: Sequence[int], held_out: Sequence[int], tuning:
     settings, main = rows.settings, tasks.MAIN[rows.settings.task]
     fitted, held = rows.labels(fit_on), rows.labels(held_out)
     way_out = f"Give more rows, or set training.rounds in {settings.file}."
-    for found, where in (
-        (fitted, "the part of the training side to learn from"),
-        (held, "the validation part of the training side"),
-    ):
-        if found.rows < FEWEST:
-            raise JobError(f"{found.rows} rows on {where} are too few to choose the number of rounds by. {way_out}")
-        encoding.require_variety(found, settings, where, way_out)
+    encoding.require_parts(fitted, held, settings, "the number of rounds", way_out)
     learned, start = rows.learn(fit_on), _start(rows, fit_on)
     _, figures = _boosted(rows, [fit_on, held_out], learned, start, settings.training, MOST_ROUNDS)
     best = int(np.argmin(figures))

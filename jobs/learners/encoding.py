@@ -25,6 +25,7 @@ from jobs.models.inputs import Feature
 from jobs.tables.arrays import Array
 from jobs.tables.settings import Dataset
 
+FEWEST = 10  # rows of a part, below which a choice by it would be chance alone
 FEW_ROWS = 30  # a side of fewer rows may lack a class by chance
 
 
@@ -58,6 +59,17 @@ class Learned(NamedTuple):
     def bins(self) -> List[int]:
         """How many each feature has."""
         return [len(between) + 1 for between in self.thresholds]
+
+
+def require_parts(fitted: Labels, held: Labels, settings: Dataset, choosing: str, way_out: str) -> None:
+    """Raises JobError if the part to learn from, or the one to validate on, has too few rows or one label only."""
+    for found, where in (
+        (fitted, "the part of the training side to learn from"),
+        (held, "the validation part of the training side"),
+    ):
+        if found.rows < FEWEST:
+            raise JobError(f"{found.rows} rows on {where} are too few to choose {choosing} by. {way_out}")
+        require_variety(found, settings, where, way_out)
 
 
 def require_variety(found: Labels, settings: Dataset, where: str, otherwise: str = "") -> None:

@@ -11,7 +11,6 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from jobs.errors import JobError
 from jobs.learners import encoding, grow, survey
 from jobs.models import tasks
 from jobs.tables.arrays import Array
@@ -25,7 +24,6 @@ MANY_ROWS = 20_000
 MOST_CELLS = 200_000_000
 # What the driver grows trees from, at most: rows to learn from, and cells (a byte each) of them.
 ON_DRIVER_ROWS, ON_DRIVER_CELLS = 200_000, 20_000_000
-FEWEST = 10  # rows of either part, below which a choice would be chance alone
 # A sample tells of leaf sizes if it holds as many leaves of the largest, and as many rows of the rarest class.
 SAMPLED_LEAVES, SAMPLED_RARE = 10, 300
 
@@ -40,13 +38,7 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     settings, main = rows.settings, tasks.MAIN[rows.settings.task]
     fitted, held = rows.labels(fit_on), rows.labels(held_out)
     way_out = _way_out(settings)
-    for found, where in (
-        (fitted, "the part of the training side to learn from"),
-        (held, "the validation part of the training side"),
-    ):
-        if found.rows < FEWEST:
-            raise JobError(f"{found.rows} rows on {where} are too few to choose depth and leaf size by. {way_out}")
-        encoding.require_variety(found, settings, where, way_out)
+    encoding.require_parts(fitted, held, settings, "depth and leaf size", way_out)
     learned = rows.learn(fit_on)
     depths, min_leaves = grid(tuning, settings.task, fitted.rows, sum(learned.bins) * (rows.classes or 2))
     most = min(ON_DRIVER_ROWS, ON_DRIVER_CELLS // len(learned.bins))
