@@ -195,16 +195,16 @@ def elsewhere(platform: Platform, standing: Sequence[Stack]) -> list[Elsewhere]:
     found: list[Elsewhere] = []
     with answering("look for what lies outside the stacks"):
         logs, events, iam = (platform.client(service) for service in ("logs", "events", "iam"))
-        ours = [*_ids(standing, "AWS::Lambda::Function"), *_ids(standing, "AWS::Glue::SecurityConfiguration")]
         keeps = any(stack.protected for stack in standing)
         for prefix in ("/aws/lambda/", "/aws-glue/"):
             for page in logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix):
                 for name in (group["logGroupName"] for group in page["logGroups"]):
-                    if any(one in name for one in ours):
+                    # Named after our function, or our security configuration, whose stack may be gone already.
+                    if f"/{platform.prefix}" in name:
                         because = "logs outlive the stacks (keep_data = true)" if keeps else "only ours writes there"
                         outcome = "kept" if keeps else ""
                         found.append(Elsewhere("log group", name, because, outcome=outcome))
-                    elif prefix == "/aws-glue/":
+                    elif prefix == "/aws-glue/" and "-role/" not in name:
                         because = "Glue makes it once for all jobs and crawlers of the account, others' too"
                         found.append(Elsewhere("log group", name, because))
         for page in events.get_paginator("list_rules").paginate(NamePrefix="StepFunctionsGetEventFor"):

@@ -15,6 +15,7 @@ from dml.checkout import PROJECT
 from dml.local.cloud import Cloud
 from dml.local.processes import command_lines
 from dml.local.spark.process import Outcome
+from dml.models.scorer import Scorer
 from jobs import prepare
 from tests.distributed.standalone import Standalone, Submitted, events, until
 from tests.embedded import Clients
@@ -22,9 +23,9 @@ from tests.shipped import Shipped, many_points
 
 pytestmark = pytest.mark.spark
 
-ROWS, BYTES_PER_FILE = 200_000, 4_000_000  # two files, so that both executors have something to do
-# A column of doubles, 1.6 MB, would not fit, the counts of two tasks do: a job that fetches rows to the driver fails.
-DRIVER_LIMIT = "1400k"
+ROWS, BYTES_PER_FILE = 100_000, 2_000_000  # two files, so that both executors have something to do
+# A column of doubles, 800 kB, would not fit, the counts of two tasks do: a job that fetches rows to the driver fails.
+DRIVER_LIMIT = "700k"
 IN_ONE_PROCESS = {"spark.master": "local[2]", "spark.default.parallelism": "2"}
 FIT = re.compile(r"RandomForest\.scala|grow\.py")  # where a stage was called from that grows a tree
 
@@ -169,13 +170,15 @@ def test_a_cluster_should_grow_the_tree_that_one_process_grows_even_if_an_execut
     assert_the_same(there, here)
 
 
-def test_a_cluster_should_predict_row_by_row_what_one_process_predicts(trained: Shipped, cluster: Standalone) -> None:
+def test_a_cluster_should_predict_row_by_row_what_plain_python_says(trained: Shipped, cluster: Standalone) -> None:
     on_cluster(trained, cluster, "predict", "pc1")
-    there = trained.rows(trained.location("predictions"), "id")
-    trained.run("predict", "pp1", process=Submitted, settings=IN_ONE_PROCESS)
-    here = trained.rows(trained.location("predictions"), "id")
-    assert there.column("id").to_pylist() == list(range(ROWS))
-    assert there.equals(here)
+    features, there = (trained.rows(trained.location(table), "id") for table in ("features", "predictions"))
+    scorer = Scorer(trained.model("c1", "tree.json"))
+    says, _ = scorer.compile({"x": 0, "colour": 1})
+    expected = [says(row) for row in zip(*(features.column(name).to_pylist() for name in ("x", "colour")), strict=True)]
+    assert there.column("id").to_pylist() == features.column("id").to_pylist() == list(range(ROWS))
+    assert list(zip(*(there.column(name).to_pylist() for name in scorer.columns), strict=True)) == expected
+    assert len(set(expected)) > 30
     sides = there.column("side").to_pylist()
     assert sides.count("test") == trained.model("c1", "metrics.json")["rows"]["test"]
 
@@ -207,7 +210,7 @@ def test_executors_should_have_the_jobs_code_from_the_zip_and_no_row_should_fit_
     assert len(imported) == 1
     assert re.fullmatch(r"\['[^']*/library\.zip/jobs/tables/split\.py'\]", imported[0])
     assert outcome.exit_code == 1
-    assert "than it takes at once (1400.0 KiB)" in outcome.reason
+    assert "than it takes at once (700.0 KiB)" in outcome.reason
 
 
 # The last one: it ships another library.
