@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.zeppelin import notes, source, tunnel
 from dml.zeppelin.notes import BROKEN, CONFLICT, EDITED, KEPT, NEW, UPDATED, Notes
+from notebooks.parameters import parameters_of
 from notebooks.zpln import build_note, new_note
 from stacks.outputs import NOTES, Output
 from tests.embedded import Clients
@@ -83,7 +85,7 @@ def test_a_note_that_nobody_has_edited_should_come_back_as_it_was(paragraphs: li
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.md")), ids=lambda path: path.name)
 def test_a_shipped_note_should_come_back_as_it_was_and_read_like_its_source(path: Path) -> None:
-    parameters = {"environment": "dev", "dataset": "nyc_flights", "database": "dev_nyc_flights"}
+    parameters = parameters_of(load_dataset("nyc_flights"), environment="dev", database="dev_nyc_flights")
     before = build_note(path, folder="nyc_flights", parameters=parameters)
     text = source.markdown(before)
     assert source.edited(before, text) == before
