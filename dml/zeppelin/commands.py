@@ -111,6 +111,15 @@ def push(folder: FolderOption = None, local: LocalOption = False, env: Environme
 
 
 @notes.command()
+def export(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Write each note as a Jupyter notebook (.ipynb), for JupyterLab or EMR Studio; no file is replaced."""
+    from dml.estate.platform import deployed
+    from dml.zeppelin import notes as room
+
+    _tell(room.export(room.Notes(deployed(local, env)), folder or Path("notes", env)))
+
+
+@notes.command()
 def diff(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
     """Show how files differ from the bucket's notes, without what running a note changes."""
     from dml.estate.platform import deployed

@@ -67,7 +67,7 @@ def _levels(nodes: Sequence[Told]) -> Dict[int, float]:
 
 
 def _single(node: Told) -> float:
-    return float(node.get("probability", node.get("value", 0.0)))
+    return float(node["probability"] if "probability" in node else node.get("value") or 0.0)
 
 
 def _box(x: float, y: float, tone: float, texts: Sequence[str]) -> str:

@@ -244,6 +244,21 @@ def test_a_note_saved_between_reading_and_writing_should_not_be_overwritten(
     assert stored.text == "Somebody else.\n"
 
 
+def test_notes_should_be_exported_as_notebooks_and_no_file_be_replaced(there: Notes, tmp_path: Path) -> None:
+    there.put(KEY, note(paragraph("%md\nHello."), paragraph("%spark.sql\nSELECT 1")))
+    there.put("Broken_2ABCDEFGK.zpln", cast(Any, []))
+    file = tmp_path / "flights" / "late" / "Mine.ipynb"
+    broken, new = notes.export(there, tmp_path)
+    assert (broken.what, new.what, new.name) == (BROKEN, NEW, str(file))
+    cells = json.loads(file.read_text())["cells"]
+    assert ["".join(cell["source"]) for cell in cells[2:]] == ["Hello.", 'z.sql("""SELECT 1""")']
+    assert told(notes.export(there, tmp_path))[1] == (KEPT, "Mine.ipynb")
+    file.write_text(file.read_text().replace("Hello", "Run in Jupyter"))
+    (_, done) = notes.export(there, tmp_path)
+    assert (done.what, "it is there already" in done.why) == (CONFLICT, True)
+    assert "Run in Jupyter" in file.read_text()
+
+
 def test_a_file_of_ones_own_should_become_a_note_once(there: Notes, tmp_path: Path) -> None:
     (tmp_path / "flights").mkdir()
     file = tmp_path / "flights" / "Fresh eyes.md"
