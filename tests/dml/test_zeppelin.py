@@ -244,6 +244,18 @@ def test_a_note_saved_between_reading_and_writing_should_not_be_overwritten(
     assert stored.text == "Somebody else.\n"
 
 
+def test_a_note_that_does_not_open_for_an_open_bracket_should_be_mended_by_a_file(there: Notes, tmp_path: Path) -> None:
+    there.put(KEY, note(paragraph("%md\nHello."), paragraph("%spark.pyspark(\nprint(1)")))
+    assert told(notes.pull(there, tmp_path)) == [(NEW, "Mine.md")]
+    file = tmp_path / "flights" / "late" / "Mine.md"
+    assert "```python\n(\nprint(1)\n```" in file.read_text()
+    file.write_text(file.read_text().replace("(\nprint", "print"))
+    assert told(notes.push(there, tmp_path)) == [(UPDATED, "Mine.md")]
+    stored = there.get(KEY)
+    assert stored
+    assert stored.note["paragraphs"][1]["text"] == "%spark.pyspark\nprint(1)"
+
+
 def test_notes_should_be_exported_as_notebooks_and_no_file_be_replaced(there: Notes, tmp_path: Path) -> None:
     there.put(KEY, note(paragraph("%md\nHello."), paragraph("%spark.sql\nSELECT 1")))
     there.put("Broken_2ABCDEFGK.zpln", cast(Any, []))

@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ class Shipped:
     spark: SparkSession
     clients: dict[str, Any]
     node: Node
-    runner: Runner
+    # Of each note one, as the workbench is set (dml/zeppelin/interpreter.py): a note stands on none before it.
+    runners: dict[str, Runner] = field(default_factory=dict)
 
     @property
     def database(self) -> str:
@@ -109,8 +110,9 @@ class Shipped:
     def outputs(self) -> dict[tuple[str, str], list[Output]]:
         found = {}
         for note in self.notes:
+            self.runners[note["name"]] = runner = Runner(self.spark)
             with self.node():
-                results = self.runner.run(note)
+                results = runner.run(note)
             for paragraph, result in zip(note["paragraphs"], results, strict=True):
                 assert result.status == "FINISHED", (note["name"], paragraph.get("title"), result.messages)
                 if "title" in paragraph:
@@ -134,7 +136,7 @@ class Shipped:
             if (one["name"], paragraph.get("title")) == (note, title)
         ]
         runner = Runner(self.spark, forms)
-        runner.names = {**self.runner.names, "z": runner.z}
+        runner.names = {**self.runners[note].names, "z": runner.z}
         with self.node():
             return runner.run_paragraph(text)
 
@@ -173,7 +175,7 @@ def shipped(
     name: str, spark: SparkSession, clients: dict[str, Any], node: Node, folder: Path, *, runs: int
 ) -> Iterator[Shipped]:
     """A dataset after so many runs."""
-    made = Shipped(load_dataset(name), spark, clients, node, Runner(spark))
+    made = Shipped(load_dataset(name), spark, clients, node)
     clients["glue"].create_database(DatabaseInput={"Name": made.database})
     spark.sql(f"CREATE DATABASE {made.database}")
     _run(made, folder, runs)
