@@ -3,6 +3,7 @@
 Not by matplotlib, which the clusters do not have: docs/decisions.md says why.
 """
 
+import math
 from html import escape
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -10,8 +11,9 @@ from jobs.models.forms import Told
 from jobs.notes.trees import conditions, said
 
 BLUE, GREY, INK, PAPER = "#2b6cb0", "#a0aec0", "#1a202c", "#ffffff"
-WIDTH, HEIGHT, GAP, DROP = 150, 58, 14, 34  # of a node's box, and between boxes
-LETTERS = 25  # that a line of a box takes
+WIDTH, HEIGHT, GAP, DROP = 190, 58, 12, 34  # of a node's box, and between boxes
+LETTERS = 27  # that a line of a box takes
+SHARE = "share"  # an axis that begins at 0
 SIDE, LEFT, TOP = 300, 60, 16  # of a plot's square
 
 
@@ -87,17 +89,20 @@ def _box(x: float, y: float, tone: float, texts: Sequence[str]) -> str:
 
 def _short(text: str) -> str:
     """A long condition keeps its end, where the threshold is; all of it is the box's tooltip."""
-    return text if len(text) <= LETTERS else f"{text[:12]}…{text[13 - LETTERS :]}"
+    text = text if len(text) <= LETTERS else text.replace(" or missing", "")
+    return text if len(text) <= LETTERS else f"{text[:12]}…{text[13 - LETTERS :].lstrip()}"
 
 
 def calibration(points: Sequence[Mapping[str, float]], axis: str) -> str:
     """What was predicted against what was observed, in groups of rows; on the diagonal a model is honest.
 
-    `points`: metrics.json's `calibration`; `axis`: what both axes are in.
+    `points`: metrics.json's `calibration`; `axis`: what both axes are in, SHARE or a unit.
     """
     values = [point[name] for point in points for name in ("predicted", "observed")]
-    low, high = min([*values, *([0.0] if min(values) >= 0 else [])]), max(values)
-    spread = (high - low) or 1.0
+    step = _step(max(values) - (0.0 if axis == SHARE else min(values)))
+    low = 0.0 if axis == SHARE else math.floor(min(values) / step) * step
+    ticks = [low + step * i for i in range(math.ceil((max(values) - low) / step - 1e-9) + 1)]
+    high, spread = ticks[-1], (ticks[-1] - low) or 1.0
     most = max(point["rows"] for point in points)
 
     def at(predicted: float, observed: float) -> Tuple[float, float]:
@@ -117,9 +122,8 @@ def calibration(points: Sequence[Mapping[str, float]], axis: str) -> str:
         marks.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{BLUE}"><title>{escape(told)}</title></circle>'
         )
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = f"{low + spread * share:.3g}"
-        x, y = LEFT + SIDE * share, TOP + SIDE * (1 - share)
+    for tick in ticks:
+        value, (x, y) = f"{tick:.4g}", at(tick, tick)
         marks.append(f'<text x="{x:.0f}" y="{TOP + SIDE + 16}" text-anchor="middle" fill="{INK}">{value}</text>')
         marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end" fill="{INK}">{value}</text>')
     middle, end = LEFT + SIDE / 2, TOP + SIDE
@@ -131,6 +135,13 @@ def calibration(points: Sequence[Mapping[str, float]], axis: str) -> str:
         f"observed, {escape(axis)}</text>"
     )
     return _svg(LEFT + SIDE + 24, end + 44, marks)
+
+
+def _step(spread: float) -> float:
+    """1, 2 or 5 times a power of ten, so that about five of them make the spread."""
+    rough = spread / 5 if spread > 0 else 1.0
+    power = float(10 ** math.floor(math.log10(rough)))
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= rough * (1 - 1e-9))
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], most: int = 13) -> str:

@@ -17,10 +17,12 @@ from markdown_it import MarkdownIt
 
 from datasets import dataset_names, load_dataset
 from dml.models.scorer import Scorer
+from jobs.errors import JobError
 from jobs.models import forms
 from jobs.notes import show
+from jobs.notes.here import Here
 from notebooks.zpln import NoteError, build_note, build_notes, unwrapped
-from tests.notebooks.shipped import SOURCES, Shipped, notes_of, parameters, twin
+from tests.notebooks.shipped import ENVIRONMENT, SOURCES, Shipped, notes_of, parameters, twin
 from tests.notebooks.zeppelin import Output
 
 HEAD = re.compile(r"%(md|spark\.sql|spark\.pyspark)\n")
@@ -430,6 +432,18 @@ def test_a_table_that_no_note_has_made_should_never_be_written_over(of_dataset: 
     assert shipped.again(PREDICT, "A table of your own").status == "FINISHED"
     after = shipped.clients["glue"].get_table(DatabaseName=shipped.database, Name="scored")["Table"]
     assert before["StorageDescriptor"]["Location"] != after["StorageDescriptor"]["Location"]
+
+
+def test_what_is_not_there_yet_should_be_told_with_the_way_out(of_dataset: OfDataset) -> None:
+    """A dataset that was never run, an environment of a former release."""
+    with of_dataset("penguins").node():
+        never = Here(ENVIRONMENT, "never", "notes_never")
+        with pytest.raises(JobError, match=r"No model of never is published yet\. Run the pipeline: dml run never"):
+            never.current  # noqa: B018  # it is asked for
+        with pytest.raises(JobError, match=r"no table notes_never\.features: run the pipeline, .* dml run never"):
+            never.run_of("features")
+        with pytest.raises(JobError, match=r"/dml/former/cluster/models is not there: deploy the stack dml-former-cl"):
+            Here("former", "never", "notes_never").current  # noqa: B018
 
 
 def test_late_flights_should_be_told_by_airport_too(of_dataset: OfDataset) -> None:
