@@ -342,6 +342,8 @@ def test_slices_should_be_told_largest_first_with_their_error(of_dataset: OfData
         assert first.kind == "TEXT"
         return
     metrics = shipped.model("metrics")
+    assert first.kind == "TABLE"
+    assert len(first.rows) - 1 == min(13, sum(map(len, metrics["slices"].values())))
     for label, rows, error, guessing in first.rows[1:]:
         column, _, value = label.partition(": ")
         (own,) = [one for one in metrics["slices"][column] if one["value"] == value]
@@ -420,7 +422,10 @@ def test_a_scored_table_should_be_saved_and_queried(of_dataset: OfDataset, name:
 
 def test_a_table_that_no_note_has_made_should_never_be_written_over(of_dataset: OfDataset) -> None:
     shipped = of_dataset("penguins")
+    theirs = {"Name": "theirs", "StorageDescriptor": {"Columns": [], "Location": "s3://jobs-lake/theirs/"}}
+    shipped.clients["glue"].create_table(DatabaseName=shipped.database, TableInput=theirs)
     for name, why in (
+        ("theirs", "is no table that a note has made: save under another name."),
         ("features", "is no table that a note has made: save under another name."),
         ("penguins", "is no table that a note has made: save under another name."),
         ("Mine!", "cannot be a table's name"),
