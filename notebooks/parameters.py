@@ -10,9 +10,9 @@ def parameters_of(dataset: Dataset, *, environment: str, database: str) -> dict[
     """
     label = quoted(dataset.label.column)
     of_task = {
-        "binary": (f"avg({label})", "probability", f"is {dataset.label.positive}"),
+        "binary": (f"avg(CAST({label} AS DOUBLE))", "probability", f"is {dataset.label.positive}"),
         "multiclass": (f"avg(CAST({label} = prediction AS INT))", "probability", "is of the predicted class"),
-        "regression": (f"avg({label})", "prediction", dataset.label.unit or dataset.label.column),
+        "regression": (f"avg(CAST({label} AS DOUBLE))", "prediction", dataset.label.unit or dataset.label.column),
     }
     outcome, said, means = of_task[dataset.task]
     names = dataset.features.names
@@ -39,7 +39,7 @@ def shown_label(dataset: Dataset) -> str:
     """The label in one number over some rows: a share, of several classes the chosen one's, or a mean."""
     label = quoted(dataset.label.column)
     if dataset.task != "multiclass":
-        return f"avg({label})"
+        return f"avg(CAST({label} AS DOUBLE))"
     # Of the classes that a form can offer: a name with its own marks, or with SQL's, would be read otherwise.
     plain = [name for name in dataset.label.classes if not set(name) & set("'\\|,=(){}$")]
     return (

@@ -58,7 +58,7 @@ def branches(model: Told, nodes: Sequence[Told]) -> Iterator[Tuple[int, str, int
 
 def path(model: Told, nodes: Sequence[Told], row: Mapping[str, Any]) -> List[Tuple[str, Any, Told]]:
     """The way of a row from the root: of each node the condition that led there, the row's value of the feature that it
-    is about, and the node. `row`: each feature's value as in the features table.
+    is about, and the node. `row`: each feature's value as jobs/models/inputs.py `feature_columns` has it.
 
     As jobs/models/tree.py scores: left where the number is no larger than the threshold.
     """

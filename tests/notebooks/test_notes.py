@@ -422,7 +422,10 @@ def test_a_scored_table_should_be_saved_and_queried(of_dataset: OfDataset, name:
 
 def test_a_table_that_no_note_has_made_should_never_be_written_over(of_dataset: OfDataset) -> None:
     shipped = of_dataset("penguins")
-    theirs = {"Name": "theirs", "StorageDescriptor": {"Columns": [], "Location": "s3://jobs-lake/theirs/"}}
+    theirs = {
+        "Name": "theirs",
+        "StorageDescriptor": {"Columns": [{"Name": "x", "Type": "int"}], "Location": "s3://jobs-lake/theirs/"},
+    }
     shipped.clients["glue"].create_table(DatabaseName=shipped.database, TableInput=theirs)
     for name, why in (
         ("theirs", "is no table that a note has made: save under another name."),
