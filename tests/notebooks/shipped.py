@@ -1,6 +1,6 @@
 """Each shipped dataset as a run has left it, small: features, a published model, predictions; and its notes, run.
 
-Raw tables are those of the installed packages, of the flights one in eighty; the census is not on this machine, so its
+Raw tables are those of the installed packages, of the flights one in 120; the census is not on this machine, so its
 answers are made up here. Spark has the buckets as folders (tests/spark_session.py), the embedded cloud has S3, SSM and
 Glue, and what is published there Spark knows by its name, as EMR's Spark does through Glue.
 """
@@ -40,7 +40,7 @@ from tests.notebooks.zeppelin import Output, Result, Runner
 
 SOURCES = Path(__file__).parents[2] / "notebooks"
 ENVIRONMENT, LAKE, MODELS = "notes", "s3://jobs-lake/", "s3://jobs-models/"
-ONE_IN = {"flights": 80}
+ONE_IN = {"flights": 120}
 
 Node = Callable[[], AbstractContextManager[None]]
 

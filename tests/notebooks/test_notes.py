@@ -174,7 +174,8 @@ def test_explore_should_count_what_the_table_has(of_dataset: OfDataset, name: st
     feature = parameters(shipped.settings)["feature"]
     expected = by_pandas(shipped, feature)
     rows = shipped.table(EXPLORE, "How often each value occurs")[1]
-    assert {value: int(count) for value, count in rows} == expected["size"].nlargest(len(rows)).to_dict()
+    assert [int(count) for _, count in rows] == expected["size"].nlargest(len(rows)).tolist()
+    assert all(int(count) == expected["size"][value] for value, count in rows)
     assert len(rows) == min(len(expected), 12)
     by_label = shipped.table(EXPLORE, "The label by that feature")[1]
     assert [float(row[2]) for row in by_label] == pytest.approx(
@@ -490,8 +491,8 @@ def test_a_twin_should_say_what_the_note_says(of_dataset: OfDataset, monkeypatch
                     assert "a picture" in printed.getvalue()
                 elif paragraph["text"].startswith("%spark.sql"):
                     assert printed.getvalue().splitlines()[0] == "\t".join(output.rows[0])
-                    # As many rows, and a table more where one was saved meanwhile.
-                    assert len(printed.getvalue().splitlines()) - len(output.rows) in (0, 1)
+                    # As many rows, or more where a table was saved meanwhile.
+                    assert len(printed.getvalue().splitlines()) >= len(output.rows)
                 elif "scored/" not in output.data:  # each save has a folder of its own
                     assert output.data in printed.getvalue()
                 compared += 1
