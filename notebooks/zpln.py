@@ -26,7 +26,7 @@ ZEPPELIN_VERSION = "0.11.1"
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 HEIGHT = 300  # pixels: Zeppelin's own for a chart
 _ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ1"  # Zeppelin's own (IdHashes): no I, L, O, 0
-_HEADS = {"python": ("%spark.pyspark", "python"), "sql": ("%spark.sql", "sql")}
+HEADS = {"python": ("%spark.pyspark", "python"), "sql": ("%spark.sql", "sql")}
 _TEXT = ("%md", "markdown")
 
 
@@ -105,8 +105,8 @@ def _blocks(path: Path, text: str) -> list[tuple[str, str, dict[str, str]]]:
         _add_text(blocks, lines[at:begin])
         at = end
         language, *attributes = shlex.split(token.info) or [""]
-        if language not in _HEADS:
-            known = ", ".join(_HEADS)
+        if language not in HEADS:
+            known = ", ".join(HEADS)
             raise NoteError(f"{path}, line {begin + 1}: a fence of {language or 'no language'}; a note knows {known}")
         blocks.append((language, token.content.rstrip("\n"), dict(item.split("=", 1) for item in attributes)))
     _add_text(blocks, lines[at:])
@@ -140,12 +140,12 @@ def unwrapped(text: str) -> str:
 
 def _paragraph(note: str, number: int, block: tuple[str, str, dict[str, str]]) -> dict[str, Any]:
     language, text, attributes = block
-    return new_paragraph(note, number, _HEADS.get(language, _TEXT)[0], text, attributes)
+    return new_paragraph(note, number, HEADS.get(language, _TEXT)[0], text, attributes)
 
 
 def new_paragraph(note: str, number: int, head: str, text: str, attributes: Mapping[str, str]) -> dict[str, Any]:
     """A paragraph as Zeppelin stores one that was never run. `note`: what tells the note, `number`: its place there."""
-    mode = next((mode for known, mode in (*_HEADS.values(), _TEXT) if known == head), "text")
+    mode = next((mode for known, mode in (*HEADS.values(), _TEXT) if known == head), "text")
     config: dict[str, Any] = {
         "enabled": True,
         "colWidth": 12,

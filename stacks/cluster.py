@@ -67,6 +67,9 @@ class ClusterStack(cdk.Stack):
                 "wheels": wheels.s3_object_url,
                 "code": library.s3_object_url,
                 "notebook": data.workspace.s3_url_for_object(NOTES),
+                # Where notes find what runs have left (jobs/notes/here.py).
+                "lake": f"s3://{data.lake.bucket_name}/",
+                "models": f"s3://{data.models.bucket_name}/",
             }
         )
 
@@ -178,7 +181,7 @@ class ClusterStack(cdk.Stack):
             ),
             *read_prefix("Raw", data.raw.bucket_arn, ""),
             iam.PolicyStatement(sid="ReadLake", actions=["s3:GetObject"], resources=[data.lake.arn_for_objects("*")]),
-            *write_prefixes("Lake", data.lake.bucket_arn, ["*/predictions/", "*/runs/"]),
+            *write_prefixes("Lake", data.lake.bucket_arn, ["*/predictions/", "*/runs/", "*/notes/"]),
             iam.PolicyStatement(
                 sid="ReadCurrentModel",
                 actions=["s3:GetObject"],

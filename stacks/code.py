@@ -18,6 +18,7 @@ from constructs import Construct
 
 from datasets import prepare_sql
 from jobs.tables.settings import Dataset
+from notebooks.parameters import parameters_of
 from notebooks.zpln import build_notes
 from stacks.settings import Environment, database_name
 
@@ -133,11 +134,8 @@ def check_wheels(folder: Path) -> None:
 
 def write_notes(folder: Path, environment: Environment, dataset: Dataset) -> None:
     """Write a dataset's notes as Zeppelin reads them, below `notes/`: those that all have, and its own."""
-    parameters = {
-        "environment": environment.name,
-        "dataset": dataset.name,
-        "database": database_name(environment, dataset.name),
-    }
+    database = database_name(environment, dataset.name)
+    parameters = parameters_of(dataset, environment=environment.name, database=database)
     for source in (ROOT / "notebooks", ROOT / "notebooks" / dataset.name):
         build_notes(source, folder / "notes", folder=dataset.name, parameters=parameters)
 

@@ -29,7 +29,7 @@ FIRST = (
     "tests/e2e",
     "tests/upgrade",
 )
-TOGETHER = ("jobs", "faults", "stacks")  # folders that are one group
+TOGETHER = ("jobs", "faults", "notebooks", "stacks")  # folders that are one group
 # One after the other on what the first of them has deployed.
 ON_ONE_PLATFORM = {
     "tests/e2e/shared": ("test_failures.py", "test_on_yarn.py", "test_whole_way.py"),

@@ -36,7 +36,7 @@ def zeppelin(
 
     from dml.errors import UserError
     from dml.estate.platform import deployed
-    from dml.zeppelin import tunnel
+    from dml.zeppelin import interpreter, tunnel
 
     if local:
         raise UserError(
@@ -51,6 +51,12 @@ def zeppelin(
     opened = tunnel.tunnel(node, port, {**os.environ, **region})
     with tunnel.interrupted_by_the_end_of_the_terminal(), opened as process:
         url = f"http://localhost:{port}"
+        try:
+            told = interpreter.arrange(port)
+        except UserError as error:  # the tunnel is of use without it
+            told = f"Spark's interpreter is as it was, perhaps with one Python for all notes: {error}"
+        if told:
+            typer.echo(told, err=True)
         typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
         if browser:
             webbrowser.open(url)
@@ -108,6 +114,15 @@ def push(folder: FolderOption = None, local: LocalOption = False, env: Environme
     changed = _tell(room.push(room.Notes(deployed(local, env)), folder or Path("notes", env)))
     if changed:
         typer.echo("Zeppelin shows a change when the list of notes, or the note, is reloaded there.", err=True)
+
+
+@notes.command()
+def export(folder: FolderOption = None, local: LocalOption = False, env: EnvironmentOption = "dev") -> None:
+    """Write each note as a Jupyter notebook (.ipynb), for JupyterLab or EMR Studio; no file is replaced."""
+    from dml.estate.platform import deployed
+    from dml.zeppelin import notes as room
+
+    _tell(room.export(room.Notes(deployed(local, env)), folder or Path("notes", env)))
 
 
 @notes.command()

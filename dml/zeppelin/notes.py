@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 from dml.errors import UserError
 from dml.estate.platform import Platform, answering
 from dml.zeppelin import source
+from notebooks import twins
 from notebooks.zpln import NoteError, new_note, note_id
 from stacks.outputs import NOTES, Output
 
@@ -56,6 +57,11 @@ class Stored:
     def text(self) -> str:
         """Its Markdown. Raises UserError as `note` does."""
         return source.markdown(self.note)
+
+    @property
+    def blocks(self) -> list[source.Block]:
+        """Its paragraphs as people see them. Raises UserError as `note` does."""
+        return [source.block_of(paragraph) for paragraph in self.note.get("paragraphs", [])]
 
     @property
     def last_run(self) -> str:
@@ -233,6 +239,30 @@ def _new(notes: Notes, folder: Path, file: File) -> Done:
         return Done(CONFLICT, str(file.path), f"{key} is in the bucket already: pull it into another folder first")
     File.write(file.path, source.markdown(note), key)
     return Done(NEW, str(file.path))
+
+
+def export(notes: Notes, folder: Path) -> Iterator[Done]:
+    """Writes a Jupyter notebook for each of the bucket's notes, unless a file of that name is there. Raises UserError.
+
+    What was run in Jupyter has its results in the file, and nowhere else: so no file is ever replaced.
+    """
+    taken: set[Path] = set()
+    for stored in notes.all():
+        try:
+            path = place(stored.key, folder, taken).with_suffix(".ipynb")
+            cells = [(block.head, block.text, block.attributes.get("title", "")) for block in stored.blocks]
+        except UserError as error:
+            yield Done(BROKEN, stored.key, str(error))
+            continue
+        taken.add(path.with_suffix(".md"))
+        text = twins.text_of(twins.notebook(stored.key, cells))
+        if path.exists():
+            same = path.read_bytes() == text.encode()
+            yield Done(KEPT if same else CONFLICT, str(path), "" if same else "it is there already: move it away first")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        yield Done(NEW, str(path))
 
 
 def differences(notes: Notes, folder: Path) -> Iterator[str]:

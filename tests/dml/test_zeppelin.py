@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.zeppelin import notes, source, tunnel
 from dml.zeppelin.notes import BROKEN, CONFLICT, EDITED, KEPT, NEW, UPDATED, Notes
+from notebooks.parameters import parameters_of
 from notebooks.zpln import build_note, new_note
 from stacks.outputs import NOTES, Output
 from tests.embedded import Clients
@@ -83,7 +85,7 @@ def test_a_note_that_nobody_has_edited_should_come_back_as_it_was(paragraphs: li
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.md")), ids=lambda path: path.name)
 def test_a_shipped_note_should_come_back_as_it_was_and_read_like_its_source(path: Path) -> None:
-    parameters = {"environment": "dev", "dataset": "nyc_flights", "database": "dev_nyc_flights"}
+    parameters = parameters_of(load_dataset("nyc_flights"), environment="dev", database="dev_nyc_flights")
     before = build_note(path, folder="nyc_flights", parameters=parameters)
     text = source.markdown(before)
     assert source.edited(before, text) == before
@@ -240,6 +242,33 @@ def test_a_note_saved_between_reading_and_writing_should_not_be_overwritten(
     stored = there.get(KEY)
     assert stored
     assert stored.text == "Somebody else.\n"
+
+
+def test_a_note_that_does_not_open_for_an_open_bracket_should_be_mended_by_a_file(there: Notes, tmp_path: Path) -> None:
+    there.put(KEY, note(paragraph("%md\nHello."), paragraph("%spark.pyspark(\nprint(1)")))
+    assert told(notes.pull(there, tmp_path)) == [(NEW, "Mine.md")]
+    file = tmp_path / "flights" / "late" / "Mine.md"
+    assert "```python\n(\nprint(1)\n```" in file.read_text()
+    file.write_text(file.read_text().replace("(\nprint", "print"))
+    assert told(notes.push(there, tmp_path)) == [(UPDATED, "Mine.md")]
+    stored = there.get(KEY)
+    assert stored
+    assert stored.note["paragraphs"][1]["text"] == "%spark.pyspark\nprint(1)"
+
+
+def test_notes_should_be_exported_as_notebooks_and_no_file_be_replaced(there: Notes, tmp_path: Path) -> None:
+    there.put(KEY, note(paragraph("%md\nHello."), paragraph("%spark.sql\nSELECT 1")))
+    there.put("Broken_2ABCDEFGK.zpln", cast(Any, []))
+    file = tmp_path / "flights" / "late" / "Mine.ipynb"
+    broken, new = notes.export(there, tmp_path)
+    assert (broken.what, new.what, new.name) == (BROKEN, NEW, str(file))
+    cells = json.loads(file.read_text())["cells"]
+    assert ["".join(cell["source"]) for cell in cells[2:]] == ["Hello.", 'z.sql("""SELECT 1""")']
+    assert told(notes.export(there, tmp_path))[1] == (KEPT, "Mine.ipynb")
+    file.write_text(file.read_text().replace("Hello", "Run in Jupyter"))
+    (_, done) = notes.export(there, tmp_path)
+    assert (done.what, "it is there already" in done.why) == (CONFLICT, True)
+    assert "Run in Jupyter" in file.read_text()
 
 
 def test_a_file_of_ones_own_should_become_a_note_once(there: Notes, tmp_path: Path) -> None:

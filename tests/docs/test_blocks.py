@@ -61,6 +61,7 @@ RUN_BY = {
     "dml zeppelin notes pull": NOTES,
     "dml zeppelin notes diff": NOTES,
     "dml zeppelin notes push": NOTES,
+    "dml zeppelin notes export": NOTES,
     "npx cdk synth -c env=dev": "tests/docs/test_blocks.py::test_a_refused_setting_should_be_told_as_the_documents_say",
     "dml dataset remove taxis --env prod": REMOVE,
     "dml dataset remove taxis --env prod --data": REMOVE,

@@ -183,7 +183,7 @@ def test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back(
     code, out, err = dml(capsys, "zeppelin", "notes", "list", "--json", "--local")
     assert code == 0, err
     told = json.loads(out)["notes"]
-    assert {f"{DATASET}/Train a tree"} <= {one["note"].partition("_2")[0] for one in told}
+    assert {f"{DATASET}/1 Start here", f"{DATASET}/6 Predict"} <= {one["note"].partition("_2")[0] for one in told}
     assert {one["state"] for one in told} == {"as deployed"}
     code, out, err = dml(capsys, "zeppelin", "notes", "pull", "--folder", str(tmp_path), "--local")
     assert (code, out.count("new: ")) == (0, len(told)), err
@@ -195,6 +195,8 @@ def test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back(
     assert (code, f"updated: {file}" in out) == (0, True), err
     code, out, err = dml(capsys, "zeppelin", "notes", "list", "--json", "--local")
     assert [one["state"] for one in json.loads(out)["notes"]].count("edited or run") == 1
+    code, out, err = dml(capsys, "zeppelin", "notes", "export", "--folder", str(tmp_path), "--local")
+    assert (code, out.count("new: "), len([*tmp_path.rglob("*.ipynb")])) == (0, len(told), len(told)), err
     code, _, err = dml(capsys, "zeppelin", "--local")
     assert (code, "dml zeppelin notes list --local" in err) == (1, True)
 

@@ -445,7 +445,7 @@ def test_the_workbench_should_wait_for_its_rights_and_for_what_its_nodes_read(de
     _, before = read_assembly(dev.folder)
     assert before["dml-dev-workbench"] >= {"dml-dev-cluster", "dml-dev-network", "dml-dev-nyc-flights"}
     parameters = {one["Name"] for one in dev.resources("cluster", "AWS::SSM::Parameter")}
-    assert parameters == {f"/dml/dev/cluster/{name}" for name in ("wheels", "code", "notebook")}
+    assert parameters == {f"/dml/dev/cluster/{name}" for name in ("wheels", "code", "notebook", "lake", "models")}
     (own,) = dev.resources(DATASET, "AWS::SSM::Parameter")
     assert own["Name"] == "/dml/dev/cluster/datasets/nyc_flights"
 
