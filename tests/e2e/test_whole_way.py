@@ -95,6 +95,11 @@ def published(platform: Platform) -> dict[str, Any]:
     return locations | {"current": platform.json_object(Output.MODELS_BUCKET, f"{DATASET}/CURRENT.json")}
 
 
+def every_cluster(platform: Platform) -> dict[str, str]:
+    """The state of each cluster that has ever been, by its id."""
+    return {one["Id"]: one["Status"]["State"] for one in platform.client("emr").list_clusters()["Clusters"]}
+
+
 def test_a_first_run_should_publish_a_model_better_than_the_base_rate(
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
 ) -> None:
@@ -204,13 +209,23 @@ def test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back(
 def test_the_gate_should_keep_the_current_model_when_there_is_nothing_to_learn(
     dml: Dml, platform: Platform, capsys: pytest.CaptureFixture[str], sample: dict[str, Path]
 ) -> None:
-    before = published(platform)
-    with replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index)):
-        code, out, err = dml(capsys, "run", "--local", "--json")
+    """And without a workbench the cluster that the run has started ends with it."""
+    before, clusters = published(platform), every_cluster(platform)
+    shuffled = replaced_delays(sample, lambda delays: delays.sample(frac=1, random_state=0).set_axis(delays.index))
+    ssm, parameter = platform.client("ssm"), platform.output(Output.WORKBENCH_PARAMETER)
+    workbench = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    ssm.put_parameter(Name=parameter, Value="none", Overwrite=True)
+    try:
+        with shuffled:
+            code, out, err = dml(capsys, "run", "--local", "--json")
+    finally:
+        ssm.put_parameter(Name=parameter, Value=workbench, Overwrite=True)
     assert code == GATE_REFUSED, err
     assert json.loads(out)["published"] is False
     after = published(platform)
     assert (after["current"], after["predictions"]) == (before["current"], before["predictions"])
+    after_it = every_cluster(platform)
+    assert [after_it[one] for one in after_it.keys() - clusters.keys()] == ["TERMINATED"]
 
 
 def test_no_call_of_these_runs_should_have_been_denied(
