@@ -12,7 +12,7 @@ from rich.text import Text
 
 from datasets import load_dataset
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, expectation, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, calls, expectation, quantity, task_of
 from dml.runs.run import Result
 from dml.terminal.console import plain_table
 from dml.terminal.words import counted
@@ -27,6 +27,8 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
     if result.metrics:
         console.print()
         console.print(_quality(result.metrics, result.unit))
+        for line in calls(result.metrics, settings.file):
+            console.print(line, highlight=False, markup=False)
         console.print()
         console.print(_importances(result.metrics, settings.called))
     if result.predicted:
@@ -119,7 +121,7 @@ def _predicted(result: Result, classes: int = 5) -> str:
             positive = counts.get("1", 0)
             if not positive:
                 threshold = result.metrics.get("threshold", 0.5)
-                return f"{told}, none predicted positive: no probability reaches {threshold:g}, so rank rows by it"
+                return f"{told}, none predicted positive: no probability reaches {threshold:.4g}, so rank rows by it"
             return f"{told}, {positive:,} predicted positive"
         case "multiclass":
             often = sorted(counts.items(), key=lambda one: -one[1])

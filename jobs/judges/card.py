@@ -26,6 +26,9 @@ _MEASURES = {
     "log_loss": ("log loss", "how much the model is surprised by what happens; lower is better"),
     "brier": ("Brier score", "the mean squared error of the probabilities; lower is better"),
     "accuracy": ("accuracy", "the share of right calls"),
+    "precision": ("precision", "of the rows called positive the share that are"),
+    "recall": ("recall", "of the positive rows the share that are called so"),
+    "f1": ("F1", "precision and recall in one, their harmonic mean"),
     "macro_f1": ("macro F1", "the mean over classes of F1, so that a rare class counts like a frequent one"),
     "rmse": ("RMSE", "the root of the mean squared error, in the label's unit; lower is better"),
     "mae": ("MAE", "the mean absolute error, in the label's unit; lower is better"),
@@ -215,7 +218,8 @@ def _measures(metrics: Document) -> List[str]:
         if key in metrics["test"]
     ]
     if metrics["task"] == "binary":
-        said.append(f"A row is called positive if its probability is {metrics['threshold']:g} or more.")
+        chosen = "" if metrics.get("decision") else " No costs, recall or precision are set to choose it by."
+        said.append(f"A row is called positive if its probability is {metrics['threshold']:.4g} or more.{chosen}")
     if metrics["task"] == "multiclass":
         said.append("A row is called the class with the largest probability, of equal ones the first.")
     return [_bullets(said)]
@@ -322,13 +326,23 @@ def _confusion(metrics: Document, settings: Dataset) -> List[str]:
     confusion = metrics["test"]["confusion"]
     if settings.task == "binary":
         tp, fp, tn, fn = (confusion[key] for key in ("tp", "fp", "tn", "fn"))
+        decided = metrics.get("decision")
+        if decided:
+            said = _bullets(decided["says"])
+        elif tp + fp:
+            right, found = _percent(tp, tp + fp), _percent(tp, tp + fn)
+            said = f"Of the rows called positive {right} are; of the positive rows {found} are called so."
+        else:
+            said = (
+                f"**No row is called positive**: no probability reaches {metrics['threshold']:.4g}. Rank rows by it, "
+                f"or let [decision] of {settings.file} choose a threshold."
+            )
         return [
             _table(
                 ["", "called positive", "called negative"],
                 [["positive", _figure(tp), _figure(fn)], ["negative", _figure(fp), _figure(tn)]],
             ),
-            f"Of the rows called positive {_percent(tp, tp + fp)} are; of the positive rows {_percent(tp, tp + fn)} "
-            "are called so.",
+            said,
         ]
     classes = [_text(name) for name in settings.label.classes]
     if len(classes) <= WIDE:
@@ -461,7 +475,7 @@ def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:
     name, label = settings.name, settings.label.column
     value = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[settings.task]
     says = {
-        "binary": f"`probability` that `{label}` is 1; the call is 1 from 0.5 on",
+        "binary": f"`probability` that `{label}` is 1; the call is 1 from {tree.get('threshold', 0.5)!r} on",
         "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest",
         "regression": f"`value`, the predicted `{label}`",
     }[settings.task]

@@ -190,15 +190,16 @@ def baseline(found: Any, train: Any) -> Any:
 # --- From tables to figures ---
 
 
-def evaluate(found: Any) -> Figures:
-    """Binary: AUC (ties count half), PR-AUC (average precision), log loss (clipped), Brier, accuracy, confusion at 0.5.
+def evaluate(found: Any, threshold: float = THRESHOLD) -> Figures:
+    """Binary: AUC (ties count half), PR-AUC (average precision), log loss (clipped), Brier; and of calling rows
+    positive from the threshold on accuracy, precision (None if none is called), recall, F1 and confusion.
 
     Multiclass: AUC (mean of each class against the rest), log loss, Brier (sum over classes), accuracy, macro F1 and
     confusion (actual x predicted) of the first class with the largest probability. Regression: RMSE, MAE, R2 (against
     the mean of these rows) and bias (mean error).
     """
     if isinstance(found, Tally):
-        return _binary(found)
+        return _binary(found, threshold)
     return _multiclass(found) if isinstance(found, Table) else _regression(found)
 
 
@@ -211,13 +212,13 @@ def single(evaluated: Figures, later: Optional[Figures] = None) -> Dict[str, flo
     return {**told, **{f"out_of_time_{name}": later[name] for name in told if later and name in later}}
 
 
-def _binary(counts: Tally) -> Figures:
+def _binary(counts: Tally, threshold: float) -> Figures:
     p, n, k = counts
     positives, negatives, rows = k.sum(), (n - k).sum(), n.sum()
     hits, called = np.cumsum(k[::-1]), np.cumsum(n[::-1])
     pr_auc = float((hits / called * k[::-1]).sum() / positives)
     clipped = np.clip(p, CLIP, 1 - CLIP)
-    says = p >= THRESHOLD
+    says = p >= threshold
     tp, fp = int(k[says].sum()), int((n - k)[says].sum())
     tn, fn = int((n - k)[~says].sum()), int(k[~says].sum())
     return {
@@ -227,6 +228,9 @@ def _binary(counts: Tally) -> Figures:
         "log_loss": float(-(k * np.log(clipped) + (n - k) * np.log1p(-clipped)).sum() / rows),
         "brier": float((k * (1 - p) ** 2 + (n - k) * p**2).sum() / rows),
         "accuracy": (tp + tn) / int(rows),
+        "precision": tp / (tp + fp) if tp + fp else None,
+        "recall": tp / (tp + fn) if tp + fn else None,
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
         "confusion": {"tp": tp, "fp": fp, "tn": tn, "fn": fn},
     }
 
@@ -393,7 +397,9 @@ def _labels_by_leaf(batches: Iterable[pa.RecordBatch]) -> Dict[int, Tuple[float,
     return found
 
 
-def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], average: Any) -> Figures:
+def slices(
+    scored: DataFrame, task: str, label: Column, columns: Sequence[str], average: Any, threshold: float = THRESHOLD
+) -> Figures:
     """The main metric and accuracy (or MAE) in each of a column's SLICE_VALUES most frequent values, the rest together.
 
     `average`: the training side's share of positives, shares of the classes, or mean: what the baseline guesses.
@@ -405,14 +411,14 @@ def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], 
     values = [F.coalesce(F.col(name).cast("string"), F.lit("missing")) for name in columns]
     texts = [value.alias(f"_value{i}") for i, value in enumerate(values)]
     rows = scored.select(says, label.cast("double" if task == "regression" else "int").alias(LABEL), *texts)
-    found = _sums_of_slices(rows, _SliceSums(task, average, [None] * len(columns)))
+    found = _sums_of_slices(rows, _SliceSums(task, average, [None] * len(columns), threshold))
     if crowded := [i for i, sums in enumerate(found) if sums is None]:
         named: List[Optional[List[str]]] = [None if sums is None else [] for sums in found]
         for i in crowded:
             text = F.col(f"_value{i}")
             top = rows.groupBy(text).count().orderBy(F.desc("count"), text).limit(SLICE_VALUES)
             named[i] = [row[0] for row in top.collect()]
-        again = _sums_of_slices(rows, _SliceSums(task, average, named))
+        again = _sums_of_slices(rows, _SliceSums(task, average, named, threshold))
         found = [again[i] if sums is None else sums for i, sums in enumerate(found)]
     return {name: _slice(sums or {}, task, average) for name, sums in zip(columns, found)}  # noqa: B905
 
@@ -437,8 +443,10 @@ class _SliceSums:
     square. `named`: of a column the values to look at, others together; None: all, and None is told if they are many.
     """
 
-    def __init__(self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]]) -> None:
-        self.task, self.average, self.most = task, average, MANY_VALUES
+    def __init__(
+        self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]], threshold: float = THRESHOLD
+    ) -> None:
+        self.task, self.average, self.most, self.threshold = task, average, MANY_VALUES, threshold
         self.named = [None if names is None else set(names) for names in named]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> List[Optional[Dict[str, Floats]]]:
@@ -464,7 +472,7 @@ class _SliceSums:
             error, naive = says - label, self.average - label
             return [None, label, error**2, np.abs(error), naive**2]
         if self.task == "binary":
-            right, classes = (says >= THRESHOLD) == label, 2
+            right, classes = (says >= self.threshold) == label, 2
             said = np.where(label == 1, says, 1 - says)
         else:
             right, classes = says.argmax(axis=1) == label, says.shape[1]

@@ -204,7 +204,7 @@ class Survey:
                 found.append((scorer.says(batch)[1], apart.label(batch)))
             if found:
                 said, label = zip(*found)  # noqa: B905  # not in Python 3.9
-                yield _tallied(np.concatenate(said), np.concatenate(label), classes)
+                yield _tallied(np.concatenate(said), np.concatenate(label), classes, scorer.threshold)
 
         names = [*apart.columns, *(feature["name"] for feature in scorer.features)]
         said, counts = zip(*self._features.batches(names).mapPartitions(told).collect())  # noqa: B905
@@ -233,13 +233,17 @@ def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) 
     return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
 
 
-def _tallied(said: Array, label: Array, classes: int) -> Tuple[Array, Array]:
-    """The different answers, and the rows of each class that got them."""
+def _tallied(said: Array, label: Array, classes: int, threshold: float) -> Tuple[Array, Array]:
+    """The different answers, and the rows of each class that got them; no step moves one past the threshold."""
     answers, place = np.unique(said, axis=0, return_inverse=True)
     if said.ndim == 1 and len(answers) > MANY_ANSWERS:
         known = np.clip(said, SURE, 1 - SURE)
         odds = np.rint(np.log(known / (1 - known)) * STEPS_OF_ODDS) / STEPS_OF_ODDS
-        answers, place = np.unique(1 / (1 + np.exp(-odds)), return_inverse=True)
+        stepped = 1 / (1 + np.exp(-odds))
+        below = np.minimum(stepped, np.nextafter(threshold, 0))
+        answers, place = np.unique(
+            np.where(said >= threshold, np.maximum(stepped, threshold), below), return_inverse=True
+        )
     counts = np.bincount(place.ravel() * classes + label, minlength=len(answers) * classes)
     return answers, counts.reshape(len(answers), classes)
 

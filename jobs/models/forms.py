@@ -1,4 +1,4 @@
-"""The two forms of tree.json: one tree, or several whose leaves are averaged or added up.
+"""The forms of tree.json: one tree, or several whose leaves are averaged or added up.
 
 Format 2 is one tree. Each of its `nodes` says what it says (`probability`, `probabilities` or `value`, by task), a node
 with a `feature` has the `threshold` up to which a row goes `left`, else `right`.
@@ -7,6 +7,10 @@ Format 3 is several, `trees`, each with its `nodes`, and a `link`:
 - mean: what is said is the mean of what the trees' leaves say, each as one tree of format 2 would;
 - identity, logistic, softmax: the `value` of each tree's leaf is added to `base`, a number for each `output`, of which
   there is one (several classes: one each); the link makes a value, a probability or probabilities of the sums.
+
+Format 4 is either of them with a `threshold`: a binary model calls a row positive from this probability on, not from
+0.5. It is a format of its own so that a scorer that does not know it refuses, and calls no row otherwise in silence.
+`decision` beside it says by what it was chosen ([decision] of dataset.toml).
 
 `features`, the encodings, are the same in both, and so is all else that a model is told by.
 """
@@ -17,7 +21,7 @@ from jobs.models.inputs import Feature
 
 Told = Dict[str, Any]
 
-ONE, SEVERAL = 2, 3
+ONE, SEVERAL, DECIDED = 2, 3, 4
 MEAN, IDENTITY, LOGISTIC, SOFTMAX = "mean", "identity", "logistic", "softmax"
 LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
 
@@ -25,6 +29,11 @@ LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
 def is_one(model: Told) -> bool:
     """Whether it is one tree, whose leaves are known by their ids."""
     return "trees" not in model
+
+
+def decided(model: Told, threshold: float) -> Told:
+    """The same model with a threshold of its own."""
+    return {**model, "format": DECIDED, "threshold": threshold}
 
 
 def trees(model: Told) -> List[List[Told]]:

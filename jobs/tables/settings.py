@@ -65,6 +65,8 @@ Letter = Annotated[str, Limits(min_length=1, max_length=1)]
 Count = Annotated[int, Limits(ge=1)]
 Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
+Wanted = Annotated[float, Limits(gt=0, le=1)]
+Amount = Annotated[float, Limits(gt=0, allow_inf_nan=False)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
 Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
@@ -288,6 +290,44 @@ class Tune(_Part):
 
 
 @dataclass(frozen=True)
+class Decision(_Part):
+    """From which probability on a row of a binary task is called positive: chosen on the validation part, never by the
+    test side, in exactly one way.
+
+    By what a miss (a positive row that is not called so) and a false alarm (a negative one that is) cost, in any unit:
+    where all of them cost least. By a wanted `recall`: the highest threshold that has it. By a wanted `precision`:
+    of those that have it the one that finds most.
+    """
+
+    cost_of_miss: Optional[Amount] = None
+    cost_of_false_alarm: Optional[Amount] = None
+    recall: Optional[Wanted] = None
+    precision: Optional[Wanted] = None
+
+    def __post_init__(self) -> None:
+        one, other = self.cost_of_miss is None, self.cost_of_false_alarm is None
+        ways = (not (one and other)) + (self.recall is not None) + (self.precision is not None)
+        if ways != 1:
+            raise ValueError(
+                "name exactly one way: both costs (cost_of_miss, cost_of_false_alarm), recall or precision"
+            )
+        if one != other:
+            lacking = "cost_of_miss" if one else "cost_of_false_alarm"
+            raise ValueError(
+                f"{lacking} is missing: errors are weighed against each other; of equal ones set both to 1"
+            )
+
+    @property
+    def by_costs(self) -> bool:
+        return self.cost_of_miss is not None
+
+    @property
+    def asked(self) -> Dict[str, float]:
+        """What is set, as tree.json and metrics.json have it."""
+        return {name: float(value) for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Schedule(_Part):
     """When the dataset is trained again, where the environment has a schedule: at its own `cron` (UTC), or never."""
 
@@ -311,7 +351,9 @@ class Gate(_Part):
     if they are not set) and `suspicious_share` (of rows whose class it tells) are what a single feature may reach
     before it raises the leak alarm, the first two, if set, the whole model as well; `max_quarantined_share` is of the
     raw rows, `max_unknown_label_share` of the labels; `out_of_time`, if false, keeps the rows from `time.cut` on from
-    deciding; `feature_change` declares that other features than the current model's are meant, and why.
+    deciding; `cost_tolerance` is by what share errors may cost more than the current model's, where [decision] is by
+    costs, and takes the place of `tolerance` there; `feature_change` declares that other features than the current
+    model's are meant, and why.
     """
 
     tolerance: Annotated[float, Limits(ge=0)]
@@ -321,6 +363,7 @@ class Gate(_Part):
     max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
     max_unknown_label_share: Annotated[float, Limits(ge=0, le=1)] = 0.01
     out_of_time: Optional[bool] = None
+    cost_tolerance: Annotated[float, Limits(ge=0, allow_inf_nan=False)] = 0.05
     feature_change: str = ""
 
 
@@ -346,6 +389,7 @@ class Dataset(_Part):
     slices: Tuple[Name, ...] = ()
     carried: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
+    decision: Optional[Decision] = None
     split: Split = field(default_factory=Split)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -410,6 +454,12 @@ class Dataset(_Part):
                 'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted", of which the run chooses '
                 "the number of rounds; leave them out"
             )
+        if self.decision and self.task != "binary":
+            what = "a number" if self.task == "regression" else "the class with the largest probability"
+            raise ValueError(
+                f"decision: it chooses a threshold of a binary task's probability, and a {self.task} task tells "
+                f"{what}; leave it out"
+            )
         if self.task == "multiclass" and self.gate.suspicious_auc is not None:
             raise ValueError(
                 "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
@@ -461,6 +511,13 @@ class Dataset(_Part):
             depths=asked.depths or (() if depth is None else (depth,)),
             min_leaves=asked.min_leaves or (() if min_leaf is None else (min_leaf,)),
         )
+
+    @property
+    def validation_share(self) -> Optional[float]:
+        """What share of the training side is the validation part, None if nothing is chosen by one."""
+        if self.tuning:
+            return self.tuning.validation_share
+        return (self.tune or Tune()).validation_share if self.decision else None
 
     @property
     def time_decides(self) -> bool:

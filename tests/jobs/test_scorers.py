@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dml.models.scorer import Scorer, score_csv
-from jobs.models import forms, tree_sql
+from jobs.models import forms, tasks, tree_sql
 from jobs.models import tree as spark_tree
 
 Tree = dict[str, Any]
@@ -38,7 +38,7 @@ def walked(tree: Tree, rows: Sequence[Row]) -> Values:
 
 def _said(tree: Tree, leaves: list[dict[str, Any]]) -> tuple[Any, ...]:
     said = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[tree["task"]]
-    if tree["format"] == 2:
+    if "trees" not in tree:
         value = leaves[0][said]
     elif tree["link"] == forms.MEAN:
         value = np.mean([leaf[said] for leaf in leaves], axis=0).tolist()
@@ -56,7 +56,7 @@ def _said(tree: Tree, leaves: list[dict[str, Any]]) -> tuple[Any, ...]:
     if tree["task"] == "regression":
         return (value,)
     if tree["task"] == "binary":
-        return value, 1 if value >= 0.5 else 0
+        return value, 1 if value >= tree.get("threshold", 0.5) else 0
     return *value, tree["classes"][value.index(max(value))]
 
 
@@ -134,7 +134,7 @@ def by_spark(tree: Tree, rows: Sequence[Row]) -> Values:
     if tree["task"] == "regression":
         return [(value,) for value in says]
     if tree["task"] == "binary":
-        return [(probability, 1 if probability >= 0.5 else 0) for probability in says]
+        return [(probability, 1 if probability >= tasks.threshold(tree) else 0) for probability in says]
     return [(*shares, tree["classes"][shares.index(max(shares))]) for shares in says]
 
 
@@ -218,16 +218,28 @@ def trees(draw: st.DrawFn) -> Tree:
     whole = {"dataset": "d", "run_id": "r", "label": "it's\nlate", "positive": "yes\n" if task == "binary" else ""}
     told = {"task": task, **whole, "classes": classes, "unit": "", "features": features}
     if draw(st.booleans()):
-        return {"format": 2, **told, "nodes": draw(nodes_of(features, task, len(classes)))}
+        nodes = draw(nodes_of(features, task, len(classes)))
+        one = {"format": 2, **told, "nodes": nodes}
+        return decided(draw, one, [node["probability"] for node in nodes]) if task == "binary" else one
     link = draw(st.sampled_from([forms.MEAN, forms.LINKS[task]]))
     if link == forms.MEAN:
         several = draw(st.lists(nodes_of(features, task, len(classes), small), min_size=1, max_size=3))
-        return {"format": 3, **told, "link": link, "trees": [{"nodes": nodes} for nodes in several]}
+        mean = {"format": 3, **told, "link": link, "trees": [{"nodes": nodes} for nodes in several]}
+        return decided(draw, mean, [0.25]) if task == "binary" else mean
     base = draw(st.lists(small, min_size=max(len(classes), 1), max_size=max(len(classes), 1)))
     added = st.fixed_dictionaries(
         {"output": st.integers(0, len(base) - 1), "nodes": nodes_of(features, "regression", 0, small)}
     )
-    return {"format": 3, **told, "link": link, "base": base, "trees": draw(st.lists(added, min_size=1, max_size=4))}
+    total = {"format": 3, **told, "link": link, "base": base, "trees": draw(st.lists(added, min_size=1, max_size=4))}
+    return decided(draw, total, [0.25]) if task == "binary" else total
+
+
+def decided(draw: st.DrawFn, model: Tree, said: list[float]) -> Tree:
+    """Now and then with a threshold of its own, which may be the very number that a leaf says."""
+    if not draw(st.booleans()):
+        return model
+    some = [x for p in said for x in (p, math.nextafter(p, 2), math.nextafter(p, -1))]
+    return forms.decided(model, draw(st.one_of(st.sampled_from(some), st.floats(0, 1.1))))
 
 
 @st.composite
@@ -287,16 +299,29 @@ def test_every_scorer_should_give_what_a_walk_down_the_tree_gives(drawn: tuple[T
     tree, rows = drawn
     expected = walked(tree, rows)
     for name, score in SCORERS.items():
-        if tree["format"] == 2:
+        if "trees" not in tree:
             assert score(tree, rows) == expected, name
             continue
         for found, own in zip(score(tree, rows), expected, strict=True):
             width = max(len(own) - 1, 1)
             assert found[:width] == pytest.approx(own[:width], rel=1e-12, abs=1e-12), name
             if tree["task"] == "binary":  # the call is by the scorer's own number, which may be a digit off
-                assert found[1] == (1 if found[0] >= 0.5 else 0), name
+                assert found[1] == (1 if found[0] >= tree.get("threshold", 0.5) else 0), name
             if tree["task"] == "multiclass":
                 assert found[width] == tree["classes"][found.index(max(found[:width]))], name
+
+
+def test_a_probability_that_is_the_threshold_should_be_called_positive_by_all() -> None:
+    """And one below it by the least that there is should not."""
+    below = math.nextafter(0.3, 0)
+    tree = balanced(1, 1)
+    for node, probability in zip(tree["nodes"], (0.5, below, 0.3), strict=True):
+        node["probability"] = probability
+    tree["nodes"][0] |= {"feature": "x", "threshold": 0.0}
+    rows: list[Row] = [{"x": -1.0, "c": "value 0"}, {"x": 1.0, "c": "value 0"}]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        assert score(forms.decided(tree, 0.3), rows) == [(below, 0), (0.3, 1)], name
+        assert score(tree, rows) == [(below, 0), (0.3, 0)], name
 
 
 def balanced(splits: int, categories: int) -> Tree:
