@@ -158,7 +158,7 @@ def render(
         surest=drawn.surest(told) if isinstance(told, Classes) and drawn else [],
         roc=charts.roc(metrics) if task == "binary" else None,
         calls=charts.calls(metrics) if task == "binary" else None,
-        called=calls(metrics, f"datasets/{metrics['dataset']}/dataset.toml"),
+        calls_told=calls(metrics, f"datasets/{metrics['dataset']}/dataset.toml"),
         lift=metrics.get("lift") or [],
         calibration=charts.calibration(metrics["calibration"], task),
         matrix=charts.matrix(tree["classes"], metrics["test"]["confusion"]) if task == "multiclass" else None,
