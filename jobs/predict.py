@@ -120,11 +120,14 @@ def said(model: registry.Registered) -> List[Column]:
         return [F.col(PROBABILITY), (F.col(PROBABILITY) >= threshold(model.tree)).cast("int").alias(PREDICTION)]
     if model.task == "regression":
         return [F.col(PREDICTION)]
-    most = F.array_max(PROBABILITIES)
-    classes = F.array(*[F.lit(name) for name in model.tree["classes"]])
-    first = F.expr(f"int(array_position({PROBABILITIES}, array_max({PROBABILITIES}))) - 1")
-    named = F.get(classes, first)
-    return [most.alias(PROBABILITY), named.alias(PREDICTION), F.col(PROBABILITIES)]
+    names, weights = model.tree["classes"], model.tree.get("weights")
+    classes, weighed = F.array(*[F.lit(name) for name in names]), PROBABILITIES
+    if weights:
+        products = [f"{PROBABILITIES}[{i}] * {float(weight)!r}D" for i, weight in enumerate(weights)]
+        weighed = f"array({', '.join(products)})"
+    first = F.expr(f"int(array_position({weighed}, array_max({weighed}))) - 1")
+    named, of_it = F.get(classes, first), F.get(F.col(PROBABILITIES), first)
+    return [of_it.alias(PROBABILITY), named.alias(PREDICTION), F.col(PROBABILITIES)]
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ class Trained(NamedTuple):
     training rows add up to in its nodes. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the test
     rows with what the model says of them, kept in memory or on disk; only for what needs single rows, which is a
     regression, and slices. `decision`: how the threshold was chosen ([decision]), None if it was not.
+    `weights`: how much a row of each class counted, None if all count alike.
     """
 
     tree: forms.Told
@@ -70,6 +71,7 @@ class Trained(NamedTuple):
     tuning: Optional[Dict[str, Any]]
     training: Training
     decision: Optional[Dict[str, Any]] = None
+    weights: Optional[Dict[str, float]] = None
 
     @property
     def rows(self) -> Dict[str, int]:
@@ -87,12 +89,12 @@ class Trained(NamedTuple):
 
     @property
     def test(self) -> Dict[str, Any]:
-        return metrics.evaluate(self.found, tasks.threshold(self.tree))
+        return metrics.evaluate(self.found, forms.call_of(self.tree))
 
     @property
     def baseline(self) -> Dict[str, Any]:
-        """The same metrics for always guessing what the training side is on average."""
-        return metrics.evaluate(metrics.baseline(self.found, self.average), tasks.threshold(self.tree))
+        """The same metrics for always guessing what the training side is on average; called from the same threshold."""
+        return metrics.evaluate(metrics.baseline(self.found, self.average), self.tree.get("threshold"))
 
 
 def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -> None:
@@ -129,7 +131,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
         clock.begin("training and testing out of time")
-        later = out_of_time(features, settings, trained.training, survey, trained.tree.get("threshold"))
+        later = out_of_time(features, settings, trained.training, survey, forms.call_of(trained.tree))
         clock.lap("out_of_time", "comparing with the current model")
 
         beside = current_on(features, s3, current, settings, trained, survey)
@@ -148,6 +150,7 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         report["decision"] = decided
+        report["calls"] = decision.sentences(trained.test, forms.call_of(trained.tree), trained.weights, decided)
         trained.unpersist()
         clock.lap("score", "saving the model")
 
@@ -309,11 +312,11 @@ def _fit_and_score(
     clock: Clock,
     names: Tuple[str, str],
     otherwise: str = "",
-    threshold: Optional[float] = None,
+    call: forms.Call = None,
 ) -> Trained:
     """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows.
 
-    `names`: of both, for errors; `otherwise`: the way out of them; `threshold`: of a binary model, if it is known.
+    `names`: of both, for errors; `otherwise`: the way out of them; `call`: how the model calls rows, if that is known.
     """
     classes, training = survey.classes, settings.training
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
@@ -334,11 +337,10 @@ def _fit_and_score(
     clock.lap("fit", "choosing the threshold" if settings.decision else "testing the model")
     if settings.decision:
         decided = _decided(survey, fit_on, validated, settings, training)
-        threshold = decided["threshold"]
+        call = decided["threshold"]
         model["decision"] = settings.decision.asked
         clock.lap("decide", "testing the model")
-    if threshold is not None:
-        model = forms.decided(model, threshold)
+    model = forms.decided(model, _weighed(survey.weights(train)) if call is None else call)
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
@@ -351,7 +353,9 @@ def _fit_and_score(
         found = _found(scored, settings, labels[split.TRAIN].mean)
     clock.lap("score")
     totals = fitted.totals if forms.is_one(model) else None
-    return Trained(model, totals, labels, scored, found, tuning, training, decided)
+    weights = survey.weights(train)
+    weighed = None if weights is None else dict(zip(settings.class_names, weights.tolist()))  # noqa: B905
+    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed)
 
 
 def _validation(survey: Survey, train: Sequence[int], settings: Dataset) -> Tuple[List[int], List[int]]:
@@ -378,6 +382,14 @@ def _model(fitted: Any, settings: Dataset, training: Training) -> forms.Told:
         "features": fitted.features,
         **fitted.told,
     }
+
+
+def _weighed(weights: Optional[Array]) -> forms.Call:
+    """How rows are called if their classes are weighted so: as a model of the weighted rows would call them. Of binary
+    ones from the probability on where both classes weigh as much (Elkan 2001, section 2)."""
+    if weights is None:
+        return None
+    return float(weights[0] / weights.sum()) if len(weights) == 2 else [float(weight) for weight in weights]
 
 
 def _of_classes(survey: Survey, parts: Sequence[int], fitted: Any, model: forms.Told) -> Any:
@@ -422,12 +434,12 @@ def out_of_time(
     settings: Dataset,
     training: Training,
     survey: Optional[Survey] = None,
-    threshold: Optional[float] = None,
+    call: forms.Call = None,
 ) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
     None if the dataset names no time column. `training`: the settings that the model itself was trained with. `survey`:
-    of these rows with `later_than_cut`, if there is one already. `threshold`: the model's own, chosen without the later
+    of these rows with `later_than_cut`, if there is one already. `call`: the model's own, chosen without the later
     rows; with [decision] `calls` tells what they come to.
     """
     if settings.time is None:
@@ -440,15 +452,15 @@ def out_of_time(
     names = (f"the rows before time.cut ({cut})", f"the rows from time.cut ({cut}) on")
     way_out = f"Move time.cut in {settings.file} so that both have rows of each kind, or leave out [time]."
     before, after = own.parts(later=False), own.parts(later=True)
-    trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out, threshold)
+    trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out, call)
     trained.unpersist()
     months = features.rows.groupBy(later).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
     )
     spans = dict(row[:] for row in months.collect())
     told = {"trained_on": spans[False], "tested_on": spans[True], "trained_rows": trained.rows[split.TRAIN]}
-    if settings.decision and threshold is not None:
-        told["calls"] = decision.figures(trained.found, threshold, settings.decision)
+    if settings.decision and isinstance(call, float):
+        told["calls"] = decision.figures(trained.found, call, settings.decision)
     return {**told, **trained.test, "baseline": trained.baseline}
 
 
@@ -472,10 +484,9 @@ def current_on(
             found = metrics.of_answers(*answers)
         else:
             found = _of_current(features, current, settings, candidate.labels[split.TRAIN].mean)
-        threshold = tasks.threshold(current.tree)
-        scores = metrics.evaluate(found, threshold)
+        scores = metrics.evaluate(found, forms.call_of(current.tree))
         if settings.decision and current.tree.get("decision") == settings.decision.asked:
-            decided = decision.figures(found, threshold, settings.decision)
+            decided = decision.figures(found, tasks.threshold(current.tree), settings.decision)
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
@@ -527,7 +538,7 @@ def metrics_report(
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
-    train, threshold = trained.labels[split.TRAIN], tasks.threshold(trained.tree)
+    train, call = trained.labels[split.TRAIN], forms.call_of(trained.tree)
     average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
     told: Dict[str, Any] = {
         "dataset": settings.name,
@@ -547,11 +558,12 @@ def metrics_report(
         "slices": {}
         if trained.scored is None
         else metrics.slices(
-            trained.scored, task, label, settings.slices, average[1] if task == "binary" else average, threshold
+            trained.scored, task, label, settings.slices, average[1] if task == "binary" else average, call
         ),
         "importances": forms.importances(trained.tree),
         "tree": forms.shape(trained.tree),
-        "threshold": threshold,
+        "threshold": tasks.threshold(trained.tree),
+        "class_weights": trained.weights,
         "settings": trained.tree["settings"],
         "split_by": list(settings.split.by),
         "tuning": trained.tuning,
@@ -561,7 +573,7 @@ def metrics_report(
         told["base_rate"] = average[1]
         told.update(roc=metrics.roc(found), lift=metrics.lift(found), calibration=metrics.calibration(found))
     elif task == "multiclass":
-        told["calibration"] = metrics.calibration(metrics.confidence(found))
+        told["calibration"] = metrics.calibration(metrics.confidence(found, call))
     else:
         assert trained.scored is not None  # noqa: S101  # a regression has them
         told["calibration"] = metrics.value_calibration(trained.scored, label)

@@ -84,21 +84,6 @@ def expectation(metrics: dict[str, Any], unit: str = "") -> tuple[str, bool] | N
     return f"On later rows ({later['tested_on']}) {word} than always guessing the {BASELINES[task]}: {told}.", better
 
 
-def calls(metrics: dict[str, Any], settings_file: str) -> list[str]:
-    """What the threshold of a binary model is and what its calls come to, in sentences: of [decision], or, of another,
-    that none is called positive; [] if there is nothing to say. `metrics`: a metrics.json."""
-    if decided := metrics.get("decision"):
-        return list(decided["says"])
-    confusion = metrics.get("test", {}).get("confusion")
-    if task_of(metrics) != "binary" or not confusion or confusion["tp"] + confusion["fp"]:
-        return []
-    threshold = metrics.get("threshold", 0.5)
-    return [
-        f"No held-out row is called positive: no probability reaches {threshold:.4g}. Rank rows by it, or let "
-        f"[decision] in {settings_file} choose a threshold by what errors cost."
-    ]
-
-
 def quantity(value: float) -> str:
     """A number in the label's unit, to four digits, a whole one without decimals: 0.01234, 12.30, 12, 12,345."""
     whole = abs(value) >= 1000 or value == round(value)

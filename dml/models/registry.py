@@ -22,7 +22,7 @@ from rich.text import Text
 from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, LATER, calls, expectation
+from dml.models.figures import BASELINES, LATER, expectation
 from dml.models.figures import FIGURES as SHOWN
 from dml.terminal.console import plain_table
 from dml.terminal.words import listed
@@ -597,7 +597,7 @@ def show_model(console: Console, described: Document) -> None:
         console.print(Text(expected[0], "" if expected[1] else "yellow"))
         console.print()
     console.print(_figures(model))
-    for line in calls(metrics, f"datasets/{metrics.get('dataset', '')}/dataset.toml"):
+    for line in metrics.get("calls") or []:
         console.print(Text(line))
     interval = metrics.get("interval")
     if interval:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from datasets import load_dataset
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, calls, expectation, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, expectation, quantity, task_of
 from dml.runs.run import Result
 from dml.terminal.console import plain_table
 from dml.terminal.words import counted
@@ -27,8 +27,10 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
     if result.metrics:
         console.print()
         console.print(_quality(result.metrics, result.unit))
-        for line in calls(result.metrics, settings.file):
-            console.print(line, highlight=False, markup=False)
+        if told := result.metrics.get("calls"):
+            console.print()
+            for line in told:
+                console.print(line, highlight=False, markup=False)
         console.print()
         console.print(_importances(result.metrics, settings.called))
     if result.predicted:

@@ -218,9 +218,8 @@ def _measures(metrics: Document) -> List[str]:
         if key in metrics["test"]
     ]
     if metrics["task"] == "binary":
-        chosen = "" if metrics.get("decision") else " No costs, recall or precision are set to choose it by."
-        said.append(f"A row is called positive if its probability is {metrics['threshold']:.4g} or more.{chosen}")
-    if metrics["task"] == "multiclass":
+        said.append(f"A row is called positive if its probability is {metrics['threshold']:.4g} or more.")
+    if metrics["task"] == "multiclass" and not metrics.get("class_weights"):
         said.append("A row is called the class with the largest probability, of equal ones the first.")
     return [_bullets(said)]
 
@@ -278,7 +277,8 @@ def _analyses(metrics: Document, settings: Dataset) -> List[str]:
     parts = [_table(["", *[_name(key) for key in keys], "rows"], body), _interval(metrics)]
     parts += ["### Calibration", *_calibration(metrics, settings)]
     if metrics["test"].get("confusion") is not None:
-        parts += ["### Right and wrong calls", *_confusion(metrics, settings)]
+        parts += ["### Right and wrong calls", _bullets(list(map(_text, metrics.get("calls") or [])))]
+        parts += _confusion(metrics, settings)
     if metrics.get("slices"):
         parts += ["### Slices", *_slices(metrics)]
     return parts
@@ -326,23 +326,13 @@ def _confusion(metrics: Document, settings: Dataset) -> List[str]:
     confusion = metrics["test"]["confusion"]
     if settings.task == "binary":
         tp, fp, tn, fn = (confusion[key] for key in ("tp", "fp", "tn", "fn"))
-        decided = metrics.get("decision")
-        if decided:
-            said = _bullets(decided["says"])
-        elif tp + fp:
-            right, found = _percent(tp, tp + fp), _percent(tp, tp + fn)
-            said = f"Of the rows called positive {right} are; of the positive rows {found} are called so."
-        else:
-            said = (
-                f"**No row is called positive**: no probability reaches {metrics['threshold']:.4g}. Rank rows by it, "
-                f"or let [decision] of {settings.file} choose a threshold."
-            )
+        right, found = _percent(tp, tp + fp), _percent(tp, tp + fn)
         return [
             _table(
                 ["", "called positive", "called negative"],
                 [["positive", _figure(tp), _figure(fn)], ["negative", _figure(fp), _figure(tn)]],
             ),
-            said,
+            f"Of the rows called positive {right} are; of the positive rows {found} are called so." if tp + fp else "",
         ]
     classes = [_text(name) for name in settings.label.classes]
     if len(classes) <= WIDE:
@@ -476,7 +466,8 @@ def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:
     value = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[settings.task]
     says = {
         "binary": f"`probability` that `{label}` is 1; the call is 1 from {tree.get('threshold', 0.5)!r} on",
-        "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest",
+        "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest"
+        + (", each times its one of `weights`" if tree.get("weights") else ""),
         "regression": f"`value`, the predicted `{label}`",
     }[settings.task]
     needed = ", ".join(f"`{feature['name']}`" for feature in tree["features"])

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from jobs.judges.metrics import Floats, Tally
+from jobs.models.tasks import THRESHOLD
 from jobs.tables.settings import Decision
 
 POINTS = 200  # of a curve
@@ -139,6 +140,36 @@ def says(found: Figures) -> List[str]:
     later, test = found["out_of_time"], found["test"]
     told = [_in_rows(later, "later rows", asked)] if later else []
     return [how, *told, _in_rows(test, "held-out rows", asked)]
+
+
+def sentences(test: Figures, call: Any, weights: Optional[Dict[str, float]], decided: Optional[Figures]) -> List[str]:
+    """What people must know of the calls: metrics.json's `calls`, [] if rows are called as everywhere.
+
+    `test`: figures of the test rows; `call`: a threshold of its own, or weights; `weights`: of the classes.
+    """
+    told = []
+    if weights:
+        each = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+        told.append(
+            f"A row counted by its class while it was learned from ({each}). Probabilities and figures are of rows as "
+            "they are, each counted once."
+        )
+        if not decided:
+            told.append(
+                f"A row is called positive from a probability of {call:.4g} on, where both classes weigh as much."
+                if isinstance(call, float)
+                else "A row is called the class whose probability, times its weight, is the largest."
+            )
+    if decided:
+        return [*told, *decided["says"]]
+    confusion = test.get("confusion")
+    if isinstance(confusion, dict) and not confusion["tp"] + confusion["fp"]:
+        threshold = THRESHOLD if call is None else call
+        told.append(
+            f"No held-out row is called positive: no probability reaches {threshold:.4g}. Rank rows by it, or let "
+            "[decision] in dataset.toml choose a threshold by what errors cost."
+        )
+    return told
 
 
 def _in_rows(of: Figures, where: str, asked: Dict[str, float]) -> str:

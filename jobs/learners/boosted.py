@@ -64,6 +64,13 @@ class Start(NamedTuple):
     spread: float
     point: Optional[FixedPoint]
 
+    def raised(self, weights: Optional[Array]) -> List[float]:
+        """Where rounds begin for rows whose classes are weighted so."""
+        if weights is None:
+            return self.base
+        logs = np.log(weights)
+        return [self.base[0] + logs[1] - logs[0]] if len(self.base) == 1 else (self.base + logs).tolist()
+
     def labels(self, label: Array) -> Array:
         if self.point is None:
             return label.astype(np.float32)
@@ -155,7 +162,7 @@ def _boosted(
         for group, parts in enumerate(groups)
     ]
     dealt = context.union(coded).partitionBy(task_count, int)
-    work = _Work(parameters, rounds, len(groups), start, len(learned.features))
+    work = _Work(parameters, rounds, len(groups), start, len(learned.features), survey.weights(groups[0]))
     # What comes after a barrier stage has Spark try the whole stage again when a task fails; as the last one of a job
     # it would be given up.
     told = dealt.barrier().mapPartitions(work).partitionBy(1, int)
@@ -174,7 +181,8 @@ def _weight(survey: Survey, parts: Sequence[int], training: Training) -> float:
     label = survey.labels(parts)
     if not survey.classes:
         return float(training.min_leaf)
-    shares = np.array(label.counts) / label.rows
+    weights = survey.weights(parts)
+    shares = np.array(label.counts) / label.rows * (1 if weights is None else weights)
     each = float(shares[1] * shares[0]) if survey.classes == 2 else float(2 * (shares * (1 - shares)).mean())
     return training.min_leaf * each
 
@@ -202,9 +210,19 @@ def _dealt(group: int, count: int, partition: int, blocks: Iterable[Block]) -> I
 class _Work:
     """What each task does. The first one yields the model and the figures."""
 
-    def __init__(self, parameters: Dict[str, Any], rounds: int, groups: int, start: Start, features: int) -> None:
+    def __init__(
+        self,
+        parameters: Dict[str, Any],
+        rounds: int,
+        groups: int,
+        start: Start,
+        features: int,
+        weights: Optional[Array],
+    ) -> None:
+        """`weights`: of each class. They raise the odds that are learned from, and these alone: what trees add is then
+        what they add to the odds of the rows as they are, of which the model, and what rounds are chosen by, says."""
         self.parameters, self.rounds, self.groups = parameters, rounds, groups
-        self.start, self.features = start, features
+        self.start, self.features, self.weights = start, features, weights
 
     def __call__(self, dealt: Iterable[Keyed]) -> Iterator[Tuple[int, Tuple[str, List[float]]]]:
         import xgboost as xgb
@@ -237,8 +255,11 @@ class _Work:
             nothing = (np.empty((self.features, 0), dtype=np.uint8), np.empty(0))
             codes, label = zip(*(blocks or [nothing]))  # noqa: B905  # not in Python 3.9
             labels = self.start.labels(np.concatenate(label))
-            base = np.tile(np.array(self.start.base, dtype=np.float32), (len(labels), 1))
+            weights = self.weights if group == 0 else None
+            base = np.tile(np.array(self.start.raised(weights), dtype=np.float32), (len(labels), 1))
             given = {"label": labels, "base_margin": base if base.shape[1] > 1 else base[:, 0]}
+            if weights is not None:
+                given["weight"] = weights.astype(np.float32)[labels.astype(np.int64)]
             given.update(max_bin=self.parameters["max_bin"], nthread=self.parameters["nthread"])
             made = partial(xgb.QuantileDMatrix, ref=matrices[0] if matrices else None)
             matrices.append(made(np.ascontiguousarray(np.concatenate(codes, axis=1).T), **given))

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
+from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
@@ -118,6 +119,10 @@ class Survey:
         """The label in these parts together; `require_variety` says whether that is enough."""
         return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
 
+    def weights(self, parts: Sequence[int]) -> Optional[Array]:
+        """How much a row of each class counts while a model learns from these parts, None if all count alike."""
+        return encoding.class_weights(self.settings, self.labels(parts).counts)
+
     def sample(self, parts: Sequence[int]) -> "Sample":
         """Numbers of some rows of these parts: of each number feature, then the label of a regression."""
         found = self._sample()
@@ -171,23 +176,26 @@ class Survey:
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
 
     def vectors(self, parts: Sequence[int], learned: Learned) -> DataFrame:
-        """The same for MLlib: `label`, a class by its number or the value, and `features`, bin numbers as a vector."""
+        """The same for MLlib: `label`, a class by its number or the value, `weight`, and `features`, bin numbers as a
+        vector."""
         from pyspark.ml.functions import array_to_vector
 
-        coding = _Coding(self._apart, parts, learned, self.classes)
+        coding, by_class = _Coding(self._apart, parts, learned, self.classes), self.weights(parts)
 
         def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 codes, label = coding.coded(batch)
+                weight = np.ones(len(label)) if by_class is None else by_class[label]
                 values = label.astype(np.float64)
                 values = values if learned.point is None else learned.point.sum(1, values)
                 ends = np.arange(0, len(codes) * (len(values) + 1), max(len(codes), 1), dtype=np.int32)
                 lists = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(codes.T.ravel(), np.float64))
-                yield pa.RecordBatch.from_arrays([as_arrow(values, np.float64), lists], names=["label", "codes"])
+                columns = [as_arrow(values, np.float64), as_arrow(weight, np.float64), lists]
+                yield pa.RecordBatch.from_arrays(columns, names=["label", "weight", "codes"])
 
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
-        told = self._features.table(names).mapInArrow(coded, "label double, codes array<double>")
-        return told.select("label", array_to_vector(F.col("codes")).alias("features"))
+        told = self._features.table(names).mapInArrow(coded, "label double, weight double, codes array<double>")
+        return told.select("label", "weight", array_to_vector(F.col("codes")).alias("features"))
 
     def answers(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
         """What a model of classes says of the rows of these parts: each answer (a probability, or probabilities), maybe

@@ -181,8 +181,10 @@ def _of_several(model: Json, numbered: Sequence[Json], names: Sequence[str], ask
     if task == "binary":
         call = f"CASE WHEN probability >= {_double(_threshold(model))} THEN 1 ELSE 0 END"
     else:
-        cases = [f"WHEN {p} THEN {_text(name)}" for p, name in zip(probabilities, model["classes"])]  # noqa: B905
-        call = f"CASE GREATEST({', '.join(probabilities)}) {' '.join(cases)} END"
+        weights = model.get("weights")
+        weighed = [f"{p} * {_double(w)}" for p, w in zip(probabilities, weights)] if weights else probabilities  # noqa: B905
+        cases = [f"WHEN {p} THEN {_text(name)}" for p, name in zip(weighed, model["classes"])]  # noqa: B905
+        call = f"CASE GREATEST({', '.join(weighed)}) {' '.join(cases)} END"
     return [*parts, f"SELECT {', '.join([*names, *probabilities, f'{call} AS prediction'])}\nFROM _said"]
 
 
@@ -310,7 +312,9 @@ def _values(tree: Json, leaf: Json) -> List[str]:
     if tree["task"] == "binary":
         return [_double(leaf["probability"]), str(int(leaf["probability"] >= _threshold(tree)))]
     probabilities = leaf["probabilities"]
-    return [*map(_double, probabilities), _text(tree["classes"][probabilities.index(max(probabilities))])]
+    weights = tree.get("weights") or [1.0] * len(probabilities)
+    weighed = [p * w for p, w in zip(probabilities, weights)]  # noqa: B905  # not in Python 3.9
+    return [*map(_double, probabilities), _text(tree["classes"][weighed.index(max(weighed))])]
 
 
 def _rows(name: str, rows: Sequence[str]) -> str:

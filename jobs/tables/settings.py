@@ -241,8 +241,13 @@ class Training(_Part):
     leaves: Annotated[int, Limits(ge=2, le=1_024)] = 31  # of each boosted tree, at most
     learning_rate: Annotated[float, Limits(gt=0, le=1)] = 0.1
     trees: Annotated[int, Limits(ge=1, le=1_000)] = 20  # of a forest
+    # How much a row of a class counts while it is learned from and called ("balanced": each class as much as another);
+    # classes that are not named count 1. What a model says, and all that is measured, is of rows as they are.
+    weights: Union[str, Dict[str, float]] = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.weights, dict) and not self.weights:
+            raise ValueError("weights: name a class and what a row of it counts, or leave it out")
         foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
         surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
@@ -264,7 +269,8 @@ class Training(_Part):
         """What the learner was trained with, as tree.json and metrics.json have it."""
         every = {name for names in USES.values() for name in names}
         other = every - set(USES[self.learner])
-        told = {name: value for name, value in asdict(self).items() if name not in other}
+        told = {name: value for name, value in asdict(self).items() if name not in other and name != "weights"}
+        told = {**told, **({"weights": self.weights} if self.weights else {})}
         return told if self.learner != "tree" else {name: told[name] for name in told if name != "learner"}
 
 
@@ -454,6 +460,7 @@ class Dataset(_Part):
                 'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted", of which the run chooses '
                 "the number of rounds; leave them out"
             )
+        self._weights_fit_task()
         if self.decision and self.task != "binary":
             what = "a number" if self.task == "regression" else "the class with the largest probability"
             raise ValueError(
@@ -483,6 +490,33 @@ class Dataset(_Part):
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    def _weights_fit_task(self) -> None:
+        weights = self.training.weights
+        if not weights:
+            return
+        if self.task == "regression":
+            raise ValueError("training.weights: they are by class, and a regression has none; leave it out")
+        if isinstance(weights, str):
+            if weights != "balanced":
+                raise ValueError(
+                    f'training.weights: {weights!r} is neither "balanced" nor a table of classes, '
+                    f"such as {{ {self.class_names[0]} = 1.0 }}"
+                )
+            return
+        named = ", ".join(self.class_names)
+        if strange := [name for name in weights if name not in self.class_names]:
+            raise ValueError(f"training.weights: {', '.join(strange)} is no class of this task, which has {named}")
+        if wrong := [name for name, weight in weights.items() if not 0 < weight < float("inf")]:
+            raise ValueError(
+                f"training.weights: {wrong[0]} is {weights[wrong[0]]:g}, and a weight is a number above 0; what is to "
+                "count nothing prepare.sql leaves out"
+            )
+
+    @property
+    def class_names(self) -> Tuple[str, ...]:
+        """What the classes are called in settings, in their order; of a binary label 0 and 1."""
+        return ("negative", "positive") if self.task == "binary" else self.label.classes
 
     @property
     def label_texts(self) -> Tuple[str, ...]:

@@ -57,7 +57,12 @@ def _said(tree: Tree, leaves: list[dict[str, Any]]) -> tuple[Any, ...]:
         return (value,)
     if tree["task"] == "binary":
         return value, 1 if value >= tree.get("threshold", 0.5) else 0
-    return *value, tree["classes"][value.index(max(value))]
+    return *value, called(tree, value)
+
+
+def called(tree: Tree, shares: Sequence[float]) -> str:
+    weighed = [share * weight for share, weight in zip(shares, tree.get("weights", [1.0] * len(shares)), strict=True)]
+    return str(tree["classes"][weighed.index(max(weighed))])
 
 
 def _walk(nodes: dict[int, Any], features: dict[str, Any], row: Row) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def by_spark(tree: Tree, rows: Sequence[Row]) -> Values:
         return [(value,) for value in says]
     if tree["task"] == "binary":
         return [(probability, 1 if probability >= tasks.threshold(tree) else 0) for probability in says]
-    return [(*shares, tree["classes"][shares.index(max(shares))]) for shares in says]
+    return [(*shares, called(tree, shares)) for shares in says]
 
 
 # Every scorer belongs here, by name. It gets a tree and rows (dictionaries with every feature; a feature's `holds` says
@@ -220,24 +225,27 @@ def trees(draw: st.DrawFn) -> Tree:
     if draw(st.booleans()):
         nodes = draw(nodes_of(features, task, len(classes)))
         one = {"format": 2, **told, "nodes": nodes}
-        return decided(draw, one, [node["probability"] for node in nodes]) if task == "binary" else one
+        return decided(draw, one, [node["probability"] for node in nodes] if task == "binary" else [])
     link = draw(st.sampled_from([forms.MEAN, forms.LINKS[task]]))
     if link == forms.MEAN:
         several = draw(st.lists(nodes_of(features, task, len(classes), small), min_size=1, max_size=3))
         mean = {"format": 3, **told, "link": link, "trees": [{"nodes": nodes} for nodes in several]}
-        return decided(draw, mean, [0.25]) if task == "binary" else mean
+        return decided(draw, mean, [0.25])
     base = draw(st.lists(small, min_size=max(len(classes), 1), max_size=max(len(classes), 1)))
     added = st.fixed_dictionaries(
         {"output": st.integers(0, len(base) - 1), "nodes": nodes_of(features, "regression", 0, small)}
     )
     total = {"format": 3, **told, "link": link, "base": base, "trees": draw(st.lists(added, min_size=1, max_size=4))}
-    return decided(draw, total, [0.25]) if task == "binary" else total
+    return decided(draw, total, [0.25])
 
 
 def decided(draw: st.DrawFn, model: Tree, said: list[float]) -> Tree:
-    """Now and then with a threshold of its own, which may be the very number that a leaf says."""
-    if not draw(st.booleans()):
+    """Now and then with a call of its own: a threshold, which may be the very number that a leaf says, or weights."""
+    if model["task"] == "regression" or not draw(st.booleans()):
         return model
+    if model["task"] == "multiclass":
+        size = len(model["classes"])
+        return forms.decided(model, draw(st.lists(st.sampled_from([0.1, 0.5, 1.0, 3.7]), min_size=size, max_size=size)))
     some = [x for p in said for x in (p, math.nextafter(p, 2), math.nextafter(p, -1))]
     return forms.decided(model, draw(st.one_of(st.sampled_from(some), st.floats(0, 1.1))))
 
@@ -308,7 +316,7 @@ def test_every_scorer_should_give_what_a_walk_down_the_tree_gives(drawn: tuple[T
             if tree["task"] == "binary":  # the call is by the scorer's own number, which may be a digit off
                 assert found[1] == (1 if found[0] >= tree.get("threshold", 0.5) else 0), name
             if tree["task"] == "multiclass":
-                assert found[width] == tree["classes"][found.index(max(found[:width]))], name
+                assert found[width] == called(tree, found[:width]), name
 
 
 def test_a_probability_that_is_the_threshold_should_be_called_positive_by_all() -> None:

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from datasets import load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, calls, expectation, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, expectation, quantity, task_of
 from dml.models.registry import condition_as_called, current_run
 from dml.models.report import charts
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
@@ -158,7 +158,7 @@ def render(
         surest=drawn.surest(told) if isinstance(told, Classes) and drawn else [],
         roc=charts.roc(metrics) if task == "binary" else None,
         calls=charts.calls(metrics) if task == "binary" else None,
-        calls_told=calls(metrics, f"datasets/{metrics['dataset']}/dataset.toml"),
+        calls_told=metrics.get("calls") or [],
         lift=metrics.get("lift") or [],
         calibration=charts.calibration(metrics["calibration"], task),
         matrix=charts.matrix(tree["classes"], metrics["test"]["confusion"]) if task == "multiclass" else None,
