@@ -420,7 +420,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         if tree is None:
             raise UserError(f"{registry.uri(f'{model.run_id}/tree.json')} does not exist: the run is no whole model.")
     features = [[feature["name"] for feature in tree["features"]] for tree in trees if tree]
-    settings = [_flat(model.metrics["settings"]) for model in (one, two)]
+    settings = [_flat(model.metrics["settings"] | _asked(model)) for model in (one, two)]
     data = [_data(model, tree) for model, tree in zip((one, two), trees, strict=True) if tree]
     names = called(registry.dataset)
     splits = [_first_splits(tree, names) for tree in trees if tree]
@@ -448,6 +448,12 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         "called": names,
         "first_splits": {place: [split.get(place) for split in splits] for place in splits[0] | splits[1]},
     }
+
+
+def _asked(model: Model) -> Document:
+    """What [decision] its threshold was chosen by, as a setting."""
+    decided = model.metrics.get("decision")
+    return {"decision": decided["asked"]} if decided else {}
 
 
 def _decisions(one: Model, two: Model) -> Document:

@@ -148,7 +148,9 @@ def _costs(decided: dict[str, Any], right: float) -> Drawn:
     rules = {name: test[f"cost_of_{name}"] * 1000 / test["rows"] for name in ("never", "always")}
     size = _round_step(max([*rules.values(), *(cost for _, cost in held)]))
     high = math.ceil(max([*rules.values(), *(cost for _, cost in held)]) / size - 1e-9) * size
-    ticks = [Tick(size * i / high, _brief(size * i, size)) for i in range(round(high / size) + 1)]
+    unit, letter = (1000, "k") if high >= 1000 else (1, "")  # short enough to stand beside the axis' name
+    values = [size * i for i in range(round(high / size) + 1)]
+    ticks = [Tick(value / high, f"{value / unit:g}{letter if value else ''}") for value in values]
     curves = [
         Line(_path([(x, cost / high) for x, cost in points], right), kind, "", (0.0, 0.0))
         for points, kind in ((chose, "curve second"), (held, "curve"))
