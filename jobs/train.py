@@ -60,7 +60,8 @@ class Trained(NamedTuple):
     training rows add up to in its nodes. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the test
     rows with what the model says of them, kept in memory or on disk; only for what needs single rows, which is a
     regression, and slices. `decision`: how the threshold was chosen ([decision]), None if it was not.
-    `weights`: how much a row of each class counted, None if all count alike.
+    `weights`: how much a row of each class counted, None if all count alike. `average`: what is known without a model,
+    the training side's rows (or weights) by class, or its mean.
     """
 
     tree: forms.Told
@@ -72,16 +73,11 @@ class Trained(NamedTuple):
     training: Training
     decision: Optional[Dict[str, Any]] = None
     weights: Optional[Dict[str, float]] = None
+    average: Any = None
 
     @property
     def rows(self) -> Dict[str, int]:
         return {side: label.rows for side, label in self.labels.items()}
-
-    @property
-    def average(self) -> Any:
-        """What is known without a model: the training side's counts by class, or its mean."""
-        label = self.labels[split.TRAIN]
-        return label.counts or label.mean
 
     def unpersist(self) -> None:
         if self.scored is not None:
@@ -150,7 +146,9 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         report["decision"] = decided
-        report["calls"] = decision.sentences(trained.test, forms.call_of(trained.tree), trained.weights, decided)
+        report["calls"] = decision.sentences(
+            settings, trained.test, forms.call_of(trained.tree), trained.weights, decided
+        )
         trained.unpersist()
         clock.lap("score", "saving the model")
 
@@ -350,12 +348,12 @@ def _fit_and_score(
         found = _of_classes(survey, test, fitted, model)
     else:
         assert scored is not None  # noqa: S101  # see above
-        found = _found(scored, settings, labels[split.TRAIN].mean)
+        found = _found(scored, settings, survey.average(train))
     clock.lap("score")
     totals = fitted.totals if forms.is_one(model) else None
     weights = survey.weights(train)
     weighed = None if weights is None else dict(zip(settings.class_names, weights.tolist()))  # noqa: B905
-    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed)
+    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed, survey.average(train))
 
 
 def _validation(survey: Survey, train: Sequence[int], settings: Dataset) -> Tuple[List[int], List[int]]:
@@ -539,7 +537,8 @@ def metrics_report(
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
     train, call = trained.labels[split.TRAIN], forms.call_of(trained.tree)
-    average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
+    guess: Any = trained.average
+    guess = guess if task == "regression" else [own / sum(guess) for own in guess]
     told: Dict[str, Any] = {
         "dataset": settings.name,
         "run_id": run_id,
@@ -558,7 +557,7 @@ def metrics_report(
         "slices": {}
         if trained.scored is None
         else metrics.slices(
-            trained.scored, task, label, settings.slices, average[1] if task == "binary" else average, call
+            trained.scored, task, label, settings.slices, guess[1] if task == "binary" else guess, call
         ),
         "importances": forms.importances(trained.tree),
         "tree": forms.shape(trained.tree),
@@ -570,7 +569,7 @@ def metrics_report(
     }
     if task == "binary":
         told["positives"] = {side: labels.counts[1] for side, labels in trained.labels.items()}
-        told["base_rate"] = average[1]
+        told["base_rate"] = train.counts[1] / train.rows
         told.update(roc=metrics.roc(found), lift=metrics.lift(found), calibration=metrics.calibration(found))
     elif task == "multiclass":
         told["calibration"] = metrics.calibration(metrics.confidence(found, call))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jobs.judges.metrics import Floats, Tally
 from jobs.models.tasks import THRESHOLD
-from jobs.tables.settings import Decision
+from jobs.tables.settings import Dataset, Decision
 
 POINTS = 200  # of a curve
 SAME = 1e-9  # of a cost: less is the rounding of a sum
@@ -142,12 +142,20 @@ def says(found: Figures) -> List[str]:
     return [how, *told, _in_rows(test, "held-out rows", asked)]
 
 
-def sentences(test: Figures, call: Any, weights: Optional[Dict[str, float]], decided: Optional[Figures]) -> List[str]:
+def sentences(
+    settings: Dataset, test: Figures, call: Any, weights: Optional[Dict[str, float]], decided: Optional[Figures]
+) -> List[str]:
     """What people must know of the calls: metrics.json's `calls`, [] if rows are called as everywhere.
 
     `test`: figures of the test rows; `call`: a threshold of its own, or weights; `weights`: of the classes.
     """
     told = []
+    if column := settings.training.weight_column:
+        average = "mean" if settings.task == "regression" else "shares"
+        told.append(
+            f"A row counted as much as {column} says while it was learned from, so what the model says is of rows "
+            f"weighted so. Figures count each row once; guessing is by the weighted {average} of the training side."
+        )
     if weights:
         each = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
         told.append(

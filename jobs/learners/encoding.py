@@ -103,7 +103,7 @@ def class_weights(settings: Dataset, counts: List[int]) -> Optional[Array]:
     (compute_class_weight): each class counts as much as another.
     """
     asked, rows = settings.training.weights, np.array(counts, dtype=np.float64)
-    if not asked:
+    if not asked or settings.training.weight_column:
         return None
     if isinstance(asked, dict):
         weights = np.array([asked.get(name, 1.0) for name in settings.class_names], dtype=np.float64)

@@ -64,10 +64,12 @@ class FixedPoint(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some rows. `codes`: features x rows, the bin of each value. `label`: the class's number, or the rounded label."""
+    """Some rows. `codes`: features x rows, the bin of each value. `label`: the class's number, or the rounded label.
+    `weight`: of each row, if a column says it; what is grown here counts rows."""
 
     codes: Array
     label: Array
+    weight: Optional[Array] = None
 
 
 class Node(NamedTuple):

@@ -33,7 +33,7 @@ MAX_RANK = 62  # of a hash of 64 bits
 REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
 
 Key = Tuple[int, Any]  # a feature's place and one of its values; or one of the kinds below
-EVERY_ROW, SAMPLE = -1, -2
+EVERY_ROW, SAMPLE, WEIGHED = -1, -2, -3
 
 
 class Mark(NamedTuple):
@@ -54,7 +54,8 @@ class Survey:
         """Columns in: `split_hash`, label and features, and those of `marks`. Reads; raises JobError if a category has
         too many values."""
         self.settings, self.classes, self._marks = settings, settings.classes, list(marks)
-        self._features, self._apart = features, Apart(settings.label, settings.task, list(marks.values()))
+        by = settings.training.weight_column
+        self._features, self._apart = features, Apart(settings.label, settings.task, list(marks.values()), by)
         self._parts = 2 ** len(marks)
         self._numbers, self._categories = settings.features.numbers, settings.features.categories
         self._labels: Dict[int, Labels] = {}
@@ -83,11 +84,14 @@ class Survey:
         self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
         self._values: List[Dict[Optional[str], Array]] = [{} for _ in self._categories]
         self._samples: Dict[int, Sample] = {}
+        self._weighed = np.zeros((self._parts, wide))
         for (kind, value), counted in found:
             if kind == SAMPLE:
                 self._samples[value] = counted
             elif kind == EVERY_ROW:
                 self._every = counted
+            elif kind == WEIGHED:
+                self._weighed = counted
             elif kind < len(self._numbers):
                 self._missing[kind] = counted
             else:
@@ -118,6 +122,22 @@ class Survey:
     def labels(self, parts: Sequence[int]) -> Labels:
         """The label in these parts together; `require_variety` says whether that is enough."""
         return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
+
+    def average(self, parts: Sequence[int]) -> Any:
+        """What is known of these parts without a model: rows of each class, or the mean; if a column weighs rows, their
+        weights of each class, or the weighted mean."""
+        label = self.labels(parts)
+        if not self.settings.training.weight_column:
+            return label.counts or label.mean
+        sums = self._weighed[list(parts)].sum(axis=0)
+        return sums.tolist() if self.classes else float(sums[1] / sums[0])
+
+    def row_weight(self, parts: Sequence[int]) -> Optional[float]:
+        """The mean weight of a row of these parts, None if no column weighs them."""
+        if not self.settings.training.weight_column:
+            return None
+        sums = self._weighed[list(parts)].sum(axis=0)
+        return float((sums.sum() if self.classes else sums[0]) / self.labels(parts).rows)
 
     def weights(self, parts: Sequence[int]) -> Optional[Array]:
         """How much a row of each class counts while a model learns from these parts, None if all count alike."""
@@ -181,11 +201,15 @@ class Survey:
         from pyspark.ml.functions import array_to_vector
 
         coding, by_class = _Coding(self._apart, parts, learned, self.classes), self.weights(parts)
+        mean = self.row_weight(parts)
 
         def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                codes, label = coding.coded(batch)
-                weight = np.ones(len(label)) if by_class is None else by_class[label]
+                codes, label, weight = coding.coded(batch)
+                if weight is None or mean is None:
+                    weight = np.ones(len(label)) if by_class is None else by_class[label]
+                else:
+                    weight = weight / mean
                 values = label.astype(np.float64)
                 values = values if learned.point is None else learned.point.sum(1, values)
                 ends = np.arange(0, len(codes) * (len(values) + 1), max(len(codes), 1), dtype=np.int32)
@@ -284,13 +308,18 @@ def _bounded(cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
 class Apart:
     """The label of rows, and the part that they are in, on the executors."""
 
-    def __init__(self, label: Label, task: Task, marks: Sequence[Mark]) -> None:
-        self.task, self.marks, self.label_name = task, list(marks), label.column
+    def __init__(self, label: Label, task: Task, marks: Sequence[Mark], weight: str = "") -> None:
+        self.task, self.marks, self.label_name, self.weighted_by = task, list(marks), label.column, weight
         self.places = {name: i for i, name in enumerate(label.classes)}
 
     @property
     def columns(self) -> List[str]:
-        return [self.label_name, *[mark.column for mark in self.marks]]
+        weight = [self.weighted_by] if self.weighted_by else []
+        return [self.label_name, *[mark.column for mark in self.marks], *weight]
+
+    def weight(self, batch: pa.RecordBatch) -> Optional[Array]:
+        """How much each row counts, if a column says it."""
+        return as_doubles(batch.column(self.weighted_by)) if self.weighted_by else None
 
     def label(self, batch: pa.RecordBatch) -> Array:
         """A class by its number, or a regression's value."""
@@ -340,11 +369,15 @@ class _Reading:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Key, Any]]:
         every = np.zeros((self.parts, self.classes or 2), dtype=np.int64)
+        weighed = np.zeros((self.parts, self.classes or 2))
         missing = np.zeros((len(self.numbers), self.parts), dtype=np.int64)
         values: List[Dict[Optional[str], Array]] = [{} for _ in self.categories]
         samples: Dict[int, Sample] = {}
         for batch in batches:
             label, part = self.apart.label(batch), self.apart.part(batch)
+            weight = self.apart.weight(batch)
+            if weight is not None:
+                weighed += self._weight_sums(part, label, weight)
             numbers = [numbers_of(batch.column(name)) for name in self.numbers]
             for i, column in enumerate(numbers):
                 missing[i] += np.bincount(part[column == MISSING], minlength=self.parts)
@@ -364,10 +397,21 @@ class _Reading:
             for own in np.unique(part).tolist():
                 samples.setdefault(own, copy(self.sample)).take(hashes, part == own, numbers)
         yield (EVERY_ROW, None), every
+        if self.apart.weighted_by:
+            yield (WEIGHED, None), weighed
         yield from (((i, None), counts) for i, counts in enumerate(missing))
         for i, seen in enumerate(values, start=len(self.numbers)):
             yield from (((i, value), counts) for value, counts in seen.items())
         yield from (((SAMPLE, own), sample) for own, sample in samples.items())
+
+    def _weight_sums(self, part: Array, label: Array, weight: Array) -> Array:
+        """By part the weights of each class; of a regression weights, and weighted labels."""
+        if self.classes:
+            flat = np.bincount(part * self.classes + label, weights=weight, minlength=self.parts * self.classes)
+            return flat.reshape(self.parts, self.classes)
+        return np.stack(
+            [np.bincount(part, weights=of, minlength=self.parts) for of in (weight, weight * label)], axis=1
+        )
 
     def _added(self, place: Array, label: Array, places: int) -> Array:
         """By place the rows of each class; of a regression the rows and the sum of their rounded labels."""
@@ -443,10 +487,11 @@ class _Coding:
         codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
         for i, values in enumerate(matrix(batch, self.features)):
             codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
-        label = self.apart.label(batch)
-        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
+        label, weight = self.apart.label(batch), self.apart.weight(batch)
+        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8), weight)
 
 
 def _joined(blocks: Sequence[Block]) -> Block:
-    codes, label = zip(*blocks)  # noqa: B905  # not in Python 3.9
-    return Block(np.concatenate(codes, axis=1), np.concatenate(label))
+    codes, label, weight = zip(*blocks)  # noqa: B905  # not in Python 3.9
+    weights = None if weight[0] is None else np.concatenate(weight)
+    return Block(np.concatenate(codes, axis=1), np.concatenate(label), weights)

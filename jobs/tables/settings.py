@@ -81,6 +81,8 @@ USES: Dict[str, Tuple[str, ...]] = {
     "best": (),  # each learner chooses its own
 }
 
+WEIGH_ROWS = ("forest", "boosted")  # the learners that take weights by a column
+
 
 def checked_cron(value: str) -> str:
     """EventBridge's cron has six fields, and of the two days one is a question mark (EventBridge User Guide)."""
@@ -241,13 +243,19 @@ class Training(_Part):
     leaves: Annotated[int, Limits(ge=2, le=1_024)] = 31  # of each boosted tree, at most
     learning_rate: Annotated[float, Limits(gt=0, le=1)] = 0.1
     trees: Annotated[int, Limits(ge=1, le=1_000)] = 20  # of a forest
-    # How much a row of a class counts while it is learned from and called ("balanced": each class as much as another);
-    # classes that are not named count 1. What a model says, and all that is measured, is of rows as they are.
+    # How much a row counts while it is learned from. By class ("balanced": each as much as another; one that is not
+    # named counts 1), by which rows are called too, while what a model says is of rows as they are. Or what a column
+    # says, and the model is then of rows weighted so. What is measured counts each row once.
     weights: Union[str, Dict[str, float]] = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.weights, dict) and not self.weights:
             raise ValueError("weights: name a class and what a row of it counts, or leave it out")
+        if self.weight_column and self.learner not in WEIGH_ROWS:
+            raise ValueError(
+                f'weights: by a column ({self.weight_column}) they mean nothing to learner = "{self.learner}", whose '
+                f"splits count rows; name {' or '.join(WEIGH_ROWS)}, or give weights by class"
+            )
         foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
         surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
@@ -258,6 +266,11 @@ class Training(_Part):
         foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
         others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
         return replace(self, **others, learner="tree", depth=depth)
+
+    @property
+    def weight_column(self) -> str:
+        """The column of the features table that says how much a row counts, '' if none does."""
+        return self.weights if isinstance(self.weights, str) and self.weights != "balanced" else ""
 
     @property
     def together(self) -> bool:
@@ -423,6 +436,7 @@ class Dataset(_Part):
             raise ValueError(f"carried: {', '.join(taken_names)} is the label or a column that predictions add")
         time = [self.time.column] if self.time else []
         declared = [*features, *self.keys, *self.carried, self.label.column, *time, *self.split.by]
+        declared += [self.training.weight_column]
         if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
             raise ValueError(
                 f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
@@ -495,14 +509,20 @@ class Dataset(_Part):
         weights = self.training.weights
         if not weights:
             return
-        if self.task == "regression":
-            raise ValueError("training.weights: they are by class, and a regression has none; leave it out")
-        if isinstance(weights, str):
-            if weights != "balanced":
+        if column := self.training.weight_column:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", column):
+                raise ValueError(f'training.weights: {column!r} is neither "balanced" nor the name of a column')
+            taken = {self.label.column: "the label", **dict.fromkeys(self.keys, "a key")}
+            taken.update(dict.fromkeys(self.features.names, "a feature"))
+            if column in taken:
                 raise ValueError(
-                    f'training.weights: {weights!r} is neither "balanced" nor a table of classes, '
-                    f"such as {{ {self.class_names[0]} = 1.0 }}"
+                    f"training.weights: {column} is {taken[column]} as well: what a row counts must not be what it is "
+                    "told by; leave it out there, or give the weight a column of its own in prepare.sql"
                 )
+            return
+        if self.task == "regression":
+            raise ValueError("training.weights: a regression has no classes; name a column, or leave it out")
+        if isinstance(weights, str):
             return
         named = ", ".join(self.class_names)
         if strange := [name for name in weights if name not in self.class_names]:
@@ -592,9 +612,11 @@ class Dataset(_Part):
 
     @property
     def columns(self) -> List[str]:
-        """Of the features table: keys, time, label, what is split by, features; each once."""
+        """Of the features table: keys, time, label, what is split by and weighted by, features; each once."""
         time = [self.time.column] if self.time else []
-        return list(dict.fromkeys([*self.keys, *time, self.label.column, *self.split.by, *self.features.names]))
+        weight = [self.training.weight_column] if self.training.weight_column else []
+        others = [*self.split.by, *weight, *self.features.names]
+        return list(dict.fromkeys([*self.keys, *time, self.label.column, *others]))
 
     def to_json(self) -> str:
         """What `load` reads, in the order of the file: of a file without a header, columns have no other."""

@@ -9,7 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs import predict, train
+from jobs import predict, prepare, train
+from jobs.errors import JobError
 from jobs.learners import encoding, grow
 from jobs.learners.survey import Survey
 from jobs.models import forms, registry
@@ -75,8 +76,8 @@ def test_balanced_classes_should_weigh_the_same_together_and_only_ratios_should_
         (points.settings, "{ positive = nan }", "training.weights: positive is nan, and a weight is"),
         (points.settings, "{ positive = inf }", "training.weights: positive is inf, and a weight is"),
         (points.settings, "{}", "weights: name a class and what a row of it counts, or leave it out"),
-        (points.settings, '"exposure"', "training.weights: 'exposure' is neither \"balanced\" nor a table of classes"),
-        (points.regression, '"balanced"', "training.weights: they are by class, and a regression has none"),
+        (points.settings, '"exposure"', 'weights: by a column (exposure) they mean nothing to learner = "tree", whose'),
+        (points.regression, '"balanced"', "training.weights: a regression has no classes; name a column"),
     ],
 )
 def test_weights_that_cannot_be_meant_should_be_told_before_a_cluster_starts(
@@ -170,3 +171,96 @@ def test_a_rare_class_should_be_called_by_its_weight(spark: SparkSession, writte
     right = sum(one["accuracy"] * one["rows"] for one in slices["colour"])
     assert right == pytest.approx(trained.test["accuracy"] * trained.test["rows"])
     assert trained.scored.where(F.col("late") == "high").count() == confusion[2].sum()
+
+
+BY_COLUMN = {learner: f'{LEARNERS[learner]}weights = "times"\n' for learner in ("forest", "boosted")}
+
+
+@pytest.mark.parametrize("make", [points.settings, points.regression])
+def test_rows_should_count_as_often_as_their_column_says(spark: SparkSession, written: Written, make: Any) -> None:
+    """A row that counts three times is one that is there three times. The label goes with the weight: without it the
+    figure is a tenth worse."""
+    label = "int(x > 6 + 5 * noise)" if make is points.settings else "x * noise"
+    rows = (
+        spark.range(1500)
+        .selectExpr(
+            "id",
+            "IF(id % 5 = 0, 'test', 'train') AS side",
+            "double(id % 20) AS x",
+            "1 + 2 * int(pmod(xxhash64(id), 1000) > 500) AS times",
+            "pmod(xxhash64(id), 1000) / 1000 AS noise",
+            "'red' AS colour",
+        )
+        .withColumn("late", F.expr(label))
+    )
+    rows = rows if make is points.settings else rows.withColumn("late", F.col("late").cast("double"))
+    often = rows.withColumn("nth", F.explode(F.expr("IF(side = 'test', array(0), sequence(1, times))")))
+    weighted = replace(make(AS_TREE, BY_COLUMN["boosted"]), time=None)
+    plain = replace(weighted, training=replace(weighted.training, weights=""))
+    one, other = (
+        train.fit_and_score(written(own, settings), settings) for own, settings in ((rows, weighted), (often, plain))
+    )
+    main = "log_loss" if make is points.settings else "rmse"
+    assert one.test[main] == pytest.approx(other.test[main], rel=0.02)
+    assert one.baseline[main] == pytest.approx(other.baseline[main]), "guessing is by the weighted average"
+    assert one.test["rows"] == 300, "each row is measured once"
+
+
+def test_a_forest_should_say_what_rows_weighted_by_a_column_say(spark: SparkSession, written: Written) -> None:
+    settings = replace(points.settings(AS_TREE, BY_COLUMN["forest"]), time=None)
+    rows = spark.range(1500).selectExpr(
+        "id",
+        "double(id % 20) AS x",
+        "'red' AS colour",
+        "int(id % 3 = 0) AS late",
+        "IF(id % 3 = 0, 4.0D, 0.5D) AS times",
+    )
+    trained = train.fit_and_score(written(rows, settings), settings)
+    mean = (trained.found.probability * trained.found.rows).sum() / trained.found.total
+    assert mean == pytest.approx(4 / (4 + 2 * 0.5), abs=0.05), "four fifths of the weight, a third of the rows"
+    told = train.decision.sentences(settings, trained.test, None, None, None)
+    assert told == [
+        "A row counted as much as times says while it was learned from, so what the model says is of rows weighted so. "
+        "Figures count each row once; guessing is by the weighted shares of the training side."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("late", "training.weights: late is the label as well"),
+        ("id", "training.weights: id is a key as well"),
+        (
+            "x",
+            "training.weights: x is a feature as well: what a row counts must not be what it is told by; leave it out",
+        ),
+        ("Row Weight", "training.weights: 'Row Weight' is neither \"balanced\" nor the name of a column"),
+        ("split_hash", "split_hash: the jobs add a column of that name"),
+    ],
+)
+def test_a_column_that_cannot_weigh_should_be_told_before_a_cluster_starts(weights: str, said: str) -> None:
+    with pytest.raises(ValueError, match=weights) as told:
+        points.settings(AS_TREE, f'{LEARNERS["boosted"]}weights = "{weights}"\n')
+    assert said in str(told.value)
+
+
+@pytest.mark.parametrize("learner", ["tree", "mllib", "best"])
+def test_a_learner_whose_splits_count_rows_should_refuse_a_column(learner: str) -> None:
+    with pytest.raises(ValueError, match=rf"by a column \(times\) they mean nothing to learner = \"{learner}\""):
+        points.settings(AS_TREE, f'learner = "{learner}"\nweights = "times"\n')
+
+
+@pytest.mark.parametrize("weight", ["NULL", "0.0D", "-1.0D", "double('NaN')", "double('Infinity')"])
+def test_a_weight_that_is_none_should_stop_preparing_with_the_way_out(spark: SparkSession, weight: str) -> None:
+    settings = points.settings(AS_TREE, BY_COLUMN["boosted"])
+    assert "times" in settings.columns
+    assert "times" in prepare.columns_of(settings)
+    rows = spark.range(4).selectExpr("id", "1 AS late", f"IF(id = 2, {weight}, 1.5D) AS times", "1 AS _nth")
+    found = (
+        rows.withColumnRenamed("_nth", prepare.NTH)
+        .agg(*[figure.alias(name) for name, figure in prepare.figures(settings).items()])
+        .collect()[0]
+        .asDict()
+    )
+    with pytest.raises(JobError, match=r"gives 1 rows whose weight \(times, training.weights of datasets/points/"):
+        prepare.check_features(found, settings)
