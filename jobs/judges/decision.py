@@ -129,13 +129,15 @@ def says(found: Figures) -> List[str]:
         miss, alarm = asked["cost_of_miss"], asked["cost_of_false_alarm"]
         how = f"{threshold}, where errors cost least {where}: a miss {miss:g}, a false alarm {alarm:g}."
     elif "recall" in asked:
-        how = f"{threshold}, the highest threshold that finds {asked['recall']:.0%} of the positive rows {where}."
-    elif found["reached"]:
-        how = f"{threshold}: of those with a precision of {asked['precision']:.0%} {where} it finds most."
+        hits = f"{of['positives'] - of['misses']:,} of {of['positives']:,}"
+        how = f"{threshold}, the highest that finds {asked['recall']:.0%} of the positive rows {where}: {hits}."
     else:
+        right = f"{of['called'] - of['false_alarms']:,} of {of['called']:,} calls are right"
         how = (
-            f"{threshold}. No threshold has the wanted precision of {asked['precision']:.0%} {where}: this one has the "
-            f"best there is, {of['precision']:.0%}."
+            f"{threshold}: of those with a precision of {asked['precision']:.0%} {where} it finds most; {right}."
+            if found["reached"]
+            else f"{threshold}. No threshold has the wanted precision of {asked['precision']:.0%} {where}: this one has "
+            f"the best there is, {of['precision']:.0%} ({right})."
         )
     later, test = found["out_of_time"], found["test"]
     told = [_in_rows(later, "later rows", asked)] if later else []

@@ -64,7 +64,7 @@ def test_a_precision_that_no_threshold_has_should_be_told_with_the_best_there_is
     told = decision.told(asked, {**chosen, "validation_curve": []}, poor, None)
     assert told["says"][0] == (
         "A row is called positive from a probability of 0.2 on. No threshold has the wanted precision of 90% on the "
-        "validation part (10 rows): this one has the best there is, 50%."
+        "validation part (10 rows): this one has the best there is, 50% (3 of 6 calls are right)."
     )
     assert told["says"][1].endswith("recall 100%; precision 50%, less than the 90% wanted.")
     settings = replace(points.settings(), decision=asked)

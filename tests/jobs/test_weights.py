@@ -179,7 +179,7 @@ BY_COLUMN = {learner: f'{LEARNERS[learner]}weights = "times"\n' for learner in (
 @pytest.mark.parametrize("make", [points.settings, points.regression])
 def test_rows_should_count_as_often_as_their_column_says(spark: SparkSession, written: Written, make: Any) -> None:
     """A row that counts three times is one that is there three times. The label goes with the weight: without it the
-    figure is a tenth worse."""
+    figure is worse by more than 2 %."""
     label = "int(x > 6 + 5 * noise)" if make is points.settings else "x * noise"
     rows = (
         spark.range(1500)
