@@ -674,7 +674,7 @@ def show_difference(console: Console, found: Document) -> None:
         table.add_row(titles[key], *_side_by_side(key, pair))
     decided = found.get("decision") or {"pairs": {}, "same": True}
     for key, pair in decided["pairs"].items():
-        table.add_row(key, *_side_by_side(key, pair))
+        table.add_row("F1" if key == "f1" else key, *_side_by_side(key, pair))
     for key, pair in found["tree"].items():
         table.add_row(key if key == "trees" else f"tree {key}", *_side_by_side(key, pair))
     for key, pair in found["data"].items():

@@ -94,9 +94,13 @@ def figures(found: Tally, threshold: float, asked: Decision) -> Figures:
 
 
 def curve(found: Tally) -> List[List[float]]:
-    """Threshold, misses and false alarms of up to POINTS cuts, the first calls all rows, the last none."""
+    """Threshold, misses and false alarms of up to POINTS cuts, the first calls all rows, the last none: as many evenly
+    among the cuts as evenly among the thresholds, since where rows are few these are far apart."""
     own = cuts(found)
-    kept = np.unique(np.linspace(0, len(own.threshold) - 1, min(len(own.threshold), POINTS)).round().astype(int))
+    last = len(own.threshold) - 1
+    evenly = np.linspace(own.threshold[0], own.threshold[-1], POINTS // 2)
+    among = np.linspace(0, last, POINTS // 2).round().astype(int)
+    kept = np.union1d(among, np.searchsorted(own.threshold, evenly).clip(0, last))
     return [[float(x) for x in (own.threshold[i], own.misses[i], own.alarms[i])] for i in kept]
 
 
@@ -133,12 +137,11 @@ def says(found: Figures) -> List[str]:
         how = f"{threshold}, the highest that finds {asked['recall']:.0%} of the positive rows {where}: {hits}."
     else:
         right = f"{of['called'] - of['false_alarms']:,} of {of['called']:,} calls are right"
-        how = (
-            f"{threshold}: of those with a precision of {asked['precision']:.0%} {where} it finds most; {right}."
-            if found["reached"]
-            else f"{threshold}. No threshold has the wanted precision of {asked['precision']:.0%} {where}: this one has "
-            f"the best there is, {of['precision']:.0%} ({right})."
-        )
+        wanted = f"a precision of {asked['precision']:.0%} {where}"
+        how = f"{threshold}: of those with {wanted} it finds most; {right}."
+        if not found["reached"]:
+            best = f"this one has the best there is, {of['precision']:.0%} ({right})"
+            how = f"{threshold}. No threshold has the wanted {wanted.removeprefix('a ')}: {best}."
     later, test = found["out_of_time"], found["test"]
     told = [_in_rows(later, "later rows", asked)] if later else []
     return [how, *told, _in_rows(test, "held-out rows", asked)]

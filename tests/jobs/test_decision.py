@@ -235,6 +235,15 @@ def test_a_validation_part_of_one_class_should_be_told_with_the_ways_on(spark: S
     assert str(told.value).endswith("or leave out [decision] in datasets/points/dataset.toml.")
 
 
+def test_a_long_curve_should_be_thinned_and_keep_its_ends_and_its_sparse_part() -> None:
+    p = np.concatenate([np.linspace(0.01, 0.1, 5000), [0.5, 0.6, 0.9]])
+    curve = decision.curve(Tally(p, np.full(5003, 2.0), np.ones(5003)))
+    assert len(curve) <= decision.POINTS
+    assert curve[0][1:] == [0.0, 5003.0]
+    assert curve[-1][1:] == [5003.0, 0.0]
+    assert [point[0] for point in curve[-4:]] == pytest.approx([0.3, 0.55, 0.75, 0.95])
+
+
 def test_many_probabilities_should_be_told_in_steps_that_none_passes_the_threshold_by() -> None:
     from jobs.learners.survey import _tallied
 
