@@ -29,7 +29,7 @@ TEN = Tally(np.array([0.1, 0.2, 0.4, 0.8]), np.array([3.0, 3.0, 2.0, 2.0]), np.a
     ("asked", "threshold"),
     [
         # Of the rows called from .1, .2, .4, .8 on and never: 0 0 1 2 4 misses, 6 3 1 0 0 false alarms.
-        ({"cost_of_miss": 1, "cost_of_false_alarm": 1}, 0.6),  # 2 from .4 on as well: 0.5 is as far from 0.3, but 0.6
+        ({"cost_of_miss": 1, "cost_of_false_alarm": 1}, 0.6),  # 0.3 costs as much, and is farther from 0.5
         ({"cost_of_miss": 5, "cost_of_false_alarm": 1}, 0.15),
         ({"cost_of_miss": 1, "cost_of_false_alarm": 5}, 0.6),
         ({"cost_of_miss": 100, "cost_of_false_alarm": 0.1}, 0.15),
@@ -45,6 +45,12 @@ def test_the_threshold_should_be_half_way_between_the_probabilities_that_it_part
     asked: dict[str, float], threshold: float
 ) -> None:
     assert decision.choose(TEN, Decision(**asked)) == (pytest.approx(threshold), True)
+
+
+def test_of_thresholds_that_cost_the_same_the_one_nearest_to_what_costs_alone_say_should_be_chosen() -> None:
+    equal = Tally(np.array([0.1, 0.6, 0.9]), np.array([4.0, 2.0, 2.0]), np.array([0.0, 1.0, 2.0]))
+    threshold, _ = decision.choose(equal, Decision(cost_of_miss=1, cost_of_false_alarm=1))
+    assert threshold == pytest.approx(0.35), "0.35 and 0.75 make one error each, and 0.5 would be right"
 
 
 def test_where_no_call_is_worth_its_alarms_none_should_be_made() -> None:

@@ -326,10 +326,34 @@ def test_a_probability_that_is_the_threshold_should_be_called_positive_by_all() 
     for node, probability in zip(tree["nodes"], (0.5, below, 0.3), strict=True):
         node["probability"] = probability
     tree["nodes"][0] |= {"feature": "x", "threshold": 0.0}
+    several = as_several(tree)
     rows: list[Row] = [{"x": -1.0, "c": "value 0"}, {"x": 1.0, "c": "value 0"}]
     for name, score in {"the plain walk": walked, **SCORERS}.items():
-        assert score(forms.decided(tree, 0.3), rows) == [(below, 0), (0.3, 1)], name
-        assert score(tree, rows) == [(below, 0), (0.3, 0)], name
+        for model in (tree, several):
+            assert score(forms.decided(model, 0.3), rows) == [(below, 0), (0.3, 1)], name
+            assert score(model, rows) == [(below, 0), (0.3, 0)], name
+
+
+def test_a_class_should_be_called_by_its_probability_times_its_weight_by_all() -> None:
+    tree = balanced(1, 1) | {"task": "multiclass", "classes": ["often", "rare", "other"], "positive": ""}
+    for node, shares in zip(tree["nodes"], ([0.5, 0.3, 0.2], [0.75, 0.25, 0.0], [0.8, 0.2, 0.0]), strict=True):
+        node["probabilities"] = shares
+        del node["probability"]
+    tree["nodes"][0] |= {"feature": "x", "threshold": 0.0}
+    several = as_several(tree)
+    rows: list[Row] = [{"x": -1.0, "c": "value 0"}, {"x": 1.0, "c": "value 0"}]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        for model in (tree, several):
+            found = score(forms.decided(model, [1.0, 3.5, 1.0]), rows)
+            assert found == [(0.75, 0.25, 0.0, "rare"), (0.8, 0.2, 0.0, "often")], name
+            first = score(forms.decided(model, [1.0, 3.0, 1.0]), rows)[0][-1]
+            assert first == "often", "of equal ones the first"
+
+
+def as_several(tree: Tree) -> Tree:
+    """The same as the mean of itself alone."""
+    told = {key: value for key, value in tree.items() if key != "nodes"}
+    return {**told, "format": 3, "link": forms.MEAN, "trees": [{"nodes": tree["nodes"]}]}
 
 
 def balanced(splits: int, categories: int) -> Tree:
