@@ -15,6 +15,7 @@ from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
+from jobs.models.tasks import THRESHOLD
 from jobs.models.tree import Scorer
 from jobs.tables import split
 from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
@@ -265,7 +266,7 @@ def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) 
     return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
 
 
-def _tallied(said: Array, label: Array, classes: int, threshold: float) -> Tuple[Array, Array]:
+def _tallied(said: Array, label: Array, classes: int, threshold: float = THRESHOLD) -> Tuple[Array, Array]:
     """The different answers, and the rows of each class that got them; no step moves one past the threshold."""
     answers, place = np.unique(said, axis=0, return_inverse=True)
     if said.ndim == 1 and len(answers) > MANY_ANSWERS:
