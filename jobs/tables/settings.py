@@ -265,7 +265,8 @@ class Training(_Part):
         """The same for one tree of ours of this depth, whatever the learner."""
         foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
         others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
-        return replace(self, **others, learner="tree", depth=depth)
+        weights = "" if self.weight_column else self.weights  # its splits count rows
+        return replace(self, **others, learner="tree", depth=depth, weights=weights)
 
     @property
     def weight_column(self) -> str:

@@ -248,6 +248,7 @@ def test_a_column_that_cannot_weigh_should_be_told_before_a_cluster_starts(weigh
 def test_a_learner_whose_splits_count_rows_should_refuse_a_column(learner: str) -> None:
     with pytest.raises(ValueError, match=rf"by a column \(times\) they mean nothing to learner = \"{learner}\""):
         points.settings(AS_TREE, f'learner = "{learner}"\nweights = "times"\n')
+    assert points.settings(AS_TREE, BY_COLUMN["boosted"]).training.of_a_tree(3).weights == ""
 
 
 @pytest.mark.parametrize("weight", ["NULL", "0.0D", "-1.0D", "double('NaN')", "double('Infinity')"])

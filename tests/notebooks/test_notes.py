@@ -174,7 +174,7 @@ def test_late_flights_should_grow_during_the_day(outputs: dict[str, Output]) -> 
 def test_the_trained_tree_should_beat_the_base_rate(outputs: dict[str, Output]) -> None:
     header, *rows = outputs["Train on 80 % of the rows, test on the others"].rows
     assert header == ["figure", "the tree", "without a tree"]
-    figures = {name: (float(tree), float(without)) for name, tree, without in rows}
+    figures = {name: (float(tree), float(without)) for name, tree, without in rows if "none" not in (tree, without)}
     assert figures["auc"][0] > 0.6 > figures["auc"][1] == 0.5
     assert figures["log loss"][0] < figures["log loss"][1]
 
