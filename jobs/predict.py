@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
 from jobs.models import registry
-from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
+from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, threshold
 from jobs.tables import catalog, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock, size_batches
@@ -84,8 +84,8 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
 def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: str) -> DataFrame:
     """Keys, what is carried, what the model says, side (of the split) and model_run, a row for each row.
 
-    Binary: probability, prediction (1 from 0.5 on). Multiclass: probability, prediction (the first of the most likely
-    classes), probabilities (of all, in order). Regression: prediction.
+    Binary: probability, prediction (1 from the model's threshold on). Multiclass: probability, prediction (the first
+    of the most likely classes), probabilities (of all, in order). Regression: prediction.
 
     Raises JobError naming the columns that are missing.
     """
@@ -117,14 +117,17 @@ def counters(classes: Sequence[Any]) -> Dict[str, Column]:
 def said(model: registry.Registered) -> List[Column]:
     """What a model of this kind leaves in `predictions`, out of what `tree.score` gives."""
     if model.task == "binary":
-        return [F.col(PROBABILITY), (F.col(PROBABILITY) >= THRESHOLD).cast("int").alias(PREDICTION)]
+        return [F.col(PROBABILITY), (F.col(PROBABILITY) >= threshold(model.tree)).cast("int").alias(PREDICTION)]
     if model.task == "regression":
         return [F.col(PREDICTION)]
-    most = F.array_max(PROBABILITIES)
-    classes = F.array(*[F.lit(name) for name in model.tree["classes"]])
-    first = F.expr(f"int(array_position({PROBABILITIES}, array_max({PROBABILITIES}))) - 1")
-    named = F.get(classes, first)
-    return [most.alias(PROBABILITY), named.alias(PREDICTION), F.col(PROBABILITIES)]
+    names, weights = model.tree["classes"], model.tree.get("weights")
+    classes, weighed = F.array(*[F.lit(name) for name in names]), PROBABILITIES
+    if weights:
+        products = [f"{PROBABILITIES}[{i}] * {float(weight)!r}D" for i, weight in enumerate(weights)]
+        weighed = f"array({', '.join(products)})"
+    first = F.expr(f"int(array_position({weighed}, array_max({weighed}))) - 1")
+    named, of_it = F.get(classes, first), F.get(F.col(PROBABILITIES), first)
+    return [of_it.alias(PROBABILITY), named.alias(PREDICTION), F.col(PROBABILITIES)]
 
 
 if __name__ == "__main__":

@@ -263,6 +263,10 @@ def figures(settings: Dataset) -> Dict[str, Column]:
         "keyless": without_a_value(settings.keys),
         "wrong": F.count(F.when(~fits, 1)),
     }
+    if weight := settings.training.weight_column:
+        value = F.col(weight).cast("double")
+        right = F.coalesce((value > 0) & (value < float("inf")), F.lit(False))  # NaN is larger than infinity
+        asked["weightless"] = F.count(F.when(~right, 1))
     if settings.split.by:
         ends = {"lowest_hash": F.min(split.HASH), "highest_hash": F.max(split.HASH)}
         asked.update(groupless=without_a_value(settings.split.by), **ends)
@@ -291,6 +295,12 @@ def check_features(found: Dict[str, Any], settings: Dataset) -> None:
         raise JobError(f"{file} gives {found['keyless']:,} rows with a NULL in a key column ({', '.join(keys)}).")
     if settings.split.by:
         check_groups(found, settings)
+    if found.get("weightless"):
+        weight = settings.training.weight_column
+        raise JobError(
+            f"{file} gives {found['weightless']:,} rows whose weight ({weight}, training.weights of {settings.file}) "
+            f"is NULL or no number above 0: leave them out there (WHERE {weight} > 0), or mend the column."
+        )
     if found["wrong"]:
         _, meant = label_rule(settings.label, settings.task)
         raise JobError(f"{file} gives {found['wrong']:,} rows whose label ({label}) is {meant}.")
@@ -337,6 +347,8 @@ def columns_of(settings: Dataset) -> Dict[str, Tuple[Type[DataType], ...]]:
         "regression": (NumericType,),
     }[settings.task]
     columns.update({name: plain for name in settings.split.by if name not in columns})
+    if settings.training.weight_column:
+        columns.setdefault(settings.training.weight_column, (NumericType,))
     columns.update({name: (*plain, NumericType, BooleanType) for name in settings.carried if name not in columns})
     columns.update(dict.fromkeys(settings.features.numbers, (NumericType, BooleanType)))
     columns.update(dict.fromkeys(settings.features.categories, (StringType, IntegralType, BooleanType)))

@@ -5,7 +5,7 @@ import datetime as dt
 import platform
 from dataclasses import replace
 from functools import partial
-from typing import Any, Callable, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.judges import card, drift, gate, metrics, profiling
+from jobs.judges import card, decision, drift, gate, metrics, profiling
 from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
@@ -59,7 +59,9 @@ class Trained(NamedTuple):
     `tree` is as in tree.json, but for the run, `training` what it was trained with. `totals`: of one tree what the
     training rows add up to in its nodes. `found`: what came of it (metrics.Tally, Table or Errors). `scored`: the test
     rows with what the model says of them, kept in memory or on disk; only for what needs single rows, which is a
-    regression, and slices.
+    regression, and slices. `decision`: how the threshold was chosen ([decision]), None if it was not.
+    `weights`: how much a row of each class counted, None if all count alike. `average`: what is known without a model,
+    the training side's rows (or weights) by class, or its mean.
     """
 
     tree: forms.Told
@@ -69,16 +71,13 @@ class Trained(NamedTuple):
     found: Any
     tuning: Optional[Dict[str, Any]]
     training: Training
+    decision: Optional[Dict[str, Any]] = None
+    weights: Optional[Dict[str, float]] = None
+    average: Any = None
 
     @property
     def rows(self) -> Dict[str, int]:
         return {side: label.rows for side, label in self.labels.items()}
-
-    @property
-    def average(self) -> Any:
-        """What is known without a model: the training side's counts by class, or its mean."""
-        label = self.labels[split.TRAIN]
-        return label.counts or label.mean
 
     def unpersist(self) -> None:
         if self.scored is not None:
@@ -86,12 +85,12 @@ class Trained(NamedTuple):
 
     @property
     def test(self) -> Dict[str, Any]:
-        return metrics.evaluate(self.found)
+        return metrics.evaluate(self.found, forms.call_of(self.tree))
 
     @property
     def baseline(self) -> Dict[str, Any]:
-        """The same metrics for always guessing what the training side is on average."""
-        return metrics.evaluate(metrics.baseline(self.found, self.average))
+        """The same metrics for always guessing what the training side is on average; called from the same threshold."""
+        return metrics.evaluate(metrics.baseline(self.found, self.average), self.tree.get("threshold"))
 
 
 def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -> None:
@@ -128,15 +127,17 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         told = {**trained.tree, "run_id": run_id}
         print(f"trained on {trained.rows[split.TRAIN]:,} rows, tested on {trained.rows[split.TEST]:,} rows", flush=True)
         clock.begin("training and testing out of time")
-        later = out_of_time(features, settings, trained.training, survey)
+        later = out_of_time(features, settings, trained.training, survey, forms.call_of(trained.tree))
         clock.lap("out_of_time", "comparing with the current model")
 
         beside = current_on(features, s3, current, settings, trained, survey)
+        decided = decision_report(settings, trained, later, beside)
         verdict = gate.judge(
             settings,
             trained.test,
             trained.baseline,
             current=beside,
+            decided=decided,
             later=later,
             leaks=leaks,
             quarantined=prepared["quarantined"],
@@ -144,6 +145,10 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
             unknown_labels=prepared.get("unknown_labels"),
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
+        report["decision"] = decided
+        report["calls"] = decision.sentences(
+            settings, trained.test, forms.call_of(trained.tree), trained.weights, decided
+        )
         trained.unpersist()
         clock.lap("score", "saving the model")
 
@@ -203,13 +208,13 @@ def read_features(spark: SparkSession, table: catalog.CatalogTable, settings: Da
 
 
 def marks(features: Features, settings: Dataset) -> Dict[str, Mark]:
-    """How `Survey` tells apart what training uses for what. Reads the days of the rows, if tuning goes by them."""
-    told, tuning = {TEST: _by_hash(split.is_test, settings.training.test_share)}, settings.tuning
-    if tuning and settings.time:
-        start = validated_from(features, settings, tuning.validation_share)
+    """How `Survey` tells apart what training uses for what. Reads the days of the rows, if a choice goes by them."""
+    told, share = {TEST: _by_hash(split.is_test, settings.training.test_share)}, settings.validation_share
+    if share and settings.time:
+        start = validated_from(features, settings, share)
         told[HELD], told[LATER] = Mark(settings.time.column, partial(_from, start)), later_than_cut(settings)[LATER]
-    elif tuning:
-        told[HELD] = _by_hash(split.is_validation, tuning.validation_share)
+    elif share:
+        told[HELD] = _by_hash(split.is_validation, share)
     return told
 
 
@@ -246,10 +251,14 @@ def validated_from(features: Features, settings: Dataset, share: float) -> dt.da
             "boosted": ("the number of rounds is", "set training.rounds"),
             "best": ("the learner is", "name training.learner and set what it needs"),
         }.get(settings.training.learner, ("depth and leaf size are", "set training.depth and training.min_leaf"))
+        leave_out = "[tune]"
+        if settings.decision:
+            what = "the threshold is" if settings.tuning is None else f"the threshold is, and {what},"
+            fixed, leave_out = ("" if settings.tuning is None else f"{fixed} ", "[decision] and [tune]")
         raise JobError(
             f"The training side has rows of {len(days)} {'day' if len(days) == 1 else 'days'} before time.cut ({cut}): "
             f"{what} chosen on the latest days before it, by learning from those before them. Move time.cut to a later "
-            f"day, or {fixed} in {settings.file} and leave out [tune]."
+            f"day, or {fixed} in {settings.file} and leave out {leave_out}."
         )
     rows_since = np.cumsum([counted[day] for day in reversed(days)])[::-1]
     place = int(np.flatnonzero(rows_since >= share * rows_since[0])[-1])
@@ -301,21 +310,19 @@ def _fit_and_score(
     clock: Clock,
     names: Tuple[str, str],
     otherwise: str = "",
+    call: forms.Call = None,
 ) -> Trained:
     """`train`, `test`: the parts of the survey to learn from and to test on; `tested`: the latter among all rows.
 
-    `names`: of both, for errors; `otherwise`: the way out of them.
+    `names`: of both, for errors; `otherwise`: the way out of them; `call`: how the model calls rows, if that is known.
     """
     classes, training = survey.classes, settings.training
     labels = {side: survey.labels(parts) for side, parts in ((split.TRAIN, train), (split.TEST, test))}
     for side, name in zip((split.TRAIN, split.TEST), names):  # noqa: B905  # not in Python 3.9
         encoding.require_variety(labels[side], settings, name, otherwise)
-    tuning, asked = None, settings.tuning
+    tuning, decided, asked = None, None, settings.tuning
+    fit_on, validated = _validation(survey, train, settings) if settings.validation_share else ([], [])
     if asked:
-        # By time, what is later than the cut has no part in the choice.
-        known = [part for part in train if not settings.time or part in survey.parts(later=False)]
-        held = survey.parts(held=True)
-        fit_on, validated = ([part for part in known if (part in held) == wanted] for wanted in (False, True))
         clock.begin(CHOOSING.get(training.learner, "choosing depth and leaf size"))
         tuning = {
             **CHOOSE[training.learner](survey, fit_on, validated, asked),
@@ -324,7 +331,44 @@ def _fit_and_score(
         training = replace(training, **tuning["chosen"])
         clock.lap("tune", GROWING)
     fitted = FIT[training.learner](survey, train, training)
-    model: forms.Told = {
+    model = _model(fitted, settings, training)
+    clock.lap("fit", "choosing the threshold" if settings.decision else "testing the model")
+    if settings.decision:
+        decided = _decided(survey, fit_on, validated, settings, training)
+        call = decided["threshold"]
+        model["decision"] = settings.decision.asked
+        clock.lap("decide", "testing the model")
+    model = forms.decided(model, _weighed(survey.weights(train)) if call is None else call)
+    scored = None
+    if not classes or settings.slices:
+        kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
+        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept])
+        scored = scored if classes else scored.persist()  # a regression's rows are looked at several times
+    if classes:
+        found = _of_classes(survey, test, fitted, model)
+    else:
+        assert scored is not None  # noqa: S101  # see above
+        found = _found(scored, settings, survey.average(train))
+    clock.lap("score")
+    totals = fitted.totals if forms.is_one(model) else None
+    weights = survey.weights(train)
+    weighed = None if weights is None else dict(zip(settings.class_names, weights.tolist()))  # noqa: B905
+    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed, survey.average(train))
+
+
+def _validation(survey: Survey, train: Sequence[int], settings: Dataset) -> Tuple[List[int], List[int]]:
+    """Of the parts to train on those to learn from, and the validation part, while something is chosen by it.
+
+    By time, what is later than the cut has no part in the choice.
+    """
+    known = [part for part in train if not settings.time or part in survey.parts(later=False)]
+    held = survey.parts(held=True)
+    return [part for part in known if part not in held], [part for part in known if part in held]
+
+
+def _model(fitted: Any, settings: Dataset, training: Training) -> forms.Told:
+    """tree.json of what a learner has learned, but for the run."""
+    return {
         "format": fitted.told["format"],
         "dataset": settings.name,
         "task": settings.task,
@@ -336,23 +380,45 @@ def _fit_and_score(
         "features": fitted.features,
         **fitted.told,
     }
-    clock.lap("fit", "testing the model")
-    scored = None
-    if not classes or settings.slices:
-        kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
-        scored = tree.score(features.rows.where(tested), model, [F.col(name) for name in kept])
-        scored = scored if classes else scored.persist()  # a regression's rows are looked at several times
-    if classes:
-        if forms.is_one(model):
-            found = metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, test))
-        else:
-            found = metrics.of_answers(*survey.answers(test, tree.Scorer(model, 0)))
-    else:
-        assert scored is not None  # noqa: S101  # see above
-        found = _found(scored, settings, labels[split.TRAIN].mean)
-    clock.lap("score")
-    totals = fitted.totals if forms.is_one(model) else None
-    return Trained(model, totals, labels, scored, found, tuning, training)
+
+
+def _weighed(weights: Optional[Array]) -> forms.Call:
+    """How rows are called if their classes are weighted so: as a model of the weighted rows would call them. Of binary
+    ones from the probability on where both classes weigh as much (Elkan 2001, section 2)."""
+    if weights is None:
+        return None
+    return float(weights[0] / weights.sum()) if len(weights) == 2 else [float(weight) for weight in weights]
+
+
+def _of_classes(survey: Survey, parts: Sequence[int], fitted: Any, model: forms.Told) -> Any:
+    """What came of the rows of these parts: a Tally or Table."""
+    if forms.is_one(model):
+        return metrics.of_leaves(model["nodes"], fitted.leaf_counts(survey, parts))
+    return metrics.of_answers(*survey.answers(parts, tree.Scorer(model, 0)))
+
+
+def _decided(
+    survey: Survey, fit_on: Sequence[int], validated: Sequence[int], settings: Dataset, training: Training
+) -> Dict[str, Any]:
+    """The threshold by the validation part, of a model that has learned from the others alone: `threshold`, `reached`,
+    and the part's figures and curve. Raises JobError if a part has too few rows, or one class only.
+    """
+    asked = settings.decision
+    assert asked is not None  # noqa: S101  # who calls it has asked
+    other = "move time.cut to a later day" if settings.time else "set another tune.validation_share"
+    way_out = f"Give more rows, {other}, or leave out [decision] in {settings.file}."
+    encoding.require_parts(survey.labels(fit_on), survey.labels(validated), settings, "the threshold", way_out)
+    fitted = FIT[training.learner](survey, fit_on, training)
+    found = _of_classes(survey, validated, fitted, _model(fitted, settings, training))
+    threshold, reached = decision.choose(found, asked)
+    print(f"threshold by [decision] on {found.total:,} rows of the validation part: {threshold:.4g}", flush=True)
+    return {
+        "threshold": threshold,
+        "reached": reached,
+        "by": "time" if settings.time else "hash",
+        "validation": decision.figures(found, threshold, asked),
+        "validation_curve": decision.curve(found),
+    }
 
 
 def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:
@@ -362,30 +428,37 @@ def _found(scored: DataFrame, settings: Dataset, centre: float) -> Any:
 
 
 def out_of_time(
-    features: Features, settings: Dataset, training: Training, survey: Optional[Survey] = None
+    features: Features,
+    settings: Dataset,
+    training: Training,
+    survey: Optional[Survey] = None,
+    call: forms.Call = None,
 ) -> Optional[Dict[str, Any]]:
     """The same training on what came before the dataset's cut, tested on what came after: what tomorrow may look like.
 
     None if the dataset names no time column. `training`: the settings that the model itself was trained with. `survey`:
-    of these rows with `later_than_cut`, if there is one already.
+    of these rows with `later_than_cut`, if there is one already. `call`: the model's own, chosen without the later
+    rows; with [decision] `calls` tells what they come to.
     """
     if settings.time is None:
         return None
     own = survey or Survey(features, settings, later_than_cut(settings))
-    as_trained = replace(settings, training=training, tune=None, slices=())
+    as_trained = replace(settings, training=training, tune=None, decision=None, slices=())
     when = F.col(settings.time.column)
     later = ~F.coalesce(when < F.lit(settings.time.cut).cast("date"), F.lit(False))
     cut = settings.time.cut
     names = (f"the rows before time.cut ({cut})", f"the rows from time.cut ({cut}) on")
     way_out = f"Move time.cut in {settings.file} so that both have rows of each kind, or leave out [time]."
     before, after = own.parts(later=False), own.parts(later=True)
-    trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out)
+    trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out, call)
     trained.unpersist()
     months = features.rows.groupBy(later).agg(
         F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
     )
     spans = dict(row[:] for row in months.collect())
     told = {"trained_on": spans[False], "tested_on": spans[True], "trained_rows": trained.rows[split.TRAIN]}
+    if settings.decision and isinstance(call, float):
+        told["calls"] = decision.figures(trained.found, call, settings.decision)
     return {**told, **trained.test, "baseline": trained.baseline}
 
 
@@ -400,19 +473,33 @@ def current_on(
     """The current model, scored on the very rows that the candidate was tested on. None if there is none yet."""
     if current is None:
         return None
-    scores = None
+    scores, decided = None, None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     can = set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
     if same and can:
         if settings.classes and not forms.is_one(current.tree):
             answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
-            scores = metrics.evaluate(metrics.of_answers(*answers))
+            found = metrics.of_answers(*answers)
         else:
-            scores = metrics.evaluate(_of_current(features, current, settings, candidate.labels[split.TRAIN].mean))
+            found = _of_current(features, current, settings, candidate.labels[split.TRAIN].mean)
+        scores = metrics.evaluate(found, forms.call_of(current.tree))
+        if settings.decision and current.tree.get("decision") == settings.decision.asked:
+            decided = decision.figures(found, tasks.threshold(current.tree), settings.decision)
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
-    return gate.Current(current.run_id, scores, change, later, split_otherwise(before, settings))
+    calls_later = (before.get("decision") or {}).get("out_of_time") if decided else None
+    return gate.Current(current.run_id, scores, change, later, split_otherwise(before, settings), decided, calls_later)
+
+
+def decision_report(
+    settings: Dataset, trained: Trained, later: Optional[Dict[str, Any]], current: Optional[gate.Current]
+) -> Optional[Dict[str, Any]]:
+    """metrics.json's `decision`, None without [decision]. `later`: as of `out_of_time`."""
+    if settings.decision is None or trained.decision is None:
+        return None
+    beside = current.decided if current else None
+    return decision.told(settings.decision, trained.decision, trained.found, (later or {}).get("calls"), beside)
 
 
 def split_otherwise(report: Dict[str, Any], settings: Dataset) -> str:
@@ -449,8 +536,9 @@ def metrics_report(
 ) -> Dict[str, Any]:
     """metrics.json: all figures of one run, but for its seconds."""
     task, found, label = settings.task, trained.found, tasks.label_column(settings.label, settings.task)
-    train = trained.labels[split.TRAIN]
-    average: Any = train.mean if task == "regression" else [count / train.rows for count in train.counts]
+    train, call = trained.labels[split.TRAIN], forms.call_of(trained.tree)
+    guess: Any = trained.average
+    guess = guess if task == "regression" else [own / sum(guess) for own in guess]
     told: Dict[str, Any] = {
         "dataset": settings.name,
         "run_id": run_id,
@@ -468,20 +556,23 @@ def metrics_report(
         "interval": metrics.interval(found, task, settings.training.seed, settings.split.by),
         "slices": {}
         if trained.scored is None
-        else metrics.slices(trained.scored, task, label, settings.slices, average[1] if task == "binary" else average),
+        else metrics.slices(
+            trained.scored, task, label, settings.slices, guess[1] if task == "binary" else guess, call
+        ),
         "importances": forms.importances(trained.tree),
         "tree": forms.shape(trained.tree),
-        "threshold": tasks.THRESHOLD,
+        "threshold": tasks.threshold(trained.tree),
+        "class_weights": trained.weights,
         "settings": trained.tree["settings"],
         "split_by": list(settings.split.by),
         "tuning": trained.tuning,
     }
     if task == "binary":
         told["positives"] = {side: labels.counts[1] for side, labels in trained.labels.items()}
-        told["base_rate"] = average[1]
+        told["base_rate"] = train.counts[1] / train.rows
         told.update(roc=metrics.roc(found), lift=metrics.lift(found), calibration=metrics.calibration(found))
     elif task == "multiclass":
-        told["calibration"] = metrics.calibration(metrics.confidence(found))
+        told["calibration"] = metrics.calibration(metrics.confidence(found, call))
     else:
         assert trained.scored is not None  # noqa: S101  # a regression has them
         told["calibration"] = metrics.value_calibration(trained.scored, label)

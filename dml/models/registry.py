@@ -44,8 +44,12 @@ ORDER = {
 }
 _EVERY = {figure.key: figure for figures in SHOWN.values() for figure in figures}
 FIGURES = {task: tuple((_EVERY[key].title, key) for key in keys) for task, keys in ORDER.items()}
-HIGHER_IS_BETTER = frozenset(key for key, figure in _EVERY.items() if figure.perfect == 1)
-LOWER_IS_BETTER = frozenset(key for key, figure in _EVERY.items() if figure.perfect == 0)
+HIGHER_IS_BETTER = frozenset(
+    {"precision", "recall", "f1", *(key for key, figure in _EVERY.items() if figure.perfect == 1)}
+)
+LOWER_IS_BETTER = frozenset(
+    {"cost", "cost, out of time", *(key for key, figure in _EVERY.items() if figure.perfect == 0)}
+)
 LOST_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
 
 
@@ -416,7 +420,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         if tree is None:
             raise UserError(f"{registry.uri(f'{model.run_id}/tree.json')} does not exist: the run is no whole model.")
     features = [[feature["name"] for feature in tree["features"]] for tree in trees if tree]
-    settings = [_flat(model.metrics["settings"]) for model in (one, two)]
+    settings = [_flat(model.metrics["settings"] | _asked(model)) for model in (one, two)]
     data = [_data(model, tree) for model, tree in zip((one, two), trees, strict=True) if tree]
     names = called(registry.dataset)
     splits = [_first_splits(tree, names) for tree in trees if tree]
@@ -429,6 +433,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
             key: [(model.metrics.get("out_of_time") or {}).get(key) for model in (one, two)]
             for _, key in one.figures[:2]
         },
+        "decision": _decisions(one, two),
         "tree": {
             key: [model.metrics["tree"].get(key, 1) for model in (one, two)]
             for key in ("trees", "depth", "leaves")
@@ -443,6 +448,30 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         "called": names,
         "first_splits": {place: [split.get(place) for split in splits] for place in splits[0] | splits[1]},
     }
+
+
+def _asked(model: Model) -> Document:
+    """What [decision] its threshold was chosen by, as a setting."""
+    decided = model.metrics.get("decision")
+    return {"decision": decided["asked"]} if decided else {}
+
+
+def _decisions(one: Model, two: Model) -> Document:
+    """Thresholds and what the calls of the held-out rows come to, as pairs; what errors cost only if both decide by the
+    same. {} if neither has a [decision]."""
+    decided = [model.metrics.get("decision") or {} for model in (one, two)]
+    if not any(decided):
+        return {}
+    same = decided[0].get("asked") == decided[1].get("asked")
+    tests = [model.metrics["test"] for model in (one, two)]
+    pairs: Document = {"threshold": [model.metrics.get("threshold") for model in (one, two)]}
+    pairs |= {key: [test.get(key) for test in tests] for key in ("precision", "recall", "f1")}
+    if same and "cost" in decided[0]["test"]:
+        pairs["cost"] = [float(own["test"]["cost"]) for own in decided]
+        later = [own["out_of_time"] or {} for own in decided]
+        if all(later):
+            pairs["cost, out of time"] = [float(own["cost"]) for own in later]
+    return {"same": same, "pairs": pairs}
 
 
 def _differing(one: Document, two: Document) -> dict[str, list[Any]]:
@@ -574,6 +603,8 @@ def show_model(console: Console, described: Document) -> None:
         console.print(Text(expected[0], "" if expected[1] else "yellow"))
         console.print()
     console.print(_figures(model))
+    for line in metrics.get("calls") or []:
+        console.print(Text(line))
     interval = metrics.get("interval")
     if interval:
         title = next((title for title, key in model.figures if key == interval["metric"]), interval["metric"])
@@ -641,11 +672,16 @@ def show_difference(console: Console, found: Document) -> None:
             table.add_row(f"{titles[key]}, out of time", *_side_by_side(key, pair))
     for key, pair in found["figures"].items():
         table.add_row(titles[key], *_side_by_side(key, pair))
+    decided = found.get("decision") or {"pairs": {}, "same": True}
+    for key, pair in decided["pairs"].items():
+        table.add_row("F1" if key == "f1" else key, *_side_by_side(key, pair))
     for key, pair in found["tree"].items():
         table.add_row(key if key == "trees" else f"tree {key}", *_side_by_side(key, pair))
     for key, pair in found["data"].items():
         table.add_row(key, *_side_by_side(key, pair))
     console.print(table)
+    if not decided["same"]:
+        console.print(Text("What errors cost is not compared: [decision] is not the same of both.", "dim"))
     if not found["data"]:
         console.print(Text("The same rows and labels by number.", "dim"))
     console.print()

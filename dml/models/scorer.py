@@ -2,6 +2,8 @@
 
 tree.json is one tree (format 2) or several that are averaged or added up (format 3): of a sum, `link` makes what is
 said (identity, logistic, softmax) out of `base` and what the trees' leaves add to it; else it is the leaves' mean.
+Either may have a call of its own (format 4): from its `threshold` on a row is called positive, and not from 0.5 on; or
+called is the class whose probability, times its one of `weights`, is the largest.
 
 In Python:        Scorer(json.load(open("tree.json"))).predict({"carrier": "UA", "temp": 39.0, ...})
 On a CSV file:    python scorer.py tree.json FILE.csv > scored.csv
@@ -27,7 +29,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TextIO
 
-FORMATS = (2, 3)  # one tree; several
+FORMATS = (2, 3, 4)  # one tree; several; either, with a call of its own
+THRESHOLD = 0.5  # of the others
 NULLS = ("", "NA")  # cells of a CSV file that mean missing, unless training has seen that very text as a category
 DELIMITERS = ",;\t|"
 LARGEST_CELL = 16 * 1024**2  # characters; Python's own limit, 131,072, is less than Spark reads
@@ -106,9 +109,11 @@ class Scorer:
         if not isinstance(tree, Mapping) or tree.get("format") not in FORMATS:
             found = tree.get("format", 1) if isinstance(tree, Mapping) and {"nodes", "trees"} & set(tree) else None
             what = f"a tree.json of format {found}" if found else "no tree.json"
-            known = " and ".join(map(str, FORMATS))
+            known = f"{', '.join(map(str, FORMATS[:-1]))} and {FORMATS[-1]}"
             raise ScoringError(f"This is {what}, and this scorer reads formats {known}: train again, or use its own.")
         self.task: str = tree["task"]
+        self.threshold = float(tree.get("threshold", THRESHOLD))
+        self.weights: Sequence[float] = tree.get("weights", ())
         self.classes: list[str] = list(tree.get("classes", ()))
         self.features: list[str] = [feature["name"] for feature in tree["features"]]
         self.columns: list[str] = output_columns(self.task, self.classes)
@@ -236,9 +241,10 @@ class Scorer:
         if self.task == "regression":
             return (float(said),)
         if self.task == "binary":
-            return float(said), int(said >= 0.5)
+            return float(said), int(said >= self.threshold)
         probabilities = [float(p) for p in said]
-        return *probabilities, self.classes[probabilities.index(max(probabilities))]
+        weighed = [p * w for p, w in zip(probabilities, self.weights)] or probabilities  # noqa: B905
+        return *probabilities, self.classes[weighed.index(max(weighed))]
 
 
 def _said(leaf: Node) -> Any:

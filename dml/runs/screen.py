@@ -27,6 +27,10 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
     if result.metrics:
         console.print()
         console.print(_quality(result.metrics, result.unit))
+        if told := result.metrics.get("calls"):
+            console.print()
+            for line in told:
+                console.print(line, highlight=False, markup=False)
         console.print()
         console.print(_importances(result.metrics, settings.called))
     if result.predicted:
@@ -119,7 +123,7 @@ def _predicted(result: Result, classes: int = 5) -> str:
             positive = counts.get("1", 0)
             if not positive:
                 threshold = result.metrics.get("threshold", 0.5)
-                return f"{told}, none predicted positive: no probability reaches {threshold:g}, so rank rows by it"
+                return f"{told}, none predicted positive: no probability reaches {threshold:.4g}, so rank rows by it"
             return f"{told}, {positive:,} predicted positive"
         case "multiclass":
             often = sorted(counts.items(), key=lambda one: -one[1])

@@ -26,6 +26,9 @@ _MEASURES = {
     "log_loss": ("log loss", "how much the model is surprised by what happens; lower is better"),
     "brier": ("Brier score", "the mean squared error of the probabilities; lower is better"),
     "accuracy": ("accuracy", "the share of right calls"),
+    "precision": ("precision", "of the rows called positive the share that are"),
+    "recall": ("recall", "of the positive rows the share that are called so"),
+    "f1": ("F1", "precision and recall in one, their harmonic mean"),
     "macro_f1": ("macro F1", "the mean over classes of F1, so that a rare class counts like a frequent one"),
     "rmse": ("RMSE", "the root of the mean squared error, in the label's unit; lower is better"),
     "mae": ("MAE", "the mean absolute error, in the label's unit; lower is better"),
@@ -215,8 +218,8 @@ def _measures(metrics: Document) -> List[str]:
         if key in metrics["test"]
     ]
     if metrics["task"] == "binary":
-        said.append(f"A row is called positive if its probability is {metrics['threshold']:g} or more.")
-    if metrics["task"] == "multiclass":
+        said.append(f"A row is called positive if its probability is {metrics['threshold']:.4g} or more.")
+    if metrics["task"] == "multiclass" and not metrics.get("class_weights"):
         said.append("A row is called the class with the largest probability, of equal ones the first.")
     return [_bullets(said)]
 
@@ -274,7 +277,8 @@ def _analyses(metrics: Document, settings: Dataset) -> List[str]:
     parts = [_table(["", *[_name(key) for key in keys], "rows"], body), _interval(metrics)]
     parts += ["### Calibration", *_calibration(metrics, settings)]
     if metrics["test"].get("confusion") is not None:
-        parts += ["### Right and wrong calls", *_confusion(metrics, settings)]
+        parts += ["### Right and wrong calls", _bullets(list(map(_text, metrics.get("calls") or [])))]
+        parts += _confusion(metrics, settings)
     if metrics.get("slices"):
         parts += ["### Slices", *_slices(metrics)]
     return parts
@@ -322,13 +326,13 @@ def _confusion(metrics: Document, settings: Dataset) -> List[str]:
     confusion = metrics["test"]["confusion"]
     if settings.task == "binary":
         tp, fp, tn, fn = (confusion[key] for key in ("tp", "fp", "tn", "fn"))
+        right, found = _percent(tp, tp + fp), _percent(tp, tp + fn)
         return [
             _table(
                 ["", "called positive", "called negative"],
                 [["positive", _figure(tp), _figure(fn)], ["negative", _figure(fp), _figure(tn)]],
             ),
-            f"Of the rows called positive {_percent(tp, tp + fp)} are; of the positive rows {_percent(tp, tp + fn)} "
-            "are called so.",
+            f"Of the rows called positive {right} are; of the positive rows {found} are called so." if tp + fp else "",
         ]
     classes = [_text(name) for name in settings.label.classes]
     if len(classes) <= WIDE:
@@ -461,8 +465,9 @@ def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:
     name, label = settings.name, settings.label.column
     value = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[settings.task]
     says = {
-        "binary": f"`probability` that `{label}` is 1; the call is 1 from 0.5 on",
-        "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest",
+        "binary": f"`probability` that `{label}` is 1; the call is 1 from {tree.get('threshold', 0.5)!r} on",
+        "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest"
+        + (", each times its one of `weights`" if tree.get("weights") else ""),
         "regression": f"`value`, the predicted `{label}`",
     }[settings.task]
     needed = ", ".join(f"`{feature['name']}`" for feature in tree["features"])

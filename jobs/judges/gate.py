@@ -17,6 +17,8 @@ class Current(NamedTuple):
 
     `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time,
     None if there are none or they are of another task. `split`: how its rows were split, if that was otherwise.
+    `decided`, `decided_later`: what its calls come to on the candidate's test rows, and its own out of time, None if
+    it decides by something else ([decision]).
     """
 
     run_id: str
@@ -24,6 +26,8 @@ class Current(NamedTuple):
     change: str
     later: Optional[Dict[str, Any]]
     split: str = ""
+    decided: Optional[Dict[str, Any]] = None
+    decided_later: Optional[Dict[str, Any]] = None
 
 
 def judge(
@@ -33,6 +37,7 @@ def judge(
     *,
     current: Optional[Current] = None,
     later: Optional[Dict[str, Any]] = None,
+    decided: Optional[Dict[str, Any]] = None,
     leaks: Sequence[str] = (),
     quarantined: int = 0,
     raw_rows: int = 0,
@@ -41,8 +46,9 @@ def judge(
     """gate.json: passed, reasons (of the checks that failed), checks, current_run.
 
     `candidate` and `baseline` are metrics on the same test rows. `later`: those out of time, by which is judged first
-    unless gate.out_of_time is false. `leaks`: sentences about features that alone tell the label. `quarantined` of
-    `raw_rows` rows did not parse. `unknown_labels`: as of jobs/tables/labels.py.
+    unless gate.out_of_time is false. `decided`: metrics.json's `decision`, where [decision] is asked for. `leaks`:
+    sentences about features that alone tell the label. `quarantined` of `raw_rows` rows did not parse.
+    `unknown_labels`: as of jobs/tables/labels.py.
 
     A check is called by what it has found. The detail of one that failed says why that matters and the two ways on: to
     mend the cause, or the setting that accepts it.
@@ -69,6 +75,8 @@ def judge(
         _check((f"better than {guess}", f"no better than {guess}"), candidate[main] < baseline[main], told, helpless),
         _leak_alarm(settings, candidate, leaks),
     ]
+    if decided:
+        checks += _decision(settings, decided)
     if raw_rows:
         share, most = quarantined / raw_rows, rules.max_quarantined_share
         told = f"{quarantined:,} of {raw_rows:,} raw rows are in quarantine ({share:.2%}); allowed are {most:.2%}"
@@ -85,7 +93,7 @@ def judge(
         ways = f"Mend the files or label.texts, or set gate.max_unknown_label_share in {settings.file}"
         checks.append(_check(("labels known", "unknown labels"), within, told, ways))
     if current is not None:
-        checks += _against(current, settings, candidate, later)
+        checks += _against(current, settings, candidate, later, decided)
     reasons = [f"{check['name']}: {check['detail']}" for check in checks if not check["passed"]]
     return {
         "passed": not reasons,
@@ -93,6 +101,42 @@ def judge(
         "checks": checks,
         "current_run": current.run_id if current else None,
     }
+
+
+def _decision(settings: Dataset, decided: Dict[str, Any]) -> List[Check]:
+    """Of [decision] by costs: whether the calls save anything; by precision: whether a threshold has the wanted one.
+
+    A wanted recall always has a threshold. Whether it has it on other rows too, chance decides as well: that is told.
+    """
+    asked = decided["asked"]
+    if "precision" in asked:
+        names = ("the wanted precision is reached", "the wanted precision is reached by no threshold")
+        told = decided["says"][0].rstrip(".")
+        ways = (
+            "What it calls positive will be wrong more often than is wanted: give it features that tell more, or set a "
+            f"lower decision.precision in {settings.file}"
+        )
+        return [_check(names, decided["reached"], told, ways)]
+    if "cost_of_miss" not in asked:
+        return []
+    checks = []
+    for of, where, there in ((decided["out_of_time"], "later", " out of time"), (decided["test"], "held-out", "")):
+        if of is None or (there and not settings.time_decides):
+            continue
+        least = min(of["cost_of_never"], of["cost_of_always"])
+        rule = "never" if of["cost_of_never"] <= of["cost_of_always"] else "always"
+        names = (f"cheaper than one call for all{there}", f"no cheaper than one call for all{there}")
+        told = (
+            f"errors cost {of['cost']:,.6g} on {of['rows']:,} {where} rows, {rule} calling a row positive costs "
+            f"{least:,.6g}"
+        )
+        ways = (
+            f"At these costs {rule} calling does as well without a model: give it features that tell more, look "
+            "whether decision.cost_of_miss and cost_of_false_alarm are right, or leave out [decision] in "
+            f"{settings.file} and use the probabilities"
+        )
+        checks.append(_check(names, of["cost"] < least, told, ways))
+    return checks
 
 
 def _larger_leaves(settings: Dataset) -> str:
@@ -157,11 +201,16 @@ def _leak_alarm(settings: Dataset, candidate: Dict[str, Any], leaks: Sequence[st
 
 
 def _against(
-    current: Current, settings: Dataset, candidate: Dict[str, Any], later: Optional[Dict[str, Any]]
+    current: Current,
+    settings: Dataset,
+    candidate: Dict[str, Any],
+    later: Optional[Dict[str, Any]],
+    decided: Optional[Dict[str, Any]],
 ) -> List[Check]:
     rules, main = settings.gate, MAIN[settings.task]
     name, tolerance = NAMES[main], rules.tolerance
     checks = []
+    by_costs = decided is not None and current.decided is not None and "cost" in current.decided
     if current.change:
         declared = rules.feature_change
         told = f"the features are not those of run {current.run_id}: {current.change}"
@@ -172,18 +221,20 @@ def _against(
         )
         checks.append(_check(("features", "other features"), bool(declared), told))
     if current.metrics is not None:
+        fits = candidate[main] <= current.metrics[main] + tolerance
         told = (
             f"{name} {candidate[main]:.4f}, on the same rows run {current.run_id} has {current.metrics[main]:.4f}; "
             f"tolerance {tolerance}"
         )
         ways = f"{WORSE} or set gate.tolerance in {settings.file}"
+        if by_costs and decided and current.decided:
+            fits, told, ways = _costs(settings, current.run_id, decided["test"], current.decided, "the same rows")
         if current.split:
             told += f"; that one was split {current.split} and has learned from some of them, so its figure is too good"
             ways = (
                 "If the new split is meant, judge by what guessing has, and promote the candidate by hand: "
                 f"dml models promote RUN --dataset {settings.name} --even-if-refused"
             )
-        fits = candidate[main] <= current.metrics[main] + tolerance
         names = ("not worse than the current model", "worse than the current model")
         checks.append(_check(names, fits, told, ways))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
@@ -193,10 +244,24 @@ def _against(
             f"{name} {later[main]:.4f} on later rows, run {current.run_id} had {current.later[main]:.4f}; "
             f"tolerance {tolerance}"
         )
-        fits = later[main] <= current.later[main] + tolerance
+        fits, ways = later[main] <= current.later[main] + tolerance, f"{WORSE} or set gate.tolerance in {settings.file}"
+        if by_costs and decided and decided["out_of_time"] and current.decided_later:
+            here, there = decided["out_of_time"], current.decided_later
+            fits, told, ways = _costs(settings, current.run_id, here, there, "later rows")
         names = ("not worse than the current model out of time", "worse than the current model out of time")
-        checks.append(_check(names, fits, told, f"{WORSE} or set gate.tolerance in {settings.file}"))
+        checks.append(_check(names, fits, told, ways))
     return checks
+
+
+def _costs(
+    settings: Dataset, run_id: str, own: Dict[str, Any], other: Dict[str, Any], where: str
+) -> Tuple[bool, str, str]:
+    """Whether errors cost no more than the current model's, by [decision] of both; in words; and the ways on."""
+    most = settings.gate.cost_tolerance
+    beside = f"on {where} those of run {run_id} cost {other['cost']:,.6g}"
+    told = f"errors cost {own['cost']:,.6g}, {beside}; tolerance {most:.0%}"
+    ways = f"{WORSE} or set gate.cost_tolerance in {settings.file}"
+    return own["cost"] <= other["cost"] * (1 + most), told, ways
 
 
 def _check(names: Tuple[str, str], passed: bool, detail: str, ways: str = "") -> Check:

@@ -190,16 +190,18 @@ def baseline(found: Any, train: Any) -> Any:
 # --- From tables to figures ---
 
 
-def evaluate(found: Any) -> Figures:
-    """Binary: AUC (ties count half), PR-AUC (average precision), log loss (clipped), Brier, accuracy, confusion at 0.5.
+def evaluate(found: Any, call: Any = None) -> Figures:
+    """Binary: AUC (ties count half), PR-AUC (average precision), log loss (clipped), Brier; and of calling rows
+    positive from the threshold `call` on accuracy, precision (None if none is called), recall, F1 and confusion.
 
     Multiclass: AUC (mean of each class against the rest), log loss, Brier (sum over classes), accuracy, macro F1 and
-    confusion (actual x predicted) of the first class with the largest probability. Regression: RMSE, MAE, R2 (against
+    confusion (actual x predicted) of the first class with the largest probability, times its weight in `call` if there
+    is one. Regression: RMSE, MAE, R2 (against
     the mean of these rows) and bias (mean error).
     """
     if isinstance(found, Tally):
-        return _binary(found)
-    return _multiclass(found) if isinstance(found, Table) else _regression(found)
+        return _binary(found, THRESHOLD if call is None else call)
+    return _multiclass(found, call) if isinstance(found, Table) else _regression(found)
 
 
 def single(evaluated: Figures, later: Optional[Figures] = None) -> Dict[str, float]:
@@ -211,13 +213,13 @@ def single(evaluated: Figures, later: Optional[Figures] = None) -> Dict[str, flo
     return {**told, **{f"out_of_time_{name}": later[name] for name in told if later and name in later}}
 
 
-def _binary(counts: Tally) -> Figures:
+def _binary(counts: Tally, threshold: float) -> Figures:
     p, n, k = counts
     positives, negatives, rows = k.sum(), (n - k).sum(), n.sum()
     hits, called = np.cumsum(k[::-1]), np.cumsum(n[::-1])
     pr_auc = float((hits / called * k[::-1]).sum() / positives)
     clipped = np.clip(p, CLIP, 1 - CLIP)
-    says = p >= THRESHOLD
+    says = p >= threshold
     tp, fp = int(k[says].sum()), int((n - k)[says].sum())
     tn, fn = int((n - k)[~says].sum()), int(k[~says].sum())
     return {
@@ -227,6 +229,9 @@ def _binary(counts: Tally) -> Figures:
         "log_loss": float(-(k * np.log(clipped) + (n - k) * np.log1p(-clipped)).sum() / rows),
         "brier": float((k * (1 - p) ** 2 + (n - k) * p**2).sum() / rows),
         "accuracy": (tp + tn) / int(rows),
+        "precision": tp / (tp + fp) if tp + fp else None,
+        "recall": tp / (tp + fn) if tp + fn else None,
+        "f1": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None,
         "confusion": {"tp": tp, "fp": fp, "tn": tn, "fn": fn},
     }
 
@@ -237,7 +242,7 @@ def _auc(negatives_each: Floats, positives_each: Floats, positives: float, negat
     return float((positives_each * (below + negatives_each / 2)).sum() / (positives * negatives))
 
 
-def _multiclass(table: Table) -> Figures:
+def _multiclass(table: Table, weights: Any) -> Figures:
     p, counts = table
     rows, classes = counts.sum(), p.shape[1]
     aucs = []
@@ -246,7 +251,7 @@ def _multiclass(table: Table) -> Figures:
         if 0 < one.total_positives < one.total:
             others = one.rows - one.positives
             aucs.append(_auc(others, one.positives, one.positives.sum(), others.sum()))
-    confusion = (np.eye(classes)[p.argmax(axis=1)].T @ counts).T
+    confusion = (np.eye(classes)[_called(p, weights)].T @ counts).T
     right, actual, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = actual + called > 0
     f1 = 2 * right[present] / (actual + called)[present]
@@ -260,6 +265,13 @@ def _multiclass(table: Table) -> Figures:
         "macro_f1": float(f1.mean()),
         "confusion": confusion.astype(int).tolist(),
     }
+
+
+def _called(probabilities: Floats, weights: Any) -> NDArray[Any]:
+    """The class that is called: answers x classes to their places."""
+    weighed = probabilities if weights is None else probabilities * np.array(weights)
+    places: NDArray[Any] = weighed.argmax(axis=1)
+    return places
 
 
 def _regression(errors: Errors) -> Figures:
@@ -354,9 +366,9 @@ def calibration(counts: Tally) -> List[Dict[str, float]]:
     return table
 
 
-def confidence(table: Table) -> Tally:
+def confidence(table: Table, weights: Any = None) -> Tally:
     """Of a multiclass table the predicted class alone: its probability, and how often it came true."""
-    best = table.probabilities.argmax(axis=1)
+    best = _called(table.probabilities, weights)
     each = np.arange(len(best))
     right = table.counts[each, best]
     wrong = table.counts.sum(axis=1) - right
@@ -393,7 +405,9 @@ def _labels_by_leaf(batches: Iterable[pa.RecordBatch]) -> Dict[int, Tuple[float,
     return found
 
 
-def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], average: Any) -> Figures:
+def slices(
+    scored: DataFrame, task: str, label: Column, columns: Sequence[str], average: Any, call: Any = None
+) -> Figures:
     """The main metric and accuracy (or MAE) in each of a column's SLICE_VALUES most frequent values, the rest together.
 
     `average`: the training side's share of positives, shares of the classes, or mean: what the baseline guesses.
@@ -405,14 +419,14 @@ def slices(scored: DataFrame, task: str, label: Column, columns: Sequence[str], 
     values = [F.coalesce(F.col(name).cast("string"), F.lit("missing")) for name in columns]
     texts = [value.alias(f"_value{i}") for i, value in enumerate(values)]
     rows = scored.select(says, label.cast("double" if task == "regression" else "int").alias(LABEL), *texts)
-    found = _sums_of_slices(rows, _SliceSums(task, average, [None] * len(columns)))
+    found = _sums_of_slices(rows, _SliceSums(task, average, [None] * len(columns), call))
     if crowded := [i for i, sums in enumerate(found) if sums is None]:
         named: List[Optional[List[str]]] = [None if sums is None else [] for sums in found]
         for i in crowded:
             text = F.col(f"_value{i}")
             top = rows.groupBy(text).count().orderBy(F.desc("count"), text).limit(SLICE_VALUES)
             named[i] = [row[0] for row in top.collect()]
-        again = _sums_of_slices(rows, _SliceSums(task, average, named))
+        again = _sums_of_slices(rows, _SliceSums(task, average, named, call))
         found = [again[i] if sums is None else sums for i, sums in enumerate(found)]
     return {name: _slice(sums or {}, task, average) for name, sums in zip(columns, found)}  # noqa: B905
 
@@ -437,8 +451,8 @@ class _SliceSums:
     square. `named`: of a column the values to look at, others together; None: all, and None is told if they are many.
     """
 
-    def __init__(self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]]) -> None:
-        self.task, self.average, self.most = task, average, MANY_VALUES
+    def __init__(self, task: str, average: Any, named: Sequence[Optional[Sequence[str]]], call: Any = None) -> None:
+        self.task, self.average, self.most, self.call = task, average, MANY_VALUES, call
         self.named = [None if names is None else set(names) for names in named]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> List[Optional[Dict[str, Floats]]]:
@@ -464,10 +478,10 @@ class _SliceSums:
             error, naive = says - label, self.average - label
             return [None, label, error**2, np.abs(error), naive**2]
         if self.task == "binary":
-            right, classes = (says >= THRESHOLD) == label, 2
+            right, classes = (says >= (THRESHOLD if self.call is None else self.call)) == label, 2
             said = np.where(label == 1, says, 1 - says)
         else:
-            right, classes = says.argmax(axis=1) == label, says.shape[1]
+            right, classes = _called(says, self.call) == label, says.shape[1]
             said = says[np.arange(len(label)), label]
         return [None, -np.log(np.maximum(said, CLIP)), right, *[label == k for k in range(classes)]]
 

@@ -42,7 +42,8 @@ OBJECTIVES = {
 BARRIER, SLOTS = "SPARK-24942", "SPARK-24819"  # Spark's names for dynamic allocation, and too few slots
 WITHOUT = 'or set training.learner = "tree"'
 
-Keyed = Tuple[int, Tuple[int, int, int, Array, Array]]  # task; group, partition, block, codes, labels
+# Task; group, partition, block, codes, labels, weights if a column says them.
+Keyed = Tuple[int, Tuple[int, int, int, Array, Array, Optional[Array]]]
 
 
 class Fitted(NamedTuple):
@@ -53,7 +54,8 @@ class Fitted(NamedTuple):
 
 
 class Start(NamedTuple):
-    """From where rounds begin: the training rows' average, in the sums' unit; and how a label becomes what is learned.
+    """From where rounds begin: the training rows' average (weighted, if a column weighs them), in the sums' unit; and
+    how a label becomes what is learned.
 
     A regression learns (label - mean) / spread: in floats, as XGBoost has them, small differences of large labels
     would be lost.
@@ -63,6 +65,13 @@ class Start(NamedTuple):
     mean: float
     spread: float
     point: Optional[FixedPoint]
+
+    def raised(self, weights: Optional[Array]) -> List[float]:
+        """Where rounds begin for rows whose classes are weighted so."""
+        if weights is None:
+            return self.base
+        logs = np.log(weights)
+        return [self.base[0] + logs[1] - logs[0]] if len(self.base) == 1 else (self.base + logs).tolist()
 
     def labels(self, label: Array) -> Array:
         if self.point is None:
@@ -107,10 +116,10 @@ def choose(rows: Survey, fit_on: Sequence[int], held_out: Sequence[int], tuning:
 
 
 def _start(survey: Survey, parts: Sequence[int]) -> Start:
-    label = survey.labels(parts)
+    label, average = survey.labels(parts), survey.average(parts)
     if not survey.classes:
-        return Start([0.0], label.mean, label.std, survey.point)
-    shares = np.array(label.counts, dtype=np.float64) / label.rows
+        return Start([0.0], average, label.std, survey.point)
+    shares = np.array(average, dtype=np.float64) / sum(average)
     if survey.classes == 2:
         base = [math.log(shares[1] / shares[0])]
     else:  # a class that has no rows here is as rare as half a row
@@ -132,6 +141,7 @@ def _boosted(
     """
     settings, context = survey.settings, survey.context
     _require(settings)
+    weights = survey.weights(groups[0]), survey.row_weight(groups[0])
     task_count, threads = _spread(context, survey.labels(groups[0]).rows)
     objective, metric = OBJECTIVES[settings.task]
     rest = {"num_class": survey.classes} if survey.classes > 2 else {}
@@ -155,7 +165,7 @@ def _boosted(
         for group, parts in enumerate(groups)
     ]
     dealt = context.union(coded).partitionBy(task_count, int)
-    work = _Work(parameters, rounds, len(groups), start, len(learned.features))
+    work = _Work(parameters, rounds, len(groups), start, len(learned.features), weights)
     # What comes after a barrier stage has Spark try the whole stage again when a task fails; as the last one of a job
     # it would be given up.
     told = dealt.barrier().mapPartitions(work).partitionBy(1, int)
@@ -174,7 +184,8 @@ def _weight(survey: Survey, parts: Sequence[int], training: Training) -> float:
     label = survey.labels(parts)
     if not survey.classes:
         return float(training.min_leaf)
-    shares = np.array(label.counts) / label.rows
+    weights = survey.weights(parts)
+    shares = np.array(label.counts) / label.rows * (1 if weights is None else weights)
     each = float(shares[1] * shares[0]) if survey.classes == 2 else float(2 * (shares * (1 - shares)).mean())
     return training.min_leaf * each
 
@@ -196,15 +207,29 @@ def _dealt(group: int, count: int, partition: int, blocks: Iterable[Block]) -> I
             low, high = k * rows // count, (k + 1) * rows // count
             if low < high:
                 task = (k + i + partition) % count
-                yield task, (group, partition, i, block.codes[:, low:high], block.label[low:high])
+                weight = None if block.weight is None else block.weight[low:high]
+                yield task, (group, partition, i, block.codes[:, low:high], block.label[low:high], weight)
 
 
 class _Work:
     """What each task does. The first one yields the model and the figures."""
 
-    def __init__(self, parameters: Dict[str, Any], rounds: int, groups: int, start: Start, features: int) -> None:
+    def __init__(
+        self,
+        parameters: Dict[str, Any],
+        rounds: int,
+        groups: int,
+        start: Start,
+        features: int,
+        weights: Tuple[Optional[Array], Optional[float]],
+    ) -> None:
+        """`weights`: of each class, and the mean of what a column says, if they are. Those of classes raise the odds
+        that are learned from, and these alone: what trees add is then what they add to the odds of the rows as they
+        are, of which the model, and what rounds are chosen by, says.
+        """
         self.parameters, self.rounds, self.groups = parameters, rounds, groups
         self.start, self.features = start, features
+        self.weights, self.row_weight = weights
 
     def __call__(self, dealt: Iterable[Keyed]) -> Iterator[Tuple[int, Tuple[str, List[float]]]]:
         import xgboost as xgb
@@ -228,17 +253,22 @@ class _Work:
             tracker.wait_for()
             yield 0, found
 
-    def _learned(self, own: Sequence[Tuple[int, int, int, Array, Array]]) -> Tuple[str, List[float]]:
+    def _learned(self, own: Sequence[Tuple[int, int, int, Array, Array, Any]]) -> Tuple[str, List[float]]:
         import xgboost as xgb
 
         matrices: List[Any] = []
         for group in range(self.groups):
-            blocks = [(codes, label) for of, _, _, codes, label in own if of == group]
-            nothing = (np.empty((self.features, 0), dtype=np.uint8), np.empty(0))
-            codes, label = zip(*(blocks or [nothing]))  # noqa: B905  # not in Python 3.9
+            blocks = [(codes, label, weight) for of, _, _, codes, label, weight in own if of == group]
+            nothing = (np.empty((self.features, 0), dtype=np.uint8), np.empty(0), np.empty(0))
+            codes, label, row_weights = zip(*(blocks or [nothing]))  # noqa: B905  # not in Python 3.9
             labels = self.start.labels(np.concatenate(label))
-            base = np.tile(np.array(self.start.base, dtype=np.float32), (len(labels), 1))
+            weights = self.weights if group == 0 else None
+            base = np.tile(np.array(self.start.raised(weights), dtype=np.float32), (len(labels), 1))
             given = {"label": labels, "base_margin": base if base.shape[1] > 1 else base[:, 0]}
+            if weights is not None:
+                given["weight"] = weights.astype(np.float32)[labels.astype(np.int64)]
+            elif group == 0 and self.row_weight is not None:  # what is measured counts each row once
+                given["weight"] = (np.concatenate(row_weights) / self.row_weight).astype(np.float32)
             given.update(max_bin=self.parameters["max_bin"], nthread=self.parameters["nthread"])
             made = partial(xgb.QuantileDMatrix, ref=matrices[0] if matrices else None)
             matrices.append(made(np.ascontiguousarray(np.concatenate(codes, axis=1).T), **given))

@@ -95,6 +95,24 @@ def require_variety(found: Labels, settings: Dataset, where: str, otherwise: str
     raise JobError(f"The label {label} has one class only on {where}: {told}. {look}")
 
 
+def class_weights(settings: Dataset, counts: List[int]) -> Optional[Array]:
+    """How much a row of each class counts while it is learned from (training.weights), None if all count alike.
+
+    `counts`: the rows of each class that are learned from. Only how weights compare matters, so they are told for a
+    mean of 1 over these rows. "balanced" is rows / (classes * rows of the class), as scikit-learn has it
+    (compute_class_weight): each class counts as much as another.
+    """
+    asked, rows = settings.training.weights, np.array(counts, dtype=np.float64)
+    if not asked or settings.training.weight_column:
+        return None
+    if isinstance(asked, dict):
+        weights = np.array([asked.get(name, 1.0) for name in settings.class_names], dtype=np.float64)
+    else:
+        weights = 1 / np.maximum(rows, 1)
+    scaled: Array = weights * rows.sum() / (weights * rows).sum()
+    return scaled
+
+
 def thresholds(values: Array, rows: Array, bins: int) -> Array:
     """Half-way between neighbouring values, for at most `bins` bins of about equal rows. `values`: rising, distinct."""
     if len(values) < 2:

@@ -10,7 +10,8 @@ numbers (see `FixedPoint`), so the tree does not depend on the order in which pa
 are, or on an executor that died half-way.
 
 The split is that of CART (Breiman et al. 1984) and of MLlib: the largest decrease of Gini's impurity or of the
-variance, with `min_leaf` rows or more on both sides; of equal ones the first feature's lowest threshold.
+variance, with `min_leaf` rows or more on both sides; of equal ones the first feature's lowest threshold. Classes may be
+weighted: shares are then of weights, while `min_leaf` and all that is told are of rows.
 """
 
 import heapq
@@ -63,10 +64,12 @@ class FixedPoint(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some rows. `codes`: features x rows, the bin of each value. `label`: the class's number, or the rounded label."""
+    """Some rows. `codes`: features x rows, the bin of each value. `label`: the class's number, or the rounded label.
+    `weight`: of each row, if a column says it; what is grown here counts rows."""
 
     codes: Array
     label: Array
+    weight: Optional[Array] = None
 
 
 class Node(NamedTuple):
@@ -113,18 +116,22 @@ class Route:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a split must obey. `smallest`: a gain must be larger."""
+    """What a split must obey. `smallest`: a gain must be larger. `weights`: of each class, if they count otherwise."""
 
     bins: Sequence[int]
     classes: int
     depth: int
     min_leaf: int
     smallest: float
+    weights: Optional[Array] = None
 
     @classmethod
-    def of(cls, root: Node, bins: Sequence[int], classes: int, depth: int, min_leaf: int) -> "Rules":
-        smallest = SMALLEST_GAIN * _impurity(root.counts, classes) if classes else 0.0
-        return cls(tuple(bins), classes, depth, min_leaf, smallest)
+    def of(
+        cls, root: Node, bins: Sequence[int], classes: int, depth: int, min_leaf: int, weights: Optional[Array]
+    ) -> "Rules":
+        counts = root.counts if weights is None else root.counts * weights
+        smallest = SMALLEST_GAIN * _impurity(counts, classes) if classes else 0.0
+        return cls(tuple(bins), classes, depth, min_leaf, smallest, weights)
 
     def may_split(self, node: Node) -> bool:
         large = rows_of(node.counts, self.classes) >= 2 * self.min_leaf
@@ -153,19 +160,27 @@ class Rules:
         return children
 
 
-def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
+def grow(
+    blocks: "RDD[Block]",
+    bins: Sequence[int],
+    classes: int,
+    *,
+    depth: int,
+    min_leaf: int,
+    weights: Optional[Array] = None,
+) -> List[Node]:
     """The nodes, root first, level by level, each at the index that is its id.
 
     `bins`: how many each feature has. `classes`: how many the label has, 0 for a regression. A node of many rows is
     split by all tasks together: for each level a pass over the rows, whose counts are added up by the driver, or in a
     shuffle if they are many. A node whose rows one task can hold is grown by that task, all the way down: its rows are
     brought there once, and all such nodes are one pass (as in PLANET: Panda et al. 2009, PVLDB 2(2)). Which way a node
-    went does not show in the tree.
+    went does not show in the tree. `weights`: how much a row of each class counts in a split's gain.
     """
     nodes = [Node(0, 0, blocks.map(lambda block: _totals(block.label, classes)).reduce(np.add))]
     if sum(size > 1 for size in bins) == 0:
         return nodes
-    rules = Rules.of(nodes[0], bins, classes, depth, min_leaf)
+    rules = Rules.of(nodes[0], bins, classes, depth, min_leaf, weights)
     tasks = max(blocks.getNumPartitions(), blocks.context.defaultParallelism)
     fit = max(1, PASS_BYTES // (2 * len(bins) + ROW_BYTES))
     # Nodes no larger than a task's share of the rows can be dealt out to the tasks about evenly.
@@ -190,12 +205,14 @@ def grow(blocks: "RDD[Block]", bins: Sequence[int], classes: int, *, depth: int,
     return _level_by_level(nodes)
 
 
-def grow_here(block: Block, bins: Sequence[int], classes: int, *, depth: int, min_leaf: int) -> List[Node]:
+def grow_here(
+    block: Block, bins: Sequence[int], classes: int, *, depth: int, min_leaf: int, weights: Optional[Array] = None
+) -> List[Node]:
     """What `grow` makes of these rows, without Spark: for rows so few that its jobs would cost more than they do."""
     root = Node(0, 0, _totals(block.label, classes))
     if sum(size > 1 for size in bins) == 0:
         return [root]
-    rules = Rules.of(root, bins, classes, depth, min_leaf)
+    rules = Rules.of(root, bins, classes, depth, min_leaf, weights)
     return _level_by_level(_grow_here([root], block, np.zeros(len(block.label), dtype=np.int32), rules))
 
 
@@ -311,7 +328,7 @@ def _best_splits(blocks: "RDD[Block]", tree: str, route: Route, rules: Rules, wa
     """The best split of each wanted node, by all tasks together; the counts stay with them."""
 
     def best(item: Tuple[int, Array]) -> Tuple[int, Tuple[Array, Array, Array]]:
-        return item[0], _choose(item[1], rules.classes, rules.min_leaf)
+        return item[0], _choose(item[1], rules.classes, rules.min_leaf, rules.weights)
 
     counts = _partial_counts(blocks, tree, route, rules, wanted)
     return _of_features(dict(counts.reduceByKey(np.add).map(best).collect()))
@@ -363,7 +380,8 @@ def _counts(
 
 
 def _of_counts(counts: Dict[int, Array], rules: Rules) -> List[Split]:
-    return _of_features({feature: _choose(own, rules.classes, rules.min_leaf) for feature, own in counts.items()})
+    found = {f: _choose(own, rules.classes, rules.min_leaf, rules.weights) for f, own in counts.items()}
+    return _of_features(found)
 
 
 def _slots(nodes: int, wanted: Sequence[int]) -> Array:
@@ -508,21 +526,29 @@ def _histograms(block: Block, at: Array, slots: int, bins: Sequence[int], classe
             yield feature, np.concatenate([rows, total.astype(np.int64).reshape(slots, 1, size)], axis=1)
 
 
-def _choose(histogram: Array, classes: int, min_leaf: int) -> Tuple[Array, Array, Array]:
-    """The best cut of one feature in each slot: gain (-1 if none is allowed), bin, counts that go left."""
+def _choose(
+    histogram: Array, classes: int, min_leaf: int, weights: Optional[Array] = None
+) -> Tuple[Array, Array, Array]:
+    """The best cut of one feature in each slot: gain (-1 if none is allowed), bin, counts that go left.
+
+    The gain is of a row of the average weight, so that gains of nodes add up by their rows.
+    """
     left = np.cumsum(histogram, axis=2)
     total = left[:, :, -1:]
     left = left[:, :, :-1]
     right = total - left
     if classes:
         rows_left, rows_right = left.sum(axis=1), right.sum(axis=1)
-        squares = [np.square(part, dtype=np.float64).sum(axis=1) for part in (left, right, total)]
+        weighed = [part if weights is None else part * weights[:, None] for part in (left, right, total)]
+        squares = [np.square(part, dtype=np.float64).sum(axis=1) for part in weighed]
+        sums = [part.sum(axis=1) for part in weighed]
     else:
         rows_left, rows_right = left[:, 0], right[:, 0]
         squares = [np.square(part[:, 1], dtype=np.float64) for part in (left, right, total)]
-    rows = rows_left + rows_right
-    better = squares[0] / np.maximum(rows_left, 1) + squares[1] / np.maximum(rows_right, 1)
-    gain = (better - squares[2] / np.maximum(rows, 1)) / np.maximum(rows, 1)
+        sums = [rows_left, rows_right, total[:, 0]]
+    rows, least = rows_left + rows_right, 1 if weights is None else weights.min()
+    better = squares[0] / np.maximum(sums[0], least) + squares[1] / np.maximum(sums[1], least)
+    gain = (better - squares[2] / np.maximum(sums[2], least)) / np.maximum(rows, 1)
     gain[(rows_left < min_leaf) | (rows_right < min_leaf)] = -1
     cut = gain.argmax(axis=1)
     each = np.arange(len(gain))

@@ -13,7 +13,7 @@ class is sure of it, and one row that is otherwise would cost more than all the 
 """
 
 import json
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from pyspark import StorageLevel
@@ -27,6 +27,7 @@ from jobs.models import forms
 from jobs.models.forms import Told
 from jobs.models.inputs import Feature
 from jobs.models.tasks import PROBABILITIES, PROBABILITY
+from jobs.tables.arrays import Array
 from jobs.tables.settings import Training
 
 FOREST_DEPTH, FOREST_LEAF = 12, 1  # of trees that are to differ; MLlib's own depth of 5 is meant for one
@@ -69,7 +70,8 @@ def fit_forest(survey: Survey, parts: Sequence[int], training: Training) -> Fore
     learner.setNumTrees(training.trees).setFeatureSubsetStrategy("sqrt" if classes else "onethird")
     depth, least = training.depth or FOREST_DEPTH, training.min_leaf or FOREST_LEAF
     every = _fitted(survey, parts, learned, learner, training, depth, least)
-    trees = [{"nodes": _told(stored, learned, classes, training.smoothing)} for stored in every]
+    weights = survey.weights(parts)
+    trees = [{"nodes": _told(stored, learned, classes, training.smoothing, weights)} for stored in every]
     return Forest(learned.features, {"format": forms.SEVERAL, "link": forms.MEAN, "trees": trees})
 
 
@@ -84,7 +86,7 @@ def _fitted(
 ) -> List[List[Stored]]:
     """The nodes of each tree as MLlib would write them."""
     learner.setMaxDepth(depth).setMinInstancesPerNode(min_leaf).setMaxBins(max(2, *learned.bins))
-    learner.setSeed(training.seed)
+    learner.setSeed(training.seed).setWeightCol("weight")
     rows = survey.vectors(parts, learned).persist(StorageLevel.MEMORY_AND_DISK)
     model = learner.fit(rows)
     rows.unpersist()
@@ -118,8 +120,14 @@ def _bin(split: Dict[str, Any]) -> int:
     return int(np.floor(split["leftCategoriesOrThreshold"][0]))
 
 
-def _told(stored: Sequence[Stored], learned: Learned, classes: int, smoothing: float) -> List[Told]:
-    """The nodes of one tree of a forest as tree.json has them; leaves are smoothed as those of our own tree."""
+def _told(
+    stored: Sequence[Stored], learned: Learned, classes: int, smoothing: float, weights: Optional[Array] = None
+) -> List[Told]:
+    """The nodes of one tree of a forest as tree.json has them; leaves are smoothed as those of our own tree.
+
+    `weights`: what rows of each class counted while they were learned from; leaves say shares of rows all the same.
+    """
+    each = np.ones(max(classes, 1)) if weights is None else weights
     told: List[Told] = []
     waiting: List[Tuple[int, int, Any]] = [(0, 0, None)]
     while waiting:
@@ -129,7 +137,14 @@ def _told(stored: Sequence[Stored], learned: Learned, classes: int, smoothing: f
         # Rows of each class; or, of what is learned as a number, rows, sum and sum of squares.
         stats = np.array(node["impurityStats"])
         stats = np.pad(stats, (0, max(classes - len(stats), 0)))  # MLlib knows no class beyond the last that has rows
-        seen, sums = (stats.sum(), stats) if classes > 2 else (stats[0], stats[1:2])
+        if classes > 2:
+            sums = stats / each
+            seen = sums.sum()
+        elif classes:
+            sums = stats[1:2] / each[1]
+            seen = (stats[0] - stats[1]) / each[0] + sums[0]
+        else:
+            seen, sums = stats[0], stats[1:2]
         says = sums / seen if above is None else (sums + smoothing * above) / (seen + smoothing)
         if node["leftChild"] >= 0:
             split = node["split"]

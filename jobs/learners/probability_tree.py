@@ -39,7 +39,8 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     assert training.depth is not None and training.min_leaf is not None  # noqa: S101  # set, or chosen by now
     classes, learned = survey.classes, survey.learn(parts)
     blocks = survey.code(parts, learned).persist(grow.KEPT)
-    nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf)
+    weights = survey.weights(parts)
+    nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf, weights=weights)
     totals = grow.node_totals(blocks, nodes, classes)
     blocks.unpersist()
     described = describe(nodes, learned, classes, totals, training.smoothing)

@@ -11,9 +11,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.errors import JobError
+from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
+from jobs.models.tasks import THRESHOLD
 from jobs.models.tree import Scorer
 from jobs.tables import split
 from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
@@ -32,7 +34,7 @@ MAX_RANK = 62  # of a hash of 64 bits
 REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
 
 Key = Tuple[int, Any]  # a feature's place and one of its values; or one of the kinds below
-EVERY_ROW, SAMPLE = -1, -2
+EVERY_ROW, SAMPLE, WEIGHED = -1, -2, -3
 
 
 class Mark(NamedTuple):
@@ -53,7 +55,8 @@ class Survey:
         """Columns in: `split_hash`, label and features, and those of `marks`. Reads; raises JobError if a category has
         too many values."""
         self.settings, self.classes, self._marks = settings, settings.classes, list(marks)
-        self._features, self._apart = features, Apart(settings.label, settings.task, list(marks.values()))
+        by = settings.training.weight_column
+        self._features, self._apart = features, Apart(settings.label, settings.task, list(marks.values()), by)
         self._parts = 2 ** len(marks)
         self._numbers, self._categories = settings.features.numbers, settings.features.categories
         self._labels: Dict[int, Labels] = {}
@@ -82,11 +85,14 @@ class Survey:
         self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
         self._values: List[Dict[Optional[str], Array]] = [{} for _ in self._categories]
         self._samples: Dict[int, Sample] = {}
+        self._weighed = np.zeros((self._parts, wide))
         for (kind, value), counted in found:
             if kind == SAMPLE:
                 self._samples[value] = counted
             elif kind == EVERY_ROW:
                 self._every = counted
+            elif kind == WEIGHED:
+                self._weighed = counted
             elif kind < len(self._numbers):
                 self._missing[kind] = counted
             else:
@@ -117,6 +123,26 @@ class Survey:
     def labels(self, parts: Sequence[int]) -> Labels:
         """The label in these parts together; `require_variety` says whether that is enough."""
         return _together([self._labels[part] for part in parts if part in self._labels], self.classes)
+
+    def average(self, parts: Sequence[int]) -> Any:
+        """What is known of these parts without a model: rows of each class, or the mean; if a column weighs rows, their
+        weights of each class, or the weighted mean."""
+        label = self.labels(parts)
+        if not self.settings.training.weight_column:
+            return label.counts or label.mean
+        sums = self._weighed[list(parts)].sum(axis=0)
+        return sums.tolist() if self.classes else float(sums[1] / sums[0])
+
+    def row_weight(self, parts: Sequence[int]) -> Optional[float]:
+        """The mean weight of a row of these parts, None if no column weighs them."""
+        if not self.settings.training.weight_column:
+            return None
+        sums = self._weighed[list(parts)].sum(axis=0)
+        return float((sums.sum() if self.classes else sums[0]) / self.labels(parts).rows)
+
+    def weights(self, parts: Sequence[int]) -> Optional[Array]:
+        """How much a row of each class counts while a model learns from these parts, None if all count alike."""
+        return encoding.class_weights(self.settings, self.labels(parts).counts)
 
     def sample(self, parts: Sequence[int]) -> "Sample":
         """Numbers of some rows of these parts: of each number feature, then the label of a regression."""
@@ -171,23 +197,30 @@ class Survey:
         return self._features.batches(names).mapPartitions(_Coding(self._apart, parts, learned, self.classes))
 
     def vectors(self, parts: Sequence[int], learned: Learned) -> DataFrame:
-        """The same for MLlib: `label`, a class by its number or the value, and `features`, bin numbers as a vector."""
+        """The same for MLlib: `label`, a class by its number or the value, `weight`, and `features`, bin numbers as a
+        vector."""
         from pyspark.ml.functions import array_to_vector
 
-        coding = _Coding(self._apart, parts, learned, self.classes)
+        coding, by_class = _Coding(self._apart, parts, learned, self.classes), self.weights(parts)
+        mean = self.row_weight(parts)
 
         def coded(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                codes, label = coding.coded(batch)
+                codes, label, weight = coding.coded(batch)
+                if weight is None or mean is None:
+                    weight = np.ones(len(label)) if by_class is None else by_class[label]
+                else:
+                    weight = weight / mean
                 values = label.astype(np.float64)
                 values = values if learned.point is None else learned.point.sum(1, values)
                 ends = np.arange(0, len(codes) * (len(values) + 1), max(len(codes), 1), dtype=np.int32)
                 lists = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(codes.T.ravel(), np.float64))
-                yield pa.RecordBatch.from_arrays([as_arrow(values, np.float64), lists], names=["label", "codes"])
+                columns = [as_arrow(values, np.float64), as_arrow(weight, np.float64), lists]
+                yield pa.RecordBatch.from_arrays(columns, names=["label", "weight", "codes"])
 
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
-        told = self._features.table(names).mapInArrow(coded, "label double, codes array<double>")
-        return told.select("label", array_to_vector(F.col("codes")).alias("features"))
+        told = self._features.table(names).mapInArrow(coded, "label double, weight double, codes array<double>")
+        return told.select("label", "weight", array_to_vector(F.col("codes")).alias("features"))
 
     def answers(self, parts: Sequence[int], scorer: Scorer) -> Tuple[Array, Array]:
         """What a model of classes says of the rows of these parts: each answer (a probability, or probabilities), maybe
@@ -204,7 +237,7 @@ class Survey:
                 found.append((scorer.says(batch)[1], apart.label(batch)))
             if found:
                 said, label = zip(*found)  # noqa: B905  # not in Python 3.9
-                yield _tallied(np.concatenate(said), np.concatenate(label), classes)
+                yield _tallied(np.concatenate(said), np.concatenate(label), classes, scorer.threshold)
 
         names = [*apart.columns, *(feature["name"] for feature in scorer.features)]
         said, counts = zip(*self._features.batches(names).mapPartitions(told).collect())  # noqa: B905
@@ -233,13 +266,17 @@ def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) 
     return cells.reduceByKey(together, max(1, min(REDUCERS, cells.getNumPartitions())))
 
 
-def _tallied(said: Array, label: Array, classes: int) -> Tuple[Array, Array]:
-    """The different answers, and the rows of each class that got them."""
+def _tallied(said: Array, label: Array, classes: int, threshold: float = THRESHOLD) -> Tuple[Array, Array]:
+    """The different answers, and the rows of each class that got them; no step moves one past the threshold."""
     answers, place = np.unique(said, axis=0, return_inverse=True)
     if said.ndim == 1 and len(answers) > MANY_ANSWERS:
         known = np.clip(said, SURE, 1 - SURE)
         odds = np.rint(np.log(known / (1 - known)) * STEPS_OF_ODDS) / STEPS_OF_ODDS
-        answers, place = np.unique(1 / (1 + np.exp(-odds)), return_inverse=True)
+        stepped = 1 / (1 + np.exp(-odds))
+        below = np.minimum(stepped, np.nextafter(threshold, 0))
+        answers, place = np.unique(
+            np.where(said >= threshold, np.maximum(stepped, threshold), below), return_inverse=True
+        )
     counts = np.bincount(place.ravel() * classes + label, minlength=len(answers) * classes)
     return answers, counts.reshape(len(answers), classes)
 
@@ -272,13 +309,18 @@ def _bounded(cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
 class Apart:
     """The label of rows, and the part that they are in, on the executors."""
 
-    def __init__(self, label: Label, task: Task, marks: Sequence[Mark]) -> None:
-        self.task, self.marks, self.label_name = task, list(marks), label.column
+    def __init__(self, label: Label, task: Task, marks: Sequence[Mark], weight: str = "") -> None:
+        self.task, self.marks, self.label_name, self.weighted_by = task, list(marks), label.column, weight
         self.places = {name: i for i, name in enumerate(label.classes)}
 
     @property
     def columns(self) -> List[str]:
-        return [self.label_name, *[mark.column for mark in self.marks]]
+        weight = [self.weighted_by] if self.weighted_by else []
+        return [self.label_name, *[mark.column for mark in self.marks], *weight]
+
+    def weight(self, batch: pa.RecordBatch) -> Optional[Array]:
+        """How much each row counts, if a column says it."""
+        return as_doubles(batch.column(self.weighted_by)) if self.weighted_by else None
 
     def label(self, batch: pa.RecordBatch) -> Array:
         """A class by its number, or a regression's value."""
@@ -328,11 +370,15 @@ class _Reading:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Key, Any]]:
         every = np.zeros((self.parts, self.classes or 2), dtype=np.int64)
+        weighed = np.zeros((self.parts, self.classes or 2))
         missing = np.zeros((len(self.numbers), self.parts), dtype=np.int64)
         values: List[Dict[Optional[str], Array]] = [{} for _ in self.categories]
         samples: Dict[int, Sample] = {}
         for batch in batches:
             label, part = self.apart.label(batch), self.apart.part(batch)
+            weight = self.apart.weight(batch)
+            if weight is not None:
+                weighed += self._weight_sums(part, label, weight)
             numbers = [numbers_of(batch.column(name)) for name in self.numbers]
             for i, column in enumerate(numbers):
                 missing[i] += np.bincount(part[column == MISSING], minlength=self.parts)
@@ -352,10 +398,21 @@ class _Reading:
             for own in np.unique(part).tolist():
                 samples.setdefault(own, copy(self.sample)).take(hashes, part == own, numbers)
         yield (EVERY_ROW, None), every
+        if self.apart.weighted_by:
+            yield (WEIGHED, None), weighed
         yield from (((i, None), counts) for i, counts in enumerate(missing))
         for i, seen in enumerate(values, start=len(self.numbers)):
             yield from (((i, value), counts) for value, counts in seen.items())
         yield from (((SAMPLE, own), sample) for own, sample in samples.items())
+
+    def _weight_sums(self, part: Array, label: Array, weight: Array) -> Array:
+        """By part the weights of each class; of a regression weights, and weighted labels."""
+        if self.classes:
+            flat = np.bincount(part * self.classes + label, weights=weight, minlength=self.parts * self.classes)
+            return flat.reshape(self.parts, self.classes)
+        return np.stack(
+            [np.bincount(part, weights=of, minlength=self.parts) for of in (weight, weight * label)], axis=1
+        )
 
     def _added(self, place: Array, label: Array, places: int) -> Array:
         """By place the rows of each class; of a regression the rows and the sum of their rounded labels."""
@@ -431,10 +488,11 @@ class _Coding:
         codes = np.empty((len(self.features), batch.num_rows), dtype=self.dtype)
         for i, values in enumerate(matrix(batch, self.features)):
             codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
-        label = self.apart.label(batch)
-        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8))
+        label, weight = self.apart.label(batch), self.apart.weight(batch)
+        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8), weight)
 
 
 def _joined(blocks: Sequence[Block]) -> Block:
-    codes, label = zip(*blocks)  # noqa: B905  # not in Python 3.9
-    return Block(np.concatenate(codes, axis=1), np.concatenate(label))
+    codes, label, weight = zip(*blocks)  # noqa: B905  # not in Python 3.9
+    weights = None if weight[0] is None else np.concatenate(weight)
+    return Block(np.concatenate(codes, axis=1), np.concatenate(label), weights)

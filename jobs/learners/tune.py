@@ -102,7 +102,9 @@ def _tried_here(
     block, validation = rows.collected(parts, learned, most)
     tried: List[Dict[str, Any]] = []
     for min_leaf in min_leaves:
-        nodes = grow.grow_here(block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf)
+        nodes = grow.grow_here(
+            block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+        )
         route = grow.Route.of(nodes)
         seen, unseen = (
             grow.summed_up(nodes, grow.leaf_counts_here(of, route, rows.classes)) for of in (block, validation)
@@ -118,7 +120,9 @@ def _tried(
     blocks, validation = (rows.code(own, learned).persist(grow.KEPT) for own in parts)
     tried: List[Dict[str, Any]] = []
     for min_leaf in min_leaves:
-        nodes = grow.grow(blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf)
+        nodes = grow.grow(
+            blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+        )
         seen = grow.node_totals(blocks, nodes, rows.classes)
         unseen = grow.summed_up(nodes, grow.leaf_counts(validation, nodes, rows.classes))
         tried += _figures(rows, learned, nodes, seen, unseen, depths, min_leaf)

@@ -1,4 +1,4 @@
-"""The two forms of tree.json: one tree, or several whose leaves are averaged or added up.
+"""The forms of tree.json: one tree, or several whose leaves are averaged or added up.
 
 Format 2 is one tree. Each of its `nodes` says what it says (`probability`, `probabilities` or `value`, by task), a node
 with a `feature` has the `threshold` up to which a row goes `left`, else `right`.
@@ -8,16 +8,22 @@ Format 3 is several, `trees`, each with its `nodes`, and a `link`:
 - identity, logistic, softmax: the `value` of each tree's leaf is added to `base`, a number for each `output`, of which
   there is one (several classes: one each); the link makes a value, a probability or probabilities of the sums.
 
+Format 4 is either of them with a call of its own: a binary model calls a row positive from its `threshold` on, not from
+0.5; one of several classes calls the first class whose probability times its weight (`weights`, by class) is largest.
+It is a format of its own so that a scorer that does not know it refuses, and calls no row otherwise in silence.
+`decision` beside it says by what a threshold was chosen ([decision] of dataset.toml).
+
 `features`, the encodings, are the same in both, and so is all else that a model is told by.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence, Union
 
 from jobs.models.inputs import Feature
 
 Told = Dict[str, Any]
+Call = Union[float, List[float], None]
 
-ONE, SEVERAL = 2, 3
+ONE, SEVERAL, DECIDED = 2, 3, 4
 MEAN, IDENTITY, LOGISTIC, SOFTMAX = "mean", "identity", "logistic", "softmax"
 LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
 
@@ -25,6 +31,19 @@ LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
 def is_one(model: Told) -> bool:
     """Whether it is one tree, whose leaves are known by their ids."""
     return "trees" not in model
+
+
+def decided(model: Told, call: Call) -> Told:
+    """The same model with a call of its own: a threshold, or weights by class; None: as it is."""
+    if call is None:
+        return model
+    return {**model, "format": DECIDED, **({"threshold": call} if isinstance(call, float) else {"weights": call})}
+
+
+def call_of(model: Told) -> Call:
+    """What `decided` has made it of."""
+    call: Call = model.get("threshold", model.get("weights"))
+    return call
 
 
 def trees(model: Told) -> List[List[Told]]:

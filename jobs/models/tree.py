@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from jobs.models import forms
 from jobs.models.forms import Told
 from jobs.models.inputs import feature_columns, matrix
-from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY
+from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY, threshold
 from jobs.tables.arrays import Array, as_arrow
 
 
@@ -48,7 +48,7 @@ class Scorer:
         kind = "array<double>" if self.name == PROBABILITIES else "double"
         self.columns = {**({LEAF: "int"} if self.is_one else {}), self.name: kind}
         index = {feature["name"]: i for i, feature in enumerate(self.features)}
-        self.link = model.get("link", forms.MEAN)
+        self.link, self.threshold = model.get("link", forms.MEAN), threshold(model)
         said = "value" if self.link != forms.MEAN or self.name == PREDICTION else self.name
         self.trees = [_Tree(nodes, index, said) for nodes in forms.trees(model)]
         self.base = np.array(model.get("base", ()), dtype=np.float64)

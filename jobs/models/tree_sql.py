@@ -61,8 +61,9 @@ def sql(tree: Json, table: str = "features", keys: Sequence[str] = ()) -> str:
 
     `tree` is the content of a tree.json, with no `reason_against` it. Columns in: `keys`, and the features that the
     model looks at; a category may be text, a whole number, a boolean or a date. Columns out: `keys`, then probability
-    and prediction (binary: 1 from 0.5 on), or probability_<i> of each class and prediction (multiclass: the class as
-    text), or prediction (regression). Names that begin with an underscore are the query's own.
+    and prediction (binary: 1 from the model's threshold on), or probability_<i> of each class and prediction
+    (multiclass: the class as text), or prediction (regression). Names that begin with an underscore are the query's
+    own.
     """
     names = [_name(key) for key in keys]
     several = "trees" in tree
@@ -178,10 +179,12 @@ def _of_several(model: Json, numbered: Sequence[Json], names: Sequence[str], ask
     named = [f"{own} AS {name}" for own, name in zip(said, probabilities)]  # noqa: B905  # not in Python 3.9
     parts.append(_query("_said", [*names, *named], source))
     if task == "binary":
-        call = "CASE WHEN probability >= 5E-1 THEN 1 ELSE 0 END"
+        call = f"CASE WHEN probability >= {_double(_threshold(model))} THEN 1 ELSE 0 END"
     else:
-        cases = [f"WHEN {p} THEN {_text(name)}" for p, name in zip(probabilities, model["classes"])]  # noqa: B905
-        call = f"CASE GREATEST({', '.join(probabilities)}) {' '.join(cases)} END"
+        weights = model.get("weights")
+        weighed = [f"{p} * {_double(w)}" for p, w in zip(probabilities, weights)] if weights else probabilities  # noqa: B905
+        cases = [f"WHEN {p} THEN {_text(name)}" for p, name in zip(weighed, model["classes"])]  # noqa: B905
+        call = f"CASE GREATEST({', '.join(weighed)}) {' '.join(cases)} END"
     return [*parts, f"SELECT {', '.join([*names, *probabilities, f'{call} AS prediction'])}\nFROM _said"]
 
 
@@ -195,7 +198,8 @@ def _added(leaf: Json, mean: bool, output: int) -> float:
 def _header(tree: Json, table: str, used: Sequence[str], body: str) -> str:
     label = tree["label"]
     says = {
-        "binary": f"probability that {label} is 1 ({tree['positive']}), prediction 1 where that is 0.5 or more",
+        "binary": f"probability that {label} is 1 ({tree['positive']}), prediction 1 where that is "
+        f"{_threshold(tree):.4g} or more",
         "multiclass": f"probability of each class of {label}, prediction the first class with the largest",
         "regression": f"prediction of {label}" + (f" in {tree['unit']}" if tree["unit"] else ""),
     }
@@ -289,6 +293,11 @@ def _part(
     return f"CASE WHEN {' AND '.join(path)} THEN {inside} END" if path else inside
 
 
+def _threshold(model: Json) -> float:
+    """As of jobs/models/tasks.py, without Spark."""
+    return float(model.get("threshold", 0.5))
+
+
 def _outputs(tree: Json) -> List[str]:
     return {
         "binary": ["probability", "prediction"],
@@ -301,9 +310,11 @@ def _values(tree: Json, leaf: Json) -> List[str]:
     if tree["task"] == "regression":
         return [_double(leaf["value"])]
     if tree["task"] == "binary":
-        return [_double(leaf["probability"]), str(int(leaf["probability"] >= 0.5))]
+        return [_double(leaf["probability"]), str(int(leaf["probability"] >= _threshold(tree)))]
     probabilities = leaf["probabilities"]
-    return [*map(_double, probabilities), _text(tree["classes"][probabilities.index(max(probabilities))])]
+    weights = tree.get("weights") or [1.0] * len(probabilities)
+    weighed = [p * w for p, w in zip(probabilities, weights)]  # noqa: B905  # not in Python 3.9
+    return [*map(_double, probabilities), _text(tree["classes"][weighed.index(max(weighed))])]
 
 
 def _rows(name: str, rows: Sequence[str]) -> str:

@@ -65,6 +65,8 @@ Letter = Annotated[str, Limits(min_length=1, max_length=1)]
 Count = Annotated[int, Limits(ge=1)]
 Depth = Annotated[int, Limits(ge=1, le=30)]  # MLlib's own limit is 30
 Share = Annotated[float, Limits(gt=0, lt=1)]
+Wanted = Annotated[float, Limits(gt=0, le=1)]
+Amount = Annotated[float, Limits(gt=0, allow_inf_nan=False)]
 ColumnType = Literal["bigint", "double", "string", "boolean", "date", "timestamp"]
 Format = Literal["csv", "parquet", "jsonl"]
 Encoding = Literal["utf-8", "latin-1", "windows-1252"]
@@ -78,6 +80,8 @@ USES: Dict[str, Tuple[str, ...]] = {
     "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
     "best": (),  # each learner chooses its own
 }
+
+WEIGH_ROWS = ("forest", "boosted")  # the learners that take weights by a column
 
 
 def checked_cron(value: str) -> str:
@@ -239,8 +243,19 @@ class Training(_Part):
     leaves: Annotated[int, Limits(ge=2, le=1_024)] = 31  # of each boosted tree, at most
     learning_rate: Annotated[float, Limits(gt=0, le=1)] = 0.1
     trees: Annotated[int, Limits(ge=1, le=1_000)] = 20  # of a forest
+    # How much a row counts while it is learned from. By class ("balanced": each as much as another; one that is not
+    # named counts 1), by which rows are called too, while what a model says is of rows as they are. Or what a column
+    # says, and the model is then of rows weighted so. What is measured counts each row once.
+    weights: Union[str, Dict[str, float]] = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.weights, dict) and not self.weights:
+            raise ValueError("weights: name a class and what a row of it counts, or leave it out")
+        if self.weight_column and self.learner not in WEIGH_ROWS:
+            raise ValueError(
+                f'weights: by a column ({self.weight_column}) they mean nothing to learner = "{self.learner}", whose '
+                f"splits count rows; name {' or '.join(WEIGH_ROWS)}, or give weights by class"
+            )
         foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
         surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
@@ -250,7 +265,13 @@ class Training(_Part):
         """The same for one tree of ours of this depth, whatever the learner."""
         foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
         others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
-        return replace(self, **others, learner="tree", depth=depth)
+        weights = "" if self.weight_column else self.weights  # its splits count rows
+        return replace(self, **others, learner="tree", depth=depth, weights=weights)
+
+    @property
+    def weight_column(self) -> str:
+        """The column of the features table that says how much a row counts, '' if none does."""
+        return self.weights if isinstance(self.weights, str) and self.weights != "balanced" else ""
 
     @property
     def together(self) -> bool:
@@ -262,7 +283,8 @@ class Training(_Part):
         """What the learner was trained with, as tree.json and metrics.json have it."""
         every = {name for names in USES.values() for name in names}
         other = every - set(USES[self.learner])
-        told = {name: value for name, value in asdict(self).items() if name not in other}
+        told = {name: value for name, value in asdict(self).items() if name not in other and name != "weights"}
+        told = {**told, **({"weights": self.weights} if self.weights else {})}
         return told if self.learner != "tree" else {name: told[name] for name in told if name != "learner"}
 
 
@@ -285,6 +307,44 @@ class Tune(_Part):
     depths: Annotated[Tuple[Depth, ...], Limits(min_length=1)] = ()
     min_leaves: Annotated[Tuple[Count, ...], Limits(min_length=1)] = ()
     validation_share: Share = 0.25
+
+
+@dataclass(frozen=True)
+class Decision(_Part):
+    """From which probability on a row of a binary task is called positive: chosen on the validation part, never by the
+    test side, in exactly one way.
+
+    By what a miss (a positive row that is not called so) and a false alarm (a negative one that is) cost, in any unit:
+    where all of them cost least. By a wanted `recall`: the highest threshold that has it. By a wanted `precision`:
+    of those that have it the one that finds most.
+    """
+
+    cost_of_miss: Optional[Amount] = None
+    cost_of_false_alarm: Optional[Amount] = None
+    recall: Optional[Wanted] = None
+    precision: Optional[Wanted] = None
+
+    def __post_init__(self) -> None:
+        one, other = self.cost_of_miss is None, self.cost_of_false_alarm is None
+        ways = (not (one and other)) + (self.recall is not None) + (self.precision is not None)
+        if ways != 1:
+            raise ValueError(
+                "name exactly one way: both costs (cost_of_miss, cost_of_false_alarm), recall or precision"
+            )
+        if one != other:
+            lacking = "cost_of_miss" if one else "cost_of_false_alarm"
+            raise ValueError(
+                f"{lacking} is missing: errors are weighed against each other; of equal ones set both to 1"
+            )
+
+    @property
+    def by_costs(self) -> bool:
+        return self.cost_of_miss is not None
+
+    @property
+    def asked(self) -> Dict[str, float]:
+        """What is set, as tree.json and metrics.json have it."""
+        return {name: float(value) for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -311,7 +371,9 @@ class Gate(_Part):
     if they are not set) and `suspicious_share` (of rows whose class it tells) are what a single feature may reach
     before it raises the leak alarm, the first two, if set, the whole model as well; `max_quarantined_share` is of the
     raw rows, `max_unknown_label_share` of the labels; `out_of_time`, if false, keeps the rows from `time.cut` on from
-    deciding; `feature_change` declares that other features than the current model's are meant, and why.
+    deciding; `cost_tolerance` is by what share errors may cost more than the current model's, where [decision] is by
+    costs, and takes the place of `tolerance` there; `feature_change` declares that other features than the current
+    model's are meant, and why.
     """
 
     tolerance: Annotated[float, Limits(ge=0)]
@@ -321,6 +383,7 @@ class Gate(_Part):
     max_quarantined_share: Annotated[float, Limits(ge=0, le=1)] = 0.05
     max_unknown_label_share: Annotated[float, Limits(ge=0, le=1)] = 0.01
     out_of_time: Optional[bool] = None
+    cost_tolerance: Annotated[float, Limits(ge=0, allow_inf_nan=False)] = 0.05
     feature_change: str = ""
 
 
@@ -346,6 +409,7 @@ class Dataset(_Part):
     slices: Tuple[Name, ...] = ()
     carried: Tuple[Name, ...] = ()
     tune: Optional[Tune] = None
+    decision: Optional[Decision] = None
     split: Split = field(default_factory=Split)
     schedule: Schedule = field(default_factory=Schedule)
 
@@ -373,6 +437,7 @@ class Dataset(_Part):
             raise ValueError(f"carried: {', '.join(taken_names)} is the label or a column that predictions add")
         time = [self.time.column] if self.time else []
         declared = [*features, *self.keys, *self.carried, self.label.column, *time, *self.split.by]
+        declared += [self.training.weight_column]
         if added := sorted({name for name in declared if name in ADDED_COLUMNS}):
             raise ValueError(
                 f"{', '.join(added)}: the jobs add a column of that name; call it otherwise in prepare.sql"
@@ -410,6 +475,13 @@ class Dataset(_Part):
                 'tune.depths, tune.min_leaves: mean nothing to training.learner = "boosted", of which the run chooses '
                 "the number of rounds; leave them out"
             )
+        self._weights_fit_task()
+        if self.decision and self.task != "binary":
+            what = "a number" if self.task == "regression" else "the class with the largest probability"
+            raise ValueError(
+                f"decision: it chooses a threshold of a binary task's probability, and a {self.task} task tells "
+                f"{what}; leave it out"
+            )
         if self.task == "multiclass" and self.gate.suspicious_auc is not None:
             raise ValueError(
                 "gate.suspicious_auc: one class against the rest, AUC nears 1 by the number of classes alone; leave it "
@@ -433,6 +505,39 @@ class Dataset(_Part):
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    def _weights_fit_task(self) -> None:
+        weights = self.training.weights
+        if not weights:
+            return
+        if column := self.training.weight_column:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", column):
+                raise ValueError(f'training.weights: {column!r} is neither "balanced" nor the name of a column')
+            taken = {self.label.column: "the label", **dict.fromkeys(self.keys, "a key")}
+            taken.update(dict.fromkeys(self.features.names, "a feature"))
+            if column in taken:
+                raise ValueError(
+                    f"training.weights: {column} is {taken[column]} as well: what a row counts must not be what it is "
+                    "told by; leave it out there, or give the weight a column of its own in prepare.sql"
+                )
+            return
+        if self.task == "regression":
+            raise ValueError("training.weights: a regression has no classes; name a column, or leave it out")
+        if isinstance(weights, str):
+            return
+        named = ", ".join(self.class_names)
+        if strange := [name for name in weights if name not in self.class_names]:
+            raise ValueError(f"training.weights: {', '.join(strange)} is no class of this task, which has {named}")
+        if wrong := [name for name, weight in weights.items() if not 0 < weight < float("inf")]:
+            raise ValueError(
+                f"training.weights: {wrong[0]} is {weights[wrong[0]]:g}, and a weight is a number above 0; what is to "
+                "count nothing prepare.sql leaves out"
+            )
+
+    @property
+    def class_names(self) -> Tuple[str, ...]:
+        """What the classes are called in settings, in their order; of a binary label 0 and 1."""
+        return ("negative", "positive") if self.task == "binary" else self.label.classes
 
     @property
     def label_texts(self) -> Tuple[str, ...]:
@@ -461,6 +566,13 @@ class Dataset(_Part):
             depths=asked.depths or (() if depth is None else (depth,)),
             min_leaves=asked.min_leaves or (() if min_leaf is None else (min_leaf,)),
         )
+
+    @property
+    def validation_share(self) -> Optional[float]:
+        """What share of the training side is the validation part, None if nothing is chosen by one."""
+        if self.tuning:
+            return self.tuning.validation_share
+        return (self.tune or Tune()).validation_share if self.decision else None
 
     @property
     def time_decides(self) -> bool:
@@ -501,9 +613,11 @@ class Dataset(_Part):
 
     @property
     def columns(self) -> List[str]:
-        """Of the features table: keys, time, label, what is split by, features; each once."""
+        """Of the features table: keys, time, label, what is split by and weighted by, features; each once."""
         time = [self.time.column] if self.time else []
-        return list(dict.fromkeys([*self.keys, *time, self.label.column, *self.split.by, *self.features.names]))
+        weight = [self.training.weight_column] if self.training.weight_column else []
+        others = [*self.split.by, *weight, *self.features.names]
+        return list(dict.fromkeys([*self.keys, *time, self.label.column, *others]))
 
     def to_json(self) -> str:
         """What `load` reads, in the order of the file: of a file without a header, columns have no other."""

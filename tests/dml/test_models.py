@@ -339,6 +339,34 @@ def test_several_trees_should_be_shown_and_compared_with_one(dml: Run, bucket: B
     assert rows(out, starting="learner")[0][1:] == ["boosted", "\N{EN DASH}"]
 
 
+def calling(threshold: float, cost: float, **asked: float) -> dict[str, Any]:
+    """What metrics.json says of a model that decides by costs."""
+    test = {"precision": 0.4, "recall": 0.7, "f1": 0.509}
+    own = {"asked": {"cost_of_miss": 5.0, "cost_of_false_alarm": 1.0} | asked, "test": {"cost": cost}}
+    called = f"A row is called positive from a probability of {threshold} on."
+    figures = BINARY | test | {"confusion": {"tp": 1, "fp": 2, "tn": 3, "fn": 4}}
+    return {"threshold": threshold, "decision": own | {"out_of_time": None}, "calls": [called], "test": figures}
+
+
+def test_diff_should_compare_costs_of_models_that_decide_by_the_same(dml: Run, bucket: Bucket) -> None:
+    bucket.run(OLD, **calling(0.2, 1000.0))
+    bucket.run(MIDDLE, **calling(0.15, 900.0))
+    bucket.run(NEW, **calling(0.15, 900.0, cost_of_miss=6.0))
+    code, out, err = dml("diff", MIDDLE, OLD)
+    assert code == 0, err
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+    assert "threshold 0.1500 0.2000 -0.0500" in lines
+    assert "cost 900 1,000 -100" in lines
+    assert "recall 0.7000 0.7000 =" in lines
+    _, out, _ = dml("diff", NEW, OLD)
+    lines = {" ".join(line.split()) for line in out.splitlines()}
+    assert "What errors cost is not compared: [decision] is not the same of both." in lines
+    assert "decision.cost_of_miss 6.0 5.0" in lines
+    assert not any(line.startswith("cost ") for line in lines)
+    _, out, _ = dml("show", NEW)
+    assert "A row is called positive from a probability of 0.15 on." in out
+
+
 def test_diff_should_compare_how_labels_of_every_task_are_distributed(dml: Run, bucket: Bucket) -> None:
     for run_id, counts, mean in ((OLD, [500, 500], 200.0), (NEW, [600, 400], 210.0)):
         classes = tree(("hour",), "hour <= 9", ("rain", "sun"))

@@ -571,6 +571,47 @@ def test_curves_should_have_their_diagonal_threshold_and_row_counts() -> None:
     assert "5.0% 8.0% 6,399" in text
 
 
+def decided(**asked: float) -> dict[str, Any]:
+    """metrics.json of a model with a threshold of its own; of 65,359 rows 15,525 are positive."""
+    test = {"rows": 65359, "positives": 15525, "called": 7104, "misses": 10761, "false_alarms": 2340}
+    test |= {"recall": 0.307, "precision": 0.671}
+    curve = [[0.01, 0.0, 49834.0], [0.3, 10761.0, 2340.0], [0.4, 15000.0, 20.0], [0.7, 15525.0, 0.0]]
+    if "cost_of_miss" in asked:
+        test |= {"cost": 56145.0, "cost_of_never": 77625.0, "cost_of_always": 49834.0}
+    says = ["A row is called positive from a probability of 0.3 on.", "Of 65,359 held-out rows 7,104 are."]
+    own = {"asked": asked, "threshold": 0.3, "test": test, "validation": {"rows": 65359}, "says": says}
+    curves = {"curve": curve, "validation_curve": curve[1:]}
+    return METRICS | {"threshold": 0.3, "calls": says, "decision": own | curves | {"out_of_time": None}}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"cost_of_miss": 5.0, "cost_of_false_alarm": 1.0}, {"recall": 0.3}, {"precision": 0.9}]
+)
+def test_a_threshold_that_was_chosen_should_be_marked_on_its_curve(asked: dict[str, float]) -> None:
+    metrics = decided(**asked)
+    html = page(metrics)
+    text = Reader(html).text
+    assert "A row is called positive from a probability of 0.3 on. Of 65,359 held-out rows 7,104 are." in text
+    assert "chosen 0.3" in text
+    drawn = charts.calls(metrics)
+    assert drawn is not None
+    assert [tick.label for tick in drawn.across] == ["0%", "10%", "20%", "30%", "40%"], "as far as there are any"
+    place = charts.LEFT + charts.SIDE * 0.3 / 0.4
+    assert drawn.chosen == (pytest.approx(place), "0.3")
+    heights = [(charts.TOP + charts.SIDE - y) / charts.SIDE for _, y in drawn.dots]
+    if "cost_of_miss" in asked:
+        assert "What errors cost by threshold" in text
+        assert [line.label for line in drawn.lines if line.label] == ["never calling", "always calling"]
+        assert drawn.up[-1].label == "1.5k", "never calling costs 1,188 of 1,000 rows"
+        assert heights == [pytest.approx(56145 / 65.359 / 1500)]
+        assert f"{place:.1f} {drawn.dots[0][1]:.1f}" in drawn.lines[1].path
+    else:
+        assert "Recall and precision by threshold" in text
+        assert [line.label for line in drawn.lines] == ["recall", "precision", f"{next(iter(asked))} wanted"]
+        assert heights == pytest.approx([0.307, 0.671])
+    assert charts.calls(METRICS) is None
+
+
 def test_confusion_matrix_should_be_told_in_words_too() -> None:
     text = Reader(page()).text
     assert "4,764 30.7% of 15,525" in text

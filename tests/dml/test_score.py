@@ -245,7 +245,7 @@ def test_a_broken_gzip_file_should_be_told_in_one_sentence(dml: Run, folder: Pat
     [
         (
             {"nodes": [], "features": []},
-            "This is a tree.json of format 1, and this scorer reads formats 2 and 3: train again",
+            "This is a tree.json of format 1, and this scorer reads formats 2, 3 and 4: train again",
         ),
         ({"rows": 1}, "This is no tree.json"),
         ([], "This is no tree.json"),

@@ -110,6 +110,14 @@ def test_screen_of_a_binary_run_should_count_the_positive_rows(tmp_path: Path) -
     assert nobody == "1,000 rows scored, none predicted positive: no probability reaches 0.5, so rank rows by it"
 
 
+def test_screen_should_say_what_the_threshold_means_in_rows(tmp_path: Path) -> None:
+    called = ["A row is called positive from a probability of 0.1667 on.", "Of 200 held-out rows [12] are."]
+    told = result(BINARY | {"calls": called, "threshold": 1 / 6}, predicted(1000, **{"0": 1000}))
+    text = shown(told, tmp_path, "12 AS flight, 0.1::DOUBLE AS probability, 0 AS prediction")
+    assert "\n".join(called) in text
+    assert "1,000 rows scored, none predicted positive: no probability reaches 0.1667, so rank rows by it" in text
+
+
 def test_screen_should_show_what_is_carried_rather_than_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_dataset("nyc_flights")
     hashed = replace(settings, keys=("row_hash", "row_copy"), carried=("flight",))

@@ -199,6 +199,15 @@ def test_the_label_of_the_training_rows_should_be_told(task: str, said: str) -> 
     assert said in section(render(task), "Training data")
 
 
+def test_what_the_threshold_means_should_be_said_beside_the_calls() -> None:
+    metrics = metrics_of("binary")
+    metrics["calls"] = ["No held-out row is called positive: no probability reaches 0.5."]
+    metrics["test"]["confusion"] = {"tp": 0, "fp": 0, "tn": 1520, "fn": 480}
+    text = render("binary", metrics=metrics)
+    assert "### Right and wrong calls\n\n- No held-out row is called positive: no probability reaches 0.5." in text
+    assert "Of the rows called positive" not in text
+
+
 def test_calls_should_be_told_as_precision_and_recall() -> None:
     assert "Of the rows called positive 75.0% are; of the positive rows 62.5% are called so." in render("binary")
     assert "| b\\|c | 30 | 360 | 10 |" in render("multiclass")

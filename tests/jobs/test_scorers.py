@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dml.models.scorer import Scorer, score_csv
-from jobs.models import forms, tree_sql
+from jobs.models import forms, tasks, tree_sql
 from jobs.models import tree as spark_tree
 
 Tree = dict[str, Any]
@@ -38,7 +38,7 @@ def walked(tree: Tree, rows: Sequence[Row]) -> Values:
 
 def _said(tree: Tree, leaves: list[dict[str, Any]]) -> tuple[Any, ...]:
     said = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[tree["task"]]
-    if tree["format"] == 2:
+    if "trees" not in tree:
         value = leaves[0][said]
     elif tree["link"] == forms.MEAN:
         value = np.mean([leaf[said] for leaf in leaves], axis=0).tolist()
@@ -56,8 +56,13 @@ def _said(tree: Tree, leaves: list[dict[str, Any]]) -> tuple[Any, ...]:
     if tree["task"] == "regression":
         return (value,)
     if tree["task"] == "binary":
-        return value, 1 if value >= 0.5 else 0
-    return *value, tree["classes"][value.index(max(value))]
+        return value, 1 if value >= tree.get("threshold", 0.5) else 0
+    return *value, called(tree, value)
+
+
+def called(tree: Tree, shares: Sequence[float]) -> str:
+    weighed = [share * weight for share, weight in zip(shares, tree.get("weights", [1.0] * len(shares)), strict=True)]
+    return str(tree["classes"][weighed.index(max(weighed))])
 
 
 def _walk(nodes: dict[int, Any], features: dict[str, Any], row: Row) -> dict[str, Any]:
@@ -134,8 +139,8 @@ def by_spark(tree: Tree, rows: Sequence[Row]) -> Values:
     if tree["task"] == "regression":
         return [(value,) for value in says]
     if tree["task"] == "binary":
-        return [(probability, 1 if probability >= 0.5 else 0) for probability in says]
-    return [(*shares, tree["classes"][shares.index(max(shares))]) for shares in says]
+        return [(probability, 1 if probability >= tasks.threshold(tree) else 0) for probability in says]
+    return [(*shares, called(tree, shares)) for shares in says]
 
 
 # Every scorer belongs here, by name. It gets a tree and rows (dictionaries with every feature; a feature's `holds` says
@@ -218,16 +223,31 @@ def trees(draw: st.DrawFn) -> Tree:
     whole = {"dataset": "d", "run_id": "r", "label": "it's\nlate", "positive": "yes\n" if task == "binary" else ""}
     told = {"task": task, **whole, "classes": classes, "unit": "", "features": features}
     if draw(st.booleans()):
-        return {"format": 2, **told, "nodes": draw(nodes_of(features, task, len(classes)))}
+        nodes = draw(nodes_of(features, task, len(classes)))
+        one = {"format": 2, **told, "nodes": nodes}
+        return decided(draw, one, [node["probability"] for node in nodes] if task == "binary" else [])
     link = draw(st.sampled_from([forms.MEAN, forms.LINKS[task]]))
     if link == forms.MEAN:
         several = draw(st.lists(nodes_of(features, task, len(classes), small), min_size=1, max_size=3))
-        return {"format": 3, **told, "link": link, "trees": [{"nodes": nodes} for nodes in several]}
+        mean = {"format": 3, **told, "link": link, "trees": [{"nodes": nodes} for nodes in several]}
+        return decided(draw, mean, [0.25])
     base = draw(st.lists(small, min_size=max(len(classes), 1), max_size=max(len(classes), 1)))
     added = st.fixed_dictionaries(
         {"output": st.integers(0, len(base) - 1), "nodes": nodes_of(features, "regression", 0, small)}
     )
-    return {"format": 3, **told, "link": link, "base": base, "trees": draw(st.lists(added, min_size=1, max_size=4))}
+    total = {"format": 3, **told, "link": link, "base": base, "trees": draw(st.lists(added, min_size=1, max_size=4))}
+    return decided(draw, total, [0.25])
+
+
+def decided(draw: st.DrawFn, model: Tree, said: list[float]) -> Tree:
+    """Now and then with a call of its own: a threshold, which may be the very number that a leaf says, or weights."""
+    if model["task"] == "regression" or not draw(st.booleans()):
+        return model
+    if model["task"] == "multiclass":
+        size = len(model["classes"])
+        return forms.decided(model, draw(st.lists(st.sampled_from([0.1, 0.5, 1.0, 3.7]), min_size=size, max_size=size)))
+    some = [x for p in said for x in (p, math.nextafter(p, 2), math.nextafter(p, -1))]
+    return forms.decided(model, draw(st.one_of(st.sampled_from(some), st.floats(0, 1.1))))
 
 
 @st.composite
@@ -287,16 +307,53 @@ def test_every_scorer_should_give_what_a_walk_down_the_tree_gives(drawn: tuple[T
     tree, rows = drawn
     expected = walked(tree, rows)
     for name, score in SCORERS.items():
-        if tree["format"] == 2:
+        if "trees" not in tree:
             assert score(tree, rows) == expected, name
             continue
         for found, own in zip(score(tree, rows), expected, strict=True):
             width = max(len(own) - 1, 1)
             assert found[:width] == pytest.approx(own[:width], rel=1e-12, abs=1e-12), name
             if tree["task"] == "binary":  # the call is by the scorer's own number, which may be a digit off
-                assert found[1] == (1 if found[0] >= 0.5 else 0), name
+                assert found[1] == (1 if found[0] >= tree.get("threshold", 0.5) else 0), name
             if tree["task"] == "multiclass":
-                assert found[width] == tree["classes"][found.index(max(found[:width]))], name
+                assert found[width] == called(tree, found[:width]), name
+
+
+def test_a_probability_that_is_the_threshold_should_be_called_positive_by_all() -> None:
+    """And one below it by the least that there is should not."""
+    below = math.nextafter(0.3, 0)
+    tree = balanced(1, 1)
+    for node, probability in zip(tree["nodes"], (0.5, below, 0.3), strict=True):
+        node["probability"] = probability
+    tree["nodes"][0] |= {"feature": "x", "threshold": 0.0}
+    several = as_several(tree)
+    rows: list[Row] = [{"x": -1.0, "c": "value 0"}, {"x": 1.0, "c": "value 0"}]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        for model in (tree, several):
+            assert score(forms.decided(model, 0.3), rows) == [(below, 0), (0.3, 1)], name
+            assert score(model, rows) == [(below, 0), (0.3, 0)], name
+
+
+def test_a_class_should_be_called_by_its_probability_times_its_weight_by_all() -> None:
+    tree = balanced(1, 1) | {"task": "multiclass", "classes": ["often", "rare", "other"], "positive": ""}
+    for node, shares in zip(tree["nodes"], ([0.5, 0.3, 0.2], [0.75, 0.25, 0.0], [0.8, 0.2, 0.0]), strict=True):
+        node["probabilities"] = shares
+        del node["probability"]
+    tree["nodes"][0] |= {"feature": "x", "threshold": 0.0}
+    several = as_several(tree)
+    rows: list[Row] = [{"x": -1.0, "c": "value 0"}, {"x": 1.0, "c": "value 0"}]
+    for name, score in {"the plain walk": walked, **SCORERS}.items():
+        for model in (tree, several):
+            found = score(forms.decided(model, [1.0, 3.5, 1.0]), rows)
+            assert found == [(0.75, 0.25, 0.0, "rare"), (0.8, 0.2, 0.0, "often")], name
+            first = score(forms.decided(model, [1.0, 3.0, 1.0]), rows)[0][-1]
+            assert first == "often", "of equal ones the first"
+
+
+def as_several(tree: Tree) -> Tree:
+    """The same as the mean of itself alone."""
+    told = {key: value for key, value in tree.items() if key != "nodes"}
+    return {**told, "format": 3, "link": forms.MEAN, "trees": [{"nodes": tree["nodes"]}]}
 
 
 def balanced(splits: int, categories: int) -> Tree:

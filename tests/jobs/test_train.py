@@ -13,7 +13,7 @@ from jobs.judges import metrics, profiling
 from jobs.learners.survey import Survey
 from jobs.models import tasks, tree
 from jobs.tables.features import Features
-from jobs.tables.settings import Dataset, Tune
+from jobs.tables.settings import Dataset, Decision, Tune
 from jobs.tables.settings import Features as Declared
 from tests.jobs import points
 from tests.jobs.conftest import Written
@@ -103,8 +103,12 @@ def test_the_out_of_time_check_should_learn_before_the_cut_and_test_from_it_on(
     frame = spark.createDataFrame(rows, "id int, day string, x double, colour string, late int").withColumn(
         "day", F.col("day").cast(kind)
     )
-    told = train.out_of_time(written(frame, settings), settings, settings.training)
+    settings = replace(settings, decision=Decision(recall=0.9))
+    told = train.out_of_time(written(frame, settings), settings, settings.training, None, 0.01)
     assert told is not None
+    called = told["confusion"]["tp"] + told["confusion"]["fp"]
+    assert (told["calls"]["called"], told["calls"]["rows"]) == (called, 16), "by the threshold that the model has"
+    assert called == 16, "no leaf is so sure that it says less than 0.01"
     assert (told["trained_on"], told["tested_on"]) == ("2023-11 to 2024-01", "2024-01 to 2024-02")
     assert (told["trained_rows"], told["rows"]) == (16, 16)
     assert told["baseline"]["log_loss"] == pytest.approx(metrics.evaluate(metrics.constant(4 / 16, 16, 8))["log_loss"])

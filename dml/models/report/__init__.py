@@ -157,6 +157,8 @@ def render(
         least=least,
         surest=drawn.surest(told) if isinstance(told, Classes) and drawn else [],
         roc=charts.roc(metrics) if task == "binary" else None,
+        calls=charts.calls(metrics) if task == "binary" else None,
+        calls_told=metrics.get("calls") or [],
         lift=metrics.get("lift") or [],
         calibration=charts.calibration(metrics["calibration"], task),
         matrix=charts.matrix(tree["classes"], metrics["test"]["confusion"]) if task == "multiclass" else None,

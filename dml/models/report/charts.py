@@ -30,6 +30,28 @@ class Roc:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A curve by threshold, or a level that stands for a rule. `at`: where its label stands."""
+
+    path: str
+    kind: str  # css class
+    label: str
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What calls come to by threshold, on held-out rows; of costs on the validation part too, which chose."""
+
+    lines: list[Line]
+    across: list[Tick]
+    up: list[Tick]
+    vertical: str
+    chosen: tuple[float, str]  # where the threshold stands, and its label
+    dots: list[tuple[float, float]]  # where the threshold meets the curves of held-out rows
+
+
+@dataclass(frozen=True)
 class Dot:
     """A group of rows. `whisker`: where its 95 % interval ends, if it is one of a share."""
 
@@ -92,6 +114,80 @@ def roc(metrics: dict[str, Any]) -> Roc:
         hit_rate=hits,
         false_alarms=alarms,
     )
+
+
+def calls(metrics: dict[str, Any]) -> Calls | None:
+    """The curve of cost, or of recall and precision, by threshold; None if no [decision] chose one."""
+    decided = metrics.get("decision")
+    if not decided:
+        return None
+    threshold = decided["threshold"]
+    last = max([threshold, *(point[0] for point in decided["curve"][:-1])])
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if last <= 5 * step or step == 0.25)
+    right = min(1.0, math.ceil(last / step - 1e-9) * step)
+    across = [Tick(step * i / right, f"{step * i:.0%}") for i in range(round(right / step) + 1)]
+    by_costs = "cost_of_miss" in decided["asked"]
+    up, lines, levels = (_costs if by_costs else _rates)(decided, right)
+    place = _x(min(threshold / right, 1))
+    vertical = "cost of 1,000 rows" if by_costs else "share"
+    return Calls(lines, across, up, vertical, (place, f"{threshold:.4g}"), [(place, _y(level)) for level in levels])
+
+
+Drawn = tuple[list[Tick], list[Line], list[float]]  # upward ticks, lines, and where the threshold meets the curves
+
+
+def _costs(decided: dict[str, Any], right: float) -> Drawn:
+    """Costs of 1,000 rows; beside them what never and always calling costs."""
+    miss, alarm = decided["asked"]["cost_of_miss"], decided["asked"]["cost_of_false_alarm"]
+    test = decided["test"]
+
+    def of(points: list[list[float]], rows: int) -> list[tuple[float, float]]:
+        return [(x, (miss * misses + alarm * alarms) * 1000 / rows) for x, misses, alarms in points]
+
+    chose, held = of(decided["validation_curve"], decided["validation"]["rows"]), of(decided["curve"], test["rows"])
+    rules = {name: test[f"cost_of_{name}"] * 1000 / test["rows"] for name in ("never", "always")}
+    size = _round_step(max([*rules.values(), *(cost for _, cost in held)]))
+    high = math.ceil(max([*rules.values(), *(cost for _, cost in held)]) / size - 1e-9) * size
+    unit, letter = (1000, "k") if high >= 1000 else (1, "")  # short enough to stand beside the axis' name
+    values = [size * i for i in range(round(high / size) + 1)]
+    ticks = [Tick(value / high, f"{value / unit:g}{letter if value else ''}") for value in values]
+    curves = [
+        Line(_path([(x, cost / high) for x, cost in points], right), kind, "", (0.0, 0.0))
+        for points, kind in ((chose, "curve second"), (held, "curve"))
+    ]
+    lines = [*curves, *(_level(cost / high, f"{name} calling") for name, cost in rules.items())]
+    return ticks, lines, [test["cost"] * 1000 / test["rows"] / high]
+
+
+def _rates(decided: dict[str, Any], right: float) -> Drawn:
+    """Recall and precision of held-out rows; where no row is called there is no precision."""
+    test, points = decided["test"], decided["curve"]
+    hits = [(x, test["positives"] - misses, alarms) for x, misses, alarms in points]
+    found = {
+        "recall": [(x, own / test["positives"]) for x, own, _ in hits],
+        "precision": [(x, own / (own + alarms)) for x, own, alarms in hits if own + alarms],
+    }
+    lines = [
+        Line(_path(curve, right), "curve" if name == "recall" else "curve second", name, _label_at(curve, right))
+        for name, curve in found.items()
+    ]
+    ((name, wanted),) = decided["asked"].items()
+    ticks = [Tick(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    return ticks, [*lines, _level(wanted, f"{name} wanted")], [test[key] for key in found if test[key] is not None]
+
+
+def _path(points: list[tuple[float, float]], right: float) -> str:
+    return "M" + "L".join(f"{_x(min(x / right, 1)):.1f} {_y(min(y, 1)):.1f}" for x, y in points)
+
+
+def _level(share: float, label: str) -> Line:
+    return Line(_path([(0, share), (1, share)], 1), "diagonal", label, (LEFT + SIDE - 6, _y(share) - 5))
+
+
+def _label_at(points: list[tuple[float, float]], right: float) -> tuple[float, float]:
+    """Beside a curve's point a third of the way across."""
+    x, y = min(points, key=lambda point: abs(point[0] - right / 3))
+    return _x(min(x / right, 1)) + 6, _y(y) - 6
 
 
 def calibration(points: list[dict[str, Any]], task: str) -> Calibration:
