@@ -8,7 +8,8 @@ Format 3 is several, `trees`, each with its `nodes`, and a `link`:
 - identity, logistic, softmax: the `value` of each tree's leaf is added to `base`, a number for each `output`, of which
   there is one (several classes: one each); the link makes a value, a probability or probabilities of the sums.
 
-`features`, the encodings, are the same in both, and so is all else that a model is told by.
+Each node says how much of the training side came to it: its `rows`; of boosted trees `cover`, the sum of their second
+derivatives. `features`, the encodings, are the same in both, and so is all else that a model is told by.
 """
 
 from typing import Any, Dict, Iterator, List, Sequence

@@ -21,9 +21,10 @@ from dml.models.scorer import Scorer
 from jobs import predict, prepare, train
 from jobs.errors import JobError
 from jobs.job import Job
+from jobs.models import forms
 from jobs.tables import split
 from jobs.tables.session import Clock
-from jobs.tables.settings import Dataset
+from jobs.tables.settings import Dataset, Prediction
 from tests.embedded import Clients
 from tests.jobs import points
 from tests.spark_session import BUCKETS
@@ -232,13 +233,24 @@ def test_boosted_trees_should_go_the_whole_way_and_be_measured_as_the_current_mo
     platform.publish("r1")
     platform.train("r2")  # one tree
     assert platform.model("r2", "metrics.json")["current"] == {"run_id": "r1", **figures["test"]}
-    platform.predict("p1", settings=settings)
+    platform.predict("p1", settings=replace(settings, prediction=Prediction(reasons=3)))
     rows = spark.read.parquet(platform.location("predictions"))
+    reasons = [f"reason_{i}{what}" for i in (1, 2, 3) for what in ("", "_effect")]
+    assert rows.columns == ["id", "probability", "prediction", *reasons, "side", "model_run"]
     features = {row["id"]: row.asDict() for row in spark.read.parquet(platform.location("features")).collect()}
     for row in rows.where("id < 40").collect():
-        expected = Scorer(model).predict(features[row["id"]])
+        expected = Scorer(model, reasons=3).predict(features[row["id"]])
         assert row["probability"] == pytest.approx(expected["probability"], rel=1e-12)
+        assert [row[name] for name in reasons[::2]] == [expected[name] for name in reasons[::2]]
+        assert {row["reason_1"], row["reason_2"]} == {"x", "colour"}
+        assert [row[name] for name in reasons[1:4:2]] == pytest.approx([expected[name] for name in reasons[1:4:2]])
+        assert row["reason_3"] is row["reason_3_effect"] is None
         assert row["prediction"] == expected["prediction"]
+    for node in forms.all_nodes(model):
+        del node["cover"]
+    platform.s3.put_object(Bucket="jobs-models", Key="points/r1/tree.json", Body=json.dumps(model))
+    with pytest.raises(JobError, match=r"run r1 gives no reasons .* an earlier release .* prediction.reasons out of"):
+        platform.predict("p2", settings=replace(settings, prediction=Prediction(reasons=3)))
 
 
 def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(platform: Platform) -> None:
