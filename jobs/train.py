@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.judges import card, drift, gate, metrics, profiling
+from jobs.judges import card, drift, explanation, gate, metrics, profiling
 from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
@@ -145,7 +145,10 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         )
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         trained.unpersist()
-        clock.lap("score", "saving the model")
+        clock.lap("score", "explaining the model")
+        rows = explanation.sample(survey, survey.parts(test=True), [told], settings)
+        report.update(explanation.explain(told, rows, settings))
+        clock.lap("explain", "saving the model")
 
     files = []
     if trained.totals is not None:

@@ -191,14 +191,24 @@ def _factors(metrics: Document, settings: Dataset) -> List[str]:
         if sliced
         else "**Not judged by group**: the dataset names no slices, so a group that it fails would not be seen here."
     )
-    rows = [[f"`{i['feature']}`", f"{i['importance']:.1%}"] for i in metrics["importances"] if i["importance"] > 0]
+    permuted = metrics.get("permutation") or {"features": []}
+    without = {one["feature"]: _figure(one["increase"]) for one in permuted["features"]}
+    rows = [
+        [f"`{i['feature']}`", f"{i['importance']:.1%}", *([without.get(i["feature"], "")] if without else [])]
+        for i in metrics["importances"]
+        if i["importance"] > 0
+    ]
     rest = f"{len(rows) - SHOWN} more features are used less." if len(rows) > SHOWN else ""
     unused = [f"`{i['feature']}`" for i in metrics["importances"] if not i["importance"]]
     return [
         said,
         "Importance is a feature's share of all that the splits gain. A feature may have little because another one "
         "says the same.",
-        _table(["feature", "importance"], rows[:SHOWN]),
+        _table(["feature", "importance", *(["without it"] if without else [])], rows[:SHOWN]),
+        f"Without it: by how much {_name(permuted['metric'])} rises when the feature's values change hands among "
+        f"{_figure(permuted['rows'])} held-out rows (permutation importance)."
+        if without
+        else "",
         rest,
         f"Never asked by the {'trees' if 'trees' in metrics['tree'] else 'tree'}: {', '.join(unused)}."
         if unused

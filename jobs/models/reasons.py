@@ -13,6 +13,7 @@ Gauss and Legendre's quadrature gives exactly: all factors and weights are posit
 rows x leaves x features on the way.
 """
 
+from functools import lru_cache
 from math import ceil
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
@@ -138,14 +139,20 @@ def leaves_of(nodes: Sequence[Told], index: Dict[str, int], says: str) -> Leaves
 def weights(agrees: Array, share: Array) -> Array:
     """The Shapley values of a leaf that says 1: patterns x features. `agrees`: of each pattern, whether each feature
     does; `share` as in `Leaf`."""
-    points, masses = np.polynomial.legendre.leggauss(max(1, ceil(len(share) / 2)))
-    at: Array = (points + 1) / 2  # from 0 to 1, where the masses are half as large
+    at, masses = _quadrature(max(1, ceil(len(share) / 2)))
     factors = agrees[:, :, None] * at + (share[:, None] * (1 - at))[None]
     whole = factors.prod(axis=1, keepdims=True)
     # A factor of zero is of a feature that adds nothing, and makes what others add nothing.
-    rest = (whole / np.where(factors > 0, factors, 1)) @ (masses / 2)
+    rest = (whole / np.where(factors > 0, factors, 1)) @ masses
     values: Array = (agrees - share) * rest
     return values
+
+
+@lru_cache(maxsize=None)
+def _quadrature(count: int) -> Tuple[Array, Array]:
+    """Points from 0 to 1 with their masses: exact up to a degree of 2 * count - 1."""
+    points, masses = np.polynomial.legendre.leggauss(count)
+    return (points + 1) / 2, masses / 2
 
 
 def _add(found: Array, leaves: Leaves, numbers: Array, output: Array) -> None:

@@ -85,15 +85,26 @@ class Scorer:
         if self.is_one:
             at = self.trees[0].leaves(numbers, rows)
             return self.trees[0].ids[at], self.trees[0].value[at]
+        return None, self.linked(self.added(numbers, rows, range(len(self.trees)), self.base[:, None]))
+
+    def added(self, numbers: Array, rows: int, places: Sequence[int], start: Any = 0.0) -> Array:
+        """What the trees at these places add to `start`: outputs x rows; of a mean rows, or rows x classes."""
         if self.link == forms.MEAN:
-            mean = np.zeros((rows, *self.trees[0].value.shape[1:]))
-            for tree in self.trees:
-                mean += tree.value[tree.leaves(numbers, rows)]
-            return None, mean / len(self.trees)
-        sums = np.repeat(self.base[:, None], rows, axis=1)
-        for tree, output in zip(self.trees, self.outputs):  # noqa: B905  # not in Python 3.9
-            sums[output] += tree.value[tree.leaves(numbers, rows)]
-        return None, _linked(sums, self.link)
+            sums: Array = np.zeros((rows, *self.trees[0].value.shape[1:]))
+            for place in places:
+                sums += self.trees[place].value[self.trees[place].leaves(numbers, rows)]
+            return sums
+        sums = np.zeros((len(self.base), rows)) + start
+        for place in places:
+            sums[self.outputs[place]] += self.trees[place].value[self.trees[place].leaves(numbers, rows)]
+        return sums
+
+    def linked(self, sums: Array) -> Array:
+        """What is said where the trees add up to `sums`."""
+        if self.link == forms.MEAN:
+            return np.divide(sums, len(self.trees))
+        said: Array = _linked(sums, self.link)
+        return said
 
     def _reasons(self, numbers: Array, said: Array) -> List[pa.Array]:
         """The columns of the features that moved each row most, NULL where fewer did."""

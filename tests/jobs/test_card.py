@@ -199,6 +199,15 @@ def test_the_label_of_the_training_rows_should_be_told(task: str, said: str) -> 
     assert said in section(render(task), "Training data")
 
 
+def test_importances_of_held_out_rows_should_stand_beside_those_of_gain() -> None:
+    features = [{"feature": "x", "increase": 0.0312, "deviation": 0.001}]
+    permuted = {"permutation": {"metric": "log_loss", "rows": 915, "features": features}}
+    text = render("binary", metrics=metrics_of("binary") | permuted)
+    assert "| feature | importance | without it |" in text
+    assert "| `x` | 100.0% | 0.03120 |" in text
+    assert "Without it: by how much log loss rises when the feature's values change hands among 915 held" in text
+
+
 def test_calls_should_be_told_as_precision_and_recall() -> None:
     assert "Of the rows called positive 75.0% are; of the positive rows 62.5% are called so." in render("binary")
     assert "| b\\|c | 30 | 360 | 10 |" in render("multiclass")

@@ -132,7 +132,14 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
     assert metrics["revision"] == "abc"
     assert {entry["feature"] for entry in metrics["importances"]} == {"x", "colour"}
     assert metrics["importances"][0]["feature"] == "x"
-    assert set(metrics["seconds"]) >= {"profile", "read", "fit", "score", "out_of_time", "save", "total"}
+    assert set(metrics["seconds"]) >= {"profile", "read", "fit", "score", "out_of_time", "explain", "save", "total"}
+    permuted, dependence = metrics["permutation"], metrics["dependence"]
+    assert permuted["rows"] == metrics["rows"]["test"]
+    assert permuted["log_loss"] == pytest.approx(metrics["test"]["log_loss"])  # of the very same rows
+    assert permuted["features"][0]["feature"] == dependence[0]["feature"] == "x"
+    first, *_, last = metrics["examples"]["rows"]
+    assert first["says"] > last["says"]
+    assert {type(first["keys"]["id"]), *(one["feature"] for one in first["reasons"])} >= {int, "x"}
     tree = platform.model("r1", "tree.json")
     assert tree["nodes"][0]["condition"].startswith("x <= 5")
     assert metrics["tree"]["nodes"] == len(tree["nodes"])
