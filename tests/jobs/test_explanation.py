@@ -77,7 +77,9 @@ def test_dependence_should_be_the_mean_answer_with_a_missing_value_apart() -> No
     assert colours["red"] == (200, pytest.approx(0.1 + 0.8 * 0.4, abs=0.02))
 
 
-def test_examples_should_be_the_highest_the_lowest_and_one_between_with_reasons_that_add_up() -> None:
+def test_examples_should_be_the_highest_the_lowest_and_one_between_with_reasons_that_add_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told = explanation.explain(TREE, rows(), SETTINGS)["examples"]
     assert told["unit"] == "probability"
     assert [row["which"] for row in told["rows"]] == ["highest", "in between", "lowest"]
@@ -88,10 +90,12 @@ def test_examples_should_be_the_highest_the_lowest_and_one_between_with_reasons_
     assert by_name["x"]["value"] > 5
     # Known first, x adds 0.2 and colour 0.2; known second, 0.4 each.
     assert by_name["x"]["effect"] == by_name["colour"]["effect"] == pytest.approx(0.3)
-    for row in told["rows"]:
-        assert row["expected"] + sum(one["effect"] for one in row["reasons"]) + row["rest"] == pytest.approx(
-            row["says"]
-        )
+    monkeypatch.setattr(explanation, "REASONS", 1)
+    again = explanation.explain(TREE, rows(), SETTINGS)["examples"]
+    assert again["rows"][0]["rest"] == pytest.approx(0.3)
+    for row in [*told["rows"], *again["rows"]]:
+        moved = sum(one["effect"] for one in row["reasons"]) + row["rest"]
+        assert row["expected"] + moved == pytest.approx(row["says"])
 
 
 def test_several_classes_and_sums_should_be_explained_too() -> None:
