@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.judges import card, drift, explanation, gate, metrics, profiling
+from jobs.judges import card, drift, explanation, gate, metrics, profiling, shift
 from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
@@ -146,8 +146,12 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         report = metrics_report(trained, later, beside, settings, run_id, revision, spark.version)
         trained.unpersist()
         clock.lap("score", "explaining the model")
-        rows = explanation.sample(survey, survey.parts(test=True), [told], settings)
-        report.update(explanation.explain(told, rows, settings))
+        scoreable = [current.tree] if current and can_score(current, features, settings) else []
+        rows = explanation.sample(survey, survey.parts(test=True), [told, *scoreable], settings)
+        report.update(explanation.explain(told, rows, settings), against_current=None)
+        if beside and beside.metrics:
+            difference = explanation.compare(told, scoreable[0], rows, settings.task)
+            report["against_current"] = difference and {"run_id": beside.run_id, **difference}
         clock.lap("explain", "saving the model")
 
     files = []
@@ -156,6 +160,9 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         files.append("model/")
     files.append("model-card.md")
     moved = drift.drift(before, profile) if before else None
+    if moved and before and scoreable:
+        some = explanation.some(rows, explanation.MOST_ROWS)
+        moved = shift.of_score(moved, before, profile, scoreable[0], some, settings.training.seed)
     clock.lap("save")
     report["seconds"] = clock.seconds
     documents = {
@@ -405,8 +412,7 @@ def current_on(
         return None
     scores = None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
-    can = set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
-    if same and can:
+    if same and can_score(current, features, settings):
         if settings.classes and not forms.is_one(current.tree):
             answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
             scores = metrics.evaluate(metrics.of_answers(*answers))
@@ -416,6 +422,11 @@ def current_on(
     change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
     return gate.Current(current.run_id, scores, change, later, split_otherwise(before, settings))
+
+
+def can_score(current: registry.Registered, features: Features, settings: Dataset) -> bool:
+    """Whether the table has what the current model asks for, as what it was then."""
+    return set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
 
 
 def split_otherwise(report: Dict[str, Any], settings: Dataset) -> str:

@@ -453,17 +453,35 @@ def _drifted(drift: Optional[Document]) -> List[str]:
         return ["Drift was not measured: there was no earlier profile to compare the data with."]
     said = [
         f"**`{of['name']}` has drifted far** from the data of the current model: PSI {_figure(of['psi'])} (0.25 and "
-        f"more is large; missing {of['missing']['old']:.1%} then, {of['missing']['new']:.1%} now)."
+        f"more is large; missing {of['missing']['old']:.1%} then, {of['missing']['new']:.1%} now).{_moves(of)}"
         for of in drift["features"]
         if of["verdict"] == "large"
     ]
     label = drift.get("label")
     if label and label["verdict"] != "stable":
         said.append(f"The label has moved since the current model: PSI {_figure(label['psi'])}.")
-    moderate = [f"`{of['name']}`" for of in drift["features"] if of["verdict"] == "moderate"]
+    moderate = [f"`{of['name']}`{_in_brief(of)}" for of in drift["features"] if of["verdict"] == "moderate"]
     if moderate:
         said.append(f"Moderate drift since the current model: {', '.join(moderate)}.")
     return said or ["No feature has drifted from the data of the current model (all PSI below 0.1, or within chance)."]
+
+
+def _moves(of: Document) -> str:
+    """What a feature's move alone does to what the current model says on average, if that was measured."""
+    moves = of.get("moves_score")
+    if not moves:
+        return ""
+    what = f"the probability of {_text(moves['of'])}" if moves["of"] else "what the current model says"
+    return f" That alone moves {what} by {_signed(moves['by'])} on average."
+
+
+def _in_brief(of: Document) -> str:
+    moves = of.get("moves_score")
+    return f" (moves the mean score by {_signed(moves['by'])})" if moves else ""
+
+
+def _signed(x: float) -> str:
+    return f"+{_figure(x)}" if x > 0 else _figure(x)
 
 
 def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:

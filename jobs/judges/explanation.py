@@ -21,10 +21,12 @@ from jobs.models.forms import Told
 from jobs.models.inputs import MISSING
 from jobs.models.reasons import Reasons, reason_against, unit
 from jobs.models.tree import Scorer, largest
-from jobs.tables.arrays import Array, as_text
+from jobs.tables.arrays import Array, as_arrow, as_text
 from jobs.tables.settings import Dataset
 
-MOST_ROWS, FEWEST_ROWS, MOST_CELLS = 2_000, 100, 2_000_000
+MOST_ROWS, FEWEST_ROWS = 2_000, 100  # of which the trees are asked again
+COMPARED_ROWS, FEWEST_COMPARED, MOST_CELLS = 10_000, 30, 2_000_000  # of a sample
+Z95 = 1.96
 BUDGET = 25_000_000  # steps of a row from a node to its child, for all permutations: some half a second
 REPEATS, MOST_FEATURES = 3, 20  # the first by gain are permuted
 DEPENDENT, POINTS, DEPENDENCE_ROWS, SHOWN_CLASSES = 6, 12, 300, 3  # features, their values, rows, classes
@@ -81,27 +83,55 @@ class Answers:
 def sample(survey: Survey, parts: Sequence[int], models: Sequence[Told], settings: Dataset) -> Sample:
     """Rows of these parts with what these models ask of them; fewer of wide tables and of many trees."""
     columns = [*settings.keys, *(feature["name"] for model in models for feature in model["features"])]
-    return Sample(*survey.rows(parts, columns, min(MOST_ROWS, max(FEWEST_ROWS, MOST_CELLS // len(columns)))))
+    most = COMPARED_ROWS if len(models) > 1 else MOST_ROWS
+    return Sample(*survey.rows(parts, columns, min(most, max(FEWEST_ROWS, MOST_CELLS // len(columns)))))
+
+
+def some(rows: Sample, most: int) -> Sample:
+    """So many of the rows at most, evenly spaced."""
+    if len(rows.label) <= most:
+        return rows
+    chosen = np.linspace(0, len(rows.label) - 1, most).round().astype(np.int64)
+    return Sample(rows.batch.take(as_arrow(chosen, np.int64)), rows.label[chosen])
+
+
+def compare(candidate: Told, current: Told, rows: Sample, task: str) -> Optional[Figures]:
+    """The candidate's main metric less the current model's on the same rows, with a 95 % interval: both are asked of
+    each row, so what they find hard alike is no part of the difference. Of an RMSE by the delta method."""
+    if len(rows.label) < FEWEST_COMPARED:
+        return None
+    losses = [losses_of(Answers(model, rows.batch).said, rows.label, task) for model in (candidate, current)]
+    means = [float(own.mean()) for own in losses]
+    if task == "regression":
+        roots = [mean**0.5 for mean in means]
+        each = sum(sign * own / (2 * root or 1) for sign, own, root in zip((1, -1), losses, roots))  # noqa: B905
+        difference = roots[0] - roots[1]
+    else:
+        each, difference = losses[0] - losses[1], means[0] - means[1]
+    reach = Z95 * float(np.std(each)) / len(rows.label) ** 0.5
+    told = {"metric": tasks.MAIN[task], "difference": difference, "low": difference - reach, "high": difference + reach}
+    return {**told, "level": 0.95, "rows": len(rows.label)}
 
 
 def explain(model: Told, rows: Sample, settings: Dataset) -> Figures:
     """`permutation`, `dependence` and `examples` of metrics.json; each None if there is nothing to tell."""
     if not rows.batch.num_rows:
         return {"permutation": None, "dependence": None, "examples": None}
+    rows = some(rows, MOST_ROWS)
     answers = Answers(model, rows.batch)
     used = [one["feature"] for one in forms.importances(model) if one["importance"] > 0][:MOST_FEATURES]
     most = max(FEWEST_ROWS, BUDGET // (answers.steps * REPEATS * max(len(used), 1)))
-    some = Sample(rows.batch.slice(0, most), rows.label[:most])
-    if some.batch.num_rows < rows.batch.num_rows:
-        answers = Answers(model, some.batch)
-    permuted = permutation(answers, some.label, used, settings)
+    if most < len(rows.label):
+        rows = some(rows, most)
+        answers = Answers(model, rows.batch)
+    permuted = permutation(answers, rows.label, used, settings)
     first = [one["feature"] for one in permuted["features"][:DEPENDENT]]
     few = min(DEPENDENCE_ROWS, max(FEWEST_ROWS, BUDGET // (answers.steps * DEPENDENT * POINTS)))
-    others = Answers(model, some.batch.slice(0, few))
+    others = Answers(model, some(rows, few).batch)
     return {
         "permutation": permuted if used else None,
-        "dependence": [dependence(model, others, some, feature) for feature in first] or None,
-        "examples": None if reason_against(model) else examples(model, answers, some, settings),
+        "dependence": [dependence(model, others, rows, feature) for feature in first] or None,
+        "examples": None if reason_against(model) else examples(model, answers, rows, settings),
     }
 
 
@@ -123,9 +153,14 @@ def permutation(answers: Answers, label: Array, features: Sequence[str], setting
 
 def loss(said: Array, label: Array, task: str) -> float:
     """The main metric: log loss, or RMSE."""
-    if task == "regression":
-        return float(np.sqrt(((said - label) ** 2).mean()))
-    return float(-np.log(np.maximum(of_label(said, label), tasks.CLIP)).mean())
+    mean = float(losses_of(said, label, task).mean())
+    return mean**0.5 if task == "regression" else mean
+
+
+def losses_of(said: Array, label: Array, task: str) -> Array:
+    """What the main metric is a mean of, by row: minus the log of its class's probability, or the error's square."""
+    found: Array = said - label if task == "regression" else np.maximum(of_label(said, label), tasks.CLIP)
+    return np.square(found) if task == "regression" else np.negative(np.log(found))
 
 
 def of_label(said: Array, label: Array) -> Array:
@@ -141,7 +176,7 @@ def dependence(model: Told, answers: Answers, rows: Sample, feature: str) -> Fig
 
     `says` has a number for each of `of`: classes, those that change most; or the one answer. A number's values are
     quantiles of the sample, a category's its most frequent ones; `rows` are the sample's that have the value.
-    `answers`: of these rows, or of the first of them.
+    `answers`: of these rows, or of some of them.
     """
     told = next(one for one in model["features"] if one["name"] == feature)
     column = rows.batch.column(feature)

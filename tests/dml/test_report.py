@@ -226,7 +226,7 @@ DRIFT: dict[str, Any] = {
     "verdict": "large",
     "features": [
         {"name": "dest", "psi": 0.02, "verdict": "stable"},
-        {"feature": "hour", "psi": 0.31, "verdict": "large"},
+        {"feature": "hour", "psi": 0.31, "verdict": "large", "moves_score": {"by": -0.0312, "of": "cat"}},
         {"name": "precip"},
     ],
 }
@@ -813,7 +813,10 @@ def test_both_sides_of_the_split_should_show_the_label_of_the_task() -> None:
 
 def test_drift_should_name_what_moved_most_first_and_skip_what_is_not_known() -> None:
     text = Reader(page(drift=DRIFT)).text
-    assert "Feature PSI Verdict hour 0.310 large dest 0.020 stable precip \N{EN DASH} \N{EN DASH}" in text
+    assert (
+        "Feature PSI Verdict Moves the mean score by hour 0.310 large \N{MINUS SIGN}0.031 (cat) dest 0.020 stable "
+        "precip \N{EN DASH} \N{EN DASH}"
+    ) in text
     assert "Over all: large" in text
     assert "PSI" not in Reader(page()).text
 

@@ -121,7 +121,9 @@ def profile_of(task: str) -> dict[str, Any]:
 DRIFT = {
     "label": {"psi": 0.15, "verdict": "moderate"},
     "features": [
-        {"name": "x", "psi": 0.4123, "verdict": "large", "missing": {"old": 0.0, "new": 0.6}},
+        {"name": "x", "psi": 0.4123, "verdict": "large"}
+        | {"missing": {"old": 0.0, "new": 0.6}}
+        | {"moves_score": {"by": 0.0312, "of": ""}},
         {"name": "colour", "psi": 0.01, "verdict": "stable", "missing": {"old": 0.0, "new": 0.0}},
     ],
 }
@@ -239,6 +241,7 @@ def test_slices_that_do_badly_should_be_pointed_out_if_they_have_rows_enough(tas
 def test_leaks_drift_and_missing_values_should_be_caveats(task: str) -> None:
     told = section(render(task), "Ethical considerations and caveats")
     assert "**`x` has drifted far** from the data of the current model: PSI 0.4123" in told
+    assert "That alone moves what the current model says by +0.03120 on average." in told
     assert "The label has moved since the current model: PSI 0.1500." in told
     assert "`x` is missing in 60% of the rows." in told
     assert ("**Leak alarm**: x alone" in told) == (task == "binary")

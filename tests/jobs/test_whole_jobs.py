@@ -266,10 +266,13 @@ def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(pl
     platform.train("r1")
     platform.publish("r1")
     settings = points.regression()
-    platform.prepare("r2", settings, sql="SELECT id, day, x, colour, delay + x AS late FROM points")
+    platform.prepare("r2", settings, sql="SELECT id, day, x + 6 AS x, colour, delay + x AS late FROM points")
     platform.train("r2", settings)
     assert "the task was binary and is regression" in platform.model("r2", "gate.json")["reasons"][0]
     assert platform.model("r2", "drift.json")["label"] is None
+    x, colour = platform.model("r2", "drift.json")["features"]
+    assert (x["verdict"], colour["moves_score"]) == ("large", None)
+    assert x["moves_score"]["by"] > 0.3  # by r1, x above 5 is late
 
 
 def test_a_label_that_is_none_of_the_classes_should_be_told(platform: Platform) -> None:
@@ -299,6 +302,12 @@ def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_ro
     refused = platform.model("r3", "gate.json")
     assert not refused["passed"]
     assert refused["reasons"][0].startswith("worse than the current model")
+    told = platform.model("r3", "metrics.json")
+    assert told["against_current"]["run_id"] == "r1"
+    assert told["against_current"]["rows"] == told["rows"]["test"]
+    difference = told["test"]["log_loss"] - told["current"]["log_loss"]
+    assert told["against_current"]["difference"] == pytest.approx(difference)
+    assert told["against_current"]["low"] < difference < told["against_current"]["high"]
 
 
 def test_the_same_run_again_should_change_nothing(platform: Platform, spark: SparkSession) -> None:

@@ -291,6 +291,7 @@ class Drifted:
     psi: float | None
     verdict: str
     moved: bool
+    moves: str  # the mean score by so much, '' if that was not measured
 
 
 @dataclass(frozen=True)
@@ -399,6 +400,7 @@ def _drifted(drift: Document) -> list[Drifted]:
             one.get("psi"),
             str(one.get("verdict") or UNKNOWN),
             one.get("verdict") == "large",
+            explained.moves(one.get("moves_score")),
         )
         for one in told
     ]

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from dml.models.figures import FIGURES, MINUS, quantity, task_of
+from dml.models.figures import FIGURES, MINUS, quantity, signed, task_of
 from dml.models.report import charts
 from dml.models.report.charts import Tick
 
@@ -142,6 +142,13 @@ def examples(metrics: Document, tree: Document) -> list[Example]:
             observed = f"it was {observed}"
         found.append(Example(row["which"], keys, sentence, observed))
     return found
+
+
+def moves(told: Document | None) -> str:
+    """What a feature's move does to the mean score (of drift.json), '' if that was not measured."""
+    if not told:
+        return ""
+    return signed(told["by"]) + (f" ({_cut(told['of'])})" if told["of"] else "")
 
 
 def _signed(value: float, in_unit: bool) -> str:
