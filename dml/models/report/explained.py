@@ -15,7 +15,7 @@ from dml.models.report.charts import Tick
 Document = dict[str, Any]
 
 WIDTH, HEIGHT = 300.0, 130.0  # of a plot of dependence, without its axes
-APART = 34.0  # where a missing value stands, right of the plot
+APART = 48.0  # where a missing value stands, right of the plot
 NAMED = 24  # characters of a category
 
 
