@@ -8,8 +8,8 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.models import registry
-from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, threshold
+from jobs.models import reasons, registry
+from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, reason_columns, threshold
 from jobs.tables import catalog, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock, size_batches
@@ -52,6 +52,11 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
                 f"{models.rstrip('/')}/{settings.name}/CURRENT.json does not exist: no model is published yet. "
                 f"Run the pipeline first: dml run {settings.name}"
             )
+        if settings.prediction.reasons and (against := reasons.reason_against(model.tree)):
+            raise JobError(
+                f"The model of run {model.run_id} gives no reasons of what it predicts: {against}. Train it again (dml "
+                f"run {settings.name}), or leave prediction.reasons out of {settings.file}."
+            )
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(job.glue, database, table, way_out)
         location = f"{home}/predictions/{run_id}/"
@@ -82,7 +87,8 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
 
 
 def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: str) -> DataFrame:
-    """Keys, what is carried, what the model says, side (of the split) and model_run, a row for each row.
+    """Keys, what is carried, what the model says, its reasons if the settings ask for them, side (of the split) and
+    model_run, a row for each row.
 
     Binary: probability, prediction (1 from the model's threshold on). Multiclass: probability, prediction (the first
     of the most likely classes), probabilities (of all, in order). Regression: prediction.
@@ -99,8 +105,10 @@ def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: 
     size_batches(rows.sparkSession, len(needed))
     training = settings.training
     side = split.side(training.test_share, split.hashed(settings.split_by, training.seed))
-    scored = model.score(rows.select(*needed), [*[F.col(name) for name in settings.told_by], side.alias(split.SIDE)])
-    return scored.select(*settings.told_by, *said(model), split.SIDE, F.lit(model.run_id).alias("model_run"))
+    kept, count = [*[F.col(name) for name in settings.told_by], side.alias(split.SIDE)], settings.prediction.reasons
+    scored = model.score(rows.select(*needed), kept, count)
+    told = [*said(model), *map(F.col, reason_columns(count))]
+    return scored.select(*settings.told_by, *told, split.SIDE, F.lit(model.run_id).alias("model_run"))
 
 
 def classes_of(model: registry.Registered) -> List[Any]:

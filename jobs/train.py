@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.judges import card, decision, drift, gate, metrics, profiling
+from jobs.judges import card, decision, drift, explanation, gate, metrics, profiling, shift
 from jobs.learners import best, boosted, encoding, mllib, probability_tree, tune
 from jobs.learners.survey import Mark, Survey
 from jobs.models import forms, registry, tasks, tree, tree_sql
@@ -150,7 +150,14 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
             settings, trained.test, forms.call_of(trained.tree), trained.weights, decided
         )
         trained.unpersist()
-        clock.lap("score", "saving the model")
+        clock.lap("score", "explaining the model")
+        scoreable = [current.tree] if current and can_score(current, features, settings) else []
+        rows = explanation.sample(survey, survey.parts(test=True), [told, *scoreable], settings)
+        report.update(explanation.explain(told, rows, settings), against_current=None)
+        if beside and beside.metrics:
+            difference = explanation.compare(told, scoreable[0], rows, settings.task)
+            report["against_current"] = difference and {"run_id": beside.run_id, **difference}
+        clock.lap("explain", "saving the model")
 
     files = []
     if trained.totals is not None:
@@ -158,6 +165,9 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         files.append("model/")
     files.append("model-card.md")
     moved = drift.drift(before, profile) if before else None
+    if moved and before and scoreable:
+        some = explanation.some(rows, explanation.MOST_ROWS)
+        moved = shift.of_score(moved, before, profile, scoreable[0], some, settings.training.seed)
     clock.lap("save")
     report["seconds"] = clock.seconds
     documents = {
@@ -475,8 +485,7 @@ def current_on(
         return None
     scores, decided = None, None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
-    can = set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
-    if same and can:
+    if same and can_score(current, features, settings):
         if settings.classes and not forms.is_one(current.tree):
             answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
             found = metrics.of_answers(*answers)
@@ -500,6 +509,11 @@ def decision_report(
         return None
     beside = current.decided if current else None
     return decision.told(settings.decision, trained.decision, trained.found, (later or {}).get("calls"), beside)
+
+
+def can_score(current: registry.Registered, features: Features, settings: Dataset) -> bool:
+    """Whether the table has what the current model asks for, as what it was then."""
+    return set(current.names) <= set(features.rows.columns) and not gate.changed_kinds(current.kinds, settings)
 
 
 def split_otherwise(report: Dict[str, Any], settings: Dataset) -> str:

@@ -84,6 +84,28 @@ def expectation(metrics: dict[str, Any], unit: str = "") -> tuple[str, bool] | N
     return f"On later rows ({later['tested_on']}) {word} than always guessing the {BASELINES[task]}: {told}.", better
 
 
+def moved(drift: dict[str, Any] | None, called: dict[str, str], most: int = 5) -> str:
+    """The features that a drift.json says have moved, with what that does to the score of the model before; '' if none
+    has. `called`: what the files call columns."""
+    features = [of for of in (drift or {}).get("features", []) if of.get("verdict") in ("moderate", "large")]
+
+    def told(of: dict[str, Any]) -> str:
+        moves = of.get("moves_score")
+        where = f" of {moves['of']}" if moves and moves["of"] else ""
+        effect = f", moves the mean score{where} by {signed(moves['by'])}" if moves else ""
+        return f"{called.get(of['name'], of['name'])} ({of['verdict']}, PSI {of['psi']:.2f}{effect})"
+
+    more = f" and {len(features) - most} more" if len(features) > most else ""
+    return ", ".join(map(told, features[:most])) + more
+
+
+def signed(value: float) -> str:
+    """A change: a small one to three decimals, a large one as a quantity."""
+    text = f"{abs(value):.3f}" if abs(value) < 10 else quantity(abs(value))
+    sign = "" if not float(text.replace(",", "")) else "+" if value > 0 else MINUS
+    return sign + text
+
+
 def quantity(value: float) -> str:
     """A number in the label's unit, to four digits, a whole one without decimals: 0.01234, 12.30, 12, 12,345."""
     whole = abs(value) >= 1000 or value == round(value)

@@ -22,7 +22,7 @@ from rich.text import Text
 from datasets import dataset_names, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, LATER, expectation
+from dml.models.figures import BASELINES, LATER, expectation, moved
 from dml.models.figures import FIGURES as SHOWN
 from dml.terminal.console import plain_table
 from dml.terminal.words import listed
@@ -391,6 +391,7 @@ def description(registry: Registry, part: str | None) -> Document:
         "gate": model.gate,
         "model": registry.uri(f"{model.run_id}/"),
         "files": manifest.get("files", []),
+        "drift": registry.document(model.run_id, "drift.json"),
         "called": called(registry.dataset),
         "way_past_gate": ""
         if model.verdict == "passed"
@@ -420,7 +421,7 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
         if tree is None:
             raise UserError(f"{registry.uri(f'{model.run_id}/tree.json')} does not exist: the run is no whole model.")
     features = [[feature["name"] for feature in tree["features"]] for tree in trees if tree]
-    settings = [_flat(model.metrics["settings"] | _asked(model)) for model in (one, two)]
+    settings = [{"learner": "tree", **_flat(model.metrics["settings"] | _asked(model))} for model in (one, two)]
     data = [_data(model, tree) for model, tree in zip((one, two), trees, strict=True) if tree]
     names = called(registry.dataset)
     splits = [_first_splits(tree, names) for tree in trees if tree]
@@ -434,6 +435,8 @@ def difference(registry: Registry, part: str, other: str | None) -> Document:
             for _, key in one.figures[:2]
         },
         "decision": _decisions(one, two),
+        "same_rows": _on_same_rows(one, two),
+        "importances": _importances(one, two),
         "tree": {
             key: [model.metrics["tree"].get(key, 1) for model in (one, two)]
             for key in ("trees", "depth", "leaves")
@@ -472,6 +475,36 @@ def _decisions(one: Model, two: Model) -> Document:
         if all(later):
             pairs["cost, out of time"] = [float(own["cost"]) for own in later]
     return {"same": same, "pairs": pairs}
+
+
+def _on_same_rows(one: Model, two: Model) -> Document | None:
+    """Figures of both on the test rows of one of them, if the other was the current model when it was trained; the
+    difference of the main metric has an interval. Pairs are [of `one`, of `two`]."""
+    for candidate, other, sign in ((one, two, 1), (two, one, -1)):
+        beside = candidate.metrics.get("current")
+        if not beside or beside.get("run_id") != other.run_id:
+            continue
+        figures = {key: [candidate.metrics["test"].get(key), beside.get(key)][::sign] for _, key in one.figures}
+        told = candidate.metrics.get("against_current")
+        if told:
+            low, high = sorted((sign * told["low"], sign * told["high"]))
+            told = {**told, "difference": sign * told["difference"], "low": low, "high": high}
+        return {"rows": candidate.metrics["test"]["rows"], "of": candidate.run_id, "figures": figures, "interval": told}
+    return None
+
+
+def _importances(one: Model, two: Model) -> dict[str, Document]:
+    """By feature what each looks at: `gain`, its share, and `permutation`, by how much the main metric rises without it
+    (None where that was not asked); first what matters most to either."""
+    found: dict[str, Document] = {}
+    for place, model in enumerate((one, two)):
+        for entry in model.metrics["importances"]:
+            own = found.setdefault(entry["feature"], {"gain": [None, None], "permutation": [None, None]})
+            own["gain"][place] = entry["importance"]
+        for entry in (model.metrics.get("permutation") or {"features": []})["features"]:
+            found[entry["feature"]]["permutation"][place] = entry["increase"]
+    ordered = sorted(found, key=lambda name: -max(share or 0.0 for share in found[name]["gain"]))
+    return {name: found[name] for name in ordered}
 
 
 def _differing(one: Document, two: Document) -> dict[str, list[Any]]:
@@ -628,6 +661,8 @@ def show_model(console: Console, described: Document) -> None:
         for entry in metrics["importances"][:TOP_FEATURES]
     ]
     _line(console, "Looks at", ", ".join(top))
+    if told := moved(described.get("drift"), called):
+        _line(console, "Moved", told, "since the model before")
     _line(console, "Files", described["model"], ", ".join(described["files"]))
 
 
@@ -675,6 +710,9 @@ def show_difference(console: Console, found: Document) -> None:
     decided = found.get("decision") or {"pairs": {}, "same": True}
     for key, pair in decided["pairs"].items():
         table.add_row("F1" if key == "f1" else key, *_side_by_side(key, pair))
+    if same := found["same_rows"]:
+        for key, pair in list(same["figures"].items())[:2]:
+            table.add_row(f"{titles[key]}, same rows", *_side_by_side(key, pair))
     for key, pair in found["tree"].items():
         table.add_row(key if key == "trees" else f"tree {key}", *_side_by_side(key, pair))
     for key, pair in found["data"].items():
@@ -682,6 +720,8 @@ def show_difference(console: Console, found: Document) -> None:
     console.print(table)
     if not decided["same"]:
         console.print(Text("What errors cost is not compared: [decision] is not the same of both.", "dim"))
+    if same:
+        console.print(Text(_told_of_same_rows(same, titles, one), "dim"))
     if not found["data"]:
         console.print(Text("The same rows and labels by number.", "dim"))
     console.print()
@@ -697,10 +737,37 @@ def show_difference(console: Console, found: Document) -> None:
     else:
         _line(console, "Settings", "the same")
     console.print()
+    console.print(_looked_at(found))
+    console.print()
     table = plain_table("splits", one, two)
     for place, pair in found["first_splits"].items():
         table.add_row(place, *(Text(value or UNKNOWN) for value in pair))
     console.print(table)
+
+
+def _told_of_same_rows(same: Document, titles: Mapping[str, str], one: str) -> str:
+    told = f"Same rows: the {same['rows']:,} test rows of {same['of']}, on which both were tested when it was trained."
+    interval = same["interval"]
+    if not interval:
+        return told
+    low, high = (_number(interval[end], sign="+") for end in ("low", "high"))
+    certain = "no more than chance" if interval["low"] <= 0 <= interval["high"] else "more than chance"
+    return (
+        f"{told} {titles[interval['metric']]} of {one} less that of the other: {low} to {high} "
+        f"({interval['level']:.0%}, on {interval['rows']:,} of them), {certain}."
+    )
+
+
+def _looked_at(found: Document) -> Table:
+    """The features that matter most to either: share of gain; and how much worse without it, of held-out rows."""
+    asked = any(value is not None for own in found["importances"].values() for value in own["permutation"])
+    titles = [f"{run} {what}" for what in ("gain", *(("without it",) if asked else ())) for run in ("1st", "2nd")]
+    table = plain_table("looks at", *titles, right=tuple(titles))
+    for name, own in list(found["importances"].items())[:TOP_FEATURES]:
+        gains = (UNKNOWN if share is None else f"{share:.0%}" for share in own["gain"])
+        rises = (_number(rise, sign="+") for rise in own["permutation"]) if asked else ()
+        table.add_row(found.get("called", {}).get(name, name), *gains, *rises)
+    return table
 
 
 def show_moved(console: Console, body: Document) -> None:

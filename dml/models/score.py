@@ -18,7 +18,7 @@ from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models import raw_file
 from dml.models.registry import current_run
-from dml.models.scorer import NULLS, Scorer, ScoringError, open_csv, score_csv
+from dml.models.scorer import NULLS, Scorer, ScoringError, effect_unit, open_csv, score_csv
 from dml.terminal.words import counted, listed
 from jobs.tables.settings import Dataset
 from stacks.outputs import Output
@@ -64,6 +64,7 @@ def score_file(
     nulls: Sequence[str] = (),
     all_columns: bool = False,
     read_as: raw_file.ReadAs | None = None,
+    reasons: int = 0,
 ) -> None:
     """Score files into `target`, or onto stdout, and tell on `progress` what was done and how they were understood.
 
@@ -71,13 +72,14 @@ def score_file(
 
     A raw file is read as dataset.toml declares and made to features as prepare.sql says; one with the features' own
     columns is taken as it is. Written are the dataset's keys that the file has, or all its columns if it has none of
-    them; then the scorer's own. `target` is there only once it is whole. Raises UserError.
+    them; then the scorer's own, with so many `reasons` of each row. `target` is there only once it is whole. Raises
+    UserError.
     """
     started = time.monotonic()
     # A spinner on the terminal that the rows go to would only be in their way.
     quiet = target is None and sys.stdout.isatty()
     try:
-        scorer = Scorer(tree)
+        scorer = Scorer(tree, reasons)
         files = _files(given)
         file, name = files[0], listed([file.name for file in files], 3)
         understood = [_understood(tree, scorer, each, nulls, read_as) for each in files]
@@ -124,6 +126,11 @@ def score_file(
         lines.append(
             f"{column}: {counted(times, 'row')} with a value that training has not seen (the first is {example!r}), "
             "which counts as an average one."
+        )
+    if reasons:
+        lines.append(
+            f"Effects are in {effect_unit(tree)}: what a feature of the row moved it by, from what is said of rows on "
+            "average."
         )
     for line in lines:
         progress.print(line, highlight=False, soft_wrap=True, markup=False)

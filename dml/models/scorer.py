@@ -7,6 +7,7 @@ called is the class whose probability, times its one of `weights`, is the larges
 
 In Python:        Scorer(json.load(open("tree.json"))).predict({"carrier": "UA", "temp": 39.0, ...})
 On a CSV file:    python scorer.py tree.json FILE.csv > scored.csv
+With reasons:     Scorer(tree, reasons=3), or a 3 behind the file: of each row the features that moved it most
 
 The rules are those of every scorer of the platform. A number that is missing or not finite counts as the feature's
 `missing`, a boolean as 0 or 1; a category is looked up as text in `encoding`, a missing one counts as `missing`, one
@@ -22,8 +23,10 @@ import json
 import math
 import sys
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -37,6 +40,7 @@ LARGEST_CELL = 16 * 1024**2  # characters; Python's own limit, 131,072, is less 
 CHUNK = 20_000  # rows between two reports of progress
 REMEMBERED = 100_000  # texts of a number column whose value is kept: the same text is parsed once
 PART = 50  # trees that one function goes down: Python is slow to compile a very long one
+KEPT_REASONS = 1_000_000  # effects that are kept: rows that agree in all that a tree asks have the same ones
 
 Says = Callable[[Any], "tuple[Any, ...]"]
 Node = Mapping[str, Any]
@@ -103,9 +107,13 @@ class _Categories(dict[Hashable, float]):
 
 
 class Scorer:
-    """A model, ready to score. Raises ScoringError if `tree` is not the content of a tree.json of these formats."""
+    """A model, ready to score. Raises ScoringError if `tree` is not the content of a tree.json of these formats.
 
-    def __init__(self, tree: Mapping[str, Any]) -> None:
+    `reasons`: of so many features, those that moved a row most, the name and the effect (see `_Reasons`), None where
+    fewer did. Raises ScoringError if the model does not tell what they need.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], reasons: int = 0) -> None:
         if not isinstance(tree, Mapping) or tree.get("format") not in FORMATS:
             found = tree.get("format", 1) if isinstance(tree, Mapping) and {"nodes", "trees"} & set(tree) else None
             what = f"a tree.json of format {found}" if found else "no tree.json"
@@ -121,6 +129,8 @@ class Scorer:
         self._nodes: Sequence[Node] = tree.get("nodes", ())
         self._trees: Sequence[Mapping[str, Any]] = tree.get("trees", ())
         self._link, self._base = tree.get("link"), tree.get("base", ())
+        self._reasons = _Reasons(tree, reasons) if reasons else None
+        self.columns += reason_columns(reasons)
         self._says_of_mapping, _ = self.compile({name: name for name in self.features})
 
     def predict(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +160,22 @@ class Scorer:
         names: dict[str, Any] = {f"table{number[name]}": table for name, table in tables.items()}
         lines = self._of_many(where, number, names) if self._trees else self._of_one(where, number, names, texts)
         exec("\n".join(lines), names)  # noqa: S102  # made of numbers and quoted names only
-        return names["says"], tables
+        return self._with_reasons(names["says"], where, nulls) if self._reasons else names["says"], tables
+
+    def _with_reasons(self, says: Says, where: Mapping[str, Any], nulls: Sequence[str]) -> Says:
+        """The same with the reasons behind it. Their tables are their own: look-ups are counted once."""
+        looked = [
+            ((_Numbers if feature["kind"] == "number" else _Categories)(feature, nulls), where[name])
+            for name, feature in self._features.items()
+        ]
+        place = {name: i for i, name in enumerate(self.classes)} if self.task == "multiclass" else {}
+
+        def explained(row: Any) -> tuple[Any, ...]:
+            said = says(row)
+            assert self._reasons is not None  # noqa: S101  # else nobody asks
+            return said + self._reasons.told([table[row[key]] for table, key in looked], place.get(said[-1], 0))
+
+        return explained
 
     def _of_one(
         self, where: Mapping[str, Any], number: Mapping[str, int], names: dict[str, Any], texts: bool
@@ -267,6 +292,149 @@ def output_columns(task: str, classes: Sequence[str]) -> list[str]:
     if task == "binary":
         return ["probability", "prediction"]
     return [*(f"probability_{i}" for i in range(len(classes))), "prediction"]
+
+
+def reason_columns(count: int) -> list[str]:
+    return [f"reason_{i}{what}" for i in range(1, count + 1) for what in ("", "_effect")]
+
+
+def effect_unit(tree: Mapping[str, Any]) -> str:
+    """What the effects of a tree.json's features are in, for a sentence."""
+    several, link = tree["task"] == "multiclass", tree.get("link", "mean")
+    if link in ("logistic", "softmax"):
+        return "log-odds of the predicted class, up to what all classes share" if several else "log-odds"
+    if tree["task"] == "regression":
+        return tree.get("unit") or "the label's unit"
+    return "probability of the predicted class" if several else "probability"
+
+
+class _Reasons:
+    """What each feature adds to what is said of a row: exact Shapley values (docs/models.md, "Why this prediction").
+
+    While a feature is not known, a row goes both ways at a split on it, in the shares of the training rows. Of a leaf
+    each feature on the way to it is a factor: 1 or 0 if it is known, whether the row agrees with its splits, else the
+    share of rows that do. The value of such a product is an integral of a polynomial, which Gauss and Legendre's
+    quadrature has exactly.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], most: int) -> None:
+        self.names = [feature["name"] for feature in tree["features"]]
+        self.most, self.link = most, tree.get("link", "mean")
+        place = {name: i for i, name in enumerate(self.names)}
+        told = tree.get("trees") or [{"nodes": tree["nodes"]}]
+        keep = KEPT_REASONS // len(told)
+        self.trees = [(one.get("output", 0), _Ways(one["nodes"], place, self.link != "mean", keep)) for one in told]
+        self.share = 1 / len(told) if self.link == "mean" else 1.0
+
+    def told(self, numbers: Sequence[float], output: int) -> tuple[Any, ...]:
+        """Names and effects, the largest first. `output`: the class that is asked for, if there are several."""
+        effects = [0.0] * len(numbers)
+        for own, ways in self.trees:
+            if self.link != "softmax" or own == output:
+                for feature, effect in ways.effects(numbers, output if self.link == "mean" else 0):
+                    effects[feature] += effect
+        found = sorted((i for i, effect in enumerate(effects) if effect), key=lambda i: -abs(effects[i]))[: self.most]
+        told = [value for i in found for value in (self.names[i], effects[i] * self.share)]
+        return (*told, *[None] * (2 * self.most - len(told)))
+
+
+class _Ways:
+    """The ways to the leaves of one tree. A number counts by its place among the thresholds of its feature here."""
+
+    def __init__(self, nodes: Sequence[Node], place: Mapping[str, int], added: bool, keep: int) -> None:
+        by_id = {node["id"]: node for node in nodes}
+        self.keep = keep
+        cuts: dict[int, set[float]] = {}
+        for node in nodes:
+            if "feature" in node:
+                cuts.setdefault(place[node["feature"]], set()).add(float(node["threshold"]))
+        self.cuts = {feature: sorted(values) for feature, values in cuts.items()}
+        self.own = {feature: i for i, feature in enumerate(self.cuts)}
+        self.leaves: list[tuple[list[tuple[int, int, int, float]], Sequence[float]]] = []
+        self.known: dict[Any, list[tuple[int, float]]] = {}
+        self.of_leaves: dict[Any, list[float]] = {}
+        waiting: list[tuple[Node, dict[int, tuple[int, int, float]]]] = [(nodes[0], {})]
+        while waiting:
+            node, way = waiting.pop()
+            if "feature" not in node:
+                said = node["value"] if added else _said(node)
+                way_to = [(self.own[feature], *bounds) for feature, bounds in way.items()]
+                self.leaves.append((way_to, said if isinstance(said, Sequence) else [said]))
+                continue
+            feature = place[node["feature"]]
+            at = bisect_left(self.cuts[feature], float(node["threshold"]))
+            low, high, share = way.get(feature, (-1, len(self.cuts[feature]), 1.0))
+            left, right = by_id[node["left"]], by_id[node["right"]]
+            whole = _cover(left) + _cover(right)
+            to_left = _cover(left) / whole if whole > 0 else 0.5
+            waiting.append((right, {**way, feature: (max(low, at), high, share * (1 - to_left))}))
+            waiting.append((left, {**way, feature: (low, min(high, at), share * to_left)}))
+
+    def effects(self, numbers: Sequence[float], output: int) -> list[tuple[int, float]]:
+        """Features and what each adds; none of those that this tree does not ask for."""
+        places = tuple([bisect_left(cuts, numbers[feature]) for feature, cuts in self.cuts.items()])
+        found = self.known.get((output, places))
+        if found is None:
+            if len(self.known) * len(places) > self.keep:
+                self.known.clear()
+            found = self.known[output, places] = self._worked_out(places, output)
+        return found
+
+    def _worked_out(self, places: Sequence[int], output: int) -> list[tuple[int, float]]:
+        sums = [0.0] * len(places)
+        for i, (way, said) in enumerate(self.leaves):
+            value = said[output if len(said) > 1 else 0]
+            agrees = tuple([low < places[own] <= high for own, low, high, _ in way])
+            effects = self.of_leaves.get((i, agrees))
+            if effects is None:
+                if len(self.of_leaves) * len(places) > self.keep:
+                    self.of_leaves.clear()
+                effects = self.of_leaves[i, agrees] = _of_leaf(agrees, [share for *_, share in way])
+            for (own, *_), effect in zip(way, effects):  # noqa: B905  # Python 3.9 has no strict
+                sums[own] += effect * value
+        return list(zip(self.cuts, sums))  # noqa: B905  # Python 3.9 has no strict
+
+
+def _of_leaf(agrees: Sequence[bool], shares: Sequence[float]) -> list[float]:
+    """The values of a leaf that says 1."""
+    sums = [0.0] * len(shares)
+    for point, mass in _quadrature(max(1, (len(shares) + 1) // 2)):
+        # A factor of zero is of a feature that adds nothing, and makes what others add nothing.
+        factors = [a * point + share * (1 - point) for a, share in zip(agrees, shares)]  # noqa: B905
+        whole = mass * math.prod(factors)
+        for i, factor in enumerate(factors):
+            if factor:
+                sums[i] += whole / factor
+    return [(a - share) * total for a, share, total in zip(agrees, shares, sums)]  # noqa: B905
+
+
+@lru_cache
+def _quadrature(count: int) -> list[tuple[float, float]]:
+    """Gauss and Legendre's points from 0 to 1 with their masses: exact up to a degree of 2 * count - 1."""
+    found = []
+    for i in range(count):
+        x = math.cos(math.pi * (i + 0.75) / (count + 0.5))
+        for _ in range(100):  # Newton's method; some five steps are enough
+            before, here = 1.0, x
+            for k in range(2, count + 1):
+                before, here = here, ((2 * k - 1) * x * here - (k - 1) * before) / k
+            slope = count * (x * here - before) / (x * x - 1)
+            step, x = here / slope, x - here / slope
+            if abs(step) < 1e-15:
+                break
+        found.append(((x + 1) / 2, 1 / ((1 - x * x) * slope * slope)))
+    return found
+
+
+def _cover(node: Node) -> float:
+    """How much of the training side came to a node."""
+    cover = node.get("cover", node.get("rows"))
+    if cover is None:
+        raise ScoringError(
+            "This model gives no reasons: its trees do not tell how many training rows came to each node, as those of "
+            "an earlier release do not. Train again, or ask for none."
+        )
+    return float(cover)
 
 
 @dataclass(frozen=True)
@@ -411,14 +579,16 @@ def _told(error: csv.Error) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python scorer.py tree.json FILE.csv`: the file with its predictions on stdout. Returns the exit code."""
-    if len(arguments) != 2:
-        print("usage: python scorer.py tree.json FILE.csv > scored.csv", file=sys.stderr)
+    """`python scorer.py tree.json FILE.csv [REASONS]`: the file scored on stdout. Returns the exit code."""
+    if len(arguments) not in (2, 3) or not all(text.isdecimal() for text in arguments[2:]):
+        print("usage: python scorer.py tree.json FILE.csv [REASONS] > scored.csv", file=sys.stderr)
         return 2
-    tree, file = map(Path, arguments)
+    tree, file = map(Path, arguments[:2])
+    reasons = int(arguments[2]) if arguments[2:] else 0
     try:
         with open_csv(file) as source:
-            score_csv(Scorer(json.loads(tree.read_text(encoding="utf-8"))), source, sys.stdout, name=file.name)
+            scorer = Scorer(json.loads(tree.read_text(encoding="utf-8")), reasons)
+            score_csv(scorer, source, sys.stdout, name=file.name)
     except (OSError, ValueError, ScoringError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -98,6 +98,9 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    reasons: Annotated[
+        int, typer.Option(min=0, help="FILE: of each row so many features that moved it most, and by how much.")
+    ] = 0,
     local: LocalOption = False,
     yarn: YarnOption = False,
     env: EnvironmentOption = "dev",
@@ -130,11 +133,15 @@ def predict(
                 load_dataset(dataset)  # says which there are
             tree = score.read_tree(model) if model else score.current_tree(deployed(local, env), dataset)
             files = [Path(file) for file in given]
-            score.score_file(tree, files, output, err, nulls=null or (), all_columns=all_columns, read_as=read_as)
+            nulls = null or ()
+            score.score_file(
+                tree, files, output, err, nulls=nulls, all_columns=all_columns, read_as=read_as, reasons=reasons
+            )
         return
-    if model or output or all_columns or null or read_as:
+    if model or output or all_columns or null or read_as or reasons:
         raise typer.BadParameter(
-            f"{named} is no file; --model, --output, --all-columns, --null and --read-as go with a CSV file"
+            f"{named} is no file; --model, --output, --all-columns, --null, --read-as and --reasons go with a CSV "
+            "file (a dataset has its reasons by prediction.reasons in dataset.toml)"
         )
     _check_yarn(yarn, local)
     load_dataset(named)

@@ -1,7 +1,7 @@
 """One run from the operator's side: start it, show its stages, gather what it left behind."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Result:
     predicted: dict[str, Any]
     uris: dict[str, str]
     unit: str = ""  # of the label, "" unless it is a number that has one
+    drift: dict[str, Any] = field(default_factory=dict)
 
     @property
     def published(self) -> bool:
@@ -157,6 +158,7 @@ def gather(platform: Platform, dataset: str, run: Run) -> Result:
         prepared=prepared,
         metrics=platform.json_object(Output.MODELS_BUCKET, f"{model}/metrics.json") or {},
         gate=platform.json_object(Output.MODELS_BUCKET, f"{model}/gate.json") or {},
+        drift=platform.json_object(Output.MODELS_BUCKET, f"{model}/drift.json") or {},
         predicted=predicted,
         uris=uris,
         unit=load_dataset(dataset).label.unit,

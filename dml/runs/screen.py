@@ -12,7 +12,7 @@ from rich.text import Text
 
 from datasets import load_dataset
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, expectation, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, expectation, moved, quantity, task_of
 from dml.runs.run import Result
 from dml.terminal.console import plain_table
 from dml.terminal.words import counted
@@ -33,6 +33,8 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
                 console.print(line, highlight=False, markup=False)
         console.print()
         console.print(_importances(result.metrics, settings.called))
+        if "train" in result.run.stages and (told := moved(result.drift, settings.called)):
+            console.print(Text.assemble(("Moved    ", "bold"), told))
     if result.predicted:
         console.print()
         hidden = settings.keys if settings.carried else ()  # a hash tells nobody which row is meant

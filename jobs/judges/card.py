@@ -194,14 +194,24 @@ def _factors(metrics: Document, settings: Dataset) -> List[str]:
         if sliced
         else "**Not judged by group**: the dataset names no slices, so a group that it fails would not be seen here."
     )
-    rows = [[f"`{i['feature']}`", f"{i['importance']:.1%}"] for i in metrics["importances"] if i["importance"] > 0]
+    permuted = metrics.get("permutation") or {"features": []}
+    without = {one["feature"]: _figure(one["increase"]) for one in permuted["features"]}
+    rows = [
+        [f"`{i['feature']}`", f"{i['importance']:.1%}", *([without.get(i["feature"], "")] if without else [])]
+        for i in metrics["importances"]
+        if i["importance"] > 0
+    ]
     rest = f"{len(rows) - SHOWN} more features are used less." if len(rows) > SHOWN else ""
     unused = [f"`{i['feature']}`" for i in metrics["importances"] if not i["importance"]]
     return [
         said,
         "Importance is a feature's share of all that the splits gain. A feature may have little because another one "
         "says the same.",
-        _table(["feature", "importance"], rows[:SHOWN]),
+        _table(["feature", "importance", *(["without it"] if without else [])], rows[:SHOWN]),
+        f"Without it: by how much {_name(permuted['metric'])} rises when the feature's values change hands among "
+        f"{_figure(permuted['rows'])} held-out rows (permutation importance)."
+        if without
+        else "",
         rest,
         f"Never asked by the {'trees' if 'trees' in metrics['tree'] else 'tree'}: {', '.join(unused)}."
         if unused
@@ -447,17 +457,35 @@ def _drifted(drift: Optional[Document]) -> List[str]:
         return ["Drift was not measured: there was no earlier profile to compare the data with."]
     said = [
         f"**`{of['name']}` has drifted far** from the data of the current model: PSI {_figure(of['psi'])} (0.25 and "
-        f"more is large; missing {of['missing']['old']:.1%} then, {of['missing']['new']:.1%} now)."
+        f"more is large; missing {of['missing']['old']:.1%} then, {of['missing']['new']:.1%} now).{_moves(of)}"
         for of in drift["features"]
         if of["verdict"] == "large"
     ]
     label = drift.get("label")
     if label and label["verdict"] != "stable":
         said.append(f"The label has moved since the current model: PSI {_figure(label['psi'])}.")
-    moderate = [f"`{of['name']}`" for of in drift["features"] if of["verdict"] == "moderate"]
+    moderate = [f"`{of['name']}`{_in_brief(of)}" for of in drift["features"] if of["verdict"] == "moderate"]
     if moderate:
         said.append(f"Moderate drift since the current model: {', '.join(moderate)}.")
     return said or ["No feature has drifted from the data of the current model (all PSI below 0.1, or within chance)."]
+
+
+def _moves(of: Document) -> str:
+    """What a feature's move alone does to what the current model says on average, if that was measured."""
+    moves = of.get("moves_score")
+    if not moves:
+        return ""
+    what = f"the probability of {_text(moves['of'])}" if moves["of"] else "what the current model says"
+    return f" That alone moves {what} by {_signed(moves['by'])} on average."
+
+
+def _in_brief(of: Document) -> str:
+    moves = of.get("moves_score")
+    return f" (moves the mean score by {_signed(moves['by'])})" if moves else ""
+
+
+def _signed(x: float) -> str:
+    return f"+{_figure(x)}" if x > 0 else _figure(x)
 
 
 def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:

@@ -282,13 +282,14 @@ class _Work:
 def _nodes(tree: Dict[str, Any], learned: Learned, scale: float) -> List[Told]:
     """A tree of XGBoost's JSON as tree.json has it, root first. `scale`: what its leaves' values are multiplied by.
 
-    XGBoost tells no rows: `gain` is of all of them together. A condition "code < k" holds of the bins below k.
+    XGBoost tells no rows: `gain` is of all of them together, and `cover` the sum of their second derivatives. A
+    condition "code < k" holds of the bins below k.
     """
     told: List[Told] = []
     waiting: List[Tuple[int, int]] = [(0, 0)]
     while waiting:
         i, depth = waiting.pop()
-        node: Told = {"id": i, "depth": depth}
+        node: Told = {"id": i, "depth": depth, "cover": float(tree["sum_hessian"][i])}
         told.append(node)
         left, right, limit = (tree[key][i] for key in ("left_children", "right_children", "split_conditions"))
         if left < 0:

@@ -260,6 +260,27 @@ class Survey:
         found = self._features.batches(names).mapPartitions(coded).collect()
         return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
 
+    def rows(self, parts: Sequence[int], columns: Sequence[str], most: int) -> Tuple[pa.RecordBatch, Array]:
+        """These columns of the rows of these parts, text as text, and their labels (a class by its number), here; of
+        more than `most` rows about so many, by hash: always the same ones."""
+        wanted, apart = np.isin(np.arange(self._parts), list(parts)), self._apart
+        share, names = min(1.0, most / max(self.labels(parts).rows, 1)), list(dict.fromkeys(columns))
+
+        def taken(batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[pa.RecordBatch, Array]]:
+            for batch in batches:
+                own = wanted[apart.part(batch)]
+                if share < 1:
+                    own &= split.is_sampled(as_numpy(batch.column(split.HASH)), share)
+                some = batch.take(as_arrow(np.flatnonzero(own), np.int64))
+                found = [some.column(name) for name in names]
+                found = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in found]
+                yield pa.RecordBatch.from_arrays(found, names=names), apart.label(some)
+
+        found = self._features.batches([split.HASH, *apart.columns, *names]).mapPartitions(taken).collect()
+        batches, labels = zip(*found)  # noqa: B905  # not in Python 3.9
+        (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches() or batches[:1]
+        return whole, np.concatenate(labels)
+
 
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":
     """What the workers have found, put together by key in so few places that the driver can have it all."""

@@ -13,7 +13,8 @@ Format 4 is either of them with a call of its own: a binary model calls a row po
 It is a format of its own so that a scorer that does not know it refuses, and calls no row otherwise in silence.
 `decision` beside it says by what a threshold was chosen ([decision] of dataset.toml).
 
-`features`, the encodings, are the same in both, and so is all else that a model is told by.
+Each node says how much of the training side came to it: its `rows`; of boosted trees `cover`, the sum of their second
+derivatives. `features`, the encodings, are the same in both, and so is all else that a model is told by.
 """
 
 from typing import Any, Dict, Iterator, List, Sequence, Union

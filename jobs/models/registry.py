@@ -33,9 +33,9 @@ class Registered:
         """Of each feature, whether it is a number or a category."""
         return {feature["name"]: "category" if "encoding" in feature else "number" for feature in self.tree["features"]}
 
-    def score(self, rows: DataFrame, keep: Sequence[Column]) -> DataFrame:
+    def score(self, rows: DataFrame, keep: Sequence[Column], reasons: int = 0) -> DataFrame:
         """`keep`, and what the model says (jobs/models/tree.py `score`). Columns in: every feature's."""
-        return tree.score(rows, self.tree, keep)
+        return tree.score(rows, self.tree, keep, reasons)
 
 
 def current_model(s3: Any, models: str, dataset: str) -> Optional[Registered]:

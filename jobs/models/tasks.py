@@ -25,3 +25,12 @@ def label_column(declared: Label, task: Task) -> Column:
     if task == "multiclass":
         return F.coalesce(*[F.when(label.cast("string") == name, i) for i, name in enumerate(declared.classes)])
     return label.cast("double" if task == "regression" else "int")
+
+
+def reason_columns(count: int) -> Dict[str, str]:
+    """The columns of so many reasons, with their types: reason_1, a feature's name, and reason_1_effect, ..."""
+    return {
+        name: kind
+        for i in range(1, count + 1)
+        for name, kind in ((f"reason_{i}", "string"), (f"reason_{i}_effect", "double"))
+    }

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from typing import Any, Dict, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,14 @@ from pyspark.sql import functions as F
 from jobs.models import forms
 from jobs.models.forms import Told
 from jobs.models.inputs import feature_columns, matrix
-from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY, threshold
+from jobs.models.reasons import Reasons
+from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY, reason_columns, threshold
 from jobs.tables.arrays import Array, as_arrow
 
 
-def score(rows: DataFrame, model: Told, keep: Sequence[Column]) -> DataFrame:
+def score(rows: DataFrame, model: Told, keep: Sequence[Column], reasons: int = 0) -> DataFrame:
     """`keep`, then what the model says: `probability`, `probabilities` or `prediction`; before it, of one tree, `leaf`
-    (a node's id).
+    (a node's id); after it the names and effects of so many features that moved it most (jobs/models/reasons.py).
 
     Columns in: every feature's, by name. A row is scored as tree.sql and the plain Python scorer do it: left at a node
     if the feature's number is no larger than the threshold.
@@ -28,7 +29,7 @@ def score(rows: DataFrame, model: Told, keep: Sequence[Column]) -> DataFrame:
     names = [f"_kept{i}" for i in range(len(kept.columns))]
     own = [column.alias(name) for column, name in zip(keep, names)]  # noqa: B905  # not in Python 3.9
     values = feature_columns(model["features"])
-    scorer = Scorer(model, len(names))
+    scorer = Scorer(model, len(names), reasons)
     kinds = [f"`{name}` {field.dataType.simpleString()}" for name, field in zip(names, kept.schema)]  # noqa: B905
     said = [f"{name} {kind}" for name, kind in scorer.columns.items()]
     scored = rows.select(*own, *values).mapInArrow(scorer, ", ".join([*kinds, *said]))
@@ -42,21 +43,25 @@ class Scorer:
     `columns`: those that it adds, with their types.
     """
 
-    def __init__(self, model: Told, kept: int) -> None:
+    def __init__(self, model: Told, kept: int, reasons: int = 0) -> None:
+        """`reasons`: how many of each row; of a model with no `reason_against` them."""
         self.features, self.kept, self.is_one = model["features"], kept, forms.is_one(model)
         self.name = {"binary": PROBABILITY, "multiclass": PROBABILITIES, "regression": PREDICTION}[model["task"]]
         kind = "array<double>" if self.name == PROBABILITIES else "double"
-        self.columns = {**({LEAF: "int"} if self.is_one else {}), self.name: kind}
+        self.columns = {**({LEAF: "int"} if self.is_one else {}), self.name: kind, **reason_columns(reasons)}
+        self.most, self.reasons = reasons, Reasons(model) if reasons else None
         index = {feature["name"]: i for i, feature in enumerate(self.features)}
         self.link, self.threshold = model.get("link", forms.MEAN), threshold(model)
         said = "value" if self.link != forms.MEAN or self.name == PREDICTION else self.name
         self.trees = [_Tree(nodes, index, said) for nodes in forms.trees(model)]
         self.base = np.array(model.get("base", ()), dtype=np.float64)
+        self.weights = np.array(model.get("weights", 1.0))  # by class
         self.outputs = [tree.get("output", 0) for tree in model.get("trees", ())]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            leaves, said = self.says(batch)
+            numbers = self.numbers(batch)
+            leaves, said = self.says_of(numbers, batch.num_rows)
             if said.ndim == 1:
                 value = as_arrow(said, np.float64)
             else:
@@ -64,26 +69,90 @@ class Scorer:
                 ends = np.arange(0, width * (len(said) + 1), width, dtype=np.int32)
                 value = pa.ListArray.from_arrays(as_arrow(ends, np.int32), as_arrow(said.ravel(), np.float64))
             leaf = [] if leaves is None else [as_arrow(leaves, np.int32)]
-            columns = [*batch.columns[: self.kept], *leaf, value]
+            columns = [*batch.columns[: self.kept], *leaf, value, *self._reasons(numbers, said)]
             names = [*batch.schema.names[: self.kept], *self.columns]
             yield pa.RecordBatch.from_arrays(columns, names=names)
 
     def says(self, batch: pa.RecordBatch) -> Tuple[Optional[Array], Array]:
         """Of each row the id of its leaf, if it is one tree, and what the model says: rows, or rows x classes."""
-        numbers = np.concatenate([*matrix(batch, self.features), np.empty(0)])  # a feature behind the other
-        rows = batch.num_rows
+        return self.says_of(self.numbers(batch), batch.num_rows)
+
+    def numbers(self, batch: pa.RecordBatch) -> Array:
+        """The features' numbers as the trees compare them, those of one feature behind those of the other."""
+        return np.concatenate([*matrix(batch, self.features), np.empty(0)])
+
+    def says_of(self, numbers: Array, rows: int) -> Tuple[Optional[Array], Array]:
+        """The same as `says`, of `numbers`."""
         if self.is_one:
             at = self.trees[0].leaves(numbers, rows)
             return self.trees[0].ids[at], self.trees[0].value[at]
+        return None, self.linked(self.added(numbers, rows, range(len(self.trees)), self.base[:, None]))
+
+    def added(self, numbers: Array, rows: int, places: Sequence[int], start: Any = 0.0) -> Array:
+        """What the trees at these places add to `start`: outputs x rows; of a mean rows, or rows x classes."""
         if self.link == forms.MEAN:
-            mean = np.zeros((rows, *self.trees[0].value.shape[1:]))
-            for tree in self.trees:
-                mean += tree.value[tree.leaves(numbers, rows)]
-            return None, mean / len(self.trees)
-        sums = np.repeat(self.base[:, None], rows, axis=1)
-        for tree, output in zip(self.trees, self.outputs):  # noqa: B905  # not in Python 3.9
-            sums[output] += tree.value[tree.leaves(numbers, rows)]
-        return None, _linked(sums, self.link)
+            sums: Array = np.zeros((rows, *self.trees[0].value.shape[1:]))
+            for place in places:
+                sums += self.trees[place].value[self.trees[place].leaves(numbers, rows)]
+            return sums
+        sums = np.zeros((len(self.base), rows)) + start
+        for place in places:
+            sums[self.outputs[place]] += self.trees[place].value[self.trees[place].leaves(numbers, rows)]
+        return sums
+
+    def linked(self, sums: Array) -> Array:
+        """What is said where the trees add up to `sums`."""
+        if self.link == forms.MEAN:
+            return np.divide(sums, len(self.trees))
+        said: Array = _linked(sums, self.link)
+        return said
+
+    def called(self, said: Array) -> Array:
+        """Of each row the number of the class that it is called, if there are several, else 0."""
+        found: Array = (said * self.weights).argmax(axis=1) if said.ndim > 1 else np.zeros(len(said), dtype=np.int64)
+        return found
+
+    def _reasons(self, numbers: Array, said: Array) -> List[pa.Array]:
+        """The columns of the features that moved each row most, NULL where fewer did."""
+        if self.reasons is None:
+            return []
+        called = self.called(said)
+        effects = self.reasons.effects(numbers.reshape(len(self.features), -1), called)
+        order, effect = largest(effects, self.most)
+        names = _texts([feature["name"] for feature in self.features])
+        columns: List[pa.Array] = []
+        for place, of_rows in zip(order.T, effect.T):  # noqa: B905  # not in Python 3.9
+            place = np.where(of_rows != 0, place, len(self.features))  # the last name is NULL
+            columns += [names.take(as_arrow(place, np.int32)), _nullable(of_rows, of_rows != 0)]
+        nothing = np.zeros(len(said))
+        for _ in range(self.most - order.shape[1]):  # there are fewer features
+            columns += [
+                names.take(as_arrow(nothing + len(self.features), np.int32)),
+                _nullable(nothing, nothing != 0),
+            ]
+        return columns
+
+
+def largest(effects: Array, most: int) -> Tuple[Array, Array]:
+    """Of each row the features that moved it most, and by how much: rows x `most`, or x features if there are fewer."""
+    order = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :most]
+    return order, np.take_along_axis(effects, order, axis=1)
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    """These texts, then a NULL."""
+    found = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, found), 0], dtype=np.int32)
+    valid = np.packbits(np.arange(len(found) + 1) < len(found), bitorder="little")
+    buffers = [pa.py_buffer(valid), pa.py_buffer(ends), pa.py_buffer(b"".join(found))]
+    return pa.Array.from_buffers(pa.string(), len(found) + 1, buffers)
+
+
+def _nullable(values: Array, valid: Array) -> pa.Array:
+    """Doubles, NULL where they are not valid."""
+    found = np.ascontiguousarray(values, dtype=np.float64)
+    bits = np.packbits(valid, bitorder="little")
+    return pa.Array.from_buffers(pa.float64(), len(found), [pa.py_buffer(bits), pa.py_buffer(found)])
 
 
 class _Tree:

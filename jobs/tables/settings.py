@@ -38,8 +38,12 @@ DECLARABLE: Dict[str, Tuple[str, ...]] = {
     "date": ("date", "timestamp", "string"),
     "timestamp": ("timestamp",),
 }
+MOST_REASONS = 20
 # Columns that the table `predictions` adds to a dataset's keys.
-PREDICTION_COLUMNS = ("leaf", "probability", "probabilities", "prediction", "side", "model_run")
+PREDICTION_COLUMNS = (
+    *("leaf", "probability", "probabilities", "prediction", "side", "model_run"),
+    *(f"reason_{i}{what}" for i in range(1, MOST_REASONS + 1) for what in ("", "_effect")),
+)
 # What the jobs add to the rows of the features table.
 ADDED_COLUMNS = ("split_hash", "split_side")
 PUBLISHED_TABLES = ("features", "predictions")  # what the jobs publish; a raw table cannot bear these names
@@ -364,6 +368,13 @@ class Schedule(_Part):
 
 
 @dataclass(frozen=True)
+class Prediction(_Part):
+    """What the table `predictions` tells besides: of each row the features that moved its prediction most, so many."""
+
+    reasons: Annotated[int, Limits(ge=0, le=MOST_REASONS)] = 0
+
+
+@dataclass(frozen=True)
 class Gate(_Part):
     """When a candidate may replace the current model.
 
@@ -412,6 +423,7 @@ class Dataset(_Part):
     decision: Optional[Decision] = None
     split: Split = field(default_factory=Split)
     schedule: Schedule = field(default_factory=Schedule)
+    prediction: Prediction = field(default_factory=Prediction)
 
     def __post_init__(self) -> None:
         tables = ", ".join(self.tables)

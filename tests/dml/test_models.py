@@ -240,6 +240,8 @@ def test_list_of_an_empty_registry_should_say_how_to_train(dml: Run) -> None:
 def test_show_should_tell_all_about_the_current_model(dml: Run, bucket: Bucket) -> None:
     interval = {"metric": "log_loss", "low": 0.4751, "high": 0.4855, "level": 0.95, "method": "bootstrap"}
     bucket.run(NEW, interval=interval, current=BINARY | {"run_id": OLD, "log_loss": 0.4999})
+    of_wind = {"name": "wind", "verdict": "large", "psi": 0.31, "moves_score": {"by": 0.0312, "of": ""}}
+    bucket.put(f"{NEW}/drift.json", {"features": [of_wind, {"name": "dest", "verdict": "stable", "psi": 0.01}]})
     dml("promote", NEW, "--reason", "first of the season")
     code, out, _ = dml("show")
     assert code == 0
@@ -250,6 +252,7 @@ def test_show_should_tell_all_about_the_current_model(dml: Run, bucket: Bucket) 
     assert "95% interval of the log loss: 0.4751 to 0.4855 (bootstrap)" in out
     assert "better than the baseline" in out
     assert "hour 61%, dest 39%" in out
+    assert "wind (large, PSI 0.31, moves the mean score by +0.031)  since the model before" in " ".join(out.split("\n"))
     assert f"s3://{BUCKET}/{DATASET}/{NEW}/" in out
 
 
@@ -336,7 +339,38 @@ def test_several_trees_should_be_shown_and_compared_with_one(dml: Run, bucket: B
     assert code == 0
     assert rows(out, starting="trees")[0][1:] == ["150", "1", "+149"]
     assert "none stands for all: 150 trees, added up" in " ".join(out.split())
-    assert rows(out, starting="learner")[0][1:] == ["boosted", "\N{EN DASH}"]
+    assert rows(out, starting="learner")[0][1:] == ["boosted", "tree"]
+
+
+def test_diff_should_compare_two_learners_on_the_rows_that_both_were_tested_on(dml: Run, bucket: Bucket) -> None:
+    bucket.run(OLD)
+    dml("promote", OLD)
+    permuted = {"metric": "log_loss", "rows": 900, "features": [{"feature": "dest", "increase": 0.021}]}
+    interval = {"run_id": OLD, "metric": "log_loss", "difference": -0.01, "low": -0.0131, "high": -0.0069}
+    bucket.run(
+        NEW,
+        BINARY | {"log_loss": 0.4703},
+        settings={"learner": "boosted", "rounds": 150},
+        current=BINARY | {"log_loss": 0.4811, "run_id": OLD},
+        against_current=interval | {"level": 0.95, "rows": 9000},
+        importances=[{"feature": "dest", "importance": 0.7}, {"feature": "hour", "importance": 0.3}],
+        permutation=permuted,
+    )
+    _, out, _ = dml("diff", NEW)
+    assert rows(out, starting="log loss, same rows")[0][4:] == ["0.4703", "0.4811", "-0.0108"]
+    text = " ".join(out.split())
+    assert f"the 65,359 test rows of {NEW}" in text
+    assert f"log loss of {NEW} less that of the other: -0.0131 to -0.0069 (95%, on 9,000 of them), more than" in text
+    assert rows(out, starting="learner")[0][1:] == ["boosted", "tree"]
+    (heads,) = (line for line in out.splitlines() if line.startswith("looks at"))
+    assert heads.split("  ")[-1].strip() == "2nd without it"
+    assert rows(out, starting="dest")[0] == ["dest", "70%", "39%", "+0.0210", "\N{EN DASH}"]
+    assert rows(out, starting="hour ")[0] == ["hour", "30%", "61%", "\N{EN DASH}", "\N{EN DASH}"]
+    assert max(map(len, out.splitlines())) <= 100
+    turned = json.loads(dml("diff", OLD, NEW, "--json")[1])["same_rows"]
+    assert turned["figures"]["log_loss"] == [0.4811, 0.4703]
+    told = turned["interval"]
+    assert (told["difference"], told["low"], told["high"]) == (0.01, 0.0069, 0.0131)
 
 
 def calling(threshold: float, cost: float, **asked: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models import report
-from dml.models.report import charts
+from dml.models.report import charts, explained
 from dml.models.report.outcome import outcome
 from dml.models.report.tree import OUTLINE_NODES, Tree
 from stacks.outputs import Output
@@ -226,7 +226,7 @@ DRIFT: dict[str, Any] = {
     "verdict": "large",
     "features": [
         {"name": "dest", "psi": 0.02, "verdict": "stable"},
-        {"feature": "hour", "psi": 0.31, "verdict": "large"},
+        {"feature": "hour", "psi": 0.31, "verdict": "large", "moves_score": {"by": -0.0312, "of": "cat"}},
         {"name": "precip"},
     ],
 }
@@ -854,7 +854,10 @@ def test_both_sides_of_the_split_should_show_the_label_of_the_task() -> None:
 
 def test_drift_should_name_what_moved_most_first_and_skip_what_is_not_known() -> None:
     text = Reader(page(drift=DRIFT)).text
-    assert "Feature PSI Verdict hour 0.310 large dest 0.020 stable precip \N{EN DASH} \N{EN DASH}" in text
+    assert (
+        "Feature PSI Verdict Moves the mean score by hour 0.310 large \N{MINUS SIGN}0.031 (cat) dest 0.020 stable "
+        "precip \N{EN DASH} \N{EN DASH}"
+    ) in text
     assert "Over all: large" in text
     assert "PSI" not in Reader(page()).text
 
@@ -865,8 +868,110 @@ def test_write_should_show_the_drift_that_a_run_left(tmp_path: Path) -> None:
     assert "hour 0.310 large" in Reader(written.read_text(encoding="utf-8")).text
 
 
+EXPLAINED: dict[str, Any] = {
+    "permutation": {
+        "metric": "log_loss",
+        "log_loss": 0.48,
+        "rows": 900,
+        "repeats": 3,
+        "features": [
+            {"feature": "hour", "increase": 0.0641, "deviation": 0.0021},
+            {"feature": "dest", "increase": -0.0004, "deviation": 0.0011},
+        ],
+    },
+    "dependence": [
+        {
+            "feature": "hour",
+            "kind": "number",
+            "of": [""],
+            "points": [
+                {"value": 6.0, "rows": 100, "says": [0.12]},
+                {"value": 21.0, "rows": 100, "says": [0.41]},
+                {"value": None, "rows": 7, "says": [0.3]},
+            ],
+        },
+        {
+            "feature": "dest",
+            "kind": "category",
+            "of": [""],
+            "points": [
+                {"value": "BOS", "rows": 500, "says": [0.2]},
+                {"value": "<b>", "rows": 5, "says": [0.25]},
+            ],
+        },
+    ],
+    "examples": {
+        "unit": "probability",
+        "rows": [
+            {
+                "which": "highest",
+                "keys": {"flight": 7},
+                "says": 0.92,
+                "called": None,
+                "observed": 1.0,
+                "reasons": [
+                    {"feature": "hour", "value": 21, "effect": 0.31},
+                    {"feature": "dest", "value": None, "effect": -0.05},
+                ],
+                "expected": 0.24,
+                "rest": 0.42,
+            }
+        ],
+    },
+}
+
+
+def seen(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def test_what_the_model_looks_at_should_be_told_of_held_out_rows() -> None:
+    text = seen(page(METRICS | EXPLAINED))
+    assert "log loss without it" in text
+    assert "+0.064 ± 0.002" in text
+    assert "0.000 ± 0.001" in text  # no worse without
+    assert "change hands among 900 held-out rows, 3 times" in text
+    assert "Highest : 92.0% because hour is 21 (+0.310), dest is missing (\N{MINUS SIGN}0.050); all others" in text
+    assert "It was so. (flight 7)" in text
+    assert "without it" not in seen(page())
+
+
+def test_dependence_should_be_drawn_on_one_scale_with_a_missing_value_apart() -> None:
+    hour, dest = explained.dependences(METRICS | EXPLAINED)
+    assert [tick.label for tick in hour.ticks] == ["10%", "20%", "30%", "40%", "50%"] == [t.label for t in dest.ticks]
+    first, last = hour.points
+    assert (first.x, last.x) == (charts.LEFT, charts.LEFT + explained.WIDTH)
+    assert last.y == pytest.approx(charts.TOP + explained.HEIGHT * (1 - (0.41 - 0.1) / 0.4))
+    assert hour.missing is not None
+    assert hour.missing.x > last.x
+    assert (hour.missing.says, [tick.label for tick in hour.values]) == ("30.0%", ["6", "21"])
+    assert [point.share for point in dest.points] == pytest.approx([0.25, 0.375])
+    html = page(METRICS | EXPLAINED)
+    assert "&lt;b&gt;" in html
+    assert 'style="width:25.0%"' in html
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_examples_should_be_in_the_words_of_the_task(task: str) -> None:
+    amounts = task == "regression"
+    row = EXPLAINED["examples"]["rows"][0] | {
+        **({"says": 812.5, "observed": 1234.0} if amounts else {"says": 0.75, "called": "cat", "observed": "dog"}),
+        **({"rest": -20.5} if amounts else {"rest": 0.0}),
+    }
+    told = {"examples": {"unit": "", "rows": [row]}, "task": task}
+    (one,) = explained.examples(told, {"unit": "EUR"})
+    if amounts:
+        assert one.sentence.startswith(
+            "812.5 because hour is 21 (+0.3100), dest is missing (\N{MINUS SIGN}0.05000); all others"
+        )
+        assert (one.sentence.endswith("together \N{MINUS SIGN}20.50"), one.observed) == (True, "it was 1,234 EUR")
+    else:
+        assert one.sentence == "cat 75.0% because hour is 21 (+0.310), dest is missing (\N{MINUS SIGN}0.050)"
+        assert one.observed == "it was dog"
+
+
 def test_columns_should_be_called_as_in_the_files() -> None:
-    named = report.as_called({"hour": "Стунде", "dest": "行き先"}, METRICS, TREE, DRIFT)
+    named = report.as_called({"hour": "Стунде", "dest": "行き先"}, METRICS | EXPLAINED, TREE, DRIFT)
     html = page(named[0], named[1], drift=named[2])
     for shown, name in (("Стунде", "hour"), ("行き先", "dest")):
         assert html.count(shown) > 3

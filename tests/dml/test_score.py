@@ -152,6 +152,24 @@ def test_a_file_without_any_key_should_keep_all_its_columns(dml: Run, folder: Pa
     assert out.splitlines()[0] == f"{HEADER},probability,prediction"
 
 
+def test_reasons_should_stand_behind_the_prediction_with_their_unit(dml: Run, folder: Path) -> None:
+    """By hand: with nothing known 0.4075; a third of 0.7 - 0.4075 for the carrier known first, and so on."""
+    code, out, err = predict(dml, "flights.csv", "--reasons", "2")
+    assert code == 0
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert list(table[0])[-4:] == ["reason_1", "reason_1_effect", "reason_2", "reason_2_effect"]
+    third = table[2]
+    assert third["prediction"] == "1"
+    assert (third["reason_1"], third["reason_2"]) == ("carrier", "cancelled")
+    assert float(third["reason_1_effect"]) == pytest.approx(0.2925 / 3 + 0.345 / 6 + 0.1725 / 6 + 0.225 / 3)
+    assert float(third["reason_2_effect"]) == pytest.approx(-0.08 / 3 - 0.2 / 6 - 0.08 / 6 - 0.2 / 3)
+    assert "Effects are in probability: what a feature of the row moved it by" in err
+    assert [row["reason_1"] for row in table][5:] == ["carrier", "carrier"]  # one that training has not seen
+    assert "carrier: 2 rows with a value that training has not seen" in err
+    said = dml("predict", "nyc_flights", "--reasons", "2")[2]
+    assert "prediction.reasons in dataset.toml" in " ".join(said.replace("│", "").split())
+
+
 def test_scoring_a_scored_file_again_should_replace_its_predictions(dml: Run, folder: Path) -> None:
     _, once, _ = predict(dml, "flights.csv", "--all-columns")
     (folder / "flights.csv").write_text(once.replace("0.9,1", "0.1,0"))

@@ -135,7 +135,10 @@ def test_screen_of_a_refused_run_should_offer_what_there_is(tmp_path: Path, curr
 
 def test_screen_of_a_refused_run_should_say_why_and_how_to_take_it_all_the_same(tmp_path: Path) -> None:
     gate = {"passed": False, "reasons": ["leak alarm: x alone tells y"], "checks": []}
-    text = shown(replace(result(BINARY, {}), gate=gate), tmp_path, "12 AS flight")
+    moved = {"name": "x", "verdict": "large", "psi": 0.4, "moves_score": {"by": -12.5, "of": ""}}
+    told = replace(result(BINARY, {}), gate=gate, drift={"features": [moved, {"name": "y", "verdict": "stable"}]})
+    text = shown(told, tmp_path, "12 AS flight")
+    assert "Moved x (large, PSI 0.40, moves the mean score by \N{MINUS SIGN}12.50)\n" in text
     assert "Not published:\nleak alarm: x alone tells y\n" in text
     assert "dml models promote run-1 --dataset nyc_flights --even-if-refused make it current all the same" in text
 

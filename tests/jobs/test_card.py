@@ -121,7 +121,9 @@ def profile_of(task: str) -> dict[str, Any]:
 DRIFT = {
     "label": {"psi": 0.15, "verdict": "moderate"},
     "features": [
-        {"name": "x", "psi": 0.4123, "verdict": "large", "missing": {"old": 0.0, "new": 0.6}},
+        {"name": "x", "psi": 0.4123, "verdict": "large"}
+        | {"missing": {"old": 0.0, "new": 0.6}}
+        | {"moves_score": {"by": 0.0312, "of": ""}},
         {"name": "colour", "psi": 0.01, "verdict": "stable", "missing": {"old": 0.0, "new": 0.0}},
     ],
 }
@@ -208,6 +210,15 @@ def test_what_the_threshold_means_should_be_said_beside_the_calls() -> None:
     assert "Of the rows called positive" not in text
 
 
+def test_importances_of_held_out_rows_should_stand_beside_those_of_gain() -> None:
+    features = [{"feature": "x", "increase": 0.0312, "deviation": 0.001}]
+    permuted = {"permutation": {"metric": "log_loss", "rows": 915, "features": features}}
+    text = render("binary", metrics=metrics_of("binary") | permuted)
+    assert "| feature | importance | without it |" in text
+    assert "| `x` | 100.0% | 0.03120 |" in text
+    assert "Without it: by how much log loss rises when the feature's values change hands among 915 held" in text
+
+
 def test_calls_should_be_told_as_precision_and_recall() -> None:
     assert "Of the rows called positive 75.0% are; of the positive rows 62.5% are called so." in render("binary")
     assert "| b\\|c | 30 | 360 | 10 |" in render("multiclass")
@@ -239,6 +250,7 @@ def test_slices_that_do_badly_should_be_pointed_out_if_they_have_rows_enough(tas
 def test_leaks_drift_and_missing_values_should_be_caveats(task: str) -> None:
     told = section(render(task), "Ethical considerations and caveats")
     assert "**`x` has drifted far** from the data of the current model: PSI 0.4123" in told
+    assert "That alone moves what the current model says by +0.03120 on average." in told
     assert "The label has moved since the current model: PSI 0.1500." in told
     assert "`x` is missing in 60% of the rows." in told
     assert ("**Leak alarm**: x alone" in told) == (task == "binary")

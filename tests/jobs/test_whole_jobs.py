@@ -21,9 +21,10 @@ from dml.models.scorer import Scorer
 from jobs import predict, prepare, train
 from jobs.errors import JobError
 from jobs.job import Job
+from jobs.models import forms
 from jobs.tables import split
 from jobs.tables.session import Clock
-from jobs.tables.settings import Dataset
+from jobs.tables.settings import Dataset, Prediction
 from tests.embedded import Clients
 from tests.jobs import points
 from tests.spark_session import BUCKETS
@@ -131,7 +132,14 @@ def test_the_whole_way_should_end_in_predictions_and_say_what_it_did(
     assert metrics["revision"] == "abc"
     assert {entry["feature"] for entry in metrics["importances"]} == {"x", "colour"}
     assert metrics["importances"][0]["feature"] == "x"
-    assert set(metrics["seconds"]) >= {"profile", "read", "fit", "score", "out_of_time", "save", "total"}
+    assert set(metrics["seconds"]) >= {"profile", "read", "fit", "score", "out_of_time", "explain", "save", "total"}
+    permuted, dependence = metrics["permutation"], metrics["dependence"]
+    assert permuted["rows"] == metrics["rows"]["test"]
+    assert permuted["log_loss"] == pytest.approx(metrics["test"]["log_loss"])  # of the very same rows
+    assert permuted["features"][0]["feature"] == dependence[0]["feature"] == "x"
+    first, *_, last = metrics["examples"]["rows"]
+    assert first["says"] > last["says"]
+    assert {type(first["keys"]["id"]), *(one["feature"] for one in first["reasons"])} >= {int, "x"}
     tree = platform.model("r1", "tree.json")
     assert tree["nodes"][0]["condition"].startswith("x <= 5")
     assert metrics["tree"]["nodes"] == len(tree["nodes"])
@@ -232,13 +240,24 @@ def test_boosted_trees_should_go_the_whole_way_and_be_measured_as_the_current_mo
     platform.publish("r1")
     platform.train("r2")  # one tree
     assert platform.model("r2", "metrics.json")["current"] == {"run_id": "r1", **figures["test"]}
-    platform.predict("p1", settings=settings)
+    platform.predict("p1", settings=replace(settings, prediction=Prediction(reasons=3)))
     rows = spark.read.parquet(platform.location("predictions"))
+    reasons = [f"reason_{i}{what}" for i in (1, 2, 3) for what in ("", "_effect")]
+    assert rows.columns == ["id", "probability", "prediction", *reasons, "side", "model_run"]
     features = {row["id"]: row.asDict() for row in spark.read.parquet(platform.location("features")).collect()}
     for row in rows.where("id < 40").collect():
-        expected = Scorer(model).predict(features[row["id"]])
+        expected = Scorer(model, reasons=3).predict(features[row["id"]])
         assert row["probability"] == pytest.approx(expected["probability"], rel=1e-12)
+        assert [row[name] for name in reasons[::2]] == [expected[name] for name in reasons[::2]]
+        assert {row["reason_1"], row["reason_2"]} == {"x", "colour"}
+        assert [row[name] for name in reasons[1:4:2]] == pytest.approx([expected[name] for name in reasons[1:4:2]])
+        assert row["reason_3"] is row["reason_3_effect"] is None
         assert row["prediction"] == expected["prediction"]
+    for node in forms.all_nodes(model):
+        del node["cover"]
+    platform.s3.put_object(Bucket="jobs-models", Key="points/r1/tree.json", Body=json.dumps(model))
+    with pytest.raises(JobError, match=r"run r1 gives no reasons .* an earlier release .* prediction.reasons out of"):
+        platform.predict("p2", settings=replace(settings, prediction=Prediction(reasons=3)))
 
 
 def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(platform: Platform) -> None:
@@ -247,10 +266,13 @@ def test_a_label_that_becomes_a_number_should_be_a_change_that_the_gate_tells(pl
     platform.train("r1")
     platform.publish("r1")
     settings = points.regression()
-    platform.prepare("r2", settings, sql="SELECT id, day, x, colour, delay + x AS late FROM points")
+    platform.prepare("r2", settings, sql="SELECT id, day, x + 6 AS x, colour, delay + x AS late FROM points")
     platform.train("r2", settings)
     assert "the task was binary and is regression" in platform.model("r2", "gate.json")["reasons"][0]
     assert platform.model("r2", "drift.json")["label"] is None
+    x, colour = platform.model("r2", "drift.json")["features"]
+    assert (x["verdict"], colour["moves_score"]) == ("large", None)
+    assert x["moves_score"]["by"] > 0.3  # by r1, x above 5 is late
 
 
 def test_a_label_that_is_none_of_the_classes_should_be_told(platform: Platform) -> None:
@@ -280,6 +302,12 @@ def test_a_candidate_should_be_measured_against_the_current_model_on_the_same_ro
     refused = platform.model("r3", "gate.json")
     assert not refused["passed"]
     assert refused["reasons"][0].startswith("worse than the current model")
+    told = platform.model("r3", "metrics.json")
+    assert told["against_current"]["run_id"] == "r1"
+    assert told["against_current"]["rows"] == told["rows"]["test"]
+    difference = told["test"]["log_loss"] - told["current"]["log_loss"]
+    assert told["against_current"]["difference"] == pytest.approx(difference)
+    assert told["against_current"]["low"] < difference < told["against_current"]["high"]
 
 
 def test_the_same_run_again_should_change_nothing(platform: Platform, spark: SparkSession) -> None:

@@ -3,8 +3,8 @@
 Everything is inline SVG and HTML that a template draws: Plotly's script alone weighs 4.5 MB, hides what it draws from
 readers and printers, and knows no tree; the page is some hundred kilobytes, needs no script and may load nothing.
 In here: which sections there are (`page.html.j2`, which draws them), what each is given (this file), how good the model
-is in words (`outcome`), diagrams (`charts`) and the tree's picture (`tree`) laid out. Never: a figure that the model's
-own files do not have.
+is in words (`outcome`), diagrams (`charts`), what it looks at (`explained`) and the tree's picture (`tree`) laid out.
+Never: a figure that the model's own files do not have.
 """
 
 import math
@@ -22,7 +22,7 @@ from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models.figures import BASELINES, FIGURES, MINUS, UNKNOWN, Figure, expectation, quantity, task_of
 from dml.models.registry import condition_as_called, current_run
-from dml.models.report import charts
+from dml.models.report import charts, explained
 from dml.models.report.outcome import STRENGTHS, Classes, outcome
 from dml.models.report.tree import BOX, BOX_HEIGHT, PICTURE_DEPTH, Tree, number
 from stacks.outputs import Output
@@ -76,14 +76,39 @@ def as_called(
     nodes = [asked(node) if "feature" in node else node for node in tree.get("nodes", ())]
     features = [feature | {"name": name(feature["name"])} for feature in tree["features"]]
     tree = tree | {"label": name(tree["label"]), "features": features} | ({"nodes": nodes} if nodes else {})
+    own = _explained_as_called(name, metrics)
     importances = [entry | {"feature": name(entry["feature"])} for entry in metrics["importances"]]
     slices = {name(column): values for column, values in (metrics.get("slices") or {}).items()}
-    metrics = metrics | {"importances": importances} | ({"slices": slices} if slices else {})
+    metrics = metrics | own | {"importances": importances} | ({"slices": slices} if slices else {})
     if drift is not None:
         moved = [one | {"name": name(str(one.get("name") or one.get("feature")))} for one in drift.get("features", [])]
         lists = {key: list(map(name, drift[key])) for key in ("added", "gone") if drift.get(key)}
         drift = drift | {"features": moved} | lists
     return metrics, tree, drift
+
+
+def _explained_as_called(name: Callable[[str], str], metrics: Document) -> Document:
+    """What metrics.json has of single features, by the names that `name` gives."""
+
+    def each(of: list[Document]) -> list[Document]:
+        return [one | {"feature": name(one["feature"])} for one in of]
+
+    found: Document = {}
+    if permutation := metrics.get("permutation"):
+        found["permutation"] = permutation | {"features": each(permutation["features"])}
+    if metrics.get("dependence"):
+        found["dependence"] = each(metrics["dependence"])
+    if told := metrics.get("examples"):
+        rows = [
+            row
+            | {
+                "reasons": each(row["reasons"]),
+                "keys": {name(key): value for key, value in row["keys"].items()},
+            }
+            for row in told["rows"]
+        ]
+        found["examples"] = told | {"rows": rows}
+    return found
 
 
 def render(
@@ -164,6 +189,11 @@ def render(
         matrix=charts.matrix(tree["classes"], metrics["test"]["confusion"]) if task == "multiclass" else None,
         plot=(charts.LEFT, charts.TOP, charts.SIDE, charts.STRIP),
         features=_features(metrics, tree),
+        shuffled=explained.shuffled(metrics),
+        shuffled_metric=explained.metric(metrics),
+        dependences=explained.dependences(metrics),
+        dependence_plot=(explained.WIDTH, explained.HEIGHT, explained.APART),
+        examples=explained.examples(metrics, tree),
         gate=gate,
         way_past_gate=way_past_gate,
         prepared=prepared,
@@ -263,6 +293,7 @@ class Drifted:
     psi: float | None
     verdict: str
     moved: bool
+    moves: str  # the mean score by so much, '' if that was not measured
 
 
 @dataclass(frozen=True)
@@ -371,6 +402,7 @@ def _drifted(drift: Document) -> list[Drifted]:
             one.get("psi"),
             str(one.get("verdict") or UNKNOWN),
             one.get("verdict") == "large",
+            explained.moves(one.get("moves_score")),
         )
         for one in told
     ]

@@ -146,7 +146,7 @@ def _costs(decided: dict[str, Any], right: float) -> Drawn:
 
     chose, held = of(decided["validation_curve"], decided["validation"]["rows"]), of(decided["curve"], test["rows"])
     rules = {name: test[f"cost_of_{name}"] * 1000 / test["rows"] for name in ("never", "always")}
-    size = _round_step(max([*rules.values(), *(cost for _, cost in held)]))
+    size = round_step(max([*rules.values(), *(cost for _, cost in held)]))
     high = math.ceil(max([*rules.values(), *(cost for _, cost in held)]) / size - 1e-9) * size
     unit, letter = (1000, "k") if high >= 1000 else (1, "")  # short enough to stand beside the axis' name
     values = [size * i for i in range(round(high / size) + 1)]
@@ -204,7 +204,7 @@ def calibration(points: list[dict[str, Any]], task: str) -> Calibration:
         step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.25) if max(said, default=1) <= 5 * step or step == 0.25)
         low, high = 0.0, min(1.0, math.ceil(max(said, default=1) / step - 1e-9) * step)
     else:
-        step = _round_step(max(said, default=1) - min(said, default=0))
+        step = round_step(max(said, default=1) - min(said, default=0))
         low = math.floor(min(said, default=0) / step + 1e-9) * step
         high = max(math.ceil(max(said, default=1) / step - 1e-9) * step, low + step)
     most = max((point["rows"] for point in held), default=1)
@@ -225,7 +225,7 @@ def calibration(points: list[dict[str, Any]], task: str) -> Calibration:
         for point, interval in zip(held, intervals, strict=True)
     ]
     values = [low + index * step for index in range(round((high - low) / step) + 1)]
-    ticks = [Tick(at(value), f"{value:.0%}" if shares else _brief(value, step)) for value in values]
+    ticks = [Tick(at(value), f"{value:.0%}" if shares else brief(value, step)) for value in values]
     line = "M" + "L".join(f"{dot.x:.1f} {dot.y:.1f}" for dot in dots) if dots else ""
     return Calibration(line, dots, ticks, min((dot.rows for dot in dots), default=0), most)
 
@@ -265,7 +265,7 @@ def matrix(classes: list[str], confusion: list[list[int]]) -> Matrix:
     return Matrix([name for name, _ in groups], rows, sum(len(own) for _, own in groups if len(own) > 1), mistaken)
 
 
-def _round_step(spread: float) -> float:
+def round_step(spread: float) -> float:
     """1, 2 or 5 times a power of ten, so that about five of them make the spread."""
     rough = spread / 5 if spread > 0 else 1.0
     power = float(10 ** math.floor(math.log10(rough)))
@@ -280,7 +280,7 @@ def _value(value: float) -> str:
     return quantity(value).replace("-", MINUS)
 
 
-def _brief(value: float, step: float) -> str:
+def brief(value: float, step: float) -> str:
     """A tick in few characters: 250k for 250,000."""
     value = 0.0 if abs(value) < step / 2 else value
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
