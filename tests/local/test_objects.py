@@ -5,10 +5,14 @@ import hashlib
 import json
 import os
 import re
+import resource
+import socket
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -23,6 +27,7 @@ from botocore.httpsession import URLLib3Session
 from dml.local.cloud import Cloud
 from dml.local.credentials import ID, SECRET
 from dml.local.place import REGION
+from tests.distributed.standalone import until
 from tests.embedded import Clients
 
 pytestmark = pytest.mark.cloud
@@ -53,17 +58,21 @@ def bucket(aws: Clients) -> Iterator[str]:
 
 
 class Memory:
-    """The server's resident memory, by Linux's account: now, and the most since `forget`."""
+    """The server's resident memory, by Linux's account: now, and the most since `forget`. And its limit of files."""
 
     def __init__(self, cloud: Cloud) -> None:
         record = json.loads((cloud.place.cloud / "server.json").read_text())
-        self._process = Path("/proc") / str(record["pid"])
+        self.process = Path("/proc") / str(record["pid"])
 
     def forget(self) -> None:
-        (self._process / "clear_refs").write_text("5")  # man 5 proc: resets the peak
+        (self.process / "clear_refs").write_text("5")  # man 5 proc: resets the peak
+
+    def limit(self, size: int) -> tuple[int, int]:
+        """How many bytes a file of the server's may have from now on (-1: any); and what it was, soft and hard."""
+        return resource.prlimit(int(self.process.name), resource.RLIMIT_FSIZE, (size, -1))
 
     def bytes(self, name: str) -> int:
-        lines = (self._process / "status").read_text().splitlines()
+        lines = (self.process / "status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
@@ -283,3 +292,42 @@ def test_parts_that_are_copied_should_stand_beside_parts_that_are_sent(aws: Clie
     parts = [{"PartNumber": number, "ETag": part["ETag"]} for number, part in enumerate((copied, sent), 1)]
     s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
     assert s3.get_object(Bucket=bucket, Key="mixed")["Body"].read() == large()[: 5 * MEGABYTE] + b"sent"
+
+
+@LINUX
+def test_a_put_for_which_there_is_no_room_should_be_an_error_and_leave_what_was_there(
+    cloud: Cloud, aws: Clients, bucket: str
+) -> None:
+    s3, server = aws("s3"), Memory(cloud)
+    s3.put_object(Bucket=bucket, Key="no-room", Body=b"before")
+    former = server.limit(8 * MEGABYTE)
+    try:
+        with pytest.raises(ClientError, match=f"The embedded cloud cannot write /{bucket}/no-room: File too large"):
+            s3.put_object(Bucket=bucket, Key="no-room", Body=bytes(16 * MEGABYTE))
+    finally:
+        server.limit(former[0])
+    assert s3.get_object(Bucket=bucket, Key="no-room")["Body"].read() == b"before"
+    s3.put_object(Bucket=bucket, Key="no-room", Body=bytes(16 * MEGABYTE))
+    assert s3.head_object(Bucket=bucket, Key="no-room")["ContentLength"] == 16 * MEGABYTE
+
+
+@LINUX
+def test_a_put_that_breaks_off_should_leave_nothing(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    url = urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "half"}))
+    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {4 * MEGABYTE}\r\n\r\n"
+    before = unnamed_files(cloud)
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        connection.sendall(head.encode() + bytes(2 * MEGABYTE))
+        until(lambda: unnamed_files(cloud) > before, "the server has begun to take it")
+    until(lambda: unnamed_files(cloud) == before, "the server has put away what has come")
+    assert s3.list_objects_v2(Bucket=bucket, Prefix="half")["KeyCount"] == 0
+
+
+def unnamed_files(cloud: Cloud) -> int:
+    """How many files without a name the server has open where objects are."""
+    names = []
+    for file in (Memory(cloud).process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            names.append(str(file.readlink()))
+    return sum(name.startswith(str(cloud.place.objects)) and name.endswith("(deleted)") for name in names)
