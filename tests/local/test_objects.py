@@ -1,20 +1,33 @@
 """Objects in the embedded cloud: sent, copied and kept in pieces, whatever their size."""
 
+import base64
 import hashlib
 import json
+import os
+import re
+import resource
+import socket
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from botocore.httpsession import URLLib3Session
 
 from dml.local.cloud import Cloud
 from dml.local.credentials import ID, SECRET
 from dml.local.place import REGION
+from tests.distributed.standalone import until
 from tests.embedded import Clients
 
 pytestmark = pytest.mark.cloud
@@ -23,6 +36,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what a process has i
 BUCKET = "objects-in-pieces"
 MEGABYTE = 1024**2
 LARGE = 96 * MEGABYTE
+NINE = b"123456789"  # whose CRC is in every catalogue of CRCs
 
 
 def large() -> bytes:
@@ -44,17 +58,21 @@ def bucket(aws: Clients) -> Iterator[str]:
 
 
 class Memory:
-    """The server's resident memory, by Linux's account: now, and the most since `forget`."""
+    """The server's resident memory, by Linux's account: now, and the most since `forget`. And its limit of files."""
 
     def __init__(self, cloud: Cloud) -> None:
         record = json.loads((cloud.place.cloud / "server.json").read_text())
-        self._process = Path("/proc") / str(record["pid"])
+        self.process = Path("/proc") / str(record["pid"])
 
     def forget(self) -> None:
-        (self._process / "clear_refs").write_text("5")  # man 5 proc: resets the peak
+        (self.process / "clear_refs").write_text("5")  # man 5 proc: resets the peak
+
+    def limit(self, size: int) -> tuple[int, int]:
+        """How many bytes a file of the server's may have from now on (-1: any); and what it was, soft and hard."""
+        return resource.prlimit(int(self.process.name), resource.RLIMIT_FSIZE, (size, -1))
 
     def bytes(self, name: str) -> int:
-        lines = (self._process / "status").read_text().splitlines()
+        lines = (self.process / "status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
@@ -178,3 +196,138 @@ def test_what_cannot_be_written_should_be_an_error_and_leave_what_was_there(clou
     assert len(s3.list_object_versions(Bucket=bucket, Prefix="kept")["Versions"]) == 1
     s3.put_object(Bucket=bucket, Key="kept", Body=b"after")
     assert s3.get_object(Bucket=bucket, Key="kept")["Body"].read() == b"after"
+
+
+@LINUX
+def test_a_large_put_should_come_in_pieces(cloud: Cloud, aws: Clients, bucket: str, tmp_path: Path) -> None:
+    s3, memory, size = aws("s3"), Memory(cloud), 400 * MEGABYTE
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(size)
+    before = memory.bytes("VmRSS")
+    memory.forget()
+    with (tmp_path / "large").open("rb") as file:
+        put = s3.put_object(Bucket=bucket, Key="put", Body=file)
+    assert memory.bytes("VmHWM") - before < 32 * MEGABYTE
+    with (tmp_path / "large").open("rb") as file:
+        assert put["ETag"] == f'"{hashlib.file_digest(file, "md5").hexdigest()}"'
+    assert s3.head_object(Bucket=bucket, Key="put")["ContentLength"] == size
+
+
+def test_what_is_put_in_frames_should_be_what_is_in_them(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    content = os.urandom(3 * MEGABYTE)
+    frames = [content[:MEGABYTE], content[MEGABYTE : 2 * MEGABYTE + 7], content[2 * MEGABYTE + 7 :]]
+    framed = b"".join(f"{len(frame):x}\r\n".encode() + frame + b"\r\n" for frame in frames)
+    crc = base64.b64encode(zlib.crc32(content).to_bytes(4, "big")).decode()
+    wrong = base64.b64encode(zlib.crc32(b"").to_bytes(4, "big")).decode()
+    for trailer, expected in (
+        (f"0\r\nx-amz-checksum-crc32:{wrong}\r\n\r\n", (400, "BadDigest")),
+        ("0\r\n\r\n", (400, "IncompleteBody")),
+        ("", (400, "IncompleteBody")),
+        (f"0\r\nx-amz-checksum-crc32:{crc}\r\n\r\n", (200, "")),
+    ):
+        assert put_in_frames(cloud, bucket, framed + trailer.encode(), len(content)) == expected
+        found = aws("s3").list_objects_v2(Bucket=bucket, Prefix="framed")["KeyCount"]
+        assert found == (expected == (200, ""))
+    answer = aws("s3").get_object(Bucket=bucket, Key="framed", ChecksumMode="ENABLED")
+    assert answer["Body"].read() == content
+    assert (answer["ChecksumCRC32"], answer["ETag"]) == (crc, f'"{hashlib.md5(content).hexdigest()}"')  # noqa: S324
+    assert "aws-chunked" not in answer.get("ContentEncoding", "")
+
+
+def put_in_frames(cloud: Cloud, bucket: str, framed: bytes, size: int) -> tuple[int, str]:
+    """(status, error code) of a PutObject of what SDKs send over HTTPS: frames, and their checksum behind them."""
+    request = AWSRequest(
+        "PUT",
+        f"{cloud.endpoint}/{bucket}/framed",
+        {
+            "x-amz-decoded-content-length": str(size),
+            "x-amz-trailer": "x-amz-checksum-crc32",
+            "content-encoding": "aws-chunked",
+        },
+        framed,
+    )
+    Framed(Credentials(cloud.root[ID], cloud.root[SECRET]), "s3", REGION).add_auth(request)
+    answer = URLLib3Session().send(request.prepare())
+    code = re.search("<Code>(.*)</Code>", answer.text)
+    return answer.status_code, code[1] if code else ""
+
+
+class Framed(S3SigV4Auth):
+    """Signs a request whose frames are not signed."""
+
+    def payload(self, request: AWSRequest) -> str:
+        return "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+
+
+@pytest.mark.parametrize(("content", "checksum"), [(b"x" * 2 * MEGABYTE, "RtW05H5itak="), (NINE, "rosUhgp5mIg=")])
+def test_a_put_that_is_refused_should_leave_what_was_there(
+    aws: Clients, bucket: str, content: bytes, checksum: str
+) -> None:
+    s3, key = aws("s3"), f"stays-{len(content)}"
+    s3.put_object(Bucket=bucket, Key=key, Body=b"before")
+    for code, asked in (
+        ("BadDigest", {"ContentMD5": base64.b64encode(bytes(16)).decode()}),
+        ("BadDigest", {"ChecksumSHA256": base64.b64encode(bytes(32)).decode()}),
+        ("BadDigest", {"ChecksumCRC64NVME": base64.b64encode(bytes(8)).decode()}),
+        ("PreconditionFailed", {"IfNoneMatch": "*"}),
+        ("PreconditionFailed", {"IfMatch": '"0"'}),
+    ):
+        with pytest.raises(ClientError, match=code):
+            s3.put_object(Bucket=bucket, Key=key, Body=content, **asked)
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"before"
+    assert len(s3.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]) == 1
+    etag = s3.get_object(Bucket=bucket, Key=key)["ETag"]
+    s3.put_object(Bucket=bucket, Key=key, Body=content, IfMatch=etag, ChecksumCRC64NVME=checksum)
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == content
+
+
+def test_parts_that_are_copied_should_stand_beside_parts_that_are_sent(aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    upload = {"Bucket": bucket, "Key": "mixed"}
+    upload["UploadId"] = s3.create_multipart_upload(**upload)["UploadId"]
+    copied = s3.upload_part_copy(
+        **upload, PartNumber=1, CopySource={"Bucket": bucket, "Key": "large"}, CopySourceRange="bytes=0-5242879"
+    )["CopyPartResult"]
+    sent = s3.upload_part(**upload, PartNumber=2, Body=b"sent")
+    parts = [{"PartNumber": number, "ETag": part["ETag"]} for number, part in enumerate((copied, sent), 1)]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    assert s3.get_object(Bucket=bucket, Key="mixed")["Body"].read() == large()[: 5 * MEGABYTE] + b"sent"
+
+
+@LINUX
+def test_a_put_for_which_there_is_no_room_should_be_an_error_and_leave_what_was_there(
+    cloud: Cloud, aws: Clients, bucket: str
+) -> None:
+    s3, server = aws("s3"), Memory(cloud)
+    s3.put_object(Bucket=bucket, Key="no-room", Body=b"before")
+    former = server.limit(8 * MEGABYTE)
+    try:
+        with pytest.raises(ClientError, match=f"The embedded cloud cannot write /{bucket}/no-room: File too large"):
+            s3.put_object(Bucket=bucket, Key="no-room", Body=bytes(16 * MEGABYTE))
+    finally:
+        server.limit(former[0])
+    assert s3.get_object(Bucket=bucket, Key="no-room")["Body"].read() == b"before"
+    s3.put_object(Bucket=bucket, Key="no-room", Body=bytes(16 * MEGABYTE))
+    assert s3.head_object(Bucket=bucket, Key="no-room")["ContentLength"] == 16 * MEGABYTE
+
+
+@LINUX
+def test_a_put_that_breaks_off_should_leave_nothing(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    s3 = aws("s3")
+    url = urlsplit(s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "half"}))
+    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: {4 * MEGABYTE}\r\n\r\n"
+    before = unnamed_files(cloud)
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        connection.sendall(head.encode() + bytes(2 * MEGABYTE))
+        until(lambda: unnamed_files(cloud) > before, "the server has begun to take it")
+    until(lambda: unnamed_files(cloud) == before, "the server has put away what has come")
+    assert s3.list_objects_v2(Bucket=bucket, Prefix="half")["KeyCount"] == 0
+
+
+def unnamed_files(cloud: Cloud) -> int:
+    """How many files without a name the server has open where objects are."""
+    names = []
+    for file in (Memory(cloud).process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            names.append(str(file.readlink()))
+    return sum(name.startswith(str(cloud.place.objects)) and name.endswith("(deleted)") for name in names)

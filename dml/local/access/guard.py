@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from dml.local import hooks
-from dml.local.access.signatures import RefusedError, Request, Signatures
+from dml.local.access.signatures import Claim, RefusedError, Request, Signatures
+from dml.local.bodies import Arrived, arrived, unwritten
 from dml.local.credentials import ID
 
 log = logging.getLogger("dml.guard")
@@ -28,6 +29,7 @@ Headers = list[tuple[bytes, bytes]]
 NAMES = ("127.0.0.1", "localhost")
 LARGE = 1024**2  # a body that takes longer to hash than a thread takes to start
 SHORT = 64 * 1024
+CONTENT = ("partNumber", "uploadId", "x-id")  # what a query may say of a body that is an object's, or a part of one's
 CORS = b"access-control-"
 
 
@@ -84,9 +86,46 @@ class Guard:
         except RefusedError as refused:
             await self._refuse(scope, send, refused, request.headers, request_id, await _short_body(request, receive))
             return
-        body = await _body(receive)
+        body = await self._whole(request, claim, receive)
         if body is None:
             return  # the client has gone
+        try:
+            await self._answer(scope, receive, send, request, claim, body, app, own, request_id)
+        finally:
+            if isinstance(body, Arrived):
+                body.close()
+
+    async def _whole(self, request: Request, claim: Claim, receive: Receive) -> bytes | None:
+        """The body: in memory, or in a file if it is an object's and large. None: the client has gone."""
+        in_file = claim.signature.service == "s3" and self._is_object(request)
+        return await _body(receive, hooks.module("services.s3").DATA_DIR if in_file else "")
+
+    def _is_object(self, request: Request) -> bool:
+        """Whether it is PutObject or UploadPart, whose body is nothing but content."""
+        other = [name for name in request.query if name not in CONTENT and not name.lower().startswith("x-amz-")]
+        host = request.headers.get("host", "").rpartition(":")[0].lower()
+        bucket, _, key = request.path.lstrip("/").partition("/")
+        return request.method == "PUT" and not other and bool(key if host in NAMES else bucket)
+
+    async def _answer(
+        self,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        request: Request,
+        claim: Claim,
+        body: bytes,
+        app: App,
+        own: Mapping[str, App],
+        request_id: str,
+    ) -> None:
+        if isinstance(body, Arrived) and body.error:
+            log.error("%s could not be written: %s", scope["path"], body.error)
+            why = unwritten(scope["path"], body.error)
+            status, headers, said = hooks.module("services.s3")._error("InternalError", why, 500)
+            await _send(send, status, {**headers, "x-amz-request-id": request_id}, said)
+            return
+        arrived.set(body if isinstance(body, Arrived) else None)
         try:
             await (asyncio.to_thread(claim.check, body) if len(body) > LARGE else _now(claim.check, body))
         except RefusedError as refused:
@@ -164,15 +203,24 @@ async def _send(send: Send, status: int, headers: Mapping[str, str], body: bytes
     await send({"type": "http.response.body", "body": body})
 
 
-async def _body(receive: Receive) -> bytes | None:
-    parts = []
+async def _body(receive: Receive, folder: str = "") -> bytes | None:
+    """All that comes; what is larger than LARGE into a file in `folder`, if there is one."""
+    large, parts, size = None, [], 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
+            if large is not None:
+                large.close()
             return None
         parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        size += len(parts[-1])
+        last = not message.get("more_body", False)
+        if folder and (size > LARGE or (last and large is not None)):
+            large = large if large is not None else await asyncio.to_thread(Arrived, folder)
+            await asyncio.to_thread(large.append, b"".join(parts))
+            parts, size = [], 0
+        if last:
+            return large if large is not None else b"".join(parts)
 
 
 async def _short_body(request: Request, receive: Receive) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from dml.local import hooks
+from dml.local.bodies import Arrived
 from dml.local.credentials import ID, SECRET
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -79,12 +80,12 @@ class Claim:
         sigv4, request = hooks.module("core.sigv4"), self.request
         hashed = request.headers.get("x-amz-content-sha256", "")
         if self.signature.service == "s3":
-            if not self.presigned and hashed not in UNSIGNED + IN_PARTS and hashed != hashlib.sha256(body).hexdigest():
+            if not self.presigned and hashed not in UNSIGNED + IN_PARTS and hashed != _sha256(body):
                 raise RefusedError(
                     "XAmzContentSHA256Mismatch",
                     "The provided 'x-amz-content-sha256' header does not match what was computed.",
                 )
-        elif hashed and hashed != hashlib.sha256(body).hexdigest():
+        elif hashed and hashed != _sha256(body):
             raise RefusedError("SignatureDoesNotMatch", sigv4.SIGNATURE_MISMATCH)
         failure = sigv4.header_signature_failure(
             self.signature,
@@ -198,6 +199,10 @@ class Signatures:
 
 
 TOKEN = "x-amz-security-token"  # noqa: S105  # a header's name
+
+
+def _sha256(body: bytes) -> str:
+    return str((body.sha256 if isinstance(body, Arrived) else hashlib.sha256(body)).hexdigest())
 
 
 def _first(query: Mapping[str, Sequence[str]], name: str) -> str:
