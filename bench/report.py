@@ -261,11 +261,11 @@ def ensembles(told: Mapping[str, Any] | None) -> Iterator[str]:
     machine, loads = told["machine"], [entry["load"] for entry in told["entries"]]
     yield (
         f"{told['when'][:10]}, revision {told['revision']}, on {machine['cores']} cores of {machine['cpu']}; the "
-        f"machine's load was {min(loads):.1f} to {max(loads):.1f} at the end of each, other work's in it. On two cores "
-        "XGBoost's and LightGBM's threads wait for each other by spinning (OpenMP): where other work takes a core from "
-        "one of them, seconds and CPU seconds alike are several times what they are on a quiet machine, so ours is "
-        f"held against them on one core. Boosted: {contenders.ROUNDS} rounds (MLlib's GBT: {contenders.MLLIB_ROUNDS}, for "
-        f"time), depth {contenders.BOOSTED_DEPTH}, {contenders.BINS} bins, learning rate {contenders.RATE}. Forests: "
+        f"machine's load was {min(loads):.1f} to {max(loads):.1f} at the end of each, other work's in it. With it "
+        "XGBoost's and LightGBM's two threads, which wait for each other at every node, take longer than one, in CPU "
+        "seconds too, so ours is held against them on one core; their figures of two want a quiet machine. Boosted: "
+        f"{contenders.ROUNDS} rounds (MLlib's GBT: {contenders.MLLIB_ROUNDS}, for time), depth "
+        f"{contenders.BOOSTED_DEPTH}, {contenders.BINS} bins, learning rate {contenders.RATE}. Forests: "
         f"{contenders.TREES} trees of depth {contenders.FOREST_DEPTH}. Each process is bound to its cores, Java's "
         "threads too, so that one core is one. CPU seconds are of the whole process, end to end."
     )
@@ -300,7 +300,8 @@ def _compared(told: Mapping[str, Any], size: str) -> Iterator[str]:
         ratios = [_ratio(of(what, "ours_boosted", 1), of(what, name, 1)) for what in ("fit", "end_to_end", "cpu")]
         if None not in ratios:
             fit, end, cpu = ratios
-            yield f"- To {ENSEMBLE_TITLES[name]}, one core: fit {fit:.2f} times, end to end {end:.2f} times, CPU {cpu:.2f} times."
+            told_of = f"fit {fit:.2f} times, end to end {end:.2f} times, CPU {cpu:.2f} times"
+            yield f"- To {ENSEMBLE_TITLES[name]}, one core: {told_of}."
     rounds = contenders.ROUNDS / contenders.MLLIB_ROUNDS
     if slower := _ratio(of("fit", "mllib_gbt"), of("fit", "ours_boosted")):
         yield (
