@@ -75,15 +75,17 @@ lock: $(BIN)/.installed  ## the lock files anew from the *.in files; what is loc
 	  $(BIN)/uv pip compile $$lock.in --universal --python-version 3.11 --generate-hashes --no-header --quiet -o $$lock.txt || exit 1; \
 	done
 
-# What `make bench` may be told: ROWS=337k (of 337k,3.37m,10m), STAGES=8m (of 337k,3.37m,8m), REPETITIONS=1, FRESH=1,
-# PIPELINE=run.json.
+# What `make bench` may be told: ROWS=337k (of 337k,3.37m,10m), STAGES=8m (of 337k,3.37m,8m), ENSEMBLES=10m (as ROWS),
+# REPETITIONS=1, FRESH=1, PIPELINE=run.json.
 ROWS ?= 337k,3.37m,10m
 STAGES ?= 337k,3.37m,8m
+ENSEMBLES ?= 337k,3.37m
 REPETITIONS ?= 3
 
 bench: setup $(BENCH)/.installed  ## training here against MLlib, scikit-learn, XGBoost and LightGBM: docs/benchmarks.md
 	@$(BIN)/python -m bench.folds
 	@$(BIN)/python -m bench.stages --rows $(STAGES) --repetitions $(REPETITIONS)
+	@$(BIN)/python -m bench.ensembles --rows $(ENSEMBLES) --repetitions $(REPETITIONS)
 	@$(BIN)/python -m bench --rows $(ROWS) --repetitions $(REPETITIONS) $(if $(FRESH),--fresh) $(if $(PIPELINE),--pipeline "$(PIPELINE)")
 
 $(BENCH)/.installed: bench/requirements.txt $(BIN)/.installed | .dml

@@ -19,6 +19,9 @@ from bench.measure import write_json
 from bench.metrics import evaluate
 
 MIN_LEAF, SMOOTHING, BINS = 50, 100.0, 128
+ROUNDS, RATE, BOOSTED_DEPTH = 100, 0.1, 6  # of boosting, whoever does it
+MLLIB_ROUNDS = 10  # of MLlib's GBT, which takes so long; the report tells seconds a round
+TREES, FOREST_DEPTH, FOREST_LEAF = 20, 12, 1
 FAR_BELOW = -1e30  # a missing number, for a learner that is given our encoding: left of everything, and a float32
 Array = np.ndarray[Any, Any]
 
@@ -40,18 +43,55 @@ class Clock:
 
 
 def ours(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    from bench.ours import settings
+
+    return _ours(place, settings(depth), clock)
+
+
+def ours_boosted(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    """As many leaves as the depth allows, so that XGBoost's trees may have the same form."""
+    from bench.ours import several
+
+    told = several("boosted", rounds=ROUNDS, depth=depth, leaves=2**depth, learning_rate=RATE)
+    return _ours(place, told, clock)
+
+
+def ours_forest(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    from bench.ours import several
+
+    return _ours(place, several("forest", trees=TREES, depth=depth, min_leaf=FOREST_LEAF), clock)
+
+
+def _ours(place: Place, settings: Any, clock: Clock) -> dict[str, Any]:
     from bench.ours import fit_and_score
 
-    metrics, seconds = fit_and_score(place.features, depth)
+    metrics, seconds = fit_and_score(place.features, settings)
     clock.lap("total")
     clock.seconds = seconds
     return metrics
 
 
 def mllib(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    from pyspark.ml.classification import DecisionTreeClassifier
+
+    return _mllib(place, clock, DecisionTreeClassifier, maxDepth=depth, minInstancesPerNode=MIN_LEAF)
+
+
+def mllib_gbt(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    from pyspark.ml.classification import GBTClassifier
+
+    return _mllib(place, clock, GBTClassifier, maxDepth=depth, maxIter=MLLIB_ROUNDS, stepSize=RATE)
+
+
+def mllib_forest(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
+    from pyspark.ml.classification import RandomForestClassifier
+
+    return _mllib(place, clock, RandomForestClassifier, maxDepth=depth, numTrees=TREES, minInstancesPerNode=FOREST_LEAF)
+
+
+def _mllib(place: Place, clock: Clock, learner: Callable[..., Any], **settings: Any) -> dict[str, Any]:
     """As tutorials write it: inferred CSV, a StringIndexer a category, classifier, evaluator, nothing cached."""
     from pyspark.ml import Pipeline
-    from pyspark.ml.classification import DecisionTreeClassifier
     from pyspark.ml.evaluation import BinaryClassificationEvaluator
     from pyspark.ml.feature import StringIndexer, VectorAssembler
     from pyspark.ml.functions import vector_to_array
@@ -71,10 +111,8 @@ def mllib(place: Place, depth: int, clock: Clock) -> dict[str, Any]:
         for name, index in zip(told["categories"], indexed, strict=True)
     ]
     assembler = VectorAssembler(inputCols=[*told["numbers"], *indexed], outputCol="features")
-    tree = DecisionTreeClassifier(
-        labelCol=told["label"], maxDepth=depth, minInstancesPerNode=MIN_LEAF, maxBins=BINS, seed=0
-    )
-    model = Pipeline(stages=[*stages, assembler, tree]).fit(train)
+    own = learner(labelCol=told["label"], maxBins=BINS, seed=0, **settings)
+    model = Pipeline(stages=[*stages, assembler, own]).fit(train)
     clock.lap("fit")
     predictions = model.transform(test)
     own_auc = BinaryClassificationEvaluator(labelCol=told["label"]).evaluate(predictions)
@@ -222,7 +260,36 @@ def lightgbm(x: Array, y: Array, depth: int, categories: list[int] | None) -> Pr
     return lambda test: np.clip(model.predict(test), 0, 1)
 
 
-LIBRARIES: dict[Fit, str] = {scikit_learn: "sklearn.tree", xgboost: "xgboost", lightgbm: "lightgbm"}
+def xgboost_boosted(x: Array, y: Array, depth: int, categories: list[int] | None) -> Predict:
+    """XGBoost alone, as it comes but for what is the same for all."""
+    import xgboost as xgb
+
+    kinds = None if categories is None else ["c" if i in categories else "q" for i in range(x.shape[1])]
+    given = {"feature_types": kinds, "enable_categorical": categories is not None}
+    settings = {"objective": "binary:logistic", "tree_method": "hist", "max_depth": depth, "eta": RATE, "seed": 0}
+    rows = xgb.QuantileDMatrix(x, y, max_bin=BINS, **given)
+    model = xgb.train({**settings, "max_bin": BINS}, rows, num_boost_round=ROUNDS)
+    return lambda test: model.predict(xgb.DMatrix(test, **given))
+
+
+def lightgbm_boosted(x: Array, y: Array, depth: int, categories: list[int] | None) -> Predict:
+    """As it comes, with as many leaves as the depth allows."""
+    import lightgbm as lgb
+
+    settings = {"objective": "binary", "max_depth": depth, "num_leaves": 2**depth, "max_bin": BINS}
+    settings |= {"learning_rate": RATE, "verbosity": -1, "seed": 0}
+    rows = lgb.Dataset(x, y, categorical_feature=categories or [], params=settings)
+    model = lgb.train(settings, rows, num_boost_round=ROUNDS)
+    return lambda test: np.asarray(model.predict(test))
+
+
+LIBRARIES: dict[Fit, str] = {
+    scikit_learn: "sklearn.tree",
+    xgboost: "xgboost",
+    xgboost_boosted: "xgboost",
+    lightgbm: "lightgbm",
+    lightgbm_boosted: "lightgbm",
+}
 Encode = Callable[[Side, Side, Sequence[int]], tuple[Array, Array]]
 
 
@@ -257,6 +324,17 @@ RUN: dict[str, Callable[[Place, int, Clock], dict[str, Any]]] = {
     "lightgbm_codes": peer(as_codes, lightgbm),
     "lightgbm_native": peer(as_codes, lightgbm, native=True),
 }
+# Of several trees, by bench/ensembles.py; each with its depth.
+ENSEMBLES: dict[str, tuple[Callable[[Place, int, Clock], dict[str, Any]], int]] = {
+    "ours_boosted": (ours_boosted, BOOSTED_DEPTH),
+    "xgboost_boosted": (peer(as_codes, xgboost_boosted), BOOSTED_DEPTH),
+    "xgboost_boosted_native": (peer(as_codes, xgboost_boosted, native=True), BOOSTED_DEPTH),
+    "lightgbm_boosted": (peer(as_codes, lightgbm_boosted), BOOSTED_DEPTH),
+    "lightgbm_boosted_native": (peer(as_codes, lightgbm_boosted, native=True), BOOSTED_DEPTH),
+    "mllib_gbt": (mllib_gbt, BOOSTED_DEPTH),
+    "ours_forest": (ours_forest, FOREST_DEPTH),
+    "mllib_forest": (mllib_forest, FOREST_DEPTH),
+}
 PACKAGES = {
     "ours": "pyspark",
     "mllib": "pyspark",
@@ -268,7 +346,8 @@ PACKAGES = {
 
 def main(name: str, size: str, depth: str, result: str) -> None:
     clock = Clock()
-    metrics = RUN[name](Place(size), int(depth), clock)
+    run = ENSEMBLES[name][0] if name in ENSEMBLES else RUN[name]
+    metrics = run(Place(size), int(depth), clock)
     package = PACKAGES[name.split("_")[0]]
     versions = {"python": sys.version.split()[0], package: version(package)}
     told = {"finished": clock.finished, "metrics": metrics, "phases": clock.seconds, "versions": versions}

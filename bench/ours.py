@@ -18,7 +18,7 @@ from jobs.judges import metrics
 from jobs.tables import catalog, split, storage
 from jobs.tables.features import Features
 from jobs.tables.session import Clock, spark_session
-from jobs.tables.settings import Dataset
+from jobs.tables.settings import Dataset, Learner, Training
 
 DATASET = "nyc_flights"
 CUSTOMERS = Path(__file__).parent / "customers"
@@ -60,9 +60,15 @@ def side() -> Column:
     return found
 
 
-def fit_and_score(features: Path, depth: int) -> tuple[dict[str, Any], dict[str, float]]:
+def several(learner: Learner, **training: Any) -> Dataset:
+    """The same settings, of a learner of several trees."""
+    own = settings()
+    kept = {name: getattr(own.training, name) for name in ("smoothing", "bins", "test_share", "seed")}
+    return replace(own, training=Training(**kept, learner=learner, **training))
+
+
+def fit_and_score(features: Path, own: Dataset) -> tuple[dict[str, Any], dict[str, float]]:
     """Metrics on the test side (rows, positives, auc, log_loss), and seconds by phase, `fit` among them."""
-    own = settings(depth)
     clock = Clock()
     spark = session("train")
     clock.lap("session")

@@ -1,7 +1,8 @@
 """docs/benchmarks.md from the results: tables of medians, and each target with what was measured against it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import contenders
 from bench.data import HOME
 
 TITLES = {
@@ -40,6 +42,18 @@ PREPARE_TITLES = {
 }
 BEFORE = ("embedded cloud", "deploy", "raw data", "total")  # seconds of `dml run --json` that are not the state machine
 STAGES, COMPARED = "## Prepare and predict as stages", "## What is compared, and how"
+ENSEMBLES = "## Boosted trees and forests"
+ENSEMBLE_TITLES = {
+    "ours_boosted": "**this project**, boosted",
+    "xgboost_boosted": "XGBoost alone, codes",
+    "xgboost_boosted_native": "XGBoost alone, its own categories",
+    "lightgbm_boosted": "LightGBM, codes",
+    "lightgbm_boosted_native": "LightGBM, its own categories",
+    "mllib_gbt": "MLlib's GBTClassifier, a tenth of the rounds",
+    "ours_forest": "**this project**, forest (MLlib's splits)",
+    "mllib_forest": "MLlib's RandomForestClassifier",
+}
+BESIDE = {"cpu": 1, "peak": 2, "auc": 4, "log_loss": 4}  # with digits
 STAGE_TITLES = {"spark": "plain Spark", "ours": "**this project** (Spark)", "duckdb": "DuckDB"}
 SHALLOW, DEEP = 5, 12
 LEVEL = 0.001  # what "level" allows in AUC
@@ -122,6 +136,7 @@ def page(results: Mapping[str, Any], revision: str) -> str:
         *_folds(results.get("folds")),
         *_cores(measured),
         *_prepare(measured),
+        *ensembles(results.get("ensembles")),
         *stages(results.get("stages")),
         NOTES.read_text().strip(),
     ]
@@ -229,12 +244,77 @@ def _prepare(measured: Measured) -> Iterator[str]:
         yield from _failures(title, found[name])
 
 
-def with_stages(page: str, told: Mapping[str, Any]) -> str:
-    """The page with these figures of the stages in place of those that it has, before its notes."""
-    before, _, rest = page.partition(f"{STAGES}\n")
-    _, heading, notes = (rest or before).rpartition(COMPARED) if rest else page.rpartition(COMPARED)
-    head = before if rest else page[: len(page) - len(notes) - len(heading)]
-    return head.rstrip() + "\n\n" + "\n\n".join(stages(told)) + f"\n\n{heading}{notes}"
+def with_section(page: str, heading: str, parts: Iterable[str]) -> str:
+    """The page with this section in place of its own of that heading, or before its notes."""
+    sections = re.split(r"\n(?=## )", page)
+    new = "\n\n".join(parts) + "\n"
+    before = next(i for i, section in enumerate(sections) if section.startswith((f"{heading}\n", f"{COMPARED}\n")))
+    had = sections[before].startswith(f"{heading}\n")
+    return "\n".join([*sections[:before], new, *sections[before + had :]])
+
+
+def ensembles(told: Mapping[str, Any] | None) -> Iterator[str]:
+    """Of bench.ensembles: seconds of several trees on one core and on two, and how ours are to the others'."""
+    if not told:
+        return
+    yield ENSEMBLES
+    machine, loads = told["machine"], [entry["load"] for entry in told["entries"]]
+    yield (
+        f"{told['when'][:10]}, revision {told['revision']}, on {machine['cores']} cores of {machine['cpu']}; the "
+        f"machine's load was {min(loads):.1f} to {max(loads):.1f} at the end of each, other work's in it. With it "
+        "XGBoost's and LightGBM's two threads, which wait for each other at every node, take longer than one, in CPU "
+        "seconds too, so ours is held against them on one core; their figures of two want a quiet machine. Boosted: "
+        f"{contenders.ROUNDS} rounds (MLlib's GBT: {contenders.MLLIB_ROUNDS}, for time), depth "
+        f"{contenders.BOOSTED_DEPTH}, {contenders.BINS} bins, learning rate {contenders.RATE}. Forests: "
+        f"{contenders.TREES} trees of depth {contenders.FOREST_DEPTH}. Each process is bound to its cores, Java's "
+        "threads too, so that one core is one. CPU seconds are of the whole process, end to end."
+    )
+    for size, count in told["rows"].items():
+        yield f"### Several trees, {count:,} rows"
+        rows, failures = [], []
+        for name, title in ENSEMBLE_TITLES.items():
+            entries = [e for e in told["entries"] if (e["contender"], e["size"]) == (name, size)]
+            good = {cores: [e for e in entries if e["cores"] == cores and e["state"] == "ok"] for cores in (1, 2)}
+            fits = [_median_of(good[cores], "fit") for cores in (1, 2)]
+            faster, ends = _ratio(fits[0], fits[1]), [_median_of(good[cores], "end_to_end") for cores in (1, 2)]
+            figures = [*((value, 1) for value in (*fits, *ends)), (faster, 2)]
+            figures += [(_median_of(good[2], what), digits) for what, digits in BESIDE.items()]
+            rows.append([title, *("-" if value is None else f"{value:.{digits}f}" for value, digits in figures)])
+            failures += _failures(title, [e for e in entries if e["state"] == "failed"])
+        head = ["by", "fit s, one core", "two", "end to end s, one core", "two", "fit times faster", "CPU s, two"]
+        yield _table([*head, "peak GiB", "AUC", "log loss"], rows)
+        if failures:
+            yield "\n".join(failures)
+        if compared := list(_compared(told, size)):
+            yield "\n".join(compared)
+
+
+def _compared(told: Mapping[str, Any], size: str) -> Iterator[str]:
+    """Ours to the others, where both were measured: on one core, but MLlib's on two."""
+
+    def of(what: str, name: str, cores: int = 2) -> float | None:
+        asked = {"contender": name, "size": size, "cores": cores, "state": "ok"}
+        return _median_of([e for e in told["entries"] if asked.items() <= e.items()], what)
+
+    for name in ("xgboost_boosted", "xgboost_boosted_native", "lightgbm_boosted"):
+        ratios = [_ratio(of(what, "ours_boosted", 1), of(what, name, 1)) for what in ("fit", "end_to_end", "cpu")]
+        if None not in ratios:
+            fit, end, cpu = ratios
+            told_of = f"fit {fit:.2f} times, end to end {end:.2f} times, CPU {cpu:.2f} times"
+            yield f"- To {ENSEMBLE_TITLES[name]}, one core: {told_of}."
+    rounds = contenders.ROUNDS / contenders.MLLIB_ROUNDS
+    if slower := _ratio(of("fit", "mllib_gbt"), of("fit", "ours_boosted")):
+        yield (
+            f"- MLlib's GBT takes {slower * rounds:.1f} times as long a round to fit, its reading of the CSV in it; "
+            f"{slower:.1f} times for its {contenders.MLLIB_ROUNDS} rounds to our {contenders.ROUNDS}."
+        )
+    if slower := _ratio(of("end_to_end", "mllib_forest"), of("end_to_end", "ours_forest")):
+        yield f"- MLlib's forest as tutorials write it takes {slower:.2f} times as long end to end as ours."
+
+
+def _median_of(entries: Sequence[Mapping[str, Any]], what: str) -> float | None:
+    values = [entry["cpu"] if what == "cpu" else _figure(entry, what) for entry in entries]
+    return median(values) if values else None
 
 
 def stages(told: Mapping[str, Any] | None) -> Iterator[str]:

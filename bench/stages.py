@@ -272,7 +272,7 @@ def main() -> int:
     told["ranges"] = ranges(sizes[-1])
     write_json(RESULTS, {**kept, "stages": told})
     page = HOME / "docs" / "benchmarks.md"
-    page.write_text(report.with_stages(page.read_text(), told))
+    page.write_text(report.with_section(page.read_text(), report.STAGES, report.stages(told)))
     return 0
 
 

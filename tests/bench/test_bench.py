@@ -290,6 +290,34 @@ def test_a_stage_should_be_told_beside_plain_spark_and_by_cores() -> None:
 
 def test_new_figures_of_stages_should_take_the_place_of_the_former_alone() -> None:
     page = f"# Benchmarks\n\n## Targets\n\nmet\n\n{report.COMPARED}\n\n- notes\n"
-    first = report.with_stages(page, told_of_stages(50))
-    assert first.replace("\n\n".join(report.stages(told_of_stages(50))) + "\n\n", "") == page
-    assert report.with_stages(first, told_of_stages(60)) == report.with_stages(page, told_of_stages(60))
+    at, older, newer = (report.STAGES, *(list(report.stages(told_of_stages(seconds))) for seconds in (50, 60)))
+    first = report.with_section(page, at, older)
+    assert first.replace("\n\n".join(older) + "\n\n", "") == page
+    assert report.with_section(first, at, newer) == report.with_section(page, at, newer)
+    # Another section beside it stays, wherever it is.
+    both = report.with_section(first, "## Another", ["## Another", "a figure"])
+    assert report.with_section(both, at, newer).replace("## Another\n\na figure\n\n", "") == (
+        report.with_section(page, at, newer)
+    )
+
+
+def ensemble(contender: str, cores: int, fit: float, **own: Any) -> dict[str, Any]:
+    found = entry(contender, "337k", 6, 2 * fit, fit=fit, auc=0.75, loss=0.46)
+    return found | {"cores": cores, "cpu": 3 * fit, "load": 1.5} | own
+
+
+def test_several_trees_should_be_told_by_cores_and_beside_xgboost_alone() -> None:
+    again = ensemble("ours_boosted", 2, 99)
+    entries = [ensemble("ours_boosted", 1, 8), ensemble("ours_boosted", 2, 5), ensemble("xgboost_boosted", 2, 4)]
+    entries.append(ensemble("xgboost_boosted", 1, 6.4))
+    entries += [ensemble("mllib_gbt", 2, 30), {**again, "state": "failed", "reason": "not done after 9 s"}]
+    entries.append({**again, "size": "3.37m"})
+    told = {"revision": "abc", "when": "2026-11-30T12:00:00+00:00", "machine": {"cores": 2, "cpu": "a CPU"}}
+    page = "\n".join(report.ensembles({**told, "rows": {"337k": 300_000}, "entries": entries}))
+    assert "| **this project**, boosted | 8.0 | 5.0 | 16.0 | 10.0 | 1.60 | 15.0 | 3.00 | 0.7500 | 0.4600 |" in page
+    assert "| XGBoost alone, codes | 6.4 | 4.0 | 12.8 | 8.0 | 1.60 | 12.0 |" in page
+    # By the figures of one core.
+    assert "- To XGBoost alone, codes, one core: fit 1.25 times, end to end 1.25 times, CPU 1.25 times." in page
+    # Ten rounds in 30 s, a hundred of ours in 5 s.
+    assert "MLlib's GBT takes 60.0 times as long a round" in page
+    assert "- **this project**, boosted, repetition 1, failed: not done after 9 s" in page
