@@ -19,6 +19,7 @@ def of_dataset(
 ) -> Iterator[Callable[[str], Shipped]]:
     """of_dataset("penguins") is that dataset, run; made when it is first asked for, once for a file of tests."""
     s3, ssm, made = aws("s3"), aws("ssm"), {}
+    spark.range(1).createOrReplaceTempView("named_in_the_session")  # as by somebody's own paragraph
     clients = {"s3": s3, "ssm": ssm, "glue": SharedCatalog(aws("glue"), spark)}
     for bucket in BUCKETS:
         s3.create_bucket(Bucket=bucket)
@@ -34,6 +35,7 @@ def of_dataset(
             return made[name]
 
         yield of
+    spark.catalog.dropTempView("named_in_the_session")
     for name in ("lake", "models"):
         ssm.delete_parameter(Name=f"/dml/{ENVIRONMENT}/cluster/{name}")
     for bucket in BUCKETS:

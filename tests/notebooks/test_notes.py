@@ -146,6 +146,7 @@ def test_start_here_should_tell_the_tables_the_run_behind_them_and_the_models_fi
     run = "run-2" if name == "penguins" else "run-1"
     _, tables = shipped.table(START, "The tables of the catalog")
     assert {"features", "predictions"} <= {row[1] for row in tables}
+    assert "named_in_the_session" not in {row[1] for row in tables}
     told = shipped.figures(START, "Which run made which")
     assert [told[what][0] for what in ("features", "predictions", "the current model")] == ["run-1", run, run]
     counts = {what: int(rows) for what, (rows,) in shipped.figures(START, "From raw rows to features").items()}
