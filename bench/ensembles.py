@@ -31,7 +31,9 @@ def run(contender: str, size: str, cores: int, limit: float, told: dict[str, Any
     result = BENCH / "work" / f"{name}.json"
     ours = contender.startswith("ours")
     python = sys.executable if ours or contender.startswith("mllib") else str(PEERS)
-    bound = ["taskset", "--cpu-list", ",".join(map(str, sorted(os.sched_getaffinity(0))[-cores:]))]
+    bound: list[str] = []  # only Linux binds a process to its cores
+    if sys.platform == "linux":
+        bound = ["taskset", "--cpu-list", ",".join(map(str, sorted(os.sched_getaffinity(0))[-cores:]))]
     found = measure(
         [*bound, python, "-m", "bench.contenders", contender, size, str(ENSEMBLES[contender][1]), str(result)],
         result=result,
