@@ -52,11 +52,6 @@ def predict(job: Job, *, database: str, models: str, lake: str, table: str, run_
                 f"{models.rstrip('/')}/{settings.name}/CURRENT.json does not exist: no model is published yet. "
                 f"Run the pipeline first: dml run {settings.name}"
             )
-        if settings.prediction.reasons and (against := reasons.reason_against(model.tree)):
-            raise JobError(
-                f"The model of run {model.run_id} gives no reasons of what it predicts: {against}. Train it again (dml "
-                f"run {settings.name}), or leave prediction.reasons out of {settings.file}."
-            )
         way_out = "name a table of this database, or run the pipeline first."
         source = catalog.find_table(job.glue, database, table, way_out)
         location = f"{home}/predictions/{run_id}/"
@@ -93,8 +88,13 @@ def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: 
     Binary: probability, prediction (1 from the model's threshold on). Multiclass: probability, prediction (the first
     of the most likely classes), probabilities (of all, in order). Regression: prediction.
 
-    Raises JobError naming the columns that are missing.
+    Raises JobError naming the columns that are missing, and for a model that gives no reasons where they are asked for.
     """
+    if settings.prediction.reasons and (against := reasons.reason_against(model.tree)):
+        raise JobError(
+            f"The model of run {model.run_id} gives no reasons of what it predicts: {against}. Train it again (dml "
+            f"run {settings.name}), or leave prediction.reasons out of {settings.file}."
+        )
     needed = list(dict.fromkeys([*settings.told_by, *settings.split.by, *model.names]))
     if lacking := [column for column in needed if column not in rows.columns]:
         raise JobError(

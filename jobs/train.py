@@ -154,8 +154,8 @@ def train(job: Job, *, database: str, models: str, run_id: str, revision: str) -
         scoreable = [current.tree] if current and can_score(current, features, settings) else []
         rows = explanation.sample(survey, survey.parts(test=True), [told, *scoreable], settings)
         report.update(explanation.explain(told, rows, settings), against_current=None)
-        if beside and beside.metrics:
-            difference = explanation.compare(told, scoreable[0], rows, settings.task)
+        if beside and beside.metrics and not beside.split:
+            difference = explanation.compare(told, scoreable[0], rows, settings)
             report["against_current"] = difference and {"run_id": beside.run_id, **difference}
         clock.lap("explain", "saving the model")
 

@@ -164,8 +164,12 @@ class Scorer:
 
     def _with_reasons(self, says: Says, where: Mapping[str, Any], nulls: Sequence[str]) -> Says:
         """The same with the reasons behind it. Their tables are their own: look-ups are counted once."""
+        nodes = chain(self._nodes, *(tree["nodes"] for tree in self._trees))
+        asked = {node["feature"] for node in nodes if "feature" in node}
         looked = [
             ((_Numbers if feature["kind"] == "number" else _Categories)(feature, nulls), where[name])
+            if name in asked
+            else None
             for name, feature in self._features.items()
         ]
         place = {name: i for i, name in enumerate(self.classes)} if self.task == "multiclass" else {}
@@ -173,7 +177,9 @@ class Scorer:
         def explained(row: Any) -> tuple[Any, ...]:
             said = says(row)
             assert self._reasons is not None  # noqa: S101  # else nobody asks
-            return said + self._reasons.told([table[row[key]] for table, key in looked], place.get(said[-1], 0))
+            return said + self._reasons.told(
+                [one[0][row[one[1]]] if one else 0.0 for one in looked], place.get(said[-1], 0)
+            )
 
         return explained
 

@@ -84,7 +84,9 @@ def sample(survey: Survey, parts: Sequence[int], models: Sequence[Told], setting
     """Rows of these parts with what these models ask of them; fewer of wide tables and of many trees."""
     columns = [*settings.keys, *(feature["name"] for model in models for feature in model["features"])]
     most = COMPARED_ROWS if len(models) > 1 else MOST_ROWS
-    return Sample(*survey.rows(parts, columns, min(most, max(FEWEST_ROWS, MOST_CELLS // len(columns)))))
+    most = min(most, max(FEWEST_ROWS, MOST_CELLS // len(columns)))
+    # By groups, a sample would be some of them, each whole.
+    return Sample(*survey.rows(parts, columns, most, by=settings.keys if settings.split.by else ()))
 
 
 def some(rows: Sample, most: int) -> Sample:
@@ -95,10 +97,12 @@ def some(rows: Sample, most: int) -> Sample:
     return Sample(rows.batch.take(as_arrow(chosen, np.int64)), rows.label[chosen])
 
 
-def compare(candidate: Told, current: Told, rows: Sample, task: str) -> Optional[Figures]:
+def compare(candidate: Told, current: Told, rows: Sample, settings: Dataset) -> Optional[Figures]:
     """The candidate's main metric less the current model's on the same rows, with a 95 % interval: both are asked of
-    each row, so what they find hard alike is no part of the difference. Of an RMSE by the delta method."""
-    if len(rows.label) < FEWEST_COMPARED:
+    each row, so what they find hard alike is no part of the difference. Of an RMSE by the delta method. None for few
+    rows, and for rows of groups, which are alike: their interval would be too narrow."""
+    task = settings.task
+    if len(rows.label) < FEWEST_COMPARED or settings.split.by:
         return None
     losses = [losses_of(Answers(model, rows.batch).said, rows.label, task) for model in (candidate, current)]
     means = [float(own.mean()) for own in losses]
@@ -128,9 +132,10 @@ def explain(model: Told, rows: Sample, settings: Dataset) -> Figures:
     first = [one["feature"] for one in permuted["features"][:DEPENDENT]]
     few = min(DEPENDENCE_ROWS, max(FEWEST_ROWS, BUDGET // (answers.steps * DEPENDENT * POINTS)))
     others = Answers(model, some(rows, few).batch)
+    depending = [dependence(model, others, rows, feature) for feature in first]
     return {
         "permutation": permuted if used else None,
-        "dependence": [dependence(model, others, rows, feature) for feature in first] or None,
+        "dependence": [one for one in depending if one["points"]] or None,
         "examples": None if reason_against(model) else examples(model, answers, rows, settings),
     }
 
@@ -183,7 +188,8 @@ def dependence(model: Told, answers: Answers, rows: Sample, feature: str) -> Fig
     if told["kind"] == "number":
         own = Scorer({**model, "features": [told]}, 0).numbers(rows.batch)
         known = np.sort(own[own > MISSING])
-        values = np.unique(known[(np.linspace(0.025, 0.975, POINTS) * (len(known) - 1)).round().astype(int)]).tolist()
+        at = (np.linspace(0.025, 0.975, POINTS if len(known) else 0) * (len(known) - 1)).round().astype(int)
+        values = np.unique(known[at]).tolist()
         points = [{"value": value, "rows": int((known == value).sum()), "at": value} for value in values]
         missing = len(own) - len(known)
     else:
@@ -196,10 +202,12 @@ def dependence(model: Told, answers: Answers, rows: Sample, feature: str) -> Fig
         points = [{"value": name, "rows": of_value[name], "at": told["encoding"][name]} for name in frequent[:POINTS]]
     if missing or told.get("missing_rows"):
         points.append({"value": None, "rows": missing, "at": told["missing"]})
+    if not points:  # of a category whose values in the sample training has not seen
+        return {"feature": feature, "kind": told["kind"], "of": [], "points": []}
     said = np.array([each.mean(axis=0) for each in answers.with_values(feature, [one.pop("at") for one in points])])
     said = said.reshape(len(points), -1)
     classes = model.get("classes") or [""]
-    shown = np.argsort(-np.ptp(said, axis=0), kind="stable")[:SHOWN_CLASSES] if len(points) else np.arange(1)
+    shown = np.argsort(-np.ptp(said, axis=0), kind="stable")[:SHOWN_CLASSES]
     for point, each in zip(points, said):  # noqa: B905  # not in Python 3.9
         point["says"] = [float(value) for value in each[shown]]
     return {"feature": feature, "kind": told["kind"], "of": [classes[i] for i in shown], "points": points}

@@ -1,5 +1,6 @@
 """What training needs to know of the features before it can grow a tree, found in one reading of the table."""
 
+import zlib
 from copy import copy
 from operator import add
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -18,7 +19,7 @@ from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
 from jobs.models.tasks import THRESHOLD
 from jobs.models.tree import Scorer
 from jobs.tables import split
-from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy
+from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy, as_text
 from jobs.tables.features import Features
 from jobs.tables.settings import Dataset, Label, Task
 
@@ -260,9 +261,12 @@ class Survey:
         found = self._features.batches(names).mapPartitions(coded).collect()
         return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
 
-    def rows(self, parts: Sequence[int], columns: Sequence[str], most: int) -> Tuple[pa.RecordBatch, Array]:
+    def rows(
+        self, parts: Sequence[int], columns: Sequence[str], most: int, *, by: Sequence[str] = ()
+    ) -> Tuple[pa.RecordBatch, Array]:
         """These columns of the rows of these parts, text as text, and their labels (a class by its number), here; of
-        more than `most` rows about so many, by hash: always the same ones."""
+        more than `most` rows about so many, by hash: always the same ones. `by`: those of `columns` that tell a row, if
+        rows of a group have one hash."""
         wanted, apart = np.isin(np.arange(self._parts), list(parts)), self._apart
         share, names = min(1.0, most / max(self.labels(parts).rows, 1)), list(dict.fromkeys(columns))
 
@@ -270,7 +274,8 @@ class Survey:
             for batch in batches:
                 own = wanted[apart.part(batch)]
                 if share < 1:
-                    own &= split.is_sampled(as_numpy(batch.column(split.HASH)), share)
+                    hashes = _hashed(batch, by) if by else as_numpy(batch.column(split.HASH))
+                    own &= split.is_sampled(hashes, share)
                 some = batch.take(as_arrow(np.flatnonzero(own), np.int64))
                 found = [some.column(name) for name in names]
                 found = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in found]
@@ -280,6 +285,13 @@ class Survey:
         batches, labels = zip(*found)  # noqa: B905  # not in Python 3.9
         (whole,) = pa.Table.from_batches(batches).combine_chunks().to_batches() or batches[:1]
         return whole, np.concatenate(labels)
+
+
+def _hashed(batch: pa.RecordBatch, columns: Sequence[str]) -> Array:
+    """A number for each row, by what these columns have: the same wherever the row is."""
+    each = [as_text(batch.column(name)).dictionary_decode().to_pylist() for name in columns]
+    rows = zip(*each)  # noqa: B905  # not in Python 3.9
+    return np.array([zlib.crc32(repr(row).encode()) for row in rows], dtype=np.int64)
 
 
 def reduced(cells: "RDD[Tuple[Any, Any]]", together: Callable[[Any, Any], Any]) -> "RDD[Tuple[Any, Any]]":

@@ -199,8 +199,9 @@ def _header(tree: Json, table: str, used: Sequence[str], body: str) -> str:
     label = tree["label"]
     says = {
         "binary": f"probability that {label} is 1 ({tree['positive']}), prediction 1 where that is "
-        f"{_threshold(tree):.4g} or more",
-        "multiclass": f"probability of each class of {label}, prediction the first class with the largest",
+        f"{_threshold(tree)!r} or more",
+        "multiclass": f"probability of each class of {label}, prediction the first class with the largest"
+        + (f", each times its weight ({', '.join(map(repr, tree['weights']))})" if tree.get("weights") else ""),
         "regression": f"prediction of {label}" + (f" in {tree['unit']}" if tree["unit"] else ""),
     }
     what = f"{len(tree['trees']):,} decision trees" if "trees" in tree else "Decision tree"

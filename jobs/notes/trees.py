@@ -9,10 +9,12 @@ NAMED = 6  # categories that a condition names before it only counts the rest
 
 
 def said(node: Told, model: Told) -> str:
-    """What a node says of its rows: a probability, the likeliest class with its probability, or a value."""
+    """What a node says of its rows: a probability, the class that they are called with its probability, or a value."""
     if "probabilities" in node:
-        share, name = max(zip(node["probabilities"], model["classes"]))  # noqa: B905  # not in Python 3.9
-        return f"{name} {share:.2f}"
+        shares, classes = node["probabilities"], model["classes"]
+        weighed = [p * w for p, w in zip(shares, model.get("weights") or [1.0] * len(classes))]  # noqa: B905
+        called = weighed.index(max(weighed))
+        return f"{classes[called]} {shares[called]:.2f}"
     if "probability" in node:
         return f"{node['probability']:.3f}"
     return f"{node['value']:.4g} {model.get('unit', '')}".rstrip() if "value" in node else ""

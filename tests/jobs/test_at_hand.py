@@ -62,6 +62,9 @@ def test_a_condition_should_be_told_whether_a_node_has_it_or_not() -> None:
 def test_what_a_node_says_should_be_in_the_labels_own_words() -> None:
     assert trees.said({"probability": 0.12345}, MODEL) == "0.123"
     assert trees.said({"probabilities": [0.2, 0.7, 0.1]}, {"classes": ["a", "b", "c"]}) == "b 0.70"
+    leaf, classes = {"probabilities": [0.6, 0.3, 0.1]}, ["a", "b", "c"]
+    assert trees.said(leaf, {"classes": classes, "weights": [1.0, 5.0, 1.0]}) == "b 0.30", "as it is called"
+    assert trees.said({"probabilities": [0.5, 0.5, 0.0]}, {"classes": classes}) == "a 0.50", "the first of equals"
     assert trees.said({"value": 71.26}, {"unit": "years"}) == "71.26 years"
     assert trees.said({"feature": "x"}, MODEL) == "", "of several trees only leaves say something"
 

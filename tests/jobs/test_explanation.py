@@ -7,9 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dml.models.scorer import Scorer
 from jobs.judges import explanation
 from jobs.judges.explanation import Sample
+from jobs.learners.survey import _hashed
 from jobs.models.inputs import MISSING
+from jobs.tables import split
 from tests.jobs import points
 
 # x > 5 is late if it is red, and never else; y is asked for by a split that changes nothing.
@@ -132,3 +135,28 @@ def test_a_tree_of_one_leaf_should_have_nothing_to_explain() -> None:
     told = explanation.explain({**TREE, "nodes": [node(0, 0, 100, 0.3)]}, rows(), SETTINGS)
     assert told["permutation"] is told["dependence"] is None
     assert [row["reasons"] for row in told["examples"]["rows"]] == [[], [], []]
+
+
+def test_values_that_training_has_not_seen_and_numbers_that_nobody_has_should_cost_no_explanation() -> None:
+    """As of a shop, where no shop of the test side has been trained on, and of a sparse number."""
+    batch = rows().batch
+    shops = pa.array([f"shop {i % 7}" for i in range(ROWS)])
+    batch = batch.set_column(3, "colour", shops).set_column(1, "x", pa.nulls(ROWS, pa.float64()))
+    told = explanation.explain(TREE, Sample(batch, rows().label), SETTINGS)
+    assert {one["increase"] for one in told["permutation"]["features"]} == {0.0}
+    of = {one["feature"]: [point["value"] for point in one["points"]] for one in told["dependence"]}
+    assert of == {"x": [None], "y": [0.0, 1.0, 2.0, None]}
+    assert len(told["examples"]["rows"]) >= 1
+
+
+def test_rows_of_a_group_should_be_sampled_one_by_one_and_always_the_same_ones() -> None:
+    batch = pa.RecordBatch.from_pydict({"id": range(100_000), "day": ["2024-01-01"] * 100_000})
+    hashes = _hashed(batch, ["id", "day"])
+    assert split.is_sampled(hashes, 0.01).mean() == pytest.approx(0.01, rel=0.2)
+    assert (_hashed(batch.slice(500, 9), ["id", "day"]) == hashes[500:509]).all()
+
+
+def test_reasons_should_not_ask_for_what_no_tree_asks_for() -> None:
+    model = {**TREE, "nodes": [node(0, 0, 100, 0.3, "x", 5.0, 1, 2, 0.1), node(1, 1, 50, 0.1), node(2, 1, 50, 0.5)]}
+    said = Scorer(model, reasons=1).predict({"x": 1.0, "y": "no number", "colour": "red"})
+    assert (said["probability"], said["reason_1"]) == (0.1, "x")

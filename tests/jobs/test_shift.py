@@ -1,5 +1,6 @@
 """What a feature's move does to the mean score, by moves whose effect is known."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from jobs.judges import explanation, shift
 from jobs.judges.explanation import Sample
-from tests.jobs.test_explanation import FEATURES, TREE, rows
+from jobs.tables.settings import Split
+from tests.jobs import points
+from tests.jobs.test_explanation import FEATURES, SETTINGS, TREE, rows
 
 
 def number(name: str, cells: list[tuple[float, float, int]], missing: int = 0) -> dict[str, Any]:
@@ -61,19 +64,21 @@ def test_values_should_be_met_as_often_as_in_the_profile() -> None:
 def test_two_models_should_be_compared_row_by_row() -> None:
     """The other one says 0.5 of every row: what is 0.9 likely by the first costs it log(0.9 / 0.5) less."""
     even = {**TREE, "nodes": [{"id": 0, "depth": 0, "rows": 1, "probability": 0.5}]}
-    told = explanation.compare(TREE, even, rows(), "binary")
+    told = explanation.compare(TREE, even, rows(), SETTINGS)
     assert told is not None
     assert told["difference"] == told["low"] == told["high"] == pytest.approx(-np.log(0.9 / 0.5))
     other = rows([i % 2 for i in range(400)])
-    told = explanation.compare(TREE, even, other, "binary")
+    told = explanation.compare(TREE, even, other, SETTINGS)
     assert told is not None
     assert told["high"] - told["low"] == pytest.approx(2 * 1.96 * np.log(9) / 2 / 20, rel=0.05)
-    assert explanation.compare(TREE, even, Sample(other.batch.slice(0, 20), other.label[:20]), "binary") is None
+    assert explanation.compare(TREE, even, Sample(other.batch.slice(0, 20), other.label[:20]), SETTINGS) is None
+    of_groups = dataclasses.replace(SETTINGS, split=Split(by=("colour",)))
+    assert explanation.compare(TREE, even, other, of_groups) is None, "rows of a group are alike"
     values = [one | {"value": one["probability"]} for one in TREE["nodes"]]
     model = {**TREE, "task": "regression", "nodes": values}
     mean = {**model, "nodes": [{"id": 0, "depth": 0, "rows": 1, "value": 0.1}]}
     told = explanation.compare(
-        mean, model, rows(np.array([0.9 if late else 0.1 for late in rows().label])), "regression"
+        mean, model, rows(np.array([0.9 if late else 0.1 for late in rows().label])), points.regression()
     )
     assert told is not None
     share = rows().label.mean()

@@ -78,12 +78,13 @@ class Likelihood:
 
 
 class Classes:
-    """Multiclass: the first class with the largest probability; its colour, the stronger the surer."""
+    """Multiclass: the first class with the largest probability times its weight; its colour, the stronger the surer."""
 
     tones = (CLASS_COLOURS + 1) * len(STRENGTHS)
 
-    def __init__(self, classes: Sequence[str], root: Node) -> None:
+    def __init__(self, classes: Sequence[str], root: Node, weights: Sequence[float] | None = None) -> None:
         self.classes = list(classes)
+        self.weights = weights or [1.0] * len(self.classes)
         self.shares: list[float] = root["probabilities"]
         ranked = sorted(range(len(classes)), key=lambda one: -self.shares[one])
         self._slot = {one: min(place, CLASS_COLOURS) for place, one in enumerate(ranked)}
@@ -92,11 +93,11 @@ class Classes:
 
     def called(self, node: Node) -> int:
         """The place of the class that the node says, among all classes."""
-        shares = node["probabilities"]
-        return int(shares.index(max(shares)))
+        weighed = [share * weight for share, weight in zip(node["probabilities"], self.weights, strict=True)]
+        return weighed.index(max(weighed))
 
     def level(self, node: Node) -> float:
-        return float(max(node["probabilities"]))
+        return float(node["probabilities"][self.called(node)])
 
     def tone(self, node: Node) -> int:
         strength = sum(self.level(node) >= least for least in _SURE)
@@ -169,7 +170,7 @@ def outcome(tree: dict[str, Any], metrics: dict[str, Any]) -> Outcome:
     task = tree.get("task", "binary")
     nodes = tree.get("nodes") or [_all_rows(task, metrics)]
     if task == "multiclass":
-        return Classes(tree["classes"], nodes[0])
+        return Classes(tree["classes"], nodes[0], tree.get("weights"))
     if task == "regression":
         return Value(nodes, metrics["label"]["train"]["std"])
     return Likelihood(metrics["base_rate"])
