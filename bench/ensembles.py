@@ -6,9 +6,7 @@ measured is kept as it comes.
 """
 
 import argparse
-import datetime as dt
 import itertools
-import json
 import os
 import signal
 import sys
@@ -17,7 +15,7 @@ from typing import Any
 from bench import report
 from bench.contenders import ENSEMBLES
 from bench.data import BENCH, HOME, SIZES, Place
-from bench.measure import LIMIT, measure, write_json
+from bench.measure import LIMIT, Kept, measure
 
 CORES = (1, 2)
 
@@ -57,28 +55,18 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted: no contender outlives the harness
     cores, names = [int(number) for number in args.cores.split(",")], args.only.split(",")
-    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    now = revision()
-    told = kept.get("ensembles", {})
-    if told.get("revision") != now:
-        told = {"revision": now, "rows": {}, "entries": []}
+    kept = Kept(RESULTS, "ensembles", revision())
     for repetition, size in itertools.product(range(1, args.repetitions + 1), args.rows.split(",")):
         rows = data(Place(size))
         for name, count in itertools.product(names, sorted(cores, reverse=True)):
             own = {"contender": name, "size": size, "cores": count, "repetition": repetition}
-            if any(one["state"] == "ok" for one in told["entries"] if own.items() <= one.items()):
+            if kept.has(own):
                 continue
             found = {**run(name, size, count, args.limit, rows), "load": os.getloadavg()[0]}
             say(f"{name}, {size}, {count} cores: {found}")
-            others = [one for one in told["entries"] if not own.items() <= one.items()]
-            told["entries"] = [*others, {**own, **found}]
-            told["rows"] = {
-                each: told["rows"].get(each, rows["rows"]) for each in SIZES if each in {*told["rows"], size}
-            }
-            told |= {"when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "machine": machine()}
-            write_json(RESULTS, {**kept, "ensembles": told})
+            kept.add(own, found, rows["rows"], SIZES, machine())
     page = HOME / "docs" / "benchmarks.md"
-    page.write_text(report.with_section(page.read_text(), report.ENSEMBLES, report.ensembles(told)))
+    page.write_text(report.with_section(page.read_text(), report.ENSEMBLES, report.ensembles(kept.told)))
     return 0
 
 

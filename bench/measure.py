@@ -1,11 +1,12 @@
 """One contender in a process of its own: how long until its metrics are known, and the memory of its process tree."""
 
+import datetime as dt
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,39 @@ def _reason(code: int | None, log: Path, limit: float) -> str:
     if code == 0:
         return "it ended well but left no result"
     return failure_reason(log.read_text(errors="replace")) or f"exit code {code} and not a word"
+
+
+class Kept:
+    """A section of the results' file: what one revision has measured, kept as it comes. `told`: its content."""
+
+    def __init__(self, file: Path, section: str, revision: str) -> None:
+        """What another revision has measured is left out."""
+        self._file, self._section = file, section
+        self._all: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        self.told: dict[str, Any] = self._all.get(section, {})
+        if self.told.get("revision") != revision:
+            self.told = {"revision": revision, "rows": {}, "entries": []}
+
+    def has(self, own: Mapping[str, Any]) -> bool:
+        """Whether what `own` names (a contender, a size, ...) was measured well."""
+        return any(one["state"] == "ok" for one in self.told["entries"] if own.items() <= one.items())
+
+    def add(
+        self, own: Mapping[str, Any], found: Mapping[str, Any], rows: int, sizes: Iterable[str], machine: Any
+    ) -> None:
+        """An entry, in place of one of the same names. `rows`: of its size; `sizes`: the names of all, in order."""
+        others = [one for one in self.told["entries"] if not own.items() <= one.items()]
+        known = {own["size"]: rows, **self.told["rows"]}
+        self.told |= {
+            "rows": {size: known[size] for size in sizes if size in known},
+            "entries": [*others, {**own, **found}],
+            "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "machine": machine,
+        }
+        self.write()
+
+    def write(self) -> None:
+        write_json(self._file, {**self._all, self._section: self.told})
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -8,7 +8,6 @@ run --local` tells it for our jobs, and nothing for plain Spark.
 
 import argparse
 import contextlib
-import datetime as dt
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any
 
 from bench import report
 from bench.data import BENCH, HOME
-from bench.measure import measure, write_json
+from bench.measure import Kept, measure, write_json
 
 SIZES = {"337k": 336_776, "3.37m": 3_367_760, "8m": 8_000_000}
 CORES = (1, 2)
@@ -248,31 +247,23 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended is interrupted: no contender outlives the harness
     sizes, cores = args.rows.split(","), [int(number) for number in args.cores.split(",")]
-    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    now = revision()
-    told = kept.get("stages", {})
-    if told.get("revision") != now:
-        told = {"revision": now, "rows": {}, "entries": []}
+    kept = Kept(RESULTS, "stages", revision())
     for repetition, size in itertools.product(range(1, args.repetitions + 1), sizes):
         make(size)
         for each, stage, contender in itertools.product(cores, ("prepare", "predict"), CONTENDERS):
             if stage == "predict" and not MODEL.is_file():
                 run("ours", "model", size, each)
             own = {"contender": contender, "stage": stage, "size": size, "cores": each, "repetition": repetition}
-            if any(one["state"] == "ok" for one in told["entries"] if own.items() <= one.items()):
+            if kept.has(own):
                 continue
             found = run(contender, stage, size, each)
             say(f"{stage} by {contender}, {size}, {each} cores: {found}")
-            others = [one for one in told["entries"] if not own.items() <= one.items()]
-            told["entries"] = [*others, {**own, **found}]
-            told["rows"] = {name: SIZES[name] for name in SIZES if name in told["rows"] or name == size}
-            told |= {"when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "machine": machine()}
-            told["load"] = os.getloadavg()[2]
-            write_json(RESULTS, {**kept, "stages": told})
-    told["ranges"] = ranges(sizes[-1])
-    write_json(RESULTS, {**kept, "stages": told})
+            kept.told["load"] = os.getloadavg()[2]
+            kept.add(own, found, SIZES[size], SIZES, machine())
+    kept.told["ranges"] = ranges(sizes[-1])
+    kept.write()
     page = HOME / "docs" / "benchmarks.md"
-    page.write_text(report.with_section(page.read_text(), report.STAGES, report.stages(told)))
+    page.write_text(report.with_section(page.read_text(), report.STAGES, report.stages(kept.told)))
     return 0
 
 

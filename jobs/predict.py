@@ -8,12 +8,12 @@ from pyspark.sql import functions as F
 
 from jobs.errors import JobError
 from jobs.job import Job, arguments_of, begun, run
-from jobs.models import reasons, registry
-from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY, reason_columns, threshold
+from jobs.models import forms, reasons, registry
+from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY
 from jobs.tables import catalog, split, storage
 from jobs.tables.observed import Seen, plan_of
 from jobs.tables.session import Clock, size_batches
-from jobs.tables.settings import Dataset
+from jobs.tables.settings import Dataset, reason_columns
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,7 +125,7 @@ def counters(classes: Sequence[Any]) -> Dict[str, Column]:
 def said(model: registry.Registered) -> List[Column]:
     """What a model of this kind leaves in `predictions`, out of what `tree.score` gives."""
     if model.task == "binary":
-        return [F.col(PROBABILITY), (F.col(PROBABILITY) >= threshold(model.tree)).cast("int").alias(PREDICTION)]
+        return [F.col(PROBABILITY), (F.col(PROBABILITY) >= forms.threshold(model.tree)).cast("int").alias(PREDICTION)]
     if model.task == "regression":
         return [F.col(PREDICTION)]
     names, weights = model.tree["classes"], model.tree.get("weights")

@@ -348,7 +348,8 @@ def _fit_and_score(
         call = decided["threshold"]
         model["decision"] = settings.decision.asked
         clock.lap("decide", "testing the model")
-    model = forms.decided(model, _weighed(survey.weights(train)) if call is None else call)
+    weights, average = survey.weights(train), survey.average(train)
+    model = forms.decided(model, _weighed(weights) if call is None else call)
     scored = None
     if not classes or settings.slices:
         kept = dict.fromkeys([*settings.keys, *settings.slices, settings.label.column])
@@ -358,12 +359,11 @@ def _fit_and_score(
         found = _of_classes(survey, test, fitted, model)
     else:
         assert scored is not None  # noqa: S101  # see above
-        found = _found(scored, settings, survey.average(train))
+        found = _found(scored, settings, average)
     clock.lap("score")
     totals = fitted.totals if forms.is_one(model) else None
-    weights = survey.weights(train)
     weighed = None if weights is None else dict(zip(settings.class_names, weights.tolist()))  # noqa: B905
-    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed, survey.average(train))
+    return Trained(model, totals, labels, scored, found, tuning, training, decided, weighed, average)
 
 
 def _validation(survey: Survey, train: Sequence[int], settings: Dataset) -> Tuple[List[int], List[int]]:
@@ -493,7 +493,7 @@ def current_on(
             found = _of_current(features, current, settings, candidate.labels[split.TRAIN].mean)
         scores = metrics.evaluate(found, forms.call_of(current.tree))
         if settings.decision and current.tree.get("decision") == settings.decision.asked:
-            decided = decision.figures(found, tasks.threshold(current.tree), settings.decision)
+            decided = decision.figures(found, forms.threshold(current.tree), settings.decision)
     before = storage.read_json(s3, f"{current.home}/metrics.json") or {}
     change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
@@ -575,7 +575,7 @@ def metrics_report(
         ),
         "importances": forms.importances(trained.tree),
         "tree": forms.shape(trained.tree),
-        "threshold": tasks.threshold(trained.tree),
+        "threshold": forms.threshold(trained.tree),
         "class_weights": trained.weights,
         "settings": trained.tree["settings"],
         "split_by": list(settings.split.by),

@@ -99,9 +99,10 @@ def moved(drift: dict[str, Any] | None, called: dict[str, str], most: int = 5) -
     return ", ".join(map(told, features[:most])) + more
 
 
-def signed(value: float) -> str:
-    """A change: a small one to three decimals, a large one as a quantity."""
-    text = f"{abs(value):.3f}" if abs(value) < 10 else quantity(abs(value))
+def signed(value: float, in_unit: bool | None = None) -> str:
+    """A change, as a quantity of the label's unit or to three decimals; not told which: a large one as a quantity."""
+    as_quantity = abs(value) >= 10 if in_unit is None else in_unit
+    text = quantity(abs(value)) if as_quantity else f"{abs(value):.3f}"
     sign = "" if not float(text.replace(",", "")) else "+" if value > 0 else MINUS
     return sign + text
 

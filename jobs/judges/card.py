@@ -493,7 +493,7 @@ def _scoring(settings: Dataset, tree: Document, length: int) -> List[str]:
     name, label = settings.name, settings.label.column
     value = {"binary": "probability", "multiclass": "probabilities", "regression": "value"}[settings.task]
     says = {
-        "binary": f"`probability` that `{label}` is 1; the call is 1 from {tree.get('threshold', 0.5)!r} on",
+        "binary": f"`probability` that `{label}` is 1; the call is 1 from {forms.threshold(tree)!r} on",
         "multiclass": "`probabilities` in the order of `classes`; the call is the first of the largest"
         + (", each times its one of `weights`" if tree.get("weights") else ""),
         "regression": f"`value`, the predicted `{label}`",

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from jobs.judges.metrics import Floats, Tally
-from jobs.models.tasks import THRESHOLD
+from jobs.models.forms import THRESHOLD
 from jobs.tables.settings import Dataset, Decision
 
 POINTS = 200  # of a curve

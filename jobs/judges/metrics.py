@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.models.tasks import CLIP, LEAF, MAIN, PREDICTION, PROBABILITIES, PROBABILITY, THRESHOLD
+from jobs.models.forms import THRESHOLD
+from jobs.models.tasks import CLIP, LEAF, MAIN, PREDICTION, PROBABILITIES, PROBABILITY
+from jobs.models.tree import called_classes
 from jobs.tables.arrays import as_numpy
 
 ROC_POINTS, CALIBRATION_BINS = 200, 10
@@ -251,7 +253,7 @@ def _multiclass(table: Table, weights: Any) -> Figures:
         if 0 < one.total_positives < one.total:
             others = one.rows - one.positives
             aucs.append(_auc(others, one.positives, one.positives.sum(), others.sum()))
-    confusion = (np.eye(classes)[_called(p, weights)].T @ counts).T
+    confusion = (np.eye(classes)[called_classes(p, weights)].T @ counts).T
     right, actual, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = actual + called > 0
     f1 = 2 * right[present] / (actual + called)[present]
@@ -265,13 +267,6 @@ def _multiclass(table: Table, weights: Any) -> Figures:
         "macro_f1": float(f1.mean()),
         "confusion": confusion.astype(int).tolist(),
     }
-
-
-def _called(probabilities: Floats, weights: Any) -> NDArray[Any]:
-    """The class that is called: answers x classes to their places."""
-    weighed = probabilities if weights is None else probabilities * np.array(weights)
-    places: NDArray[Any] = weighed.argmax(axis=1)
-    return places
 
 
 def _regression(errors: Errors) -> Figures:
@@ -368,7 +363,7 @@ def calibration(counts: Tally) -> List[Dict[str, float]]:
 
 def confidence(table: Table, weights: Any = None) -> Tally:
     """Of a multiclass table the predicted class alone: its probability, and how often it came true."""
-    best = _called(table.probabilities, weights)
+    best = called_classes(table.probabilities, weights)
     each = np.arange(len(best))
     right = table.counts[each, best]
     wrong = table.counts.sum(axis=1) - right
@@ -481,7 +476,7 @@ class _SliceSums:
             right, classes = (says >= (THRESHOLD if self.call is None else self.call)) == label, 2
             said = np.where(label == 1, says, 1 - says)
         else:
-            right, classes = _called(says, self.call) == label, says.shape[1]
+            right, classes = called_classes(says, self.call) == label, says.shape[1]
             said = says[np.arange(len(label)), label]
         return [None, -np.log(np.maximum(said, CLIP)), right, *[label == k for k in range(classes)]]
 

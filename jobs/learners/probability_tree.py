@@ -8,7 +8,7 @@ from jobs.learners.grow import Node, smoothed
 from jobs.learners.survey import Survey
 from jobs.models import forms
 from jobs.models.forms import Told
-from jobs.models.inputs import MISSING, Feature
+from jobs.models.inputs import Feature, number_condition
 from jobs.models.tasks import PROBABILITIES, PROBABILITY
 from jobs.tables.arrays import Array
 from jobs.tables.settings import Training
@@ -68,7 +68,7 @@ def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Arra
         entry["gain"] = node.gain * _unit_of_impurity(learned, classes)
         left, right = dict(reaching), dict(reaching)
         if feature["kind"] == "number":
-            entry["condition"], entry["otherwise"] = _number_condition(feature, threshold)
+            entry["condition"], entry["otherwise"] = number_condition(feature, threshold)
         else:
             i = node.feature
             left[i] = {value for value in reaching[i] if feature["encoding"][value] <= threshold}
@@ -102,14 +102,6 @@ def _unit_of_impurity(learned: Learned, classes: int) -> float:
     if learned.point is not None:
         return learned.point.step**2
     return 0.5 if classes == 2 else 1.0
-
-
-def _number_condition(feature: Feature, threshold: float) -> Tuple[str, str]:
-    name = feature["name"]
-    if threshold < MISSING / 4:  # half-way between MISSING and the smallest value that training has seen
-        return f"{name} is missing", f"{name} is known"
-    or_missing = " or missing" if feature["missing_rows"] else ""
-    return f"{name} <= {threshold:.6g}{or_missing}", f"{name} > {threshold:.6g}"
 
 
 def _category_condition(feature: Feature, values: Set[str], with_missing: bool) -> str:

@@ -15,8 +15,8 @@ from jobs.errors import JobError
 from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
 from jobs.learners.grow import Block, FixedPoint
+from jobs.models.forms import THRESHOLD
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
-from jobs.models.tasks import THRESHOLD
 from jobs.models.tree import Scorer
 from jobs.tables import split
 from jobs.tables.arrays import Array, as_arrow, as_doubles, as_numpy, as_text

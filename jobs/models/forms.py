@@ -17,15 +17,14 @@ Each node says how much of the training side came to it: its `rows`; of boosted 
 derivatives. `features`, the encodings, are the same in both, and so is all else that a model is told by.
 """
 
-from typing import Any, Dict, Iterator, List, Sequence, Union
-
-from jobs.models.inputs import Feature
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 Told = Dict[str, Any]
 Call = Union[float, List[float], None]
 
 ONE, SEVERAL, DECIDED = 2, 3, 4
 MEAN, IDENTITY, LOGISTIC, SOFTMAX = "mean", "identity", "logistic", "softmax"
+THRESHOLD = 0.5  # from which on a row is called positive, if the model has no threshold of its own
 LINKS = {"binary": LOGISTIC, "multiclass": SOFTMAX, "regression": IDENTITY}
 
 
@@ -45,6 +44,17 @@ def call_of(model: Told) -> Call:
     """What `decided` has made it of."""
     call: Call = model.get("threshold", model.get("weights"))
     return call
+
+
+def threshold(model: Mapping[str, Any]) -> float:
+    """From which probability on a binary model calls a row positive; of others it means nothing."""
+    return float(model.get("threshold", THRESHOLD))
+
+
+def called(probabilities: Sequence[float], weights: Optional[Sequence[float]]) -> int:
+    """The place of the class that is called: the first whose probability times its weight (None: 1) is largest."""
+    weighed = [p * w for p, w in zip(probabilities, weights or [1.0] * len(probabilities))]  # noqa: B905  # not in 3.9
+    return weighed.index(max(weighed))
 
 
 def trees(model: Told) -> List[List[Told]]:
@@ -73,8 +83,7 @@ def importances(model: Told) -> List[Told]:
 
     A node whose `rows` are not told has its gain for all of them together.
     """
-    features: Sequence[Feature] = model["features"]
-    gains = {feature["name"]: 0.0 for feature in features}
+    gains = {feature["name"]: 0.0 for feature in model["features"]}
     for node in all_nodes(model):
         if "feature" in node:
             gains[node["feature"]] += node["gain"] * node.get("rows", 1)

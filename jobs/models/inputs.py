@@ -20,6 +20,15 @@ Feature = Dict[str, Any]
 MISSING = -1e300
 
 
+def number_condition(feature: Feature, threshold: float) -> Tuple[str, str]:
+    """What leads to the left of a split on a number, and what to the right, in words."""
+    name = feature["name"]
+    if threshold < MISSING / 4:  # half-way between MISSING and the smallest value that training has seen
+        return f"{name} is missing", f"{name} is known"
+    or_missing = " or missing" if feature["missing_rows"] else ""
+    return f"{name} <= {threshold:.6g}{or_missing}", f"{name} > {threshold:.6g}"
+
+
 def matrix(batch: pa.RecordBatch, features: Sequence[Feature]) -> List[Array]:
     """Each feature's numbers, as a scorer compares them with thresholds. Columns in: every feature's, by name."""
     return [

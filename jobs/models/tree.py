@@ -14,8 +14,9 @@ from jobs.models import forms
 from jobs.models.forms import Told
 from jobs.models.inputs import feature_columns, matrix
 from jobs.models.reasons import Reasons
-from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY, reason_columns, threshold
+from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY
 from jobs.tables.arrays import Array, as_arrow
+from jobs.tables.settings import reason_columns
 
 
 def score(rows: DataFrame, model: Told, keep: Sequence[Column], reasons: int = 0) -> DataFrame:
@@ -37,6 +38,13 @@ def score(rows: DataFrame, model: Told, keep: Sequence[Column], reasons: int = 0
     return scored.select(*renamed, *scorer.columns)
 
 
+def called_classes(probabilities: Array, weights: Optional[Sequence[float]]) -> Array:
+    """`forms.called` of many rows at once: rows x classes to the places of the classes that are called."""
+    weighed = probabilities if weights is None else probabilities * np.array(weights)
+    places: Array = weighed.argmax(axis=1)
+    return places
+
+
 class Scorer:
     """Scores batches of rows, on the executors. The first `kept` columns pass through untouched.
 
@@ -51,11 +59,11 @@ class Scorer:
         self.columns = {**({LEAF: "int"} if self.is_one else {}), self.name: kind, **reason_columns(reasons)}
         self.most, self.reasons = reasons, Reasons(model) if reasons else None
         index = {feature["name"]: i for i, feature in enumerate(self.features)}
-        self.link, self.threshold = model.get("link", forms.MEAN), threshold(model)
+        self.link, self.threshold = model.get("link", forms.MEAN), forms.threshold(model)
         said = "value" if self.link != forms.MEAN or self.name == PREDICTION else self.name
         self.trees = [_Tree(nodes, index, said) for nodes in forms.trees(model)]
         self.base = np.array(model.get("base", ()), dtype=np.float64)
-        self.weights = np.array(model.get("weights", 1.0))  # by class
+        self.weights: Optional[Sequence[float]] = model.get("weights")  # by class
         self.outputs = [tree.get("output", 0) for tree in model.get("trees", ())]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -109,8 +117,7 @@ class Scorer:
 
     def called(self, said: Array) -> Array:
         """Of each row the number of the class that it is called, if there are several, else 0."""
-        found: Array = (said * self.weights).argmax(axis=1) if said.ndim > 1 else np.zeros(len(said), dtype=np.int64)
-        return found
+        return called_classes(said, self.weights) if said.ndim > 1 else np.zeros(len(said), dtype=np.int64)
 
     def _reasons(self, numbers: Array, said: Array) -> List[pa.Array]:
         """The columns of the features that moved each row most, NULL where fewer did."""

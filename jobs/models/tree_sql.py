@@ -10,6 +10,8 @@ import json
 from bisect import bisect_left
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
+from jobs.models import forms
+
 # Athena refuses a longer statement (its user guide, "Service Quotas": query string length, bytes in UTF-8).
 MAX_BYTES = 262_144
 # Trino compiles each column of a SELECT to one Java method, and one beyond 64 KB fails: in Trino 414 a tree of 2,000
@@ -179,7 +181,7 @@ def _of_several(model: Json, numbered: Sequence[Json], names: Sequence[str], ask
     named = [f"{own} AS {name}" for own, name in zip(said, probabilities)]  # noqa: B905  # not in Python 3.9
     parts.append(_query("_said", [*names, *named], source))
     if task == "binary":
-        call = f"CASE WHEN probability >= {_double(_threshold(model))} THEN 1 ELSE 0 END"
+        call = f"CASE WHEN probability >= {_double(forms.threshold(model))} THEN 1 ELSE 0 END"
     else:
         weights = model.get("weights")
         weighed = [f"{p} * {_double(w)}" for p, w in zip(probabilities, weights)] if weights else probabilities  # noqa: B905
@@ -199,7 +201,7 @@ def _header(tree: Json, table: str, used: Sequence[str], body: str) -> str:
     label = tree["label"]
     says = {
         "binary": f"probability that {label} is 1 ({tree['positive']}), prediction 1 where that is "
-        f"{_threshold(tree)!r} or more",
+        f"{forms.threshold(tree)!r} or more",
         "multiclass": f"probability of each class of {label}, prediction the first class with the largest"
         + (f", each times its weight ({', '.join(map(repr, tree['weights']))})" if tree.get("weights") else ""),
         "regression": f"prediction of {label}" + (f" in {tree['unit']}" if tree["unit"] else ""),
@@ -294,11 +296,6 @@ def _part(
     return f"CASE WHEN {' AND '.join(path)} THEN {inside} END" if path else inside
 
 
-def _threshold(model: Json) -> float:
-    """As of jobs/models/tasks.py, without Spark."""
-    return float(model.get("threshold", 0.5))
-
-
 def _outputs(tree: Json) -> List[str]:
     return {
         "binary": ["probability", "prediction"],
@@ -311,11 +308,10 @@ def _values(tree: Json, leaf: Json) -> List[str]:
     if tree["task"] == "regression":
         return [_double(leaf["value"])]
     if tree["task"] == "binary":
-        return [_double(leaf["probability"]), str(int(leaf["probability"] >= _threshold(tree)))]
+        return [_double(leaf["probability"]), str(int(leaf["probability"] >= forms.threshold(tree)))]
     probabilities = leaf["probabilities"]
-    weights = tree.get("weights") or [1.0] * len(probabilities)
-    weighed = [p * w for p, w in zip(probabilities, weights)]  # noqa: B905  # not in Python 3.9
-    return [*map(_double, probabilities), _text(tree["classes"][weighed.index(max(weighed))])]
+    called = tree["classes"][forms.called(probabilities, tree.get("weights"))]
+    return [*map(_double, probabilities), _text(called)]
 
 
 def _rows(name: str, rows: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
+from jobs.models import forms
 from jobs.models.forms import Told
-from jobs.models.inputs import MISSING
+from jobs.models.inputs import MISSING, number_condition
 
 NAMED = 6  # categories that a condition names before it only counts the rest
 
@@ -11,10 +12,8 @@ NAMED = 6  # categories that a condition names before it only counts the rest
 def said(node: Told, model: Told) -> str:
     """What a node says of its rows: a probability, the class that they are called with its probability, or a value."""
     if "probabilities" in node:
-        shares, classes = node["probabilities"], model["classes"]
-        weighed = [p * w for p, w in zip(shares, model.get("weights") or [1.0] * len(classes))]  # noqa: B905
-        called = weighed.index(max(weighed))
-        return f"{classes[called]} {shares[called]:.2f}"
+        called = forms.called(node["probabilities"], model.get("weights"))
+        return f"{model['classes'][called]} {node['probabilities'][called]:.2f}"
     if "probability" in node:
         return f"{node['probability']:.3f}"
     return f"{node['value']:.4g} {model.get('unit', '')}".rstrip() if "value" in node else ""
@@ -27,10 +26,7 @@ def conditions(node: Told, model: Told) -> Tuple[str, str]:
     name, threshold = node["feature"], node["threshold"]
     (feature,) = [one for one in model["features"] if one["name"] == name]
     if feature["kind"] == "number":
-        if threshold < MISSING / 4:  # half-way between MISSING and the least value of the training side
-            return f"{name} is missing", f"{name} is known"
-        or_missing = " or missing" if feature["missing_rows"] else ""
-        return f"{name} <= {threshold:.6g}{or_missing}", f"{name} > {threshold:.6g}"
+        return number_condition(feature, threshold)
     left = sorted(value for value, code in feature["encoding"].items() if code <= threshold)
     right = sorted(value for value, code in feature["encoding"].items() if code > threshold)
     if feature["missing_rows"]:

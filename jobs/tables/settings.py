@@ -39,10 +39,21 @@ DECLARABLE: Dict[str, Tuple[str, ...]] = {
     "timestamp": ("timestamp",),
 }
 MOST_REASONS = 20
+
+
+def reason_columns(count: int) -> Dict[str, str]:
+    """The columns of so many reasons, with their types: reason_1, a feature's name, and reason_1_effect, ..."""
+    return {
+        name: kind
+        for i in range(1, count + 1)
+        for name, kind in ((f"reason_{i}", "string"), (f"reason_{i}_effect", "double"))
+    }
+
+
 # Columns that the table `predictions` adds to a dataset's keys.
 PREDICTION_COLUMNS = (
     *("leaf", "probability", "probabilities", "prediction", "side", "model_run"),
-    *(f"reason_{i}{what}" for i in range(1, MOST_REASONS + 1) for what in ("", "_effect")),
+    *reason_columns(MOST_REASONS),
 )
 # What the jobs add to the rows of the features table.
 ADDED_COLUMNS = ("split_hash", "split_side")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dml.models.scorer import Scorer, score_csv
-from jobs.models import forms, tasks, tree_sql
+from jobs.models import forms, tree_sql
 from jobs.models import tree as spark_tree
 
 Tree = dict[str, Any]
@@ -139,7 +139,7 @@ def by_spark(tree: Tree, rows: Sequence[Row]) -> Values:
     if tree["task"] == "regression":
         return [(value,) for value in says]
     if tree["task"] == "binary":
-        return [(probability, 1 if probability >= tasks.threshold(tree) else 0) for probability in says]
+        return [(probability, 1 if probability >= forms.threshold(tree) else 0) for probability in says]
     return [(*shares, called(tree, shares)) for shares in says]
 
 

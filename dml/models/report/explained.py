@@ -61,7 +61,7 @@ def shuffled(metrics: Document) -> dict[str, tuple[str, str]]:
         return {}
     in_unit = told["metric"] == "rmse"
     return {
-        one["feature"]: (_signed(one["increase"], in_unit), _signed(one["deviation"], in_unit).lstrip("+"))
+        one["feature"]: (signed(one["increase"], in_unit), signed(one["deviation"], in_unit).lstrip("+"))
         for one in told["features"]
     }
 
@@ -127,10 +127,10 @@ def examples(metrics: Document, tree: Document) -> list[Example]:
         says = quantity(row["says"]).replace("-", MINUS) if task == "regression" else f"{row['says']:.1%}"
         says = f"{row['called']} {says}" if row["called"] else says
         because = ", ".join(
-            f"{one['feature']} is {_cell(one['value'])} ({_signed(one['effect'], task == 'regression')})"
+            f"{one['feature']} is {_cell(one['value'])} ({signed(one['effect'], task == 'regression')})"
             for one in row["reasons"]
         )
-        rest = f"; all others together {_signed(row['rest'], task == 'regression')}" if abs(row["rest"]) > 1e-9 else ""
+        rest = f"; all others together {signed(row['rest'], task == 'regression')}" if abs(row["rest"]) > 1e-9 else ""
         sentence = f"{says} because {because}{rest}" if because else f"{says}, as of every row"
         keys = ", ".join(f"{key} {_cell(value)}" for key, value in row["keys"].items())
         observed = row["observed"]
@@ -149,12 +149,6 @@ def moves(told: Document | None) -> str:
     if not told:
         return ""
     return signed(told["by"]) + (f" ({_cut(told['of'])})" if told["of"] else "")
-
-
-def _signed(value: float, in_unit: bool) -> str:
-    text = quantity(abs(value)) if in_unit else f"{abs(value):.3f}"
-    sign = "" if not float(text.replace(",", "")) else "+" if value > 0 else MINUS
-    return sign + text
 
 
 def _share(value: float, step: float) -> str:

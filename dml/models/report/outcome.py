@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dml.models.figures import MINUS, quantity
+from jobs.models import forms
 
 Node = dict[str, Any]
 
@@ -84,7 +85,7 @@ class Classes:
 
     def __init__(self, classes: Sequence[str], root: Node, weights: Sequence[float] | None = None) -> None:
         self.classes = list(classes)
-        self.weights = weights or [1.0] * len(self.classes)
+        self.weights = weights
         self.shares: list[float] = root["probabilities"]
         ranked = sorted(range(len(classes)), key=lambda one: -self.shares[one])
         self._slot = {one: min(place, CLASS_COLOURS) for place, one in enumerate(ranked)}
@@ -93,8 +94,7 @@ class Classes:
 
     def called(self, node: Node) -> int:
         """The place of the class that the node says, among all classes."""
-        weighed = [share * weight for share, weight in zip(node["probabilities"], self.weights, strict=True)]
-        return weighed.index(max(weighed))
+        return forms.called(node["probabilities"], self.weights)
 
     def level(self, node: Node) -> float:
         return float(node["probabilities"][self.called(node)])
