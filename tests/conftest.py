@@ -29,12 +29,9 @@ FIRST = (
     "tests/e2e",
     "tests/upgrade",
 )
-TOGETHER = ("jobs", "faults", "notebooks", "stacks")  # folders that are one group
+TOGETHER = ("apart", "faults", "jobs", "notebooks", "stacks")  # folders that are one group
 # One after the other on what the first of them has deployed.
-ON_ONE_PLATFORM = {
-    "tests/e2e/shared": ("test_failures.py", "test_on_yarn.py", "test_whole_way.py"),
-    "tests/e2e/apart": ("test_prod.py", "test_teardown.py"),
-}
+ON_ONE_PLATFORM = ("test_failures.py", "test_on_yarn.py", "test_whole_way.py")
 # What a test stands on, by the fixtures that it uses, straight or through others. `make check` runs what has no mark.
 STANDS_ON = {
     "cloud": "cloud",
@@ -48,9 +45,8 @@ STANDS_ON = {
 
 def group_of(nodeid: str) -> str:
     path = Path(nodeid.partition("::")[0])
-    for group, files in ON_ONE_PLATFORM.items():
-        if path.name in files:
-            return group
+    if path.name in ON_ONE_PLATFORM:
+        return "tests/e2e/shared"
     return str(path.parent if path.parent.name in TOGETHER else path)
 
 

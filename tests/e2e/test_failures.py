@@ -249,7 +249,7 @@ def test_what_a_redriven_run_has_published_should_be_reported_and_score_a_raw_fi
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """A model of a number; one of a chance is in test_whole_way.py, one of several classes in test_prod.py."""
+    """A model of a number; one of a chance is in test_whole_way.py, one of several classes in apart/test_prod.py."""
     monkeypatch.setattr(checkout, "HOME", cloud.place.home)
     run_id = first.rpartition(":")[2]
     code, out, err = run_dml(monkeypatch, capsys, "models", "show", run_id, "--dataset", DATASET, "--local")

@@ -161,7 +161,7 @@ def test_the_plain_scorer_should_say_what_spark_has_said(
 def test_a_raw_file_that_cannot_be_scored_as_the_run_did_should_be_refused(
     dml: Dml, capsys: pytest.CaptureFixture[str], tmp_path: Path, sample: dict[str, Path]
 ) -> None:
-    """Where it can, it is scored to the last bit: test_failures.py and test_prod.py."""
+    """Where it can, it is scored to the last bit: test_failures.py and apart/test_prod.py."""
     scored = tmp_path / "flights.csv"
     code, _, err = dml(capsys, "predict", str(sample["flights"]), "--dataset", DATASET, "--local", "-o", str(scored))
     assert (code, scored.exists()) == (1, False)  # its query joins

@@ -33,16 +33,6 @@ SLEEP = {"StartAt": "sleep", "States": {"sleep": {"Type": "Wait", "Seconds": 100
 
 
 @pytest.fixture(scope="module")
-def cloud(apart: Cloud) -> Cloud:
-    return apart
-
-
-@pytest.fixture(scope="module")
-def aws(cloud: Cloud) -> Clients:
-    return Clients(cloud)
-
-
-@pytest.fixture(scope="module")
 def prod(cloud: Cloud) -> Platform:
     """The environment prod, which keeps its data: deployed, with a model and a note."""
     return deployed(cloud, "prod")

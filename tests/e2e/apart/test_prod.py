@@ -24,16 +24,6 @@ DATASET = "penguins"
 
 
 @pytest.fixture(scope="module")
-def cloud(apart: Cloud) -> Cloud:
-    return apart
-
-
-@pytest.fixture(scope="module")
-def aws(cloud: Cloud) -> Clients:
-    return Clients(cloud)
-
-
-@pytest.fixture(scope="module")
 def platform(cloud: Cloud) -> Platform:
     return Platform("prod", credentials=cloud.environment())
 
