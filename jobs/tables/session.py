@@ -1,8 +1,10 @@
 """The Spark session that every job starts with; what it sets is what the jobs' results rest on, not tuning."""
 
 import time
-from typing import Dict
+from functools import wraps
+from typing import Any, Callable, Dict
 
+from py4j.java_gateway import JavaClass, JavaMember, JavaPackage, JVMView
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas import functions
 
@@ -13,6 +15,7 @@ CELLS_AT_ONCE = 1_500_000  # 12 MB of doubles
 def spark_session(job: str, dataset: str) -> SparkSession:
     """The session of this process, made if there is none."""
     spare_pandas()
+    remember_java()
     return (
         SparkSession.builder.appName(f"dml {job} {dataset}")
         # Dates, timestamps and the split by key hash mean the same wherever the job runs.
@@ -42,6 +45,28 @@ def spare_pandas() -> None:
     It is as good with a Spark that asks otherwise: pandas is then loaded, as ever.
     """
     functions.require_minimum_pandas_version = lambda: None  # type: ignore[attr-defined]  # its stub hides imports
+
+
+def remember_java() -> None:
+    """Keeps PySpark from asking Java anew, at each F.col, what `functions` is and what its `col`: Java would look into
+    every jar for it, once for each package that PySpark imports, which is a tenth of a short job's CPU.
+
+    A class, a package and a method stay what they are once they are found. PySpark's imports come before its session.
+    """
+    for kind in (JVMView, JavaPackage, JavaClass):
+        if not hasattr(kind.__getattr__, "__wrapped__"):
+            kind.__getattr__ = _remembering(kind.__getattr__)
+
+
+def _remembering(ask: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    @wraps(ask)
+    def answer(view: Any, name: str) -> Any:
+        found = ask(view, name)
+        if isinstance(found, (JavaClass, JavaPackage, JavaMember)):
+            view.__dict__[name] = found
+        return found
+
+    return answer
 
 
 def size_batches(spark: SparkSession, columns: int) -> None:
