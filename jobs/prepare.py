@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Dict, Sequence, Tuple, Type, Union
 
-from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+from py4j.protocol import Py4JJavaError  # py4j ships no types
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F

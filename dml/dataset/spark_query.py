@@ -63,7 +63,7 @@ def run_queries(sampled: Mapping[str, tuple[Dataset, Mapping[str, Path]]], folde
 
 
 def main(folder: Path) -> None:
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+    from py4j.protocol import Py4JJavaError  # py4j ships no types
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F

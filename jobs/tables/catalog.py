@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Tuple
 
 from botocore.exceptions import BotoCoreError, ClientError
-from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+from py4j.protocol import Py4JJavaError  # py4j ships no types
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 

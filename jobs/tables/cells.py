@@ -129,7 +129,7 @@ def _text(column: str, spark_type: str, nulls: Sequence[float], nanoseconds: boo
 
 def _fields_of(spark: SparkSession, file: str) -> Dict[str, str]:
     """The fields of a Parquet file by name, as its footer has them. Raises JobError if it has none."""
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # py4j ships no types
+    from py4j.protocol import Py4JJavaError  # py4j ships no types
 
     context: Any = spark.sparkContext
     java = context._jvm
