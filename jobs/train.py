@@ -533,6 +533,13 @@ def _of_current(features: Features, current: registry.Registered, settings: Data
     return _found(current.score(test, kept), settings, centre)
 
 
+def _beside(current: Optional[gate.Current]) -> Optional[Dict[str, Any]]:
+    """metrics.json's `current`; `split` says how that one was, if it has learned from some of the rows."""
+    if not current or not current.metrics:
+        return None
+    return {"run_id": current.run_id, **({"split": current.split} if current.split else {}), **current.metrics}
+
+
 def prepare_report_uri(features: str) -> str:
     """Where prepare.py has left its counts, from where it has put the features: LAKE/DATASET/features/RUN/."""
     home, _, run_id = features.rstrip("/").rpartition("/features/")
@@ -566,7 +573,7 @@ def metrics_report(
         "test": trained.test,
         "baseline": trained.baseline,
         "out_of_time": later,
-        "current": {"run_id": current.run_id, **current.metrics} if current and current.metrics else None,
+        "current": _beside(current),
         "interval": metrics.interval(found, task, settings.training.seed, settings.split.by),
         "slices": {}
         if trained.scored is None

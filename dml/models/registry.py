@@ -489,7 +489,13 @@ def _on_same_rows(one: Model, two: Model) -> Document | None:
         if told:
             low, high = sorted((sign * told["low"], sign * told["high"]))
             told = {**told, "difference": sign * told["difference"], "low": low, "high": high}
-        return {"rows": candidate.metrics["test"]["rows"], "of": candidate.run_id, "figures": figures, "interval": told}
+        return {
+            "rows": candidate.metrics["test"]["rows"],
+            "of": candidate.run_id,
+            "figures": figures,
+            "interval": told,
+            "split": beside.get("split", ""),
+        }
     return None
 
 
@@ -747,6 +753,8 @@ def show_difference(console: Console, found: Document) -> None:
 
 def _told_of_same_rows(same: Document, titles: Mapping[str, str], one: str) -> str:
     told = f"Same rows: the {same['rows']:,} test rows of {same['of']}, on which both were tested when it was trained."
+    if same["split"]:
+        told += f" The other was split {same['split']} and has learned from some of them: its figures are too good."
     interval = same["interval"]
     if not interval:
         return told

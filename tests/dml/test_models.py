@@ -373,6 +373,15 @@ def test_diff_should_compare_two_learners_on_the_rows_that_both_were_tested_on(d
     assert (told["difference"], told["low"], told["high"]) == (0.01, 0.0069, 0.0131)
 
 
+def test_diff_should_say_that_one_has_learned_from_the_same_rows(dml: Run, bucket: Bucket) -> None:
+    bucket.run(OLD)
+    split = "by the keys, 20% held out, seed 7"
+    bucket.run(NEW, BINARY, current=BINARY | {"run_id": OLD, "split": split})
+    for runs in ((OLD, NEW), (NEW, OLD)):
+        text = " ".join(dml("diff", *runs)[1].split())
+        assert f"The other was split {split} and has learned from some of them: its figures are too good." in text
+
+
 def calling(threshold: float, cost: float, **asked: float) -> dict[str, Any]:
     """What metrics.json says of a model that decides by costs."""
     test = {"precision": 0.4, "recall": 0.7, "f1": 0.509}

@@ -701,6 +701,19 @@ def test_write_should_name_what_a_run_did_not_leave(name: str, tmp_path: Path) -
         report.write(Buckets(documents), "nyc_flights", RUN, folder=tmp_path)
 
 
+def test_a_matrix_should_say_what_is_called_whatever_rows_counted_for() -> None:
+    """By a column of weights the class of the largest probability is called, as without; by classes' weights not."""
+    column = MULTICLASS | {"calls": ["A row counted as much as size says."]}
+    text = " ".join(Reader(page(column, CLASS_TREE)).text.split())
+    assert "as size says. What it calls, the class with the largest probability, on the held-out rows." in text
+    told = {
+        "class_weights": {"a": 2.0},
+        "calls": ["A row is called the class whose probability, times its weight, is it."],
+    }
+    text = " ".join(Reader(page(MULTICLASS | told, CLASS_TREE)).text.split())
+    assert "times its weight, is it. On the held-out rows." in text
+
+
 @pytest.mark.parametrize(("key", "title"), [("auc", "AUC"), ("log_loss", "log loss"), ("macro_f1", "macro F1")])
 def test_figures_of_classes_should_stand_beside_class_shares_and_the_current_model(key: str, title: str) -> None:
     text = Reader(page(MULTICLASS, CLASS_TREE)).text

@@ -602,6 +602,7 @@ def test_rows_of_one_group_should_be_on_one_side_from_features_to_predictions(
     platform.prepare("r2", sql=points.SQL)
     platform.train("r2")
     assert "that one was split by team, 20% held out, seed 0" in json.dumps(platform.model("r2", "gate.json"))
+    assert platform.model("r2", "metrics.json")["current"]["split"] == "by team, 20% held out, seed 0"
 
 
 @pytest.mark.parametrize(
