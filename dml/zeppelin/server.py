@@ -17,10 +17,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.sax.saxutils import escape
 
 from dml.errors import UserError
@@ -105,6 +105,9 @@ class Workbench:
 class Server:
     """One Zeppelin. `port` of 127.0.0.1, `user` and `password` let people in, once `running` has begun."""
 
+    _namespace: Namespace  # once it runs, as all of these
+    environment: Mapping[str, str]  # of its processes
+
     def __init__(self, release: Release, cloud: Cloud, workbench: Workbench, port: int, *, home: Path) -> None:
         """`home`: the folder in which its own is made, one for each checkout."""
         self._release, self._cloud, self._workbench = release, cloud, workbench
@@ -147,6 +150,19 @@ class Server:
         """Its exit code, when it has ended of its own accord."""
         assert self._process is not None  # noqa: S101  # it runs
         return self._process.wait()
+
+    def process(self, words: Sequence[str], log: IO[bytes], more: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        """A process in Zeppelin's network, with its environment and `more`; Zeppelin itself is one."""
+        return subprocess.Popen(
+            self._namespace.command(words, self._folder / "work"),
+            env={**self.environment, **more},
+            cwd=self._folder / "work",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            umask=0o077,
+        )
 
     def why(self) -> str:
         """What it said last that tells of an error, with the place of its log."""
@@ -194,17 +210,9 @@ class Server:
             raise UserError(f"The S3 gateway of Zeppelin's Spark did not start (log: {self.logs / 's3.log'}).")
         token.write(self._folder / "gateway.token")
         self._configure(mounts(token.port, self._workbench.buckets, ()))
+        self._namespace, self.environment = namespace, self._environment(environment)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                namespace.command(["bash", str(self._release.home / "bin" / "zeppelin.sh")], self._folder / "work"),
-                env=self._environment(environment),
-                cwd=self._folder / "work",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                umask=0o077,
-            )
+            self._process = self.process(["bash", str(self._release.home / "bin" / "zeppelin.sh")], log, {})
         gateway.serve(self._process.pid)
         self._wait(namespace)
         outside = socket.create_server(("127.0.0.1", self.port), backlog=64)
@@ -228,14 +236,17 @@ class Server:
         zeppelin = self.client()
         there = zeppelin.asked("GET", f"/interpreter/setting/{NAME}")
         properties = dict(there.get("properties", {}))
-        for key, value in {**PROPERTIES, **self._properties()}.items():
+        for key, value in self.spark_properties.items():
             properties[key] = {"name": key, "type": "string", **properties.get(key, {}), "value": value}
         option = {**there.get("option", {}), **OPTION}
         told = {"properties": properties, "dependencies": there.get("dependencies", []), "option": option}
         zeppelin.asked("PUT", f"/interpreter/setting/{NAME}", told)
 
-    def _properties(self) -> dict[str, str]:
+    @property
+    def spark_properties(self) -> dict[str, str]:
+        """What Spark's interpreter is told, on this machine and everywhere."""
         return {
+            **PROPERTIES,
             "SPARK_HOME": str(package("pyspark")),
             "spark.master": f"local[{min(cores(), 8)}]",
             "PYSPARK_PYTHON": sys.executable,
