@@ -26,6 +26,13 @@ class Zeppelin:
         self._seconds = seconds
         self._session = ""
 
+    @property
+    def session(self) -> str:
+        """The session's id, which the cookie COOKIE brings. Raises UserError if it is not let in."""
+        if not self._session:
+            self.login()
+        return self._session
+
     def login(self) -> None:
         """Raises UserError if it does not take user and password, or does not answer."""
         form = urlencode({"userName": self._user, "password": self._password})
@@ -42,8 +49,8 @@ class Zeppelin:
 
     def asked(self, method: str, path: str, told: Any = None) -> Any:
         """The body of an answer to `path` below /api; {} if it has none. Raises UserError if it refuses."""
-        if self._user and not self._session:
-            self.login()
+        if self._user:
+            _ = self.session
         body = None if told is None else json.dumps(told)
         headers = {"Content-Type": "application/json"} if body else {}
         return self._document(method, path, *self._sent(method, path, body, headers)).get("body") or {}

@@ -34,11 +34,10 @@ from stacks.emr import zeppelin_configurations
 from tests.local.conftest import until
 
 CLUSTER, BUCKET = "j-0123456789ABC", "dml-dev-workspace"
-LEFT = "sleep 613"  # what the script leaves running
-SCRIPT = f"""#!/bin/bash
+SCRIPT = """#!/bin/bash
 env -0 > "$ZEPPELIN_LOG_DIR/environment"
-setsid {LEFT} &
-exec "{sys.executable}" "$ZEPPELIN_HOME/server.py"
+setsid {left} &
+exec "{python}" "$ZEPPELIN_HOME/server.py"
 """
 SERVER = """
 import json, os, re, socket, threading
@@ -99,6 +98,15 @@ class Made:
         return (self.server.logs / name).read_text()
 
     @property
+    def leaves(self) -> str:
+        """The command that the script leaves running, which no other one's does."""
+        return f"sleep 613.{self.server.port:05}"
+
+    @property
+    def left(self) -> list[int]:
+        return [pid for pid, command in command_lines().items() if command == self.leaves]
+
+    @property
     def environment(self) -> dict[str, str]:
         return dict(one.split("=", 1) for one in self.told("environment").split("\0") if one)
 
@@ -130,9 +138,7 @@ def configurations() -> list[dict[str, Any]]:
 def server(home: Path, release: Path, cloud: int) -> Server:
     place = Place(home, cloud)
     (place.cloud / "nodes" / CLUSTER / "code").mkdir(parents=True, exist_ok=True)
-    held: Any = SimpleNamespace(
-        place=place, node_credentials=lambda cluster: {**KEYS, "CLOUD_PORT": str(cloud), **more}
-    )
+    held: Any = SimpleNamespace(place=place, node_credentials=lambda cluster: {**KEYS, "CLOUD_PORT": str(cloud)})
     platform: Any = SimpleNamespace(s3=SimpleNamespace(list_buckets=lambda: {"Buckets": [{"Name": "dml-dev-lake"}]}))
     workbench = Workbench(platform, {"Id": CLUSTER, "Configurations": configurations()})
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -159,9 +165,10 @@ def unpacked(folder: Path, cloud: int) -> Made:
     for made in (home, release / "bin", release / "conf"):
         made.mkdir(parents=True)
     (release / "conf" / "log4j.properties").write_text("log4j.rootLogger = INFO\n")
-    (release / "bin" / "zeppelin.sh").write_text(SCRIPT)
     (release / "server.py").write_text(SERVER)
-    return Made(server(home, release, cloud), home, release)
+    one = Made(server(home, release, cloud), home, release)
+    (release / "bin" / "zeppelin.sh").write_text(SCRIPT.format(left=one.leaves, python=sys.executable))
+    return one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,10 +194,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, cloud: int) -> Iterator[Ma
     one = unpacked(tmp_path_factory.mktemp("running"), cloud)
     with one.server.running():
         yield one
-
-
-def left() -> list[int]:
-    return [pid for pid, command in command_lines().items() if command == LEFT]
 
 
 def test_zeppelin_should_have_the_workbenchs_notes_and_role_and_nothing_of_the_operator(running: Made) -> None:
@@ -238,9 +241,9 @@ def test_one_port_of_loopback_should_lead_to_zeppelin_and_none_to_its_interprete
 def test_nothing_should_be_left_but_logs_and_the_release_as_it_was(made: Made) -> None:
     before = sorted(made.release.rglob("*"))
     with made.server.running():
-        assert left()
+        assert made.left
         first = made.server.password
-    assert left() == []
+    assert made.left == []
     assert sorted(made.release.rglob("*")) == before
     assert sorted(path.name for path in made.home.iterdir()) == ["cloud", "zeppelin.lock"]
     assert server(made.home, made.release, 1).password != first
@@ -261,7 +264,7 @@ def test_a_zeppelin_that_does_not_start_should_be_told_with_its_last_words_and_n
     with pytest.raises(UserError, match=r"ended as it started; it said: ERROR: no space left \(logs: ") as told:
         made.server.running().__enter__()
     assert str(made.server.logs) in str(told.value)
-    assert left() == []
+    assert made.left == []
     assert not (made.home / "zeppelin").exists()
 
 
@@ -291,11 +294,11 @@ def test_all_of_it_should_end_however_its_owner_ends(made: Made, cloud: int, how
     assert owner.stdout is not None
     with owner.stdout:
         assert owner.stdout.readline() == "stands\n"
-        assert left()
+        assert made.left
         owner.send_signal(how)
         said = owner.stdout.read()
     owner.wait()
-    until(lambda: not left())
+    until(lambda: not made.left)
     if how == signal.SIGKILL:
         with made.server.running():  # what was left of its folder is in nobody's way
             assert made.server.client().asked("GET", "/notebook")

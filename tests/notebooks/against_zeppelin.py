@@ -15,11 +15,14 @@ import difflib
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dml import checkout
 from dml.errors import UserError
@@ -28,8 +31,9 @@ from dml.local import here
 from dml.terminal.words import counted
 from dml.zeppelin import tunnel
 from dml.zeppelin.release import found
-from dml.zeppelin.rest import Zeppelin
+from dml.zeppelin.rest import COOKIE, Zeppelin
 from dml.zeppelin.server import Server, Workbench
+from tests.notebooks import screenshots
 
 COPIES = "/~against-zeppelin"  # a folder of Zeppelin's that no dataset is called
 PASSES = 3  # of the stand-in: the first may still change what the catalog has; two and three tell what varies
@@ -78,15 +82,23 @@ def difference(server: Said, stand_in: Said, varies: set[int] | None) -> list[st
     return list(difflib.unified_diff(ours, theirs, "stand-in", "Zeppelin", lineterm="", n=1))
 
 
-def on_server(zeppelin: Zeppelin, note: Json, path: str, seconds: float) -> tuple[list[Said], str]:
-    """What each paragraph of a copy of the note says, and the copy's id. Raises UserError if it does not end."""
-    # Its answer is the new id; paragraphs keep their order. Dates it tells in a form that it does not take.
+@contextmanager
+def copied(zeppelin: Zeppelin, note: Json, path: str) -> Iterator[str]:
+    """The id of a copy of the note, without outputs, for as long as the block lasts."""
+    # Paragraphs keep their order. Dates it tells in a form that it does not take.
     told = {
         **{name: note[name] for name in ("name", "defaultInterpreterGroup", "config") if name in note},
         "paragraphs": [{name: one[name] for name in KEPT if name in one} for one in note["paragraphs"]],
     }
-    copy = str(zeppelin.asked("POST", f"/notebook/import?notePath={quoted(COPIES + path)}", told))
-    zeppelin.asked("PUT", f"/notebook/{copy}/clear")
+    copy = str(zeppelin.asked("POST", f"/notebook/import?notePath={quote(COPIES + path, safe='')}", told))
+    try:
+        yield copy
+    finally:
+        zeppelin.asked("DELETE", f"/notebook/{copy}")
+
+
+def on_server(zeppelin: Zeppelin, copy: str, seconds: float) -> list[Said]:
+    """What each paragraph of a note says. Raises UserError if it does not end."""
     zeppelin.asked("POST", f"/notebook/job/{copy}?blocking=false")
     until = time.monotonic() + seconds
     while True:
@@ -95,22 +107,15 @@ def on_server(zeppelin: Zeppelin, note: Json, path: str, seconds: float) -> tupl
             break
         if time.monotonic() > until:
             zeppelin.asked("DELETE", f"/notebook/job/{copy}")
-            raise UserError(f"{path} has not ended within {seconds:.0f} s: stopped. More time: --seconds")
+            raise UserError(f"it has not ended within {seconds:.0f} s, and is stopped. More time: --seconds")
         time.sleep(0.5)
-    ran = zeppelin.asked("GET", f"/notebook/{copy}")
     return [
         Said.of(
             one.get("status", "READY"),
             [(part["type"], part.get("data", "")) for part in (one.get("results") or {}).get("msg", [])],
         )
-        for one in ran["paragraphs"]
-    ], copy
-
-
-def quoted(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(path, safe="")
+        for one in zeppelin.asked("GET", f"/notebook/{copy}")["paragraphs"]
+    ]
 
 
 def by_stand_in(server: Server, notes: Mapping[str, Json]) -> list[dict[str, list[Said]]]:
@@ -210,7 +215,35 @@ def run(datasets: Sequence[str], env: str, seconds: float) -> int:
             cloud.down()
 
 
+@contextmanager
+def pictures(server: Server) -> Iterator[Callable[[str, str, int], None]]:
+    """Takes a picture of a copy with so many paragraphs, if there is a Chromium; what goes wrong with it is told."""
+    chromium, folder = screenshots.program(), server.logs / "pictures"
+    if chromium is None:
+        print("No pictures: there is no Chromium on the PATH.", flush=True)
+        yield lambda copy, path, paragraphs: None
+        return
+    folder.mkdir()
+    with tempfile.TemporaryDirectory(dir=server.logs) as profile:
+        browser = screenshots.Chromium(chromium, Path(profile))
+        browser.cookie(server.url, COOKIE, server.client().session)
+
+        def picture(copy: str, path: str, paragraphs: int) -> None:
+            file = folder / f"{path.strip('/').replace('/', ' - ')}.png"
+            try:
+                whole = browser.picture(f"{server.url}/#/notebook/{copy}", paragraphs, file)
+                print(f"  {'picture' if whole else 'a picture, but not of all paragraphs'}: {file}", flush=True)
+            except OSError as error:
+                print(f"  no picture: {error}", flush=True)
+
+        try:
+            yield picture
+        finally:
+            browser.end()
+
+
 def hold_against_each_other(server: Server, datasets: Sequence[str], seconds: float) -> int:
+    """Runs the notes on both, and tells what differs. Returns the exit code."""
     zeppelin, faults = server.client(seconds=120), 0
     notes: dict[str, Json] = {}
     for entry in sorted(zeppelin.asked("GET", "/notebook"), key=lambda one: str(one["path"])):
@@ -226,22 +259,22 @@ def hold_against_each_other(server: Server, datasets: Sequence[str], seconds: fl
         raise UserError(f"There are no notes of {', '.join(datasets) or 'any dataset'}: dml run DATASET --local")
     passes = by_stand_in(server, notes)
     cells = 0
-    for path, note in notes.items():
-        began, copy = time.monotonic(), ""
-        try:
-            said, copy = on_server(zeppelin, note, path, seconds)
-        except UserError as error:
-            faults += 1
-            print(f"FAILS: {str(error)[:500]}", flush=True)
-            continue
-        finally:
-            if copy:
-                zeppelin.asked("DELETE", f"/notebook/{copy}")
-        cells += len(said)
-        print(f"{path}: {counted(len(said), 'paragraph')} in {time.monotonic() - began:.0f} s", flush=True)
-        for sentence, is_fault in compared(path, note, said, [one[path] for one in passes]):
-            faults += is_fault
-            print(f"  {sentence}", flush=True)
+    with pictures(server) as picture:
+        for path, note in notes.items():
+            began = time.monotonic()
+            try:
+                with copied(zeppelin, note, path) as copy:
+                    said = on_server(zeppelin, copy, seconds)
+                    print(f"{path}: {counted(len(said), 'paragraph')} in {time.monotonic() - began:.0f} s", flush=True)
+                    picture(copy, path, len(said))
+            except UserError as error:
+                faults += 1
+                print(f"FAILS: {path}: {str(error)[:500]}", flush=True)
+                continue
+            cells += len(said)
+            for sentence, is_fault in compared(path, note, said, [one[path] for one in passes]):
+                faults += is_fault
+                print(f"  {sentence}", flush=True)
     told = f"{faults} differ or fail" if faults else "all as in the stand-in"
     print(f"{counted(len(notes), 'note')}, {counted(cells, 'paragraph')}: {told}")
     return 1 if faults else 0

@@ -128,6 +128,21 @@ def test_forms_should_be_filled_with_what_was_chosen_or_their_default(spark: Spa
     ]
 
 
-def test_markdown_should_be_rendered_with_each_end_of_a_line_as_a_break(ran: Ran) -> None:
-    (html,) = ran("%md\n# A\n\nOne\ntwo.").messages
-    assert html == Output("HTML", "<h1>A</h1>\n<p>One<br />\ntwo.</p>\n")
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("# A\n\nOne\ntwo.", "<h1>A</h1>\n<p>One<br />\ntwo.</p>\n"),
+        (
+            "| a | b |\n|---|--:|\n| `x` | 1 |",
+            '<table>\n<thead>\n<tr><th>a</th><th align="right">b</th></tr>\n</thead>\n<tbody>\n'
+            '<tr><td><code>x</code></td><td align="right">1</td></tr>\n</tbody>\n</table>\n',
+        ),
+        (
+            "The model's \"best\" -- `it's` ... <b>",
+            "<p>The model&rsquo;s &ldquo;best&rdquo; &ndash; <code>it's</code> &hellip; &lt;b&gt;</p>\n",
+        ),
+        ("~~no~~", "<p><del>no</del></p>\n"),
+    ],
+)
+def test_markdown_should_be_rendered_as_flexmark_does_it(ran: Ran, text: str, html: str) -> None:
+    assert ran(f"%md\n{text}").messages == [Output("HTML", f'<div class="markdown-body">\n{html}\n</div>')]

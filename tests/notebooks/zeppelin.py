@@ -16,13 +16,12 @@ from typing import Any
 
 import pandas as pd
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
 from pyspark.sql import DataFrame, SparkSession
 
 MAX_RESULT = 1000  # zeppelin.spark.maxResult, and as many of a frame of pandas
 OUTPUT_LIMIT = 102_400  # zeppelin.interpreter.output.limit; more is kept, with a warning
 TRUNCATED = '<div class="result-alert alert-warning" role="alert"><strong>Output is truncated</strong> to {}.</div>'
-# Each line's end is a break to Zeppelin's Markdown.
-MARKDOWN = MarkdownIt("commonmark", {"breaks": True, "xhtmlOut": True}).enable("table")
 _HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(?:\(([^)]*)\))?[ \t]*(?:\n|$)")
 # What a semicolon does not end a statement in: texts, names, comments.
 _SQL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(;)""", re.DOTALL)
@@ -122,6 +121,39 @@ class ZeppelinContext:
     noteSelect = select
 
 
+# What flexmark's TypographicExtension makes of marks, each by a character that stands for it until all is rendered; but
+# for an apostrophe, whose character is markdown-it's own, and so one that stands in the text has another until then.
+_QUOTES, _TYPED = "\ue000\ue001\ue002\ue003", "\ue004"
+_ENTITIES = ("&ldquo;", "&rdquo;", "&lsquo;", "&rsquo;", "&rsquo;", "&hellip;", "&ndash;", "&mdash;", "\u2019")
+_MARKS = dict(zip(f"{_QUOTES}\u2019\ue005\ue006\ue007{_TYPED}", _ENTITIES, strict=True))
+_PLAIN = (("...", "\ue005"), ("---", "\ue007"), ("--", "\ue006"))
+
+
+def _set_marks(state: StateCore) -> None:
+    for block in state.tokens:
+        for token in block.children or []:
+            if token.type == "text":
+                for plain, mark in _PLAIN:
+                    token.content = token.content.replace(plain, mark)
+
+
+# FlexmarkParser of 0.11.1: each line's end is a break, HTML is escaped, typographic marks, tables, strikethrough.
+MARKDOWN = MarkdownIt(
+    "commonmark",
+    {"breaks": True, "xhtmlOut": True, "html": False, "typographer": True, "quotes": _QUOTES},
+)
+MARKDOWN.enable(["table", "strikethrough", "smartquotes"]).core.ruler.push("marks", _set_marks)
+
+
+def markdown(text: str) -> str:
+    """The HTML that Zeppelin's Markdown interpreter makes of a text."""
+    html = re.sub("|".join(_MARKS), lambda mark: _MARKS[mark[0]], MARKDOWN.render(text.replace("\u2019", _TYPED)))
+    html = re.sub(r"<(/?)s>", r"<\1del>", html)
+    html = re.sub(r' style="text-align:(\w+)"', r' align="\1"', html)
+    html = re.sub(r"(<tr>|</t[hd]>)\n", r"\1", html)  # a row is a line
+    return f'<div class="markdown-body">\n{html}\n</div>'
+
+
 def table(frame: DataFrame, limit: int) -> list[Output]:
     """What ZeppelinContext.showDF puts out for a frame: its cells are what Java's and Scala's toString say of them."""
     if not frame.columns:
@@ -163,7 +195,7 @@ class Runner:
         local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", head[2] or "") if pair)
         match head.group(1):
             case "md":
-                return Result("FINISHED", [Output("HTML", MARKDOWN.render(self._filled(body)))])
+                return Result("FINISHED", [Output("HTML", markdown(self._filled(body)))])
             case "spark.sql":
                 return self._sql(self._filled(body), local)
             case "spark.pyspark":
