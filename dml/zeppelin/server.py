@@ -119,7 +119,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}"
+        """Not localhost, whose pages of any port Zeppelin takes for its own (CorsUtils of 0.11.1)."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> Path:

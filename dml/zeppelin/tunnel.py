@@ -64,7 +64,7 @@ def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
                 f"{platform.environment} has no workbench: set workbench.enabled in "
                 f"environments/{platform.environment}.toml, and deploy: {platform.deploying()}"
             )
-        found: dict[str, Any] = emr.describe_cluster(ClusterId=cluster)["Cluster"]
+        found: dict[str, Any] = {"Id": cluster, **emr.describe_cluster(ClusterId=cluster)["Cluster"]}
     state = found["Status"]["State"]
     if state in COMING:
         raise UserError(f"The workbench {cluster} is {state.lower()}: Zeppelin is there some minutes later. Try again.")
