@@ -118,8 +118,11 @@ def on_server(zeppelin: Zeppelin, copy: str, seconds: float) -> list[Said]:
     ]
 
 
-def by_stand_in(server: Server, notes: Mapping[str, Json]) -> list[dict[str, list[Said]]]:
-    """By path what each paragraph says, once for each pass. Raises UserError if the stand-in itself fails."""
+def by_stand_in(server: Server, notes: Mapping[str, Json]) -> list[dict[str, list[Said] | str]]:
+    """By path what each paragraph says, once for each pass; or why the stand-in cannot run the note.
+
+    Raises UserError if the stand-in itself fails.
+    """
     given, told, log = (server.logs / f"stand-in.{end}" for end in ("notes.json", "json", "log"))
     given.write_text(json.dumps(notes))
     spark = {name: value for name, value in server.spark_properties.items() if name.startswith("spark.")}
@@ -134,7 +137,10 @@ def by_stand_in(server: Server, notes: Mapping[str, Json]) -> list[dict[str, lis
     if code or not told.exists():
         raise UserError(f"The stand-in has ended with {code} (log: {log}).")
     passes = json.loads(told.read_text())
-    return [{path: [Said.of(*one) for one in said] for path, said in each.items()} for each in passes]
+    return [
+        {path: said if isinstance(said, str) else [Said.of(*one) for one in said] for path, said in each.items()}
+        for each in passes
+    ]
 
 
 def stand_in(given: Path, told: Path) -> None:
@@ -154,16 +160,18 @@ def stand_in(given: Path, told: Path) -> None:
                 for paragraph in note["paragraphs"]
                 for name, value in paragraph.get("settings", {}).get("params", {}).items()
             }
-            results = Runner(spark, forms).run(note)
+            try:
+                results = Runner(spark, forms).run(note)
+            except ValueError as error:  # something of Zeppelin's that it has not
+                passes[-1][path] = str(error)
+                continue
             passes[-1][path] = [(one.status, [(part.kind, part.data) for part in one.messages]) for one in results]
         if number >= PASSES - 2:
             spark.stop()
     told.write_text(json.dumps(passes))
 
 
-def compared(
-    path: str, note: Json, server: Sequence[Said], passes: Sequence[Sequence[Said]]
-) -> Iterator[tuple[str, bool]]:
+def compared(path: str, note: Json, server: Sequence[Said], passes: Sequence[Any]) -> Iterator[tuple[str, bool]]:
     """Sentences about a note, each with whether it tells of a fault."""
     for number, (paragraph, said) in enumerate(zip(note["paragraphs"], server, strict=True)):
         ours = [one[number] for one in passes]
@@ -199,9 +207,13 @@ def main() -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped: Zeppelin and the copies of notes are gone.", file=sys.stderr)
+        return 130
 
 
 def run(datasets: Sequence[str], env: str, seconds: float) -> int:
+    """Starts what is needed, and ends what it has started. Returns the exit code."""
     home, named = checkout.home(), os.environ.get("ZEPPELIN_HOME")
     release, cloud = found(Path(named) if named else None, home / "releases"), here.cloud()
     started = cloud.up()
@@ -274,7 +286,12 @@ def hold_against_each_other(server: Server, datasets: Sequence[str], seconds: fl
                 print(f"FAILS: {path}: {str(error)[:500]}", flush=True)
                 continue
             cells += len(said)
-            for sentence, is_fault in compared(path, note, said, [one[path] for one in passes]):
+            ours = [one[path] for one in passes]
+            if unable := [one for one in ours if isinstance(one, str)]:
+                faults += 1
+                print(f"  DIFFERS: {path}: the stand-in cannot run this note: {unable[0]}", flush=True)
+                continue
+            for sentence, is_fault in compared(path, note, said, ours):
                 faults += is_fault
                 print(f"  {sentence}", flush=True)
     told = f"{faults} differ or fail" if faults else "all as in the stand-in"

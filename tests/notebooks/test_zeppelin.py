@@ -128,6 +128,18 @@ def test_forms_should_be_filled_with_what_was_chosen_or_their_default(spark: Spa
     ]
 
 
+def test_a_head_should_be_found_with_and_without_its_group_and_an_unknown_one_end_nothing(spark: SparkSession) -> None:
+    texts = ["%sql\nSELECT 1 AS x", "%pyspark\n1", "%spark.pysark\n1", "%md\n", "", "%md\nEnd."]
+    paragraphs: list[dict[str, Any]] = [{"text": text} for text in texts]
+    results = Runner(spark).run({"paragraphs": [*paragraphs, {}]})  # Zeppelin itself adds one without a text
+    assert [one.status for one in results] == ["FINISHED", "FINISHED", "ERROR", *["FINISHED"] * 4]
+    assert results[2].messages == [Output("TEXT", "Interpreter spark.pysark not found")]
+    assert [one.messages for one in results[3:5]] == [[], []]
+    for ours in ("%spark\nval x = 1", "val x = 1", "%spark.r\n1"):
+        with pytest.raises(ValueError, match="cannot run here"):
+            Runner(spark).run_paragraph(ours)
+
+
 @pytest.mark.parametrize(
     ("text", "html"),
     [

@@ -26,6 +26,7 @@ _HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(?:\(([^)]*)\))?[
 # What a semicolon does not end a statement in: texts, names, comments.
 _SQL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(;)""", re.DOTALL)
 _FORM = re.compile(r"\$?\$\{(?:(checkbox|password):)?(\w+)(?:\([^)]*\))?(?:=([^},]*))?(?:,([^}]*))?\}")
+NOT_HERE = ("spark", "ipyspark", "r", "ir", "shiny", "kotlin", "conf")  # of Spark's group
 _SEPARATOR = "\x1f"
 
 
@@ -170,6 +171,12 @@ def _cut(cut: bool, to: str) -> list[Output]:
     return [Output("HTML", TRUNCATED.format(to))] if cut else []
 
 
+def not_found(text: str) -> Result:
+    """What is said of a paragraph whose interpreter there is not (Paragraph.setInterpreterNotFound)."""
+    head = _HEAD.match(text)
+    return Result("ERROR", [Output("TEXT", f"Interpreter {head[1] if head else ''} not found")])
+
+
 class Runner:
     """Runs notes on one SparkSession. The Python paragraphs of all notes share one namespace, as by default."""
 
@@ -179,28 +186,39 @@ class Runner:
         self.names: dict[str, Any] = {"spark": spark, "sc": spark.sparkContext, "z": self.z}
 
     def run(self, note: dict[str, Any]) -> list[Result]:
-        """What becomes of each paragraph by "run all", which ends at the first that fails."""
+        """What becomes of each paragraph by "run all", which ends at the first that fails.
+
+        It goes on after one whose interpreter there is not, and after one without anything to run (Note.runAllSync).
+        """
         results: list[Result] = []
+        failed = False
         for paragraph in note["paragraphs"]:
-            failed = any(result.status == "ERROR" for result in results)
-            skipped = failed or not paragraph.get("config", {}).get("enabled", True)
-            results.append(Result("READY") if skipped else self.run_paragraph(paragraph["text"]))
+            text = paragraph.get("text") or ""
+            if failed or not paragraph.get("config", {}).get("enabled", True):
+                results.append(Result("READY"))
+                continue
+            results.append(self.run_paragraph(text))
+            failed = results[-1].status == "ERROR" and results[-1] != not_found(text)
         return results
 
     def run_paragraph(self, text: str) -> Result:
+        """Raises ValueError for an interpreter that Zeppelin has and this has not."""
         head = _HEAD.match(text)
-        if head is None:
-            raise ValueError(f"this paragraph has no interpreter head: {text[:60]!r}")
-        body = text[head.end() :]
-        local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", head[2] or "") if pair)
-        match head.group(1):
-            case "md":
+        body = text[head.end() :] if head else text
+        if not body.strip():
+            return Result("FINISHED")
+        name = head[1] if head else "spark"  # notes' default
+        local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", (head and head[2]) or "") if pair)
+        match name.removeprefix("spark."):
+            case "md" | "md.md" | "md.markdown":
                 return Result("FINISHED", [Output("HTML", markdown(self._filled(body)))])
-            case "spark.sql":
+            case "sql":
                 return self._sql(self._filled(body), local)
-            case "spark.pyspark":
+            case "pyspark":
                 return self._python(self._filled(body) if local.get("form") == "simple" else body)
-        raise ValueError(f"%{head.group(1)} cannot run here")
+        if name.removeprefix("spark.") in NOT_HERE:
+            raise ValueError(f"%{name} cannot run here: {text[:60]!r}")
+        return not_found(text)
 
     def _filled(self, body: str) -> str:
         """`${name=default}`, `${name=default,a|b}` and `$${...}` with what the analyst has chosen."""
