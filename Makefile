@@ -24,7 +24,7 @@ export JSII_RUNTIME_PACKAGE_CACHE_ROOT := $(CURDIR)/.dml/jsii
 LINT_HOME := $(CURDIR)/.dml/home
 endif
 
-.PHONY: run test check lint platforms lock bench yarn setup clean
+.PHONY: run test test-zeppelin check lint platforms lock bench yarn setup clean
 .DEFAULT_GOAL := run
 
 run: setup  ## the whole way on this machine: deploy to the embedded cloud, train, predict
@@ -38,6 +38,10 @@ test: setup  ## every test, one real end-to-end run among them
 
 yarn: setup  ## fetches the jars that `--yarn` runs on, and which tests on a real YARN wait for
 	@$(BIN)/python -c "from dml import checkout; from dml.local.yarn import jars; print(jars.ready(checkout.home(), print))"
+
+# ZEPPELIN_HOME: a release, its folder or archive. DATASETS: of the notes that the embedded cloud has those of these only.
+test-zeppelin: setup  ## every cell of every note on a real Zeppelin, held against the stand-in of the tests
+	@ZEPPELIN_HOME="$(ZEPPELIN_HOME)" $(BIN)/python -m tests.notebooks.against_zeppelin $(DATASETS)
 
 check: $(BIN)/.installed  ## the inner loop: code, types, imports, and the tests that need no cloud and no Spark
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy

@@ -28,6 +28,7 @@ from dml.local.place import (
     CALLS_PATH,
     HOME_VARIABLE,
     MARKER_PATH,
+    NODE_PATH,
     PORT_VARIABLE,
     PROGRAM,
     REGION,
@@ -173,6 +174,11 @@ class Cloud:
         """`calls`: all that it has decided; `unused`: statements that have allowed none (dml/local/access/calls.py)."""
         self.require()
         told: dict[str, list[dict[str, Any]]] = self._told("GET", CALLS_PATH)
+        return told
+
+    def node_credentials(self, cluster: str) -> dict[str, str]:
+        """What programs on a cluster's primary node act with, by the names of environment variables; for 12 hours."""
+        told: dict[str, str] = self._told("GET", f"{NODE_PATH}?cluster={cluster}")["credentials"]
         return told
 
     def environment(self) -> dict[str, str]:

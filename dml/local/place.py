@@ -14,6 +14,7 @@ ACCOUNT = "000000000000"
 MARKER_PATH = "/_dml/cloud"
 SAVE_PATH = "/_dml/save"
 CALLS_PATH = "/_dml/calls"
+NODE_PATH = "/_dml/node"
 HOME_VARIABLE = "DML_LOCAL_HOME"
 PORT_VARIABLE = "GATEWAY_PORT"
 # A folder with the jars of Hadoop's S3A client. If it is set, jobs talk to S3 by it, not by our gateway.

@@ -23,7 +23,17 @@ from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
 from dml.local.access.guard import Guard, Message, Receive, Send, StrangerError, answer, turn_away
 from dml.local.access.variables import Variables
-from dml.local.place import ASTRAY, CALLS_PATH, HOME_VARIABLE, MARKER_PATH, PORT_VARIABLE, REGION, SAVE_PATH, Place
+from dml.local.place import (
+    ASTRAY,
+    CALLS_PATH,
+    HOME_VARIABLE,
+    MARKER_PATH,
+    NODE_PATH,
+    PORT_VARIABLE,
+    REGION,
+    SAVE_PATH,
+    Place,
+)
 from dml.local.processes import allow_many_files
 from dml.local.running import Running
 from dml.local.services.cloudformation import Exports, ResourceTypes
@@ -128,7 +138,7 @@ class Extension:
         if scope["path"] == MARKER_PATH:
             await self._tell(scope, receive, send)
             return
-        own = {CALLS_PATH: self._tell_calls, SAVE_PATH: self._save}
+        own = {CALLS_PATH: self._tell_calls, SAVE_PATH: self._save, NODE_PATH: self._tell_node}
         await self._guard.serve(scope, receive, send, self._serve, own)
 
     async def _tell(self, scope: Message, _receive: Receive, send: Send) -> None:
@@ -142,6 +152,14 @@ class Extension:
 
     async def _tell_calls(self, _scope: Message, _receive: Receive, send: Send) -> None:
         await answer(send, 200, {"calls": self._calls.told(), "unused": self._calls.unused()})
+
+    async def _tell_node(self, scope: Message, _receive: Receive, send: Send) -> None:
+        """The credentials that programs on a cluster's primary node have, as its metadata tell them on AWS."""
+        cluster = scope["query_string"].decode("latin-1").removeprefix("cluster=")
+        try:
+            await answer(send, 200, {"credentials": self._clusters.credentials(cluster)})
+        except (KeyError, iam.RoleError) as why:
+            await answer(send, 404, {"message": f"No node of {cluster!r} has credentials: {why}"})
 
     async def _save(self, _scope: Message, _receive: Receive, send: Send) -> None:
         await answer(send, 200, {"saved": self.save_all(self._app._build_persistence_save_dict())})

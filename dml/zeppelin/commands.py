@@ -16,6 +16,15 @@ app = typer.Typer(help="Zeppelin on the workbench, and its notes.", invoke_witho
 notes = typer.Typer(help="Analysts' notes: list them, and move them between the bucket and files for review.")
 app.add_typer(notes, name="notes")
 
+ReleaseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--release",
+        envvar="ZEPPELIN_HOME",
+        show_envvar=False,
+        help="With --local: a release of Zeppelin 0.11, its folder or archive; else what ZEPPELIN_HOME says.",
+    ),
+]
 FolderOption = Annotated[
     Path | None, typer.Option("--folder", help="Where the files are.", show_default="notes/ENVIRONMENT")
 ]
@@ -26,9 +35,14 @@ def zeppelin(
     context: typer.Context,
     browser: Annotated[bool, typer.Option(help="Open it in the browser, too.")] = True,
     local: LocalOption = False,
+    release: ReleaseOption = None,
     env: EnvironmentOption = "dev",
 ) -> None:
-    """Open a tunnel to Zeppelin on the workbench, and the browser; it stays open until you interrupt it."""
+    """Open a tunnel to Zeppelin on the workbench, and the browser; it stays open until you interrupt it.
+
+    With --local a release of Zeppelin that you have runs on this machine, with the notes and tables of the embedded
+    cloud.
+    """
     if context.invoked_subcommand is not None:
         return
     import os
@@ -39,10 +53,8 @@ def zeppelin(
     from dml.zeppelin import interpreter, tunnel
 
     if local:
-        raise UserError(
-            "There is no Zeppelin in the embedded cloud: its notes are, see dml zeppelin notes list --local. "
-            "On AWS: dml zeppelin"
-        )
+        _here(release, env, browser)
+        return
     tunnel.require_programs()
     platform = deployed(local, env)
     node = tunnel.primary_node(platform, lambda: f"What that costs: dml cost{'' if env == 'dev' else f' --env {env}'}")
@@ -66,6 +78,52 @@ def zeppelin(
             typer.echo("The tunnel is closed.", err=True)
             return
     raise UserError("The tunnel was closed from the other side, as Session Manager does after a time without use.")
+
+
+def _here(release: Path | None, env: str, browser: bool) -> None:
+    """Zeppelin on this machine, until it is interrupted. The embedded cloud goes on if it was up before."""
+    import webbrowser
+    from contextlib import ExitStack
+
+    from dml import checkout
+    from dml.errors import UserError
+    from dml.estate.platform import deployed
+    from dml.local import here
+    from dml.local.turns import Use
+    from dml.terminal.board import Board
+    from dml.terminal.console import err
+    from dml.zeppelin import tunnel
+    from dml.zeppelin.release import found
+    from dml.zeppelin.server import Server, Workbench
+
+    home = checkout.home()
+    chosen = found(release, home / "releases")
+    cloud, use, started = here.cloud(), Use(home), False
+    try:
+        with tunnel.interrupted_by_the_end_of_the_terminal(), ExitStack() as ends:
+            with Board(err, ["embedded cloud", "zeppelin"]) as board:
+                board.start("embedded cloud")
+                started = cloud.up()
+                board.done("embedded cloud", cloud.endpoint)
+                board.start("zeppelin", f"{chosen.version} in {chosen.home}")
+                platform = deployed(True, env)
+                workbench = Workbench(platform, tunnel.workbench(platform, str))
+                server = Server(chosen, cloud, workbench, tunnel.local_port(), home=home)
+                ends.enter_context(server.running())
+                board.done("zeppelin", server.url)
+            typer.echo(
+                f"Zeppelin of {env}: {server.url}, user {server.user}, password {server.password} (interrupt to end it)"
+            )
+            if browser:
+                webbrowser.open(server.url)
+            server.wait()
+            raise UserError(f"Zeppelin has ended of its own accord; {server.why()}")
+    except KeyboardInterrupt:
+        typer.echo("Zeppelin is ended; its notes are in the embedded cloud.", err=True)
+    finally:
+        if started and use.is_last():
+            cloud.down()
+        use.end()
 
 
 @notes.command("list")

@@ -37,27 +37,8 @@ def primary_node(platform: Platform, price: Callable[[], str]) -> str:
 
     `price`: what an hour of the workbench costs, in words.
     """
-    platform.check_running()
-    emr = platform.client("emr")
-    with answering("find the workbench"):
-        name = platform.output(Output.WORKBENCH_PARAMETER)
-        cluster = platform.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
-        if cluster == "none":
-            raise UserError(
-                f"{platform.environment} has no workbench: set workbench.enabled in "
-                f"environments/{platform.environment}.toml, and deploy: {platform.deploying()}"
-            )
-        found = emr.describe_cluster(ClusterId=cluster)["Cluster"]
-    state = found["Status"]["State"]
-    if state in COMING:
-        raise UserError(f"The workbench {cluster} is {state.lower()}: Zeppelin is there some minutes later. Try again.")
-    if state not in UP:
-        reason = found["Status"].get("StateChangeReason", {}).get("Message", "")
-        raise UserError(
-            f"The workbench {cluster} is {state.lower()}{f' ({reason})' if reason else ''}. Its notes are in the "
-            f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
-            f"{platform.command('resume')}. {price()}"
-        )
+    emr, found = platform.client("emr"), workbench(platform, price)
+    cluster = found["Id"]
     kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
         found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
     )
@@ -69,6 +50,32 @@ def primary_node(platform: Platform, price: Callable[[], str]) -> str:
             f"--cluster-id {cluster}"
         )
     return str(nodes[0]["Ec2InstanceId"])
+
+
+def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
+    """What EMR says of the cluster that Zeppelin runs on. Raises UserError if there is none that is up."""
+    platform.check_running()
+    emr = platform.client("emr")
+    with answering("find the workbench"):
+        name = platform.output(Output.WORKBENCH_PARAMETER)
+        cluster = platform.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+        if cluster == "none":
+            raise UserError(
+                f"{platform.environment} has no workbench: set workbench.enabled in "
+                f"environments/{platform.environment}.toml, and deploy: {platform.deploying()}"
+            )
+        found: dict[str, Any] = {"Id": cluster, **emr.describe_cluster(ClusterId=cluster)["Cluster"]}
+    state = found["Status"]["State"]
+    if state in COMING:
+        raise UserError(f"The workbench {cluster} is {state.lower()}: Zeppelin is there some minutes later. Try again.")
+    if state not in UP:
+        reason = found["Status"].get("StateChangeReason", {}).get("Message", "")
+        raise UserError(
+            f"The workbench {cluster} is {state.lower()}{f' ({reason})' if reason else ''}. Its notes are in the "
+            f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
+            f"{platform.command('resume')}. {price()}"
+        )
+    return found
 
 
 def local_port() -> int:

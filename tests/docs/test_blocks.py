@@ -30,6 +30,7 @@ SEVERAL = "tests/docs/test_blocks.py::test_several_files_should_become_one_table
 CALLS = "tests/docs/test_blocks.py::test_calls_should_be_shown_as_the_documents_say"
 NOTES = "tests/e2e/test_whole_way.py::test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back"
 A_TUNNEL = "no: it takes AWS, a workbench and Session Manager; docs/first-deploy.md says to look at it"
+A_RELEASE = "no: it takes a release of Zeppelin; tests/dml/test_zeppelin_here.py has all that surrounds it"
 
 # Of each command who runs it, as it stands or at least with the same words; "no: " and why it is run by no test.
 RUN_BY = {
@@ -38,6 +39,7 @@ RUN_BY = {
     "make test": "no: it is this, and what CI does",
     "make lint": "no: it looks at code and templates, and CI does it",
     "make yarn": "no: it fetches 44 MB; tests/local/test_yarn.py has how it fails",
+    "make test-zeppelin ZEPPELIN_HOME=PATH": A_RELEASE,
     "dml dataset new taxis trips.csv zones.csv --label tip": NEW,
     "dml dataset new churn customers.csv plans.csv --label churned": NEW,
     "dml dataset new bikes bikes_Jan.csv bikes_Feb.csv --label bikers": SEVERAL,

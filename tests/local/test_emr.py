@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from dml.errors import UserError
 from dml.local.clients import client
 from dml.local.cloud import Cloud
 from tests.embedded import Clients
@@ -152,3 +153,17 @@ def test_a_cluster_should_be_refused_a_role_that_its_starter_may_not_pass(
 def test_an_unknown_instance_profile_should_be_refused(start: Any) -> None:
     with pytest.raises(ClientError, match="Invalid InstanceProfile: nobody"):
         start(JobFlowRole="nobody")
+
+
+def test_a_program_on_a_node_should_have_the_nodes_role_and_no_more(
+    cloud: Cloud, aws: Clients, platform: dict[str, str], start: Any
+) -> None:
+    cluster = start()
+    until(lambda: state(aws, cluster) == "WAITING")
+    given = cloud.node_credentials(cluster)
+    caller = client(cloud, "sts", given).get_caller_identity()["Arn"]
+    assert caller.endswith(f":assumed-role/{platform['NodeRole']}/i-{cluster[2:]}")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client(cloud, "iam", given).list_roles()
+    with pytest.raises(UserError, match="No node of 'j-NOBODYS' has credentials"):
+        cloud.node_credentials("j-NOBODYS")

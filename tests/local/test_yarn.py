@@ -96,7 +96,7 @@ def test_a_relay_should_bring_all_of_both_sides_and_then_close(tmp_path: Path) -
 
         threading.Thread(target=answer, daemon=True).start()
         address = inside.getsockname()
-        relay = Relay(inside, outside.getsockname()[1])
+        relay = Relay.outwards(inside, outside.getsockname()[1])
         with socket.create_connection(address, timeout=20) as client:
             sending = threading.Thread(target=lambda: (client.sendall(text), client.shutdown(socket.SHUT_WR)))
             sending.start()

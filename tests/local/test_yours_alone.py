@@ -33,7 +33,7 @@ from dml.errors import UserError
 from dml.local import credentials, here
 from dml.local.clients import client
 from dml.local.cloud import Cloud
-from dml.local.place import CALLS_PATH, MARKER_PATH, SAVE_PATH
+from dml.local.place import CALLS_PATH, MARKER_PATH, NODE_PATH, SAVE_PATH
 from dml.local.processes import command_lines
 from tests.embedded import Clients, free_port
 from tests.local.conftest import until
@@ -292,6 +292,7 @@ def test_a_page_in_chromium_should_read_and_write_nothing(door: Door, aws: Clien
         ("POST", "/", FORM, WHO_AM_I.replace(b"GetCallerIdentity", b"AssumeRoleWithSAML"), "403 MissingAuthentication"),
         ("POST", SAVE_PATH, {}, b"", "403 <Code>AccessDenied</Code>"),
         ("GET", CALLS_PATH, {}, b"", "403 <Code>AccessDenied</Code>"),
+        ("GET", f"{NODE_PATH}?cluster=j-1", {}, b"", "403 <Code>AccessDenied</Code>"),
         ("GET", "/health", {}, b"", "403 <Code>AccessDenied</Code>"),
         ("GET", "/_ministack/health", {}, b"", "403 <Code>AccessDenied</Code>"),
         ("POST", "/_ministack/reset", {}, b"", "403 <Code>AccessDenied</Code>"),
@@ -353,7 +354,7 @@ def test_a_role_should_be_believed_with_its_whole_key_only(cloud: Cloud, aws: Cl
         with pytest.raises(ClientError) as refused:
             client(cloud, "s3", keys).list_buckets()
         assert refused.value.response["Error"]["Code"] == code
-    for path in (SAVE_PATH, CALLS_PATH):  # the root user's, whatever a role may do
+    for path in (SAVE_PATH, CALLS_PATH, NODE_PATH):  # the root user's, whatever a role may do
         door = Door(cloud)
         method = "POST" if path == SAVE_PATH else "GET"
         answer = said(door.knock(method, path, door.signed(method, path, "sts", keys=worn)))

@@ -128,6 +128,33 @@ def test_forms_should_be_filled_with_what_was_chosen_or_their_default(spark: Spa
     ]
 
 
-def test_markdown_should_be_rendered_with_each_end_of_a_line_as_a_break(ran: Ran) -> None:
-    (html,) = ran("%md\n# A\n\nOne\ntwo.").messages
-    assert html == Output("HTML", "<h1>A</h1>\n<p>One<br />\ntwo.</p>\n")
+def test_a_head_should_be_found_with_and_without_its_group_and_an_unknown_one_end_nothing(spark: SparkSession) -> None:
+    texts = ["%sql\nSELECT 1 AS x", "%pyspark\n1", "%spark.pysark\n1", "%md\n", "", "%md\nEnd."]
+    paragraphs: list[dict[str, Any]] = [{"text": text} for text in texts]
+    results = Runner(spark).run({"paragraphs": [*paragraphs, {}]})  # Zeppelin itself adds one without a text
+    assert [one.status for one in results] == ["FINISHED", "FINISHED", "ERROR", *["FINISHED"] * 4]
+    assert results[2].messages == [Output("TEXT", "Interpreter spark.pysark not found")]
+    assert [one.messages for one in results[3:5]] == [[], []]
+    for ours in ("%spark\nval x = 1", "val x = 1", "%spark.r\n1"):
+        with pytest.raises(ValueError, match="cannot run here"):
+            Runner(spark).run_paragraph(ours)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("# A\n\nOne\ntwo.", "<h1>A</h1>\n<p>One<br />\ntwo.</p>\n"),
+        (
+            "| a | b |\n|---|--:|\n| `x` | 1 |",
+            '<table>\n<thead>\n<tr><th>a</th><th align="right">b</th></tr>\n</thead>\n<tbody>\n'
+            '<tr><td><code>x</code></td><td align="right">1</td></tr>\n</tbody>\n</table>\n',
+        ),
+        (
+            "The model's \"best\" -- `it's` ... <b>",
+            "<p>The model&rsquo;s &ldquo;best&rdquo; &ndash; <code>it's</code> &hellip; &lt;b&gt;</p>\n",
+        ),
+        ("~~no~~", "<p><del>no</del></p>\n"),
+    ],
+)
+def test_markdown_should_be_rendered_as_flexmark_does_it(ran: Ran, text: str, html: str) -> None:
+    assert ran(f"%md\n{text}").messages == [Output("HTML", f'<div class="markdown-body">\n{html}\n</div>')]

@@ -16,17 +16,17 @@ from typing import Any
 
 import pandas as pd
 from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
 from pyspark.sql import DataFrame, SparkSession
 
 MAX_RESULT = 1000  # zeppelin.spark.maxResult, and as many of a frame of pandas
 OUTPUT_LIMIT = 102_400  # zeppelin.interpreter.output.limit; more is kept, with a warning
 TRUNCATED = '<div class="result-alert alert-warning" role="alert"><strong>Output is truncated</strong> to {}.</div>'
-# Each line's end is a break to Zeppelin's Markdown.
-MARKDOWN = MarkdownIt("commonmark", {"breaks": True, "xhtmlOut": True}).enable("table")
 _HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(?:\(([^)]*)\))?[ \t]*(?:\n|$)")
 # What a semicolon does not end a statement in: texts, names, comments.
 _SQL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(;)""", re.DOTALL)
 _FORM = re.compile(r"\$?\$\{(?:(checkbox|password):)?(\w+)(?:\([^)]*\))?(?:=([^},]*))?(?:,([^}]*))?\}")
+NOT_HERE = ("spark", "ipyspark", "r", "ir", "shiny", "kotlin", "conf")  # of Spark's group
 _SEPARATOR = "\x1f"
 
 
@@ -122,6 +122,39 @@ class ZeppelinContext:
     noteSelect = select
 
 
+# What flexmark's TypographicExtension makes of marks, each by a character that stands for it until all is rendered; but
+# for an apostrophe, whose character is markdown-it's own, and so one that stands in the text has another until then.
+_QUOTES, _TYPED = "\ue000\ue001\ue002\ue003", "\ue004"
+_ENTITIES = ("&ldquo;", "&rdquo;", "&lsquo;", "&rsquo;", "&rsquo;", "&hellip;", "&ndash;", "&mdash;", "\u2019")
+_MARKS = dict(zip(f"{_QUOTES}\u2019\ue005\ue006\ue007{_TYPED}", _ENTITIES, strict=True))
+_PLAIN = (("...", "\ue005"), ("---", "\ue007"), ("--", "\ue006"))
+
+
+def _set_marks(state: StateCore) -> None:
+    for block in state.tokens:
+        for token in block.children or []:
+            if token.type == "text":
+                for plain, mark in _PLAIN:
+                    token.content = token.content.replace(plain, mark)
+
+
+# FlexmarkParser of 0.11.1: each line's end is a break, HTML is escaped, typographic marks, tables, strikethrough.
+MARKDOWN = MarkdownIt(
+    "commonmark",
+    {"breaks": True, "xhtmlOut": True, "html": False, "typographer": True, "quotes": _QUOTES},
+)
+MARKDOWN.enable(["table", "strikethrough", "smartquotes"]).core.ruler.push("marks", _set_marks)
+
+
+def markdown(text: str) -> str:
+    """The HTML that Zeppelin's Markdown interpreter makes of a text."""
+    html = re.sub("|".join(_MARKS), lambda mark: _MARKS[mark[0]], MARKDOWN.render(text.replace("\u2019", _TYPED)))
+    html = re.sub(r"<(/?)s>", r"<\1del>", html)
+    html = re.sub(r' style="text-align:(\w+)"', r' align="\1"', html)
+    html = re.sub(r"(<tr>|</t[hd]>)\n", r"\1", html)  # a row is a line
+    return f'<div class="markdown-body">\n{html}\n</div>'
+
+
 def table(frame: DataFrame, limit: int) -> list[Output]:
     """What ZeppelinContext.showDF puts out for a frame: its cells are what Java's and Scala's toString say of them."""
     if not frame.columns:
@@ -138,6 +171,12 @@ def _cut(cut: bool, to: str) -> list[Output]:
     return [Output("HTML", TRUNCATED.format(to))] if cut else []
 
 
+def not_found(text: str) -> Result:
+    """What is said of a paragraph whose interpreter there is not (Paragraph.setInterpreterNotFound)."""
+    head = _HEAD.match(text)
+    return Result("ERROR", [Output("TEXT", f"Interpreter {head[1] if head else ''} not found")])
+
+
 class Runner:
     """Runs notes on one SparkSession. The Python paragraphs of all notes share one namespace, as by default."""
 
@@ -147,28 +186,39 @@ class Runner:
         self.names: dict[str, Any] = {"spark": spark, "sc": spark.sparkContext, "z": self.z}
 
     def run(self, note: dict[str, Any]) -> list[Result]:
-        """What becomes of each paragraph by "run all", which ends at the first that fails."""
+        """What becomes of each paragraph by "run all", which ends at the first that fails.
+
+        It goes on after one whose interpreter there is not, and after one without anything to run (Note.runAllSync).
+        """
         results: list[Result] = []
+        failed = False
         for paragraph in note["paragraphs"]:
-            failed = any(result.status == "ERROR" for result in results)
-            skipped = failed or not paragraph.get("config", {}).get("enabled", True)
-            results.append(Result("READY") if skipped else self.run_paragraph(paragraph["text"]))
+            text = paragraph.get("text") or ""
+            if failed or not paragraph.get("config", {}).get("enabled", True):
+                results.append(Result("READY"))
+                continue
+            results.append(self.run_paragraph(text))
+            failed = results[-1].status == "ERROR" and results[-1] != not_found(text)
         return results
 
     def run_paragraph(self, text: str) -> Result:
+        """Raises ValueError for an interpreter that Zeppelin has and this has not."""
         head = _HEAD.match(text)
-        if head is None:
-            raise ValueError(f"this paragraph has no interpreter head: {text[:60]!r}")
-        body = text[head.end() :]
-        local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", head[2] or "") if pair)
-        match head.group(1):
-            case "md":
-                return Result("FINISHED", [Output("HTML", MARKDOWN.render(self._filled(body)))])
-            case "spark.sql":
+        body = text[head.end() :] if head else text
+        if not body.strip():
+            return Result("FINISHED")
+        name = head[1] if head else "spark"  # notes' default
+        local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", (head and head[2]) or "") if pair)
+        match name.removeprefix("spark."):
+            case "md" | "md.md" | "md.markdown":
+                return Result("FINISHED", [Output("HTML", markdown(self._filled(body)))])
+            case "sql":
                 return self._sql(self._filled(body), local)
-            case "spark.pyspark":
+            case "pyspark":
                 return self._python(self._filled(body) if local.get("form") == "simple" else body)
-        raise ValueError(f"%{head.group(1)} cannot run here")
+        if name.removeprefix("spark.") in NOT_HERE:
+            raise ValueError(f"%{name} cannot run here: {text[:60]!r}")
+        return not_found(text)
 
     def _filled(self, body: str) -> str:
         """`${name=default}`, `${name=default,a|b}` and `$${...}` with what the analyst has chosen."""

@@ -197,6 +197,16 @@ class EmrClusters:
                 self._terminate(cluster)
         return self._reply({})
 
+    def credentials(self, cluster_id: str) -> dict[str, str]:
+        """Those of a cluster's nodes, for a program on one of them. KeyError or RoleError if there are none."""
+        return self._worn(self._emr._clusters[cluster_id])[1]
+
+    def _worn(self, cluster: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+        """The role of a cluster's nodes, and credentials of it. Raises RoleError."""
+        role = iam.role_of_profile(cluster["Ec2InstanceAttributes"]["IamInstanceProfile"])
+        where = next(iter(subnets(cluster)), "")
+        return role, iam.credentials_of(role, "ec2.amazonaws.com", instance_of(cluster["Id"]), subnet=where)
+
     def describe_security_configuration(self, request: Mapping[str, Any]) -> Any:
         """DescribeSecurityConfiguration."""
         found = self._security.get(request.get("Name"))
@@ -246,9 +256,7 @@ class EmrClusters:
     def _live(self, cluster: dict[str, Any], handle: Handle) -> None:
         """A cluster's thread: starts it if it is new, then runs its steps until none is left."""
         try:
-            role = iam.role_of_profile(cluster["Ec2InstanceAttributes"]["IamInstanceProfile"])
-            where = next(iter(subnets(cluster)), "")
-            credentials = iam.credentials_of(role, "ec2.amazonaws.com", instance_of(cluster["Id"]), subnet=where)
+            role, credentials = self._worn(cluster)
             if cluster["Status"]["State"] == "STARTING":
                 self._start(cluster, role, credentials, handle)
         except (iam.RoleError, ClusterError, BootstrapError) as error:

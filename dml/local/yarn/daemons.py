@@ -180,7 +180,7 @@ class Yarn:
         namespace = Namespace(self._folder)
         namespace.start()
         self._ends.callback(namespace.end)
-        self._ends.callback(Relay(namespace.listen(self._port), self._port).close)
+        self._ends.callback(Relay.outwards(namespace.listen(self._port), self._port).close)
         self._start_daemon(namespace, "resourcemanager", RESOURCE_MANAGER, self.conf)
         for number, _ in enumerate(self._labels):
             self._start_daemon(namespace, f"nodemanager-{number}", NODE_MANAGER, self._folder / f"conf-{number}")

@@ -1,9 +1,9 @@
 """A network of its own for processes that obey anybody who reaches them: loopback, and nothing else; on Linux.
 
-Whoever may speak to YARN's ports may have it run what they like. So its daemons and containers have a network
-namespace, which no other account of the machine can enter, and which has no way out but the sockets that were made in
-it and are held outside of it: those by which a job reaches the embedded cloud. They have a process namespace too: its
-processes end with its first one, and that ends with its owner.
+Whoever may speak to YARN's ports, or to those of Zeppelin's interpreters, may have it run what they like. So they have
+a network namespace, which no other account of the machine can enter, and which has no way out but the sockets that were
+made in it and are held outside of it: those by which a job reaches the embedded cloud. They have a process namespace
+too: its processes end with its first one, and that ends with its owner.
 
 Needs unshare and nsenter of util-linux, and a kernel that lets its users make namespaces (user_namespaces(7)).
 """
@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dml import checkout
@@ -35,9 +35,10 @@ class Namespace:
 
     _owner: socket.socket  # our end of the connection to the first process
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` is its first process's working folder."""
+    def __init__(self, folder: Path, refusal: Callable[[str], str] | None = None) -> None:
+        """`folder` is its first process's working folder. `refusal`: what to say where there can be none, and why."""
         self._folder = folder
+        self._refusal = refusal or of_yarn
         self._lock = threading.Lock()  # one question at a time
         self._process: subprocess.Popen[bytes] | None = None
         self._first = 0
@@ -45,7 +46,7 @@ class Namespace:
     def start(self) -> None:
         """Raises UserError if this machine does not let us."""
         if sys.platform != "linux":
-            raise UserError(refusal(f"{sys.platform} has none"))
+            raise UserError(self._refusal(f"{sys.platform} has none"))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(START_SECONDS)
@@ -65,15 +66,15 @@ class Namespace:
             told, ancillary, _, _ = ours.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
         except FileNotFoundError as error:
             self.end()
-            raise UserError(refusal(f"{error.filename} is not installed")) from None
+            raise UserError(self._refusal(f"{error.filename} is not installed")) from None
         except TimeoutError:
             self.end()
-            raise UserError(refusal(f"it did not start within {START_SECONDS:.0f} s")) from None
+            raise UserError(self._refusal(f"it did not start within {START_SECONDS:.0f} s")) from None
         if not told:
             assert self._process.stderr is not None  # noqa: S101  # PIPE
             said = self._process.stderr.read().decode(errors="replace").strip()
             self.end()
-            raise UserError(refusal(said.splitlines()[-1] if said else "it ended at once"))
+            raise UserError(self._refusal(said.splitlines()[-1] if said else "it ended at once"))
         # The kernel adds who has sent it, by the number that the process has here.
         self._first = CREDENTIALS.unpack(ancillary[0][2])[0]
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
@@ -88,7 +89,9 @@ class Namespace:
 
     def connect(self, port: int) -> socket.socket:
         """A socket that is connected to a port of 127.0.0.1 in here. Raises OSError if nobody listens there."""
-        return self._ask(connect=port)
+        made = self._ask(connect=port)
+        made.setblocking(True)  # its maker had a timeout, and left it so
+        return made
 
     def end(self) -> None:
         """Kills all that runs in here, and returns when it is gone."""
@@ -116,12 +119,20 @@ class Namespace:
 
 
 class Relay:
-    """Passes connections to a listening socket on to a port of this machine's loopback, until it is closed."""
+    """Passes connections to a listening socket on, until it is closed.
 
-    def __init__(self, listening: socket.socket, port: int) -> None:
+    `connect` makes the other end of each, in or out of a namespace; OSError if nobody is there.
+    """
+
+    def __init__(self, listening: socket.socket, connect: Callable[[], socket.socket]) -> None:
         self._listening = listening
-        self._port = port
-        threading.Thread(target=self._accept, name=f"relay to {port}", daemon=True).start()
+        self._connect = connect
+        threading.Thread(target=self._accept, name="relay", daemon=True).start()
+
+    @classmethod
+    def outwards(cls, listening: socket.socket, port: int) -> "Relay":
+        """One to a port of this machine's loopback."""
+        return cls(listening, lambda: socket.create_connection(("127.0.0.1", port)))
 
     def close(self) -> None:
         """No more connections; those that there are go on."""
@@ -139,7 +150,7 @@ class Relay:
     def _pass(self, inner: socket.socket) -> None:
         with inner:
             try:
-                outer = socket.create_connection(("127.0.0.1", self._port))
+                outer = self._connect()
             except OSError:  # nobody is there: the connection is closed, which says so
                 return
             with outer:
@@ -174,7 +185,7 @@ def check() -> None:
     made.end()
 
 
-def refusal(why: str) -> str:
+def of_yarn(why: str) -> str:
     return (
         f"YARN takes work from whoever reaches its ports, so it runs here only in a network namespace of its own, and "
         f"this machine does not let us make one: {why}. It takes Linux with user namespaces (unshare and nsenter of "
