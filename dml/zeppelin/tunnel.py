@@ -1,5 +1,6 @@
 """A tunnel to Zeppelin on the workbench, by the AWS CLI and its Session Manager plugin: no port of a node is open."""
 
+import json
 import shutil
 import signal
 import socket
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from dml.errors import UserError
 from dml.estate.platform import Platform, answering
@@ -32,8 +35,22 @@ def require_programs() -> None:
         raise UserError("The tunnel to Zeppelin needs what is not on the PATH here. " + "; ".join(lacking) + ".")
 
 
-def primary_node(platform: Platform, price: Callable[[], str]) -> str:
-    """The EC2 instance that Zeppelin runs on. Raises UserError if there is none, and says how it comes back.
+def login(platform: Platform) -> tuple[str, str]:
+    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
+    arn = platform.output(Output.ZEPPELIN_LOGIN)
+    try:
+        told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    except ClientError as error:
+        raise UserError(
+            f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
+            f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
+        ) from error
+    found = json.loads(told)
+    return str(found["user"]), str(found["password"])
+
+
+def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
+    """The workbench, as EMR describes it. Raises UserError if there is none that is up, and says how it comes back.
 
     `price`: what an hour of the workbench costs, in words.
     """
@@ -47,7 +64,7 @@ def primary_node(platform: Platform, price: Callable[[], str]) -> str:
                 f"{platform.environment} has no workbench: set workbench.enabled in "
                 f"environments/{platform.environment}.toml, and deploy: {platform.deploying()}"
             )
-        found = emr.describe_cluster(ClusterId=cluster)["Cluster"]
+        found: dict[str, Any] = emr.describe_cluster(ClusterId=cluster)["Cluster"]
     state = found["Status"]["State"]
     if state in COMING:
         raise UserError(f"The workbench {cluster} is {state.lower()}: Zeppelin is there some minutes later. Try again.")
@@ -58,6 +75,13 @@ def primary_node(platform: Platform, price: Callable[[], str]) -> str:
             f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
             f"{platform.command('resume')}. {price()}"
         )
+    return found
+
+
+def primary_node(platform: Platform, price: Callable[[], str]) -> str:
+    """The EC2 instance that Zeppelin runs on. Raises UserError as `workbench` does."""
+    found = workbench(platform, price)
+    cluster, emr = found["Id"], platform.client("emr")
     kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
         found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
     )

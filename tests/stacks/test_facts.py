@@ -244,7 +244,6 @@ EXACT += [
 NEVER = {
     "AWS::EMR::Step": "every property is create-only: a change would train on deploy, deleting would undo nothing",
     "AWS::EMR::InstanceGroupConfig": "managed scaling and a second owner of the nodes would fight",
-    "AWS::SecretsManager::Secret": "nothing here needs a secret",
     "AWS::IAM::User": "roles only",
     "AWS::IAM::AccessKey": "roles only",
     "AWS::ApplicationAutoScaling::ScalableTarget": "EMR's managed scaling does it",
