@@ -69,7 +69,8 @@ class Server:
             connection.close()
         for name, value in answer.getheaders():
             cookie: Any = SimpleCookie(value) if name.lower() == "set-cookie" else {}
-            if "JSESSIONID" in cookie and path == "/login":
+            # It begins with deleting the cookie of before, under the same name; the last one counts.
+            if path == "/login" and "JSESSIONID" in cookie and cookie["JSESSIONID"].value != "deleteMe":
                 self._session = f"JSESSIONID={cookie['JSESSIONID'].value}"
         return answer.status, text
 

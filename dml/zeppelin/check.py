@@ -23,7 +23,9 @@ NAME = "dml zeppelin check"
 
 @dataclass(frozen=True)
 class Report:
-    """What the step has left: `document` as of jobs/zeppelin.py, {} if it left none. `why`: what EMR says then."""
+    """What the step has left: `document` as of jobs/zeppelin.py, {} if it left none. `why`: what stands in the way of
+    the note, by the document or else by EMR; '' if nothing does.
+    """
 
     step: str
     document: dict[str, Any]
@@ -50,7 +52,7 @@ def check(
     Raises UserError if there is no workbench that could, or if a step is on it already. An interruption leaves the step
     to its end and says how to cancel it.
     """
-    cluster = tunnel.workbench(platform, price)["Id"]
+    cluster, _ = tunnel.workbench(platform, price)
     if dataset not in platform.datasets:
         raise UserError(f"{dataset} is not deployed; there are: {', '.join(platform.datasets) or 'none'}.")
     emr = platform.client("emr")
@@ -90,7 +92,8 @@ def check(
     said = [details.get("Message"), details.get("Reason"), status.get("StateChangeReason", {}).get("Message")]
     why = next((one for one in said if one), "EMR says no reason")
     where = f"; log: {details['LogFile']}" if details.get("LogFile") else ""
-    return Report(name, document, "" if document else f"The step {name} is {status['State'].lower()}: {why}{where}")
+    lost = f"The step {name} is {status['State'].lower()}: {why}{where}"
+    return Report(name, document, str(document.get("error", "")) if document else lost)
 
 
 @contextmanager

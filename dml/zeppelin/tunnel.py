@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from dml.errors import UserError
 from dml.estate.platform import Platform, answering
 from dml.terminal.words import last_line
+from dml.zeppelin.rest import Zeppelin
 from stacks.outputs import Output
 
 PORT = 8890  # Zeppelin's on EMR, and the one whose pages it answers whatever its release (stacks/emr.py)
@@ -49,8 +50,8 @@ def login(platform: Platform) -> tuple[str, str]:
     return str(found["user"]), str(found["password"])
 
 
-def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
-    """The workbench, as EMR describes it. Raises UserError if there is none that is up, and says how it comes back.
+def workbench(platform: Platform, price: Callable[[], str]) -> tuple[str, dict[str, Any]]:
+    """The workbench's id, and what EMR says of it. Raises UserError if none is up, and says how it comes back.
 
     `price`: what an hour of the workbench costs, in words.
     """
@@ -75,13 +76,12 @@ def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
             f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
             f"{platform.command('resume')}. {price()}"
         )
-    return found
+    return str(cluster), found
 
 
 def primary_node(platform: Platform, price: Callable[[], str]) -> str:
     """The EC2 instance that Zeppelin runs on. Raises UserError as `workbench` does."""
-    found = workbench(platform, price)
-    cluster, emr = found["Id"], platform.client("emr")
+    (cluster, found), emr = workbench(platform, price), platform.client("emr")
     kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
         found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
     )
@@ -93,6 +93,20 @@ def primary_node(platform: Platform, price: Callable[[], str]) -> str:
             f"--cluster-id {cluster}"
         )
     return str(nodes[0]["Ec2InstanceId"])
+
+
+class OpenError(UserError):
+    """Zeppelin answers whoever asks."""
+
+
+def require_closed(zeppelin: Zeppelin) -> None:
+    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it. Or UserError: no answer."""
+    if zeppelin.is_open:
+        raise OpenError(
+            "Zeppelin on this workbench asks for no login, so that any web page beside it could run code with the "
+            "cluster's rights: the tunnel is closed again. cluster/zeppelin.sh had no effect there, see its bootstrap "
+            "log; until that is mended end the workbench: dml pause."
+        )
 
 
 def local_port() -> int:
