@@ -240,6 +240,18 @@ EXACT += [
     Fact(DATASET, "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
 ]
 
+EXACT += [
+    Fact("observability", "AWS::SecretsManager::Secret", "Name", None, "a deleted one may hold its name for a month"),
+    Fact("observability", "AWS::SecretsManager::Secret", "SecretString", None, "no template knows a password"),
+    Fact(
+        "observability",
+        "AWS::SecretsManager::Secret",
+        "GenerateSecretString.[GenerateStringKey, PasswordLength]",
+        ["password", 32],
+        "Secrets Manager API Reference, GetRandomPassword",
+    ),
+]
+
 # What no stack may have, whatever else it has.
 NEVER = {
     "AWS::EMR::Step": "every property is create-only: a change would train on deploy, deleting would undo nothing",
