@@ -52,7 +52,7 @@ def check(
     Raises UserError if there is no workbench that could, or if a step is on it already. An interruption leaves the step
     to its end and says how to cancel it.
     """
-    cluster, _ = tunnel.workbench(platform, price)
+    cluster = tunnel.workbench(platform, price)["Id"]
     if dataset not in platform.datasets:
         raise UserError(f"{dataset} is not deployed; there are: {', '.join(platform.datasets) or 'none'}.")
     emr = platform.client("emr")

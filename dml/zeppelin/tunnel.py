@@ -36,25 +36,28 @@ def require_programs() -> None:
         raise UserError("The tunnel to Zeppelin needs what is not on the PATH here. " + "; ".join(lacking) + ".")
 
 
-def login(platform: Platform) -> tuple[str, str]:
-    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
-    arn = platform.output(Output.ZEPPELIN_LOGIN)
-    try:
-        told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
-    except ClientError as error:
-        raise UserError(
-            f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
-            f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
-        ) from error
-    found = json.loads(told)
-    return str(found["user"]), str(found["password"])
-
-
-def workbench(platform: Platform, price: Callable[[], str]) -> tuple[str, dict[str, Any]]:
-    """The workbench's id, and what EMR says of it. Raises UserError if none is up, and says how it comes back.
+def primary_node(platform: Platform, price: Callable[[], str]) -> str:
+    """The EC2 instance that Zeppelin runs on. Raises UserError if there is none, and says how it comes back.
 
     `price`: what an hour of the workbench costs, in words.
     """
+    emr, found = platform.client("emr"), workbench(platform, price)
+    cluster = found["Id"]
+    kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
+        found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
+    )
+    with answering("find the workbench's primary node"):
+        nodes = emr.list_instances(ClusterId=cluster, InstanceStates=["RUNNING"], **kind)["Instances"]
+    if not nodes:
+        raise UserError(
+            f"The workbench {cluster} has no primary node that runs. Look at it: aws emr list-instances "
+            f"--cluster-id {cluster}"
+        )
+    return str(nodes[0]["Ec2InstanceId"])
+
+
+def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
+    """What EMR says of the cluster that Zeppelin runs on. Raises UserError if there is none that is up."""
     platform.check_running()
     emr = platform.client("emr")
     with answering("find the workbench"):
@@ -76,23 +79,21 @@ def workbench(platform: Platform, price: Callable[[], str]) -> tuple[str, dict[s
             f"bucket. A new one is made if the old one is taken away first: {platform.command('pause')}, then "
             f"{platform.command('resume')}. {price()}"
         )
-    return str(cluster), found
+    return found
 
 
-def primary_node(platform: Platform, price: Callable[[], str]) -> str:
-    """The EC2 instance that Zeppelin runs on. Raises UserError as `workbench` does."""
-    (cluster, found), emr = workbench(platform, price), platform.client("emr")
-    kind = {"INSTANCE_FLEET": {"InstanceFleetType": "MASTER"}}.get(
-        found.get("InstanceCollectionType", ""), {"InstanceGroupTypes": ["MASTER"]}
-    )
-    with answering("find the workbench's primary node"):
-        nodes = emr.list_instances(ClusterId=cluster, InstanceStates=["RUNNING"], **kind)["Instances"]
-    if not nodes:
+def login(platform: Platform) -> tuple[str, str]:
+    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
+    arn = platform.output(Output.ZEPPELIN_LOGIN)
+    try:
+        told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    except ClientError as error:
         raise UserError(
-            f"The workbench {cluster} has no primary node that runs. Look at it: aws emr list-instances "
-            f"--cluster-id {cluster}"
-        )
-    return str(nodes[0]["Ec2InstanceId"])
+            f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
+            f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
+        ) from error
+    found = json.loads(told)
+    return str(found["user"]), str(found["password"])
 
 
 class OpenError(UserError):

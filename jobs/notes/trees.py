@@ -1,13 +1,9 @@
-"""A tree in words: its branches, what a node says, the way of one row down to its leaf; and why trees say what they do
-of it."""
+"""A tree in words: its branches, what a node says, and the way of one row down to its leaf."""
 
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
-
-import numpy as np
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from jobs.models.forms import Told
 from jobs.models.inputs import MISSING
-from jobs.models.reasons import Reasons, unit
 
 NAMED = 6  # categories that a condition names before it only counts the rest
 
@@ -87,27 +83,3 @@ def encoded(feature: Mapping[str, Any], value: Any) -> float:
         return number if abs(number) < float("inf") else MISSING  # no number and an infinite one count as missing
     known: Dict[str, float] = feature["encoding"]
     return float(feature["missing"] if value is None else known.get(str(value), feature["unseen"]))
-
-
-class Why(NamedTuple):
-    """Of one row: what is said with nothing known of it, each feature with the row's value and what it adds, those that
-    move the answer most first, and what is said with all known; all in `unit`."""
-
-    expected: float
-    adds: List[Tuple[str, Any, float]]
-    said: float
-    unit: str
-
-
-def why(model: Told, row: Mapping[str, Any], called: int = 0) -> Why:
-    """Why a model of one tree or several says of a row what it says. There is no `reason_against` it (reasons.py).
-
-    `row`: as of `path`. `called`: of several classes the one that is asked for, by its place.
-    """
-    reasons, features = Reasons(model), model["features"]
-    numbers = np.array([[encoded(feature, row[feature["name"]])] for feature in features], dtype=np.float64)
-    effects = reasons.effects(numbers, np.array([called]))[0].tolist()
-    expected = float(reasons.expected[called])
-    adds = [(one["name"], row[one["name"]], effect) for one, effect in zip(features, effects)]  # noqa: B905
-    adds.sort(key=lambda one: -abs(one[2]))
-    return Why(expected, adds, expected + sum(effects), unit(model))

@@ -398,7 +398,7 @@ class Emr:
     """EMR's answers of one workbench."""
 
     def __init__(self, state: str, collection: str = "INSTANCE_GROUP", nodes: tuple[str, ...] = ("i-1",)) -> None:
-        self._cluster = {"Status": {"State": state}, "InstanceCollectionType": collection}
+        self._cluster = {"Id": "j-1", "Status": {"State": state}, "InstanceCollectionType": collection}
         self._nodes = [{"Ec2InstanceId": node} for node in nodes]
         self.asked: dict[str, Any] = {}
 
