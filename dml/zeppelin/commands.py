@@ -59,7 +59,10 @@ def zeppelin(
         except tunnel.OpenError:
             raise
         except UserError as error:  # the tunnel is of use without it
-            told = f"Spark's interpreter is as it was, perhaps with one Python for all notes: {error}"
+            told = (
+                "Not all was looked at: Spark's interpreter is as it was, perhaps with one Python for all notes, and a "
+                f"Zeppelin that does not answer yet was not asked for its login. {error}"
+            )
         if told:
             typer.echo(told, err=True)
         typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
@@ -104,7 +107,7 @@ def check(
             table.add_row(one["title"], one["status"].lower(), one["error"])
         out.print(table)
 
-    if found.document:
+    if found.document and (found.document["paragraphs"] or as_json):
         show_document(found.document, show, as_json=as_json)
     if not found.passed:
         raise UserError(found.why or f"The note {note} of {asked} has not run to its end.")
