@@ -25,7 +25,9 @@ def build(app: cdk.App, env: Environment, datasets: Sequence[Dataset]) -> None:
     name = f"dml-{env.name}"
     data = DataStack(app, f"{name}-data", environment=env)
     observed = ObservabilityStack(app, f"{name}-observability", environment=env, data=data)
-    cluster = ClusterStack(app, f"{name}-cluster", environment=env, data=data, topic=observed.topic)
+    cluster = ClusterStack(
+        app, f"{name}-cluster", environment=env, data=data, topic=observed.topic, login=observed.login
+    )
     network = NetworkStack(app, f"{name}-network", environment=env, data=data)
     workbench = WorkbenchStack(
         app,

@@ -24,7 +24,8 @@ from stacks.findings import (
     export,
 )
 from stacks.network import EMR_TAG
-from stacks.outputs import CERTIFICATE, NOTES
+from stacks.observability import read_login
+from stacks.outputs import CERTIFICATE, NOTES, Output
 from stacks.settings import Environment, database_name, node_parameters, tags, transient_name
 from stacks.watch import Watch
 
@@ -39,11 +40,13 @@ class ClusterStack(cdk.Stack):
     """
 
     def __init__(
-        self, scope: Construct, id: str, *, environment: Environment, data: DataStack, topic: sns.ITopic
+        self, scope: Construct, id: str, *, environment: Environment, data: DataStack, topic: sns.ITopic, login: str
     ) -> None:
+        """`login`: the ARN of the secret with Zeppelin's user and password."""
         super().__init__(scope, id, synthesizer=code.synthesizer(environment))
         self._data = data
         self._environment = environment
+        self._login = login
         # Ids that change travel by parameter, read when a node or a run starts: an export would tie stacks together,
         # a changed argument of the bootstrap action would replace the cluster. Physical names: they are the address.
         self.parameters = node_parameters(environment)
@@ -51,6 +54,11 @@ class ClusterStack(cdk.Stack):
         library = code.library(self)
         wheels = code.wheels(self, environment.cluster.processor)
         bootstrap = assets.Asset(self, "Bootstrap", path=str(code.ROOT / "cluster" / "bootstrap.sh"))
+        zeppelin = assets.Asset(self, "ZeppelinBootstrap", path=str(code.ROOT / "cluster" / "zeppelin.sh"))
+        check = code.script(self, "zeppelin")
+        cdk.CfnOutput(self, "CodeUri", value=library.s3_object_url).override_logical_id(Output.CODE)
+        cdk.CfnOutput(self, "ZeppelinCheckUri", value=check.s3_object_url).override_logical_id(Output.ZEPPELIN_CHECK)
+        self.zeppelin_bootstrap = zeppelin.s3_object_url  # the workbench's alone
 
         self.key = key = data.key or disk_key(self)
         self.node_role = self._node_role(key, bootstrap)
@@ -67,6 +75,7 @@ class ClusterStack(cdk.Stack):
                 "wheels": wheels.s3_object_url,
                 "code": library.s3_object_url,
                 "notebook": data.workspace.s3_url_for_object(NOTES),
+                "login": login,  # cluster/zeppelin.sh reads what is in it
                 # Where notes find what runs have left (jobs/notes/here.py).
                 "lake": f"s3://{data.lake.bucket_name}/",
                 "models": f"s3://{data.models.bucket_name}/",
@@ -84,21 +93,21 @@ class ClusterStack(cdk.Stack):
             instance_profile=profile.ref,
             log_uri=f"s3://{data.logs.bucket_name}/emr/",
             log_key=data.key.key_arn if data.key else None,
-            bootstrap_script=bootstrap.s3_object_url,
+            bootstrap_scripts={"dml": bootstrap.s3_object_url},
             bootstrap_arguments=[self.parameters, self.region],
             tags={EMR_TAG: "true", **tags(environment)},
         )
         Watch(self, "Watch", environment=environment, data=data, topic=topic)
 
     def _parameters(self, values: dict[str, str]) -> None:
-        """What cluster/bootstrap.sh reads on a starting node."""
+        """What the scripts of cluster/ read on a starting node."""
         for name, value in values.items():
             ssm.StringParameter(
                 self,
                 f"{name.capitalize()}Parameter",
                 parameter_name=f"{self.parameters}/{name}",
                 string_value=value,
-                description="Read by nodes of EMR clusters when they start (cluster/bootstrap.sh)",
+                description="Read by nodes of EMR clusters when they start (cluster/)",
             )
 
     def security_configuration(self, scope: Construct) -> str:
@@ -207,7 +216,8 @@ class ClusterStack(cdk.Stack):
                 actions=["glue:GetDatabase", "glue:CreateDatabase"],
                 resources=catalog_arns(self, "default")[:2],
             ),
-            *use_key(key, *ENCRYPT, sid="UseDiskKey"),  # a customer key is the buckets' too
+            read_login(self._login),  # for the workbench, which wears this role as every cluster does
+            *use_key(key, *ENCRYPT, sid="UseDiskKey"),  # a customer key is the buckets' and the login's too
             *(self._read_certificate() if self._environment.encryption.in_transit else []),
             # Reaching Zeppelin: Session Manager's agent calls out, so no port is open.
             iam.PolicyStatement(

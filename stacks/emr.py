@@ -80,7 +80,7 @@ class ClusterDefinition:
     instance_profile: str
     log_uri: str
     log_key: str | None
-    bootstrap_script: str
+    bootstrap_scripts: Mapping[str, str]  # by name, in their order; each is given the arguments
     bootstrap_arguments: Sequence[str]
     tags: Mapping[str, str]
 
@@ -139,9 +139,10 @@ def zeppelin_configurations(*, bucket: str, region: str, idle_seconds: int) -> l
 
 
 def with_zeppelin(
-    cluster: ClusterDefinition, *, name: str, place: Place, idle_seconds: int, bucket: str, region: str
+    cluster: ClusterDefinition, *, name: str, place: Place, idle_seconds: int, bucket: str, region: str, bootstrap: str
 ) -> ClusterDefinition:
-    """The workbench: the same cluster with Zeppelin on it, that waits longer for work."""
+    """The workbench: the same cluster with Zeppelin on it, that waits longer for work. `bootstrap`: where
+    cluster/zeppelin.sh lies, which has Zeppelin ask for a login."""
     zeppelin = zeppelin_configurations(bucket=bucket, region=region, idle_seconds=idle_seconds // 2)
     return replace(
         cluster,
@@ -150,6 +151,7 @@ def with_zeppelin(
         idle_seconds=idle_seconds,
         applications=[*cluster.applications, "Zeppelin"],
         configurations=[*cluster.configurations, *zeppelin],
+        bootstrap_scripts={**cluster.bootstrap_scripts, "zeppelin": bootstrap},
     )
 
 
@@ -174,10 +176,8 @@ def request(cluster: ClusterDefinition, *, security_configuration: str) -> dict[
         "LogUri": cluster.log_uri,
         **({"LogEncryptionKmsKeyId": cluster.log_key} if cluster.log_key else {}),
         "BootstrapActions": [
-            {
-                "Name": "dml",
-                "ScriptBootstrapAction": {"Path": cluster.bootstrap_script, "Args": list(cluster.bootstrap_arguments)},
-            }
+            {"Name": name, "ScriptBootstrapAction": {"Path": script, "Args": list(cluster.bootstrap_arguments)}}
+            for name, script in cluster.bootstrap_scripts.items()
         ],
         "ManagedScalingPolicy": {"ComputeLimits": _limits(cluster.nodes)},
         "AutoTerminationPolicy": {"IdleTimeout": cluster.idle_seconds},

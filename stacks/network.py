@@ -1,6 +1,6 @@
 """The network of the clusters, made at synth time: private subnets over two zones, and EMR's three security groups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import aws_cdk as cdk
@@ -66,7 +66,8 @@ class NetworkStack(cdk.Stack):
         self.cluster_subnet_ids = [subnet.subnet_id for subnet in subnets]
         self.groups = emr_groups(self, self.vpc.vpc_id)
         if closed:
-            interface_endpoints(self, self.vpc, self.groups)
+            login = {"SecretsManager": LOGIN} if environment.workbench.enabled else {}
+            interface_endpoints(self, self.vpc, self.groups, {**INTERFACES, **login})
         # Read by a run that needs a cluster of its own: by export, no dataset's stack would outlive a pause.
         self.parameter = ssm.StringParameter(
             self,
@@ -137,7 +138,9 @@ def reachable_buckets(stack: cdk.Stack, data: DataStack) -> list[iam.PolicyState
     ]
 
 
-def interface_endpoints(scope: Construct, vpc: ec2.Vpc, groups: EmrGroups) -> None:
+def interface_endpoints(
+    scope: Construct, vpc: ec2.Vpc, groups: EmrGroups, services: Mapping[str, ec2.InterfaceVpcEndpointAwsService]
+) -> None:
     """The services that nodes call, inside the VPC: all that they reach where there is no NAT gateway."""
     group = ec2.CfnSecurityGroup(
         scope,
@@ -157,7 +160,7 @@ def interface_endpoints(scope: Construct, vpc: ec2.Vpc, groups: EmrGroups) -> No
             ports=(443, 443),
         )
     made = ec2.SecurityGroup.from_security_group_id(scope, "Endpoints", group.attr_group_id, mutable=False)
-    for name, service in INTERFACES.items():
+    for name, service in services.items():
         vpc.add_interface_endpoint(name, service=service, security_groups=[made], open=False)
 
 
@@ -172,6 +175,8 @@ INTERFACES = {
     "Ec2Messages": ec2.InterfaceVpcEndpointAwsService.EC2_MESSAGES,
     "Sts": ec2.InterfaceVpcEndpointAwsService.STS,
 }
+
+LOGIN = ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER  # for a starting workbench (cluster/zeppelin.sh)
 
 # EC2 gives a group without any egress rule one that allows everything; a rule to nowhere keeps that away.
 NOWHERE = ec2.CfnSecurityGroup.EgressProperty(

@@ -1,5 +1,6 @@
 """Who is told and shown what, made at synth time: topic, what sends to it, dashboard, budget, the way to Zeppelin."""
 
+import json
 from collections.abc import Sequence
 
 import aws_cdk as cdk
@@ -9,20 +10,23 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from stacks import code
-from stacks.data import DataStack
+from stacks.data import READ, DataStack, use_key
 from stacks.definition import NAMESPACE, QUARANTINED_SHARE, ROWS
-from stacks.findings import accept_in_template, accept_wildcards, export
+from stacks.findings import AWS_KEYS, accept, accept_in_template, accept_wildcards, export
 from stacks.outputs import Output
 from stacks.settings import Environment, tags, workbench_parameter
 
+LOGIN_USER = "analyst"  # one login for all: whoever has it acts with the nodes' role (docs/security.md)
+
 
 class ObservabilityStack(cdk.Stack):
-    """Topic, budget, analysts' policy, dashboard, messages about clusters: none of it names a dataset.
+    """Topic, budget, Zeppelin's login, analysts' policy, dashboard, messages about clusters: none names a dataset.
 
     Alarms stand in the stack of what they watch: here they would tie stacks in a circle.
     """
@@ -35,7 +39,10 @@ class ObservabilityStack(cdk.Stack):
             self._budget(environment)
         dashboard(self, environment)
         tell_of_failed_clusters(self, environment=environment, topic=self.topic)
-        analysts = analyst_policy(self, environment)
+        self.login = zeppelin_login(self, data).ref
+        export(self, self.login)  # to the nodes' role, whether there is a workbench or not: the template stays the same
+        cdk.CfnOutput(self, "ZeppelinLoginArn", value=self.login).override_logical_id(Output.ZEPPELIN_LOGIN)
+        analysts = analyst_policy(self, environment, login=self.login, data=data)
         cdk.CfnOutput(self, "AnalystPolicyArn", value=analysts.managed_policy_arn).override_logical_id(
             Output.ANALYST_POLICY
         )
@@ -105,8 +112,44 @@ IDLE_HOURS = 3
 FIGURES = {"binary": ("log_loss", "auc"), "multiclass": ("log_loss", "accuracy"), "regression": ("rmse", "r2")}
 
 
-def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPolicy:
-    """What a person needs to open Zeppelin on the workbench, and no more: a tunnel to a port, no shell.
+def zeppelin_login(stack: cdk.Stack, data: DataStack) -> secretsmanager.CfnSecret:
+    """The user and the password that Zeppelin asks for, made by Secrets Manager: no template and no person knows it
+    beforehand.
+
+    It has no name of its own: a deleted one could hold it for some time, and the environment could not be deployed
+    again. It stands in a stack that `dml pause` leaves alone, so that a new workbench has the same login.
+    """
+    secret = secretsmanager.CfnSecret(
+        stack,
+        "ZeppelinLogin",
+        description="Who may use Zeppelin on the workbench (cluster/zeppelin.sh, dml zeppelin)",
+        kms_key_id=data.key.key_arn if data.key else None,
+        generate_secret_string=secretsmanager.CfnSecret.GenerateSecretStringProperty(
+            secret_string_template=json.dumps({"user": LOGIN_USER}),
+            generate_string_key="password",
+            password_length=32,
+            exclude_punctuation=True,  # it is typed, and stands in a file of Shiro's
+        ),
+    )
+    accept(
+        secret,
+        {
+            "AwsSolutions-SMG4": "A workbench lives for hours or days and reads it when it starts; docs/security.md "
+            "says how it is changed. Rotation by itself takes a function that reaches the workbench."
+        },
+    )
+    if not data.key:
+        accept_in_template(secret, {"CKV_AWS_149": AWS_KEYS})
+    return secret
+
+
+def read_login(login: str) -> iam.PolicyStatement:
+    """The right to read the login (its secret's ARN) of Zeppelin."""
+    return iam.PolicyStatement(sid="ReadLogin", actions=["secretsmanager:GetSecretValue"], resources=[login])
+
+
+def analyst_policy(stack: cdk.Stack, environment: Environment, *, login: str, data: DataStack) -> iam.ManagedPolicy:
+    """What a person needs to open Zeppelin on the workbench, and no more: a tunnel to a port, its login, no shell.
 
     To be attached to a group or a permission set by whoever keeps people's access (docs/operations.md). It stands in a
     stack that `dml pause` leaves alone: a policy that somebody wears cannot be deleted.
@@ -117,7 +160,11 @@ def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPol
     )
     documents = f"arn:{stack.partition}:ssm:{stack.region}::document"
     rights = [
+        # What is deployed under which names, the workbench's parameter and the login among it: `dml` asks for it first.
+        iam.PolicyStatement(sid="FindStacks", actions=["cloudformation:DescribeStacks"], resources=["*"]),
         iam.PolicyStatement(sid="FindWorkbench", actions=["ssm:GetParameter"], resources=[workbench]),
+        read_login(login),
+        *use_key(data.key, *READ, sid="DecryptLogin", service="secretsmanager"),
         iam.PolicyStatement(
             sid="FindPrimaryNode",
             actions=["elasticmapreduce:DescribeCluster", "elasticmapreduce:ListInstances"],
@@ -151,6 +198,7 @@ def analyst_policy(stack: cdk.Stack, environment: Environment) -> iam.ManagedPol
         policy,
         rights,
         {
+            "FindStacks": "Without the name of one stack it is a question about all; it tells names and outputs only.",
             "FindPrimaryNode": machines,
             "OpenTunnel": machines,
             "EndOwnSessions": "Sessions are named after who opened them.",

@@ -14,6 +14,9 @@ class Output(StrEnum):
     TOPIC = "NotificationTopicArn"
     WORKBENCH_PARAMETER = "WorkbenchParameter"
     ANALYST_POLICY = "AnalystPolicyArn"
+    ZEPPELIN_LOGIN = "ZeppelinLogin"  # the ARN of the secret with user and password, as JSON
+    CODE = "Code"  # where the zip lies that all jobs import from
+    ZEPPELIN_CHECK = "ZeppelinCheck"  # where jobs/zeppelin.py lies, which `dml zeppelin check` has the workbench run
 
 
 NOTES = "zeppelin/notebook/"  # in the workspace bucket: where Zeppelin keeps notes (ZEPPELIN_USER of stacks/emr.py)

@@ -62,6 +62,7 @@ class WorkbenchStack(cdk.Stack):
             idle_seconds=environment.workbench.idle_minutes * 60,
             bucket=self._data.workspace.bucket_name,
             region=self.region,
+            bootstrap=shared.zeppelin_bootstrap,
         )
         asked = request(definition, security_configuration=shared.security_configuration(self))
         # All of it as CloudFormation names things; what checkers read of a cluster is said in CDK's words too.

@@ -285,6 +285,9 @@ class _Pricing:
     def key(self, resource: Resource) -> None:
         self._standing(resource, "KMS key", "kms_key", 1)
 
+    def secret(self, resource: Resource) -> None:
+        self._standing(resource, "secret", "secret", 1)
+
     def bucket(self, resource: Resource) -> None:
         share = self.prices.assumed("data_gb") / self.types[resource.type]
         self._standing(resource, "S3 storage", "s3_storage", share)
@@ -539,6 +542,7 @@ PRICED: Mapping[str, Callable[[_Pricing, Resource], None]] = {
     "AWS::Logs::LogGroup": _Pricing.log_group,
     "AWS::S3::Bucket": _Pricing.bucket,
     "AWS::SSM::Parameter": _Pricing.parameter,
+    "AWS::SecretsManager::Secret": _Pricing.secret,
 }
 
 

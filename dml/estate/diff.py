@@ -49,6 +49,7 @@ MEANS = {
     "AWS::SNS::Topic": "subscribers have to confirm again",
     "AWS::SNS::Subscription": "the receiver has to confirm again",
     "AWS::KMS::Key": "what the old key has encrypted needs the old key, as long as it is kept",
+    "AWS::SecretsManager::Secret": "Zeppelin's password is made anew, for workbenches that start afterwards",
     "AWS::EC2::VPC": "everything in it is replaced too",
     "AWS::EC2::NatGateway": "the address that others see changes, and connections break",
     "AWS::EC2::EIP": "the address that others see changes",

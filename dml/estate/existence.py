@@ -67,6 +67,8 @@ QUESTIONS = {
     "AWS::S3::Bucket": Question("s3", "head_bucket", {"Bucket": "{id}"}),
     "AWS::SNS::Topic": Question("sns", "get_topic_attributes", {"TopicArn": "{id}"}),
     "AWS::SSM::Parameter": Question("ssm", "get_parameter", {"Name": "{id}"}),
+    # One that is to be deleted after its waiting period can be described until then.
+    "AWS::SecretsManager::Secret": Question("secretsmanager", "describe_secret", {"SecretId": "{id}"}, "!DeletedDate"),
     "AWS::Scheduler::Schedule": Question("scheduler", "get_schedule", {"Name": "{id}"}),
     "AWS::StepFunctions::StateMachine": Question(
         "stepfunctions", "describe_state_machine", {"stateMachineArn": "{id}"}, "status != 'DELETING'"

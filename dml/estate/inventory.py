@@ -239,13 +239,17 @@ def strays(platform: Platform, standing: Sequence[Stack]) -> list[Elsewhere]:
     with answering("look for resources by their tags"):
         pages = platform.client("resourcegroupstaggingapi").get_paginator("get_resources").paginate(TagFilters=filters)
         arns = [one["ResourceARN"] for page in pages for one in page["ResourceTagMappingList"]]
-    others = [arn for arn in sorted(arns) if not _names(arn, known) and not _is_dying_key(platform, arn)]
+    others = [arn for arn in sorted(arns) if not _names(arn, known) and not _is_dying(platform, arn)]
     return [Elsewhere(arn.split(":")[2], arn, because) for arn in others]
 
 
-def _is_dying_key(platform: Platform, arn: str) -> bool:
-    """Whether it is a KMS key in its waiting period: a stack that is gone has left it as it should."""
-    return arn.split(":")[2] == "kms" and stands(platform, "AWS::KMS::Key", arn, account="") is False
+WAITING = {"kms": "AWS::KMS::Key", "secretsmanager": "AWS::SecretsManager::Secret"}  # may have one before they are gone
+
+
+def _is_dying(platform: Platform, arn: str) -> bool:
+    """Whether it is in its waiting period: a stack that is gone has left it as it should."""
+    kind = WAITING.get(arn.split(":")[2])
+    return kind is not None and stands(platform, kind, arn, account="") is False
 
 
 def _names(arn: str, ids: set[str]) -> bool:

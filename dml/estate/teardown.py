@@ -411,4 +411,7 @@ def _verify(platform: Platform, receipt: Receipt, stack: Stack, *, every: float)
             }.get(status, f"its stack {stack.name} was not deleted")
 
 
-AFTER = {"AWS::KMS::Key": "disabled now; KMS deletes it after its waiting period, until which it can be had back"}
+AFTER = {
+    "AWS::KMS::Key": "disabled now; KMS deletes it after its waiting period, until which it can be had back",
+    "AWS::SecretsManager::Secret": "gone, or in Secrets Manager's waiting period, in which nobody can read it",
+}

@@ -1,7 +1,7 @@
 """`dml zeppelin`: open Zeppelin on the workbench, and review, pull and push its notes."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,25 +51,34 @@ def zeppelin(
     from dml.errors import UserError
     from dml.estate.platform import deployed
     from dml.zeppelin import interpreter, tunnel
+    from dml.zeppelin.rest import Zeppelin
 
     if local:
         _here(release, env, browser)
         return
     tunnel.require_programs()
     platform = deployed(local, env)
-    node = tunnel.primary_node(platform, lambda: f"What that costs: dml cost{'' if env == 'dev' else f' --env {env}'}")
+    node = tunnel.primary_node(platform, _price(env))
+    user, password = tunnel.login(platform)
     port = tunnel.local_port()
     region = {"AWS_REGION": platform.region, "AWS_DEFAULT_REGION": platform.region} if platform.region else {}
     opened = tunnel.tunnel(node, port, {**os.environ, **region})
     with tunnel.interrupted_by_the_end_of_the_terminal(), opened as process:
-        url = f"http://localhost:{port}"
+        url, zeppelin = f"http://localhost:{port}", Zeppelin(port, user, password)
         try:
-            told = interpreter.arrange(port)
+            tunnel.require_closed(zeppelin)
+            told = interpreter.arrange(zeppelin)
+        except tunnel.OpenError:
+            raise
         except UserError as error:  # the tunnel is of use without it
-            told = f"Spark's interpreter is as it was, perhaps with one Python for all notes: {error}"
+            told = (
+                "Not all was looked at: Spark's interpreter is as it was, perhaps with one Python for all notes, and a "
+                f"Zeppelin that does not answer yet was not asked for its login. {error}"
+            )
         if told:
             typer.echo(told, err=True)
         typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
+        typer.echo(f"User {user}, password {password}")
         if browser:
             webbrowser.open(url)
         try:
@@ -124,6 +133,43 @@ def _here(release: Path | None, env: str, browser: bool) -> None:
         if started and use.is_last():
             cloud.down()
         use.end()
+
+
+@app.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="Whose note is run; the first one deployed if you name none.")] = "",
+    note: Annotated[str, typer.Option(help="The note's name below the dataset's folder.")] = "1 Start here",
+    as_json: JsonOption = False,
+    local: LocalOption = False,
+    env: EnvironmentOption = "dev",
+) -> None:
+    """Have the workbench's own Zeppelin run a note, as an EMR step, and tell what became of each paragraph."""
+    from dml.errors import UserError
+    from dml.estate.platform import deployed
+    from dml.terminal.console import out, plain_table, show_document
+    from dml.zeppelin import check as room
+
+    if local:
+        raise UserError("There is no Zeppelin on the embedded cloud's nodes. On AWS: dml zeppelin check")
+    platform = deployed(local, env)
+    asked = dataset or next(iter(platform.datasets), "")
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    found = room.check(platform, asked, note, price=_price(env), every=5.0, say=say)
+
+    def show(*_: object) -> None:
+        table = plain_table("paragraph", "status", "error")
+        for one in found.document["paragraphs"]:
+            table.add_row(one["title"], one["status"].lower(), one["error"])
+        out.print(table)
+
+    if found.document and (found.document["paragraphs"] or as_json):
+        show_document(found.document, show, as_json=as_json)
+    if not found.passed:
+        raise UserError(found.why or f"The note {note} of {asked} has not run to its end.")
+    say(f"Zeppelin {found.document['version']} asks for its login and has run {note} of {asked}.")
 
 
 @notes.command("list")
@@ -191,6 +237,10 @@ def diff(folder: FolderOption = None, local: LocalOption = False, env: Environme
 
     for told in room.differences(room.Notes(deployed(local, env)), folder or Path("notes", env)):
         typer.echo(told)
+
+
+def _price(env: str) -> Callable[[], str]:
+    return lambda: f"What that costs: dml cost{'' if env == 'dev' else f' --env {env}'}"
 
 
 def _tell(done: "Iterator[Done]") -> bool:

@@ -6,31 +6,29 @@ classification for it), and keeps it in the node's interpreter.json: a restart h
 that whoever opens a tunnel looks. How the calls look: Zeppelin 0.11, "Interpreter REST API" and "Notebook REST API".
 """
 
-import http.client
-import json
 from typing import Any
 
 from dml.errors import UserError
+from dml.zeppelin.rest import Zeppelin
 
 NAME = "spark"
 OPTION = {"perNote": "scoped"}
 # Zeppelin's own 1g counts before what spark-defaults say; what `collect` brings comes to the driver. A table that is
 # not there is told in a sentence, not with 6,600 characters of Java's stack.
 PROPERTIES = {"spark.driver.memory": "2g", "zeppelin.spark.sql.stacktrace": "false"}
-SILENCE = 20.0  # seconds
 
 
-def arrange(port: int) -> str:
+def arrange(zeppelin: Zeppelin) -> str:
     """Sets what is set otherwise, and says what was done; '' if nothing was to do.
 
     A change ends the sessions that there are, so it waits as long as a note runs. Raises UserError if Zeppelin does not
     answer or takes it otherwise.
     """
-    there = _asked(port, "GET", f"/interpreter/setting/{NAME}")
+    there = zeppelin.asked("GET", f"/interpreter/setting/{NAME}")
     wanted = [f"{key} = {value}" for key, value in {**OPTION, **PROPERTIES}.items()]
     if _is_arranged(there):
         return ""
-    if running := _running(port):
+    if running := _running(zeppelin):
         return f"{running} runs: {', '.join(wanted)} of Spark's interpreter wait for the next dml zeppelin."
     properties = {**there.get("properties", {})}
     for key, value in PROPERTIES.items():
@@ -40,8 +38,8 @@ def arrange(port: int) -> str:
         "dependencies": there.get("dependencies", []),
         "option": {**there.get("option", {}), **OPTION},
     }
-    _asked(port, "PUT", f"/interpreter/setting/{NAME}", told)
-    if not _is_arranged(_asked(port, "GET", f"/interpreter/setting/{NAME}")):
+    zeppelin.asked("PUT", f"/interpreter/setting/{NAME}", told)
+    if not _is_arranged(zeppelin.asked("GET", f"/interpreter/setting/{NAME}")):
         raise UserError(f"Zeppelin has not kept {', '.join(wanted)} of Spark's interpreter: set it on its own page.")
     return f"Spark's interpreter is set: {', '.join(wanted)}. Each note has a Python of its own."
 
@@ -53,31 +51,9 @@ def _is_arranged(setting: dict[str, Any]) -> bool:
     )
 
 
-def _running(port: int) -> str:
+def _running(zeppelin: Zeppelin) -> str:
     """A note that runs, by its path; '' if none does."""
-    for note in _asked(port, "GET", "/notebook"):
-        if _asked(port, "GET", f"/notebook/job/{note['id']}").get("isRunning"):
+    for note in zeppelin.asked("GET", "/notebook"):
+        if zeppelin.asked("GET", f"/notebook/job/{note['id']}").get("isRunning"):
             return str(note.get("path", note["id"]))
     return ""
-
-
-def _asked(port: int, method: str, path: str, told: Any = None) -> Any:
-    """The body of an answer. Straight to the tunnel: no proxy of the environment has to do with it."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SILENCE)
-    body = None if told is None else json.dumps(told)
-    try:
-        connection.request(method, f"/api{path}", body, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        text = answer.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"Zeppelin does not answer {method} {path} ({error}): it may still be starting.") from None
-    finally:
-        connection.close()
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if answer.status != http.client.OK or not isinstance(document, dict):
-        said = document.get("message") if isinstance(document, dict) else text[:200]
-        raise UserError(f"Zeppelin answers {method} {path} with {answer.status}: {said or 'nothing'}")
-    return document.get("body") or {}

@@ -47,6 +47,12 @@ class Zeppelin:
         if not self._session:
             raise UserError("Zeppelin has taken the login, but opened no session.")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it tells its notes to whoever has not logged in. Raises UserError if it does not answer."""
+        nobody = Zeppelin(self._port, seconds=self._seconds)
+        return nobody._sent("GET", "/notebook", None, {})[0].status == http.client.OK
+
     def asked(self, method: str, path: str, told: Any = None) -> Any:
         """The body of an answer to `path` below /api; {} if it has none. Raises UserError if it refuses."""
         if self._user:

@@ -1,5 +1,6 @@
 """A tunnel to Zeppelin on the workbench, by the AWS CLI and its Session Manager plugin: no port of a node is open."""
 
+import json
 import shutil
 import signal
 import socket
@@ -9,9 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from dml.errors import UserError
 from dml.estate.platform import Platform, answering
 from dml.terminal.words import last_line
+from dml.zeppelin.rest import Zeppelin
 from stacks.outputs import Output
 
 PORT = 8890  # Zeppelin's on EMR, and the one whose pages it answers whatever its release (stacks/emr.py)
@@ -76,6 +80,34 @@ def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
             f"{platform.command('resume')}. {price()}"
         )
     return found
+
+
+def login(platform: Platform) -> tuple[str, str]:
+    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
+    arn = platform.output(Output.ZEPPELIN_LOGIN)
+    try:
+        told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
+    except ClientError as error:
+        raise UserError(
+            f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
+            f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
+        ) from error
+    found = json.loads(told)
+    return str(found["user"]), str(found["password"])
+
+
+class OpenError(UserError):
+    """Zeppelin answers whoever asks."""
+
+
+def require_closed(zeppelin: Zeppelin) -> None:
+    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it. Or UserError: no answer."""
+    if zeppelin.is_open:
+        raise OpenError(
+            "Zeppelin on this workbench asks for no login, so that any web page beside it could run code with the "
+            "cluster's rights: the tunnel is closed again. cluster/zeppelin.sh had no effect there, see its bootstrap "
+            "log; until that is mended end the workbench: dml pause."
+        )
 
 
 def local_port() -> int:

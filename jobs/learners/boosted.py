@@ -6,7 +6,8 @@ our own thresholds, and what it has learned is said in doubles by every scorer a
 All executors learn together: one task each, with a thread for each of its cores, in a barrier stage, so that they run
 at once and are tried again as one. They add up their histograms by XGBoost's own collective, whose tracker the first
 task starts on its own address, for as long as the stage runs. One executor, or few rows, need none of it and open no
-socket.
+socket. Where executors come and go (dynamic allocation, as in a note), Spark refuses a barrier stage (SPARK-24942), and
+one task learns from all rows.
 """
 
 import json
@@ -39,7 +40,7 @@ OBJECTIVES = {
     "multiclass": ("multi:softprob", "mlogloss"),
     "regression": ("reg:squarederror", "rmse"),
 }
-BARRIER, SLOTS = "SPARK-24942", "SPARK-24819"  # Spark's names for dynamic allocation, and too few slots
+SLOTS = "SPARK-24819"  # Spark's name for too few slots
 WITHOUT = 'or set training.learner = "tree"'
 
 # Task; group, partition, block, codes, labels, weights if a column says them.
@@ -165,10 +166,11 @@ def _boosted(
         for group, parts in enumerate(groups)
     ]
     dealt = context.union(coded).partitionBy(task_count, int)
-    work = _Work(parameters, rounds, len(groups), start, len(learned.features), weights)
+    together = task_count > 1
+    work = _Work(parameters, rounds, len(groups), start, len(learned.features), weights, together=together)
     # What comes after a barrier stage has Spark try the whole stage again when a task fails; as the last one of a job
     # it would be given up.
-    told = dealt.barrier().mapPartitions(work).partitionBy(1, int)
+    told = (dealt.barrier() if together else dealt).mapPartitions(work).partitionBy(1, int)
     try:
         (_, (text, figures)) = told.collect()[0]
     except Exception as error:
@@ -191,11 +193,13 @@ def _weight(survey: Survey, parts: Sequence[int], training: Training) -> float:
 
 
 def _spread(context: SparkContext, rows: int) -> Tuple[int, int]:
-    """How many tasks learn, and with how many threads each: one on each executor, with all its cores."""
+    """How many tasks learn, and with how many threads each: one on each executor, with all its cores. One alone where
+    executors come and go."""
     scala: Any = context._jsc.sc()
     executors = max(scala.getExecutorMemoryStatus().size() - 1, 1)  # it counts the driver, which may be the only one
     slots = scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile())
-    tasks_wanted = max(1, min(executors, slots, rows // ROWS_A_TASK))
+    they_stay = context.getConf().get("spark.dynamicAllocation.enabled", "false") != "true"
+    tasks_wanted = max(1, min(executors, slots, rows // ROWS_A_TASK)) if they_stay else 1
     return tasks_wanted, max(1, slots // executors)
 
 
@@ -222,24 +226,27 @@ class _Work:
         start: Start,
         features: int,
         weights: Tuple[Optional[Array], Optional[float]],
+        *,
+        together: bool,
     ) -> None:
-        """`weights`: of each class, and the mean of what a column says, if they are. Those of classes raise the odds
-        that are learned from, and these alone: what trees add is then what they add to the odds of the rows as they
-        are, of which the model, and what rounds are chosen by, says.
+        """`together`: with other tasks, in a barrier stage. `weights`: of each class, and the mean of what a column
+        says, if they are. Those of classes raise the odds that are learned from, and these alone: what trees add is
+        then what they add to the odds of the rows as they are, of which the model, and what rounds are chosen by, says.
         """
         self.parameters, self.rounds, self.groups = parameters, rounds, groups
         self.start, self.features = start, features
         self.weights, self.row_weight = weights
+        self.together = together
 
     def __call__(self, dealt: Iterable[Keyed]) -> Iterator[Tuple[int, Tuple[str, List[float]]]]:
         import xgboost as xgb
 
-        context = BarrierTaskContext.get()
         own = sorted((item for _, item in dealt), key=lambda item: item[:3])  # a shuffle has no order of its own
-        addresses = [info.address for info in context.getTaskInfos()]
-        if len(addresses) == 1:
+        if not self.together:
             yield 0, self._learned(own)
             return
+        context = BarrierTaskContext.get()
+        addresses = [info.address for info in context.getTaskInfos()]
         first, tracker = context.partitionId() == 0, None
         if first:
             host = socket.gethostbyname(addresses[0].rpartition(":")[0])
@@ -327,11 +334,6 @@ def _lacking(settings: Dataset, found: str) -> str:
 def raise_with_reason(error: Exception, settings: Dataset) -> None:
     """Raises JobError if what the stage failed by is known; it returns if it is not."""
     text = str(error)
-    if BARRIER in text:
-        raise JobError(
-            f"{_asked(settings)} needs executors that stay, but this step runs with dynamic allocation: deploy the "
-            f"dataset again, which has its train step say spark.dynamicAllocation.enabled=false, {WITHOUT}."
-        ) from error
     if SLOTS in text:
         raise JobError(
             "The executors that boosting began with are not all there any more, and no others came in their place: "

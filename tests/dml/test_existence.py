@@ -1,5 +1,6 @@
 """Whether a resource stands is asked by calls that exist, with ids where they belong, and silence is no answer."""
 
+import datetime as dt
 from typing import Any
 
 import boto3
@@ -72,6 +73,8 @@ def ask(kind: str, answer: dict[str, Any] | ClientError) -> bool | None:
         ("AWS::EMR::Cluster", {"Cluster": {"Status": {"State": "TERMINATED_WITH_ERRORS"}}}, False),
         ("AWS::EMR::Cluster", {"Cluster": {"Status": {"State": "TERMINATING"}}}, True),
         ("AWS::KMS::Key", {"KeyMetadata": {"KeyState": "PendingDeletion"}}, False),
+        ("AWS::SecretsManager::Secret", {"ARN": "it"}, True),
+        ("AWS::SecretsManager::Secret", {"ARN": "it", "DeletedDate": dt.datetime(2026, 12, 1)}, False),
         ("AWS::KMS::Key", {"KeyMetadata": {"KeyState": "Enabled"}}, True),
         ("AWS::EC2::Route", {}, None),
     ],

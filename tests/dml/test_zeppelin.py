@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -398,7 +399,7 @@ class Emr:
     """EMR's answers of one workbench."""
 
     def __init__(self, state: str, collection: str = "INSTANCE_GROUP", nodes: tuple[str, ...] = ("i-1",)) -> None:
-        self._cluster = {"Status": {"State": state}, "InstanceCollectionType": collection}
+        self._cluster = {"Id": "j-1", "Status": {"State": state}, "InstanceCollectionType": collection}
         self._nodes = [{"Ec2InstanceId": node} for node in nodes]
         self.asked: dict[str, Any] = {}
 
@@ -452,3 +453,30 @@ def test_a_workbench_that_is_not_there_should_be_told_with_the_way_to_have_it(
     with pytest.raises(UserError) as error:
         tunnel.primary_node(environment(emr, workbench), lambda: "1 USD")
     assert told in str(error.value)
+
+
+class Secrets:
+    """Secrets Manager, which lets its caller read the login or does not."""
+
+    def __init__(self, *, may: bool) -> None:
+        self._may = may
+
+    def get_secret_value(self, SecretId: str) -> dict[str, str]:  # boto3's names
+        if not self._may:
+            message = "is not authorized to perform: secretsmanager:GetSecretValue"
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, "GetSecretValue")
+        assert SecretId == "arn:login"
+        return {"SecretString": '{"user": "analyst", "password": "opensesame"}'}
+
+
+def test_the_login_should_be_shown_to_who_may_read_it_and_others_be_told_which_policy_lets_them() -> None:
+    outputs = {Output.ZEPPELIN_LOGIN: "arn:login", Output.ANALYST_POLICY: "arn:analysts"}
+
+    def of(secrets: Secrets) -> Platform:
+        return cast(Platform, SimpleNamespace(output=outputs.__getitem__, client=lambda _service: secrets))
+
+    assert tunnel.login(of(Secrets(may=True))) == ("analyst", "opensesame")
+    with pytest.raises(
+        UserError, match=r"you may not read it .*GetSecretValue.* Who wears the policy arn:analysts may"
+    ):
+        tunnel.login(of(Secrets(may=False)))

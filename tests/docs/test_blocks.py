@@ -31,6 +31,7 @@ CALLS = "tests/docs/test_blocks.py::test_calls_should_be_shown_as_the_documents_
 NOTES = "tests/e2e/test_whole_way.py::test_the_notes_should_be_where_zeppelin_looks_and_come_to_files_and_back"
 A_TUNNEL = "no: it takes AWS, a workbench and Session Manager; docs/first-deploy.md says to look at it"
 A_RELEASE = "no: it takes a release of Zeppelin; tests/dml/test_zeppelin_here.py has all that surrounds it"
+A_CHECK = "no: it takes AWS and a workbench; tests/local/test_emr.py runs its step, docs/first-deploy.md says the rest"
 
 # Of each command who runs it, as it stands or at least with the same words; "no: " and why it is run by no test.
 RUN_BY = {
@@ -60,6 +61,8 @@ RUN_BY = {
     "dml data push nyc_flights": "no: it wants an account of AWS; `dml run --local` pushes, too",
     "dml run nyc_flights": WHOLE_WAY,
     "dml zeppelin": A_TUNNEL,
+    "dml zeppelin check": A_CHECK,
+    'dml zeppelin check penguins --note "2 Explore"': A_CHECK,
     "dml zeppelin notes pull": NOTES,
     "dml zeppelin notes diff": NOTES,
     "dml zeppelin notes push": NOTES,

@@ -26,6 +26,7 @@ from jobs.train import fit_and_score, marks
 from tests.jobs import points
 from tests.jobs.conftest import Written
 
+DYNAMIC = "spark.dynamicAllocation.enabled"
 AS_TREE, BOOSTED = "depth = 3\nmin_leaf = 5\n", 'learner = "boosted"\nrounds = 12\nleaves = 6\nlearning_rate = 0.3\n'
 TASKS: dict[str, tuple[Callable[..., Dataset], str, Callable[[int, int], Any]]] = {
     "binary": (points.settings, "int", lambda i, x: int(x > 5 or i % 7 == 0)),
@@ -82,6 +83,21 @@ def test_several_tasks_should_learn_together_and_the_same_each_time(
     splits = [[node.get("threshold") for node in forms.trees(own.tree)[0]] for own in (alone, together)]
     assert splits[0] == splits[1]
     assert together.test["log_loss"] == pytest.approx(alone.test["log_loss"], rel=0.01)
+
+
+def test_where_executors_come_and_go_one_task_should_learn_without_a_barrier_stage(
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spark refuses one there ([SPARK-24942]); a note's session is such a place."""
+    settings = points.settings(AS_TREE, BOOSTED)
+    features = table(spark, written, settings)
+    alone = fit_and_score(features, settings)
+    monkeypatch.setattr(boosted, "ROWS_A_TASK", 100)
+    monkeypatch.setattr(spark.sparkContext, "_conf", spark.sparkContext.getConf().set(DYNAMIC, "true"))
+    assert boosted._spread(spark.sparkContext, 10**9)[0] == 1
+    with monkeypatch.context() as barred:
+        barred.setattr("pyspark.rdd.RDD.barrier", lambda _rdd: pytest.fail("a barrier stage"))
+        assert fit_and_score(features, settings).tree == alone.tree
 
 
 def test_a_worker_that_is_lost_should_have_the_whole_stage_tried_again(
@@ -156,7 +172,6 @@ def test_without_xgboost_a_run_should_say_so_and_what_to_do(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ("[SPARK-24942]: Barrier execution mode does not support dynamic", "dynamic allocation: deploy the dataset"),
         ("[SPARK-24819]: Barrier execution mode does not allow run", "look for lost nodes"),
         ("ModuleNotFoundError: No module named 'xgboost'", "an executor's Python has no module xgboost"),
         ("xgboost.core.XGBoostError: [12:00] Connection reset by peer", "tried the whole stage again"),

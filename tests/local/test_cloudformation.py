@@ -10,7 +10,7 @@ from dml.local.cloud import Cloud
 from dml.local.services import node
 from tests.embedded import Clients
 from tests.local import small_platform
-from tests.local.conftest import deploy, settled
+from tests.local.conftest import deploy, settled, until
 
 
 def test_the_platform_template_should_deploy_with_every_attribute_it_reads(platform: dict[str, str]) -> None:
@@ -136,3 +136,37 @@ def test_a_condition_should_join_what_a_list_parameter_has(aws: Clients) -> None
     assert deploy(aws, "joined-two", template, Given="a, b")["Any"] == "a+b"
     for stack in ("joined-none", "joined-two"):
         aws("cloudformation").delete_stack(StackName=stack)
+
+
+def test_a_secret_should_go_by_its_arn_and_keep_what_was_generated_until_that_is_changed(aws: Clients) -> None:
+    """As AWS::SecretsManager::Secret's reference says of Ref, and GetRandomPassword's of what is left out."""
+    asked = {"SecretStringTemplate": '{"user": "analyst"}', "GenerateStringKey": "password", "PasswordLength": 40}
+
+    def template(description: str, **more: Any) -> dict[str, Any]:
+        properties = {"Description": description, "GenerateSecretString": {**asked, "ExcludePunctuation": True, **more}}
+        secret = {"Type": "AWS::SecretsManager::Secret", "Properties": properties}
+        return {"Resources": {"Login": secret}, "Outputs": {"Arn": {"Value": {"Ref": "Login"}}}}
+
+    def told(arn: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
+        return found
+
+    def updated(**change: Any) -> str:
+        body = json.dumps(template("anew", **change))
+        aws("cloudformation").update_stack(StackName="with-a-secret", TemplateBody=body)
+        return settled(aws, "with-a-secret", "UPDATE_COMPLETE")["Arn"]
+
+    secrets = aws("secretsmanager")
+    arn = deploy(aws, "with-a-secret", template("first"))["Arn"]
+    first = told(arn)
+    assert secrets.describe_secret(SecretId=arn)["ARN"] == arn
+    assert first["user"] == "analyst"
+    assert re.fullmatch(r"[A-Za-z0-9]{40}", first["password"])
+    assert updated() == arn
+    assert secrets.describe_secret(SecretId=arn)["Description"] == "anew"
+    assert told(arn) == first
+    assert updated(PasswordLength=20) == arn
+    assert len(told(arn)["password"]) == 20
+    aws("cloudformation").delete_stack(StackName="with-a-secret")
+    with pytest.raises(secrets.exceptions.ResourceNotFoundException):
+        until(lambda: secrets.describe_secret(SecretId=arn) and None)

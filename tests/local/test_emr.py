@@ -1,17 +1,25 @@
 """Clusters behave as EMR's do: who may start one, what a failing step does, what a terminated one accepts."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from dml.errors import UserError
+from dml.estate.platform import Platform
 from dml.local.clients import client
 from dml.local.cloud import Cloud
+from dml.zeppelin import check
+from stacks import code
+from stacks.outputs import Output, state_machine_output
 from tests.embedded import Clients
 from tests.local.conftest import CODE_BUCKET, until
 from tests.local.emulator import variables
+from tests.zeppelin_server import PASSWORD, served
 
 # A step that fails without Spark: only spark-submit runs here.
 BROKEN = {"Jar": "command-runner.jar", "Args": ["hive-script"]}
@@ -167,3 +175,93 @@ def test_a_program_on_a_node_should_have_the_nodes_role_and_no_more(
         client(cloud, "iam", given).list_roles()
     with pytest.raises(UserError, match="No node of 'j-NOBODYS' has credentials"):
         cloud.node_credentials("j-NOBODYS")
+
+
+@pytest.fixture
+def workbench(
+    cloud: Cloud, aws: Clients, platform: dict[str, str], start: Any, tmp_path: Path
+) -> Iterator[tuple[Platform, str]]:
+    """An environment with a workbench, a login, and the code of `dml zeppelin check`; and the workbench's id."""
+    library, role, data = tmp_path / "library", platform["NodeRole"], platform["Data"]
+    library.mkdir()
+    code.write_library(library)
+    archive = shutil.make_archive(str(library), "zip", library)
+    aws("s3").upload_file(archive, CODE_BUCKET, "library.zip")
+    aws("s3").upload_file(str(code.ROOT / "jobs" / "zeppelin.py"), CODE_BUCKET, "zeppelin.py")
+    login = json.dumps({"user": "analyst", "password": PASSWORD})
+    secret = aws("secretsmanager").create_secret(Name="workbench-login", SecretString=login)["ARN"]
+    rights = [
+        {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secret},
+        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{data}/penguins/notes/*"},
+    ]
+    aws("iam").put_role_policy(RoleName=role, PolicyName="workbench", PolicyDocument=json.dumps({"Statement": rights}))
+    cluster = start()
+    aws("ssm").put_parameter(Name="/small/workbench", Value=cluster, Type="String")
+    until(lambda: state(aws, cluster) == "WAITING")
+    made = Platform("small", credentials=cloud.environment())
+    outputs = {
+        Output.LAKE_BUCKET: data,
+        Output.WORKBENCH_PARAMETER: "/small/workbench",
+        Output.ZEPPELIN_LOGIN: secret,
+        Output.CODE: f"s3://{CODE_BUCKET}/library.zip",
+        Output.ZEPPELIN_CHECK: f"s3://{CODE_BUCKET}/zeppelin.py",
+    }
+    made.__dict__["_standing"] = {
+        "data": outputs,
+        "network": {},
+        "workbench": {},
+        "penguins": {state_machine_output("penguins"): "arn"},
+    }
+    yield made, cluster
+    aws("ssm").delete_parameter(Name="/small/workbench")
+    aws("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
+    aws("iam").delete_role_policy(RoleName=role, PolicyName="workbench")
+
+
+def test_the_workbenchs_own_zeppelin_should_be_checked_by_a_step(
+    aws: Clients, workbench: tuple[Platform, str], platform: dict[str, str]
+) -> None:
+    """With the nodes' rights, from S3, as on EMR; in Zeppelin's place is a stand-in on this machine's loopback."""
+    environment, cluster = workbench
+    said: list[str] = []
+    with served(PASSWORD) as (server, port):
+        bad = "%spark.pyspark\n1 / 0"
+        server.texts["2AAA"] = ["%md\n# Hello", bad]
+        server.fails = {bad: "ZeroDivisionError: division by zero\n"}
+
+        def found(note: str) -> check.Report:
+            return check.check(
+                environment, "penguins", note, price=str, every=0.1, say=said.append, port=port, seconds=60.0
+            )
+
+        whole, broken, lacking = found("2 Explore"), found("1 Start here"), found("9 Fly")
+    assert whole.passed
+    assert [one["status"] for one in whole.document["paragraphs"]] == ["FINISHED", "FINISHED"]
+    assert not broken.passed
+    assert broken.document["paragraphs"][1]["error"] == "ZeroDivisionError: division by zero"
+    assert lacking.why == "Zeppelin has no note /penguins/9 Fly. It has: /penguins/1 Start here, /penguins/2 Explore"
+    states = {one["Id"]: one["Status"]["State"] for one in aws("emr").list_steps(ClusterId=cluster)["Steps"]}
+    assert states == {whole.step: "COMPLETED", broken.step: "FAILED", lacking.step: "FAILED"}
+    assert said[0] == f"step {whole.step} of the workbench {cluster}"
+    assert "Contents" not in aws("s3").list_objects_v2(Bucket=platform["Data"], Prefix="penguins/notes/")
+
+
+def test_a_check_should_not_wait_behind_a_step_and_say_what_ended_one_without_a_report(
+    aws: Clients, workbench: tuple[Platform, str], without: Any, platform: dict[str, str]
+) -> None:
+    environment, cluster = workbench
+
+    def checked() -> check.Report:
+        return check.check(environment, "penguins", check.FIRST, price=str, every=0.1, say=lambda _text: None)
+
+    with pytest.raises(UserError, match="flowers is not deployed; there are: penguins"):
+        check.check(environment, "flowers", check.FIRST, price=str, every=0.1, say=lambda _text: None)
+    spark = {"Name": "long", "ActionOnFailure": "CONTINUE", "HadoopJarStep": SPARK}
+    (long,) = aws("emr").add_job_flow_steps(JobFlowId=cluster, Steps=[spark])["StepIds"]
+    with pytest.raises(UserError, match=rf"is at the step long \({long}\), and runs one after the other"):
+        checked()
+    until(lambda: state(aws, cluster) == "WAITING")
+    without(platform["NodeRole"], "s3:GetObject")
+    lost = checked()
+    assert not lost.passed
+    assert lost.why.startswith(f"The step {lost.step} is failed: ")

@@ -202,6 +202,31 @@ def test_an_encrypted_bucket_should_want_the_key_of_whoever_writes_and_reads(
             aws("iam").delete_role_policy(RoleName=role, PolicyName="more")
 
 
+def test_a_secret_should_want_the_right_to_it_and_to_its_key(
+    aws: Clients, platform: dict[str, str], wear: Wear
+) -> None:
+    role, key = platform["JobRole"], key_with(aws, DELEGATES)
+    secret = aws("secretsmanager").create_secret(Name="small-login", SecretString="{}", KmsKeyId=key)["ARN"]
+    read = wear(role, "secretsmanager").get_secret_value
+    through = {"StringEquals": {"kms:ViaService": "secretsmanager.us-east-1.amazonaws.com"}}
+    may = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": secret}
+    decrypt = {"Effect": "Allow", "Action": "kms:Decrypt", "Resource": key, "Condition": through}
+    try:
+        with pytest.raises(ClientError, match=r"secretsmanager:GetSecretValue on resource: \S+ because no"):
+            read(SecretId=secret)
+        for rights, refused in (([may], "kms:Decrypt"), ([may, decrypt], "")):
+            document = json.dumps({"Statement": rights})
+            aws("iam").put_role_policy(RoleName=role, PolicyName="more", PolicyDocument=document)
+            if refused:
+                with pytest.raises(ClientError, match=rf"{refused} on resource: \S+ because no identity-based policy"):
+                    read(SecretId=secret)
+            else:
+                assert read(SecretId=secret)["SecretString"] == "{}"
+    finally:
+        aws("iam").delete_role_policy(RoleName=role, PolicyName="more")
+        aws("secretsmanager").delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
+
+
 def test_a_key_policy_that_is_too_narrow_should_stop_a_role_that_may_use_the_key(
     aws: Clients, platform: dict[str, str], wear: Wear
 ) -> None:

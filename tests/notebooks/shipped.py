@@ -140,6 +140,17 @@ class Shipped:
         with self.node():
             return runner.run_paragraph(text)
 
+    def anew(self, note: str, *titles: str, **forms: str) -> list[Result]:
+        """Several of its paragraphs in a Python of their own, with something else chosen in forms."""
+        texts = {
+            (one["name"], paragraph.get("title")): paragraph["text"]
+            for one in self.notes
+            for paragraph in one["paragraphs"]
+        }
+        runner = Runner(self.spark, forms)
+        with self.node():
+            return [runner.run_paragraph(texts[note, title]) for title in titles]
+
     def figures(self, note: str, title: str) -> dict[str, list[str]]:
         """The rows of a table by their first cell."""
         return {name: cells for name, *cells in self.table(note, title)[1]}

@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from markdown_it import MarkdownIt
 from datasets import dataset_names, load_dataset
 from dml.models.scorer import Scorer
 from jobs.errors import JobError
-from jobs.models import forms
+from jobs.models import forms, registry
 from jobs.notes import show
 from jobs.notes.here import Here
+from jobs.tables import settings
+from jobs.tables.settings import Decision
 from notebooks.zpln import NoteError, build_note, build_notes, unwrapped
 from tests.notebooks.shipped import ENVIRONMENT, SOURCES, Shipped, notes_of, parameters, twin
 from tests.notebooks.zeppelin import Output
@@ -28,6 +31,7 @@ from tests.notebooks.zeppelin import Output
 HEAD = re.compile(r"%(md|spark\.sql|spark\.pyspark)\n")
 START, EXPLORE, BY_HAND = "1 Start here", "2 Explore", "3 Train a decision tree"
 AS_THE_PIPELINE, UNDERSTAND, PREDICT = "4 Train as the pipeline does", "5 Understand the model", "6 Predict"
+TRAIN = "Train on the training side, test on the other"
 SVG = "{http://www.w3.org/2000/svg}"
 
 OfDataset = Callable[[str], Shipped]
@@ -272,20 +276,20 @@ def test_training_as_the_pipeline_should_be_held_against_the_current_model_on_th
 ) -> None:
     shipped = of_dataset(name)
     metrics = shipped.model("metrics")
-    title = "Train on the training side, test on the other"
-    told = shipped.figures(AS_THE_PIPELINE, title)
+    told = shipped.figures(AS_THE_PIPELINE, TRAIN)
     for figure, (own, current, guessing) in told.items():
         key = figure.replace(" ", "_")
         assert float(current) == pytest.approx(metrics["test"][key], rel=1e-3)
         guess = metrics["baseline"][key]
         assert (float(guessing) if guessing else None) == (None if guess is None else pytest.approx(guess, rel=1e-3))
         assert figure not in ("log loss", "rmse") or float(own) < float(guessing)
-    rows = shipped.outputs[AS_THE_PIPELINE, title][-1].data
+    rows = shipped.outputs[AS_THE_PIPELINE, TRAIN][-1].data
     assert rows == f"trained on {metrics['rows']['train']:,} rows, tested on {metrics['rows']['test']:,}"
     main = metrics["main_metric"].replace("_", " ")
     verdict = shipped.figures(AS_THE_PIPELINE, "The verdict")
     better = float(told[main][0]) < float(told[main][1])
     assert verdict["this model"] == [f"{'better than' if better else 'no better than'} the current one"]
+    assert [verdict["it has"][0], verdict["the current one has"][0]] == told[main][:2]
 
 
 @every
@@ -301,13 +305,56 @@ def test_the_trees_branches_should_add_up_and_its_importances_to_one(of_dataset:
         assert sum(weights) == pytest.approx(1, abs=0.01)
 
 
-def test_another_learner_should_be_there_to_choose(of_dataset: OfDataset) -> None:
+@pytest.mark.parametrize("learner", ["mllib", "forest", "boosted"])
+def test_another_learner_should_be_there_to_choose(of_dataset: OfDataset, learner: str) -> None:
     shipped = of_dataset("life_expectancy")
-    title = "Train on the training side, test on the other"
-    ran = shipped.again(AS_THE_PIPELINE, title, learner="mllib", depth="3", rows_in_a_leaf="30")
-    assert ran.status == "FINISHED", ran
-    own, guessing = next((float(row[1]), float(row[3])) for row in ran.messages[0].rows if row[0] == "rmse")
+    forms = {"learner": learner, "depth": "3", "rows_in_a_leaf": "30", "rounds_of_boosting": "20"}
+    trained, drawn, branches, weights = shipped.anew(
+        AS_THE_PIPELINE, TRAIN, "The tree", "The tree, branch by branch", "What it looks at", **forms
+    )
+    assert [ran.status for ran in (trained, drawn, branches, weights)] == ["FINISHED"] * 4, trained
+    own, guessing = next((float(row[1]), float(row[3])) for row in trained.messages[0].rows if row[0] == "rmse")
     assert own < 0.8 * guessing
+    assert branches.messages[0].rows[1][1] == "all rows"
+    assert sum(float(row[1]) for row in weights.messages[0].rows[1:]) == pytest.approx(1, abs=0.01)
+
+
+def test_a_model_should_be_judged_by_what_its_errors_cost_where_the_dataset_says_so(
+    of_dataset: OfDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a current model that decides by the same costs, and against one that does not."""
+    shipped, asked = of_dataset("census_income"), Decision(cost_of_miss=4.0, cost_of_false_alarm=1.0)
+    load, current_model = settings.load, registry.current_model
+    monkeypatch.setattr("jobs.notes.here.settings.load", lambda name: replace(load(name), decision=asked))
+    of_costs, by_likelihood = [], []
+    for decides in (True, False):
+        more = {"decision": asked.asked, "threshold": 0.9, "format": 4} if decides else {}
+
+        def current(*places: Any, more: dict[str, Any] = more) -> Any:
+            found = current_model(*places)
+            assert found is not None
+            return replace(found, tree={**found.tree, **more})
+
+        monkeypatch.setattr("jobs.notes.here.registry.current_model", current)
+        trained, verdict = shipped.anew(AS_THE_PIPELINE, TRAIN, "The verdict", depth="3", rows_in_a_leaf="30")
+        assert [trained.status, verdict.status] == ["FINISHED"] * 2, (trained, verdict)
+        (of_costs if decides else by_likelihood).append(verdict)
+    assert trained.messages[0].kind == "TABLE", "what is printed before it would have its chart"
+    assert "threshold by [decision] on " in trained.messages[1].data
+    table, *said = of_costs[0].messages
+    told = dict(table.rows[1:])
+    assert told["judged by"] == "what errors cost, lower is better"
+    assert told["this model"] == "better than the current one"
+    sentences = "\n".join(one.data for one in said)
+    (cost,) = re.findall(r"held-out rows .* that costs ([\d,]+), never", sentences)
+    assert float(told["it has"]) == float(cost.replace(",", "")) < float(told["the current one has"])
+    table, *said = by_likelihood[0].messages
+    told = dict(table.rows[1:])
+    assert told["judged by"] == "log loss, lower is better"
+    assert float(told["it has"]) == pytest.approx(
+        next(float(row[1]) for row in trained.messages[0].rows if row[0] == "log loss"), rel=1e-3
+    )
+    assert "The current model does not decide by these costs" in said[0].data
 
 
 def drawing(shipped: Shipped, note: str, title: str) -> ElementTree.Element:
@@ -371,8 +418,9 @@ def test_a_single_rows_way_should_end_where_the_scorer_says(of_dataset: OfDatase
     said = Scorer(model).predict(plain)
     if "probability_0" in said:
         said["probability"] = max(value for key, value in said.items() if key.startswith("probability_"))
-    header, steps = shipped.table(UNDERSTAND, "One row, and its way through the tree")
+    (way, *_) = shipped.outputs[UNDERSTAND, "Its way through the tree"]
     if forms.is_one(model):
+        (_, *steps) = way.rows
         assert steps[0][0] == "all rows"
         # What the way's last step says is what the scorer says, in fewer digits.
         last = re.search(r"[\d.]+(?= |$)", steps[-1][3].removeprefix(f"{said['prediction']} "))
@@ -381,8 +429,9 @@ def test_a_single_rows_way_should_end_where_the_scorer_says(of_dataset: OfDatase
         by_rows = [int(step[2]) for step in steps]
         assert by_rows == sorted(by_rows, reverse=True)
     else:
-        assert header == ["asked for", "of this row", "by how many trees"]
-        assert 1 <= int(steps[0][2]) <= len(model["trees"])
+        assert way == Output(
+            "TEXT", f"Through {len(model['trees'])} trees a row has as many ways: what each feature adds stands above."
+        )
     told = shipped.figures(UNDERSTAND, "What the model says of it")
     assert told.keys() == said.keys() & {"prediction", "probability"}
     for key, (value,) in told.items():
@@ -390,8 +439,22 @@ def test_a_single_rows_way_should_end_where_the_scorer_says(of_dataset: OfDatase
             assert value == said[key]
         else:
             assert float(value) == pytest.approx(said[key], rel=1e-3)
-    told_of = shipped.outputs[UNDERSTAND, "One row, and its way through the tree"][1].data
+    told_of = shipped.outputs[UNDERSTAND, "What the model says of it"][1].data
     assert f"{shipped.settings.keys[0]} {row[shipped.settings.keys[0]]}" in told_of
+    # What each feature adds, as the scorer has it, which leads from the average to what is said.
+    header, bars = shipped.table(UNDERSTAND, "What each feature adds")
+    assert header == ["feature", "of this row", "adds"]
+    adds = {feature: float(adds) for feature, _, adds in bars}
+    by_scorer = Scorer(model, reasons=3).predict(plain)
+    for i in (1, 2, 3):
+        name, effect = by_scorer[f"reason_{i}"], by_scorer[f"reason_{i}_effect"]
+        assert name is None or adds[name] == pytest.approx(effect, rel=1e-3)
+    expected, reached = (
+        float(re.findall(r"(?:says|brings it to) (-?[\d.e-]+\d)", line)[0])
+        for line in shipped.outputs[UNDERSTAND, "What each feature adds"][1].data.splitlines()
+    )
+    assert expected + sum(adds.values()) == pytest.approx(reached, abs=2e-3 * max(1, abs(reached)))
+    assert reached == pytest.approx(said.get("probability", said["prediction"]), rel=2e-3)
 
 
 @every

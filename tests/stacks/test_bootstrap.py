@@ -1,14 +1,16 @@
-"""cluster/bootstrap.sh as a starting node runs it, with the AWS CLI against the embedded cloud."""
+"""cluster/bootstrap.sh and zeppelin.sh as a starting node runs them, with the embedded cloud in AWS's place."""
 
 import base64
+import configparser
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,3 +262,84 @@ def test_an_agent_that_is_not_there_should_be_installed(starts: Starts) -> None:
 def test_a_node_without_an_agent_should_start_all_the_same_and_say_what_is_lost(starts: Starts) -> None:
     assert starts.said[2].returncode == 0
     assert "nobody reaches Zeppelin on this node" in starts.said[2].stdout
+
+
+# --- Zeppelin's login (cluster/zeppelin.sh), on a workbench alone ---
+
+LOGIN = {"user": "analyst", "password": "Zw8fT0q3vLrN5xYb2KdHs7JmAe9GcU4P"}
+
+
+@pytest.fixture(scope="module")
+def login(cloud: Cloud, aws: Clients) -> Iterator[str]:
+    """The ARN of a secret, where nodes are told of it."""
+    secrets, ssm = aws("secretsmanager"), aws("ssm")
+    arn: str = secrets.create_secret(Name="dml-test-login", SecretString=json.dumps(LOGIN))["ARN"]
+    ssm.put_parameter(Name=f"{PARAMETERS}/login", Value=arn, Type="String")
+    yield arn
+    ssm.delete_parameter(Name=f"{PARAMETERS}/login")
+    secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+
+
+@pytest.fixture
+def workbench(cloud: Cloud, login: str, tmp_path: Path) -> Node:
+    """A node on which bootstrap.sh has made our Python."""
+    node = made_node(cloud, tmp_path)
+    python = tmp_path / "dml" / "python" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    return node
+
+
+def close(node: Node, *, primary: bool = True) -> subprocess.CompletedProcess[str]:
+    """zeppelin.sh on it."""
+    info = node.home / "instance.json"
+    info.write_text(json.dumps({"isMaster": primary}))
+    places = {"DML_HOME": str(node.home / "dml"), "DML_INSTANCE_INFO": str(info), "DML_UNITS": str(node.home / "units")}
+    command = ["bash", str(SCRIPT.parent / "zeppelin.sh"), PARAMETERS, "us-east-1"]
+    return subprocess.run(command, env={**node.environment, **places}, capture_output=True, text=True, check=False)
+
+
+def test_zeppelin_should_not_start_but_with_the_environments_login(workbench: Node) -> None:
+    closed = close(workbench)
+    assert closed.returncode == 0, closed.stderr
+    made = workbench.home / "dml" / "zeppelin" / "shiro.ini"
+    assert made.stat().st_mode & 0o777 == 0o600
+    settings = configparser.ConfigParser(delimiters="=", interpolation=None)
+    settings.optionxform = str  # type: ignore[assignment, method-assign]  # Shiro tells capitals apart
+    settings.read_string(made.read_text())
+    hashed, role = settings["users"].pop("analyst").split(", ")
+    assert not settings["users"], "nobody else, none of the users of Zeppelin's template"
+    empty, kind, algorithm, rounds, salt, digest = hashed.split("$")
+    assert (empty, kind, algorithm) == ("", "shiro1", "SHA-256")
+    told = hashlib.sha256(base64.b64decode(salt) + LOGIN["password"].encode()).digest()
+    for _ in range(int(rounds) - 1):
+        told = hashlib.sha256(told).digest()
+    assert base64.b64decode(digest) == told
+    assert LOGIN["password"] not in made.read_text() + closed.stdout + closed.stderr
+    assert settings["roles"][role] == "*"
+    assert list(settings["urls"].items()) == [("/api/version", "anon"), ("/**", "authc")]
+    unit = (workbench.home / "units" / "zeppelin.service.d" / "login.conf").read_text()
+    before, command = unit.splitlines()[-2:]
+    assert before == "[Service]"
+    assert command.startswith("ExecStartPre=+/usr/bin/install ")
+    assert command.endswith(f" {made} /etc/zeppelin/conf/shiro.ini")
+
+
+def test_only_the_primary_node_should_have_the_login(workbench: Node) -> None:
+    closed = close(workbench, primary=False)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert not (workbench.home / "dml" / "zeppelin").exists()
+    assert not (workbench.home / "units").exists()
+
+
+def test_a_workbench_without_a_login_should_not_come_up(workbench: Node, aws: Clients, login: str) -> None:
+    gone = login.replace("dml-test-login", "gone")
+    aws("ssm").put_parameter(Name=f"{PARAMETERS}/login", Value=gone, Type="String", Overwrite=True)
+    try:
+        closed = close(workbench)
+    finally:
+        aws("ssm").put_parameter(Name=f"{PARAMETERS}/login", Value=login, Type="String", Overwrite=True)
+    assert closed.returncode == 1
+    assert "(ResourceNotFoundException)" in closed.stderr
+    assert "no login is made, and without one Zeppelin must not run" in closed.stderr
+    assert not (workbench.home / "dml" / "zeppelin").exists()

@@ -108,8 +108,10 @@ def test_a_dataset_should_come_and_change_without_any_other_stack(
 
 
 def test_the_bootstrap_arguments_should_hold_no_hash(dev: Synthesized) -> None:
-    (action,) = dev.only("workbench", "AWS::EMR::Cluster")["BootstrapActions"]
-    assert action["ScriptBootstrapAction"]["Args"] == ["/dml/dev/cluster", {"Ref": "AWS::Region"}]
+    actions = dev.only("workbench", "AWS::EMR::Cluster")["BootstrapActions"]
+    assert [action["Name"] for action in actions] == ["dml", "zeppelin"]
+    for action in actions:
+        assert action["ScriptBootstrapAction"]["Args"] == ["/dml/dev/cluster", {"Ref": "AWS::Region"}]
 
 
 def test_a_note_should_ship_as_zeppelin_reads_it(tmp_path: Path) -> None:

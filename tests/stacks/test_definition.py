@@ -269,7 +269,7 @@ def test_the_transient_cluster_should_be_the_workbench_without_zeppelin(
         for given in workbench["Configurations"]
         if not given["Classification"].startswith("zeppelin")
     ]
-    (mine,), (template,) = transient["BootstrapActions"], workbench["BootstrapActions"]
+    (mine,), (template, _) = transient["BootstrapActions"], workbench["BootstrapActions"]
     assert (
         mine["ScriptBootstrapAction"]["Args"][0] == template["ScriptBootstrapAction"]["Args"][0] == "/dml/dev/cluster"
     )

@@ -240,11 +240,22 @@ EXACT += [
     Fact(DATASET, "AWS::EMR::SecurityConfiguration", "Name", None, "a changed one needs a new name"),
 ]
 
+EXACT += [
+    Fact("observability", "AWS::SecretsManager::Secret", "Name", None, "a deleted one may hold its name for a month"),
+    Fact("observability", "AWS::SecretsManager::Secret", "SecretString", None, "no template knows a password"),
+    Fact(
+        "observability",
+        "AWS::SecretsManager::Secret",
+        "GenerateSecretString.[GenerateStringKey, PasswordLength]",
+        ["password", 32],
+        "Secrets Manager API Reference, GetRandomPassword",
+    ),
+]
+
 # What no stack may have, whatever else it has.
 NEVER = {
     "AWS::EMR::Step": "every property is create-only: a change would train on deploy, deleting would undo nothing",
     "AWS::EMR::InstanceGroupConfig": "managed scaling and a second owner of the nodes would fight",
-    "AWS::SecretsManager::Secret": "nothing here needs a secret",
     "AWS::IAM::User": "roles only",
     "AWS::IAM::AccessKey": "roles only",
     "AWS::ApplicationAutoScaling::ScalableTarget": "EMR's managed scaling does it",

@@ -119,7 +119,7 @@ def test_everything_that_can_be_tagged_should_say_whose_it_is(synth: Synth, envi
     taggable = {
         "network": ["AWS::EC2::VPC", "AWS::EC2::Subnet", "AWS::EC2::SecurityGroup", "AWS::EC2::FlowLog"],
         "data": ["AWS::S3::Bucket"],
-        "observability": ["AWS::SNS::Topic"],
+        "observability": ["AWS::SNS::Topic", "AWS::SecretsManager::Secret"],
         "cluster": ["AWS::IAM::Role", "AWS::SSM::Parameter"],
         "workbench": ["AWS::SSM::Parameter"],
         DATASET: [
@@ -445,7 +445,9 @@ def test_the_workbench_should_wait_for_its_rights_and_for_what_its_nodes_read(de
     _, before = read_assembly(dev.folder)
     assert before["dml-dev-workbench"] >= {"dml-dev-cluster", "dml-dev-network", "dml-dev-nyc-flights"}
     parameters = {one["Name"] for one in dev.resources("cluster", "AWS::SSM::Parameter")}
-    assert parameters == {f"/dml/dev/cluster/{name}" for name in ("wheels", "code", "notebook", "lake", "models")}
+    assert parameters == {
+        f"/dml/dev/cluster/{name}" for name in ("wheels", "code", "notebook", "login", "lake", "models")
+    }
     (own,) = dev.resources(DATASET, "AWS::SSM::Parameter")
     assert own["Name"] == "/dml/dev/cluster/datasets/nyc_flights"
 
@@ -814,8 +816,28 @@ def test_the_workbench_should_be_made_as_transient_clusters_are(synth: Synth) ->
         "CORE": instances["CoreInstanceFleet"],
         "TASK": instances["TaskInstanceFleets"][0],
     }
-    for name in ("ReleaseLabel", "ManagedScalingPolicy", "BootstrapActions", "Tags", "EbsRootVolumeSize"):
+    for name in ("ReleaseLabel", "ManagedScalingPolicy", "Tags", "EbsRootVolumeSize"):
         assert json.loads(plain_json(made[name])) == asked[name], name
+    assert json.loads(plain_json(made["BootstrapActions"]))[:1] == asked["BootstrapActions"]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_zeppelins_login_should_be_read_by_nodes_and_analysts_and_no_other_secret(
+    synth: Synth, environment: str
+) -> None:
+    made = synth(environment)
+    analysts = made.only("observability", "AWS::IAM::ManagedPolicy")["PolicyDocument"]["Statement"]
+    reading = [
+        (stack, statement)
+        for stack, statement in [*made.statements(), *(("analysts", one) for one in analysts)]
+        if any(action.startswith("secretsmanager:") for action in as_list(statement["Action"]))
+    ]
+    assert {stack.removeprefix(f"dml-{environment}-") for stack, _ in reading} == {"cluster", "analysts"}
+    for _, statement in reading:
+        assert statement["Action"] == "secretsmanager:GetSecretValue"
+        assert "ZeppelinLogin" in json.dumps(statement["Resource"])
+    (own,) = [one for one in made.resources("cluster", "AWS::SSM::Parameter") if one["Name"].endswith("/login")]
+    assert own["Value"] == next(statement["Resource"] for stack, statement in reading if stack != "analysts")
 
 
 def plain_json(value: Any) -> str:
@@ -836,7 +858,17 @@ def test_without_nat_there_should_be_no_way_to_the_internet_but_one_to_each_serv
     endpoints = other.resources("network", "AWS::EC2::VPCEndpoint")
     interfaces = [endpoint for endpoint in endpoints if endpoint["VpcEndpointType"] == "Interface"]
     services = {plain(endpoint["ServiceName"]).rpartition(".")[2] for endpoint in interfaces}
-    assert services == {"glue", "kms", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages", "sts"}
+    assert services == {
+        "glue",
+        "kms",
+        "logs",
+        "monitoring",
+        "ssm",
+        "ssmmessages",
+        "ec2messages",
+        "sts",
+        "secretsmanager",
+    }
     for endpoint in interfaces:
         assert endpoint["PrivateDnsEnabled"] is True
         assert len(endpoint["SubnetIds"]) == 2

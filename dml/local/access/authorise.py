@@ -65,6 +65,7 @@ class Authoriser:
             "ec2": ("_subnets", "_route_tables", "_vpc_endpoints"),
             "kms": ("_grants", "_resolve_key"),
             "s3": ("_buckets", "_bucket_encryption", "_bucket_default_sse_headers", "_multipart_uploads"),
+            "secretsmanager": ("_resolve",),
             "sns": ("_topics",),
         }.items():
             for name in names:
@@ -227,6 +228,8 @@ class Authoriser:
             yield from keys.uses_of_object(request, action, resource, region) if request else ()
         elif action == "sns:Publish":
             yield from keys.uses_of_topic(resource, region)
+        elif action == "secretsmanager:GetSecretValue":
+            yield from keys.uses_of_secret(resource, region)
 
     def _caller(self, access_key: str) -> str:
         found = self._evaluator.resolve_caller_identity(access_key)

@@ -1,9 +1,10 @@
 """Which customer-managed KMS keys a call uses on its caller's behalf, and grants on keys; in the server's process.
 
-S3 and SNS call KMS as whoever reads, writes or publishes: the caller needs the right in its own policies and in the
-key's. Sources: S3 guide, "Using server-side encryption with AWS KMS keys" and "Reducing the cost of SSE-KMS with Amazon
-S3 Bucket Keys" (then the encryption context is the bucket); SNS guide, "Managing Amazon SNS encryption keys"; KMS
-guide, "Grants in AWS KMS"; CloudWatch Logs guide, "Encrypt log data using AWS KMS".
+S3, SNS and Secrets Manager call KMS as whoever reads, writes or publishes: the caller needs the right in its own
+policies and in the key's. Sources: S3 guide, "Using server-side encryption with AWS KMS keys" and "Reducing the cost of
+SSE-KMS with Amazon S3 Bucket Keys" (then the encryption context is the bucket); SNS guide, "Managing Amazon SNS
+encryption keys"; Secrets Manager guide, "Secret encryption and decryption in AWS Secrets Manager"; KMS guide, "Grants
+in AWS KMS"; CloudWatch Logs guide, "Encrypt log data using AWS KMS".
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,16 @@ def uses_of_topic(topic: str, region: str) -> Iterator[Use]:
     key = (record.get("attributes") or {}).get("KmsMasterKeyId")
     given = {ALGORITHM: "aws:kms", KEY_HEADER: key} if key else {}
     return _uses("sns", region, ["GenerateDataKey", "Decrypt"], given, {"aws:sns:topicArn": topic})
+
+
+def uses_of_secret(secret: str, region: str) -> Iterator[Use]:
+    """What reading a secret's value (by its ARN) needs of KMS."""
+    _, record = hooks.module("services.secretsmanager")._resolve(secret)
+    key, versions = (record or {}).get("KmsKeyId"), (record or {}).get("Versions", {})
+    given = {ALGORITHM: "aws:kms", KEY_HEADER: key} if key else {}
+    current = next((name for name, one in versions.items() if "AWSCURRENT" in one["Stages"]), "")
+    context = {"SecretARN": secret, "SecretVersionId": current}
+    return _uses("secretsmanager", region, ["Decrypt"], given, context)
 
 
 def _uses(

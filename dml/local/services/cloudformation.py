@@ -25,12 +25,14 @@ class ResourceTypes:
         self._glue = hooks.module("services.glue")
         self._emr = hooks.module("services.emr")
         self._budgets = hooks.module("services.budgets")
+        self._secrets = hooks.module("services.secretsmanager")
         self._provisioners = hooks.module("services.cloudformation.provisioners")
 
     def apply(self) -> None:
         """Registers them, and lets those that block run off the event loop."""
         for name in ("_physical_name", "_ec2_sg_permissions"):
             hooks.existing(self._provisioners, name)
+        hooks.existing(self._secrets, "_get_random_password")
         table = hooks.existing(self._provisioners, "_RESOURCE_HANDLERS")
         table["AWS::EC2::SecurityGroupIngress"] = self._rule(INGRESS)
         table["AWS::EC2::SecurityGroupEgress"] = self._rule(EGRESS)
@@ -52,6 +54,7 @@ class ResourceTypes:
         self._add_attributes(table, "AWS::EC2::VPC", self._vpc_attributes)
         self._add_attributes(table, "AWS::EC2::Subnet", self._subnet_attributes)
         self._adopt_databases(table)
+        self._secrets_by_arn(table)
         stacks = hooks.module("services.cloudformation.stacks")
         on_worker = hooks.existing(stacks, "_runs_on_worker_thread")
         blocking = ("AWS::EMR::Cluster", "Custom::S3AutoDeleteObjects")
@@ -79,6 +82,47 @@ class ResourceTypes:
         lookups = hooks.existing(hooks.module("services.cloudformation.changesets"), "_IMPORT_LOOKUPS")
         lookups["AWS::Glue::Database"] = (("DatabaseName",), problem)
         hooks.existing(table, "AWS::Glue::Database")["import"] = lambda identifier: (identifier["DatabaseName"], {})
+
+    # --- Secrets Manager ---
+
+    def _secrets_by_arn(self, table: dict[str, Any]) -> None:
+        """A secret goes by its ARN (Ref of the type's reference), and what is generated is as GetRandomPassword has it,
+        which takes the same words; ministack's go by their names and hold any character."""
+        handler = hooks.existing(table, "AWS::SecretsManager::Secret")
+        create, update, delete = (hooks.existing(handler, name) for name in ("create", "update", "delete"))
+        declared = ("SecretString", "GenerateSecretString")
+
+        def by_arn(made: Any) -> Created:
+            return made[1]["Arn"], made[1]
+
+        def updated(arn: str, old: Properties, new: Properties, stack: str, logical_id: str) -> Created:
+            was, now = ({name: one for name, one in given.items() if name not in declared} for given in (old, new))
+            changed = any(old.get(name) != new.get(name) for name in declared)
+            return by_arn(update(_secret_name(arn), was, self._generated(new) if changed else now, stack, logical_id))
+
+        handler.update(
+            create=lambda logical_id, properties, stack: by_arn(create(logical_id, self._generated(properties), stack)),
+            update=updated,
+            delete=lambda arn, properties: delete(_secret_name(arn), properties),
+        )
+
+    def _generated(self, properties: Properties) -> Properties:
+        """The properties with the value that is to be generated in them."""
+        asked = properties.get("GenerateSecretString")
+        if not asked:
+            return properties
+        words = {name: one for name, one in asked.items() if name not in ("SecretStringTemplate", "GenerateStringKey")}
+        status, _, body = self._secrets._get_random_password(words)
+        told = json.loads(body)
+        if status >= 400:
+            raise ValueError(told.get("message", told))
+        text = password = told["RandomPassword"]
+        if "SecretStringTemplate" in asked:
+            text = json.dumps({**json.loads(asked["SecretStringTemplate"]), asked["GenerateStringKey"]: password})
+        return {
+            **{name: one for name, one in properties.items() if name != "GenerateSecretString"},
+            "SecretString": text,
+        }
 
     # --- EC2 ---
 
@@ -427,6 +471,11 @@ def _counts_as_numbers(member: Properties) -> dict[str, Any]:
 
 def _true(value: Any) -> bool:
     return str(value).lower() == "true"
+
+
+def _secret_name(arn: str) -> str:
+    """A secret's ARN ends with its name, a hyphen and six characters."""
+    return arn.partition(":secret:")[2][:-7]
 
 
 def _but_tags(properties: Properties) -> Any:

@@ -165,7 +165,11 @@ class Node:
             scratch=self._folder / "tmp",
             tools=[self._folder / "bin"],
         )
-        environment |= {"DML_HOME": str(self._folder), "DML_INSTANCE_INFO": str(self._folder / "instance.json")}
+        environment |= {
+            "DML_HOME": str(self._folder),
+            "DML_INSTANCE_INFO": str(self._folder / "instance.json"),
+            "DML_UNITS": str(self._folder / "units"),
+        }
         with (logs / "stdout").open("wb") as output, (logs / "stderr").open("wb") as errors:
             try:
                 with self._lock:

@@ -1,0 +1,103 @@
+"""What the step of `dml zeppelin check` finds of a workbench's Zeppelin, which tests/zeppelin_server.py stands in for.
+
+tests/local/test_emr.py has it run as a step.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobs import zeppelin
+from jobs.errors import JobError
+from tests.zeppelin_server import PASSWORD, Server, served
+
+LOGIN = {"user": "analyst", "password": PASSWORD}
+NOTE = "/penguins/1 Start here"
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, int]]:
+    """A server that asks for a login, and a clock that waits no longer than it must."""
+    slept = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda _seconds: slept(0.01))
+    with served(PASSWORD) as made:
+        yield made
+
+
+def checked(port: int, note: str = NOTE, seconds: float = 30.0, login: dict[str, str] = LOGIN) -> dict[str, Any]:
+    report: dict[str, Any] = {"passed": False}
+    zeppelin.check(zeppelin.Server(port), login, note, seconds, report)
+    return report
+
+
+def test_a_copy_of_the_note_should_be_run_told_and_deleted(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    report = checked(port)
+    assert (report["version"], report["passed"]) == ("0.11.1", True)
+    assert [(one["title"], one["status"], one["error"]) for one in report["paragraphs"]] == [
+        ("cell 1", "FINISHED", ""),
+        ("cell 2", "FINISHED", ""),
+    ]
+    assert ("POST", "/api/notebook/job/2COPY") in server.asked
+    assert server.paths.keys() == {"2AAA", "2BBB"}
+
+
+def test_a_paragraph_that_fails_should_be_told_with_its_reason_and_those_behind_it(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    bad = "%spark.pyspark\n1 / 0"
+    server.texts["2AAA"] = ["%md\n# Hello", bad, "%spark.pyspark\nprint(1)"]
+    server.fails = {bad: "Traceback (most recent call last):\n  ...\nZeroDivisionError: division by zero\n\n"}
+    report = checked(port)
+    assert not report["passed"]
+    assert [(one["status"], one["error"]) for one in report["paragraphs"]] == [
+        ("FINISHED", ""),
+        ("ERROR", "ZeroDivisionError: division by zero"),
+        ("READY", ""),
+    ]
+    assert "2COPY" not in server.paths
+
+
+def test_a_zeppelin_that_asks_for_no_login_should_be_told_and_nothing_be_run() -> None:
+    with served("") as (server, port):
+        with pytest.raises(JobError, match=r"Zeppelin answers whoever asks, without a login: .*dml pause"):
+            checked(port)
+        assert ("POST", "/api/notebook/job/2COPY") not in server.asked
+
+
+def test_a_login_that_is_another_one_should_be_told(closed: tuple[Server, int]) -> None:
+    with pytest.raises(JobError, match=r"does not take the login .*it answers 403.*dml pause, dml resume"):
+        checked(closed[1], login={"user": "analyst", "password": "former"})
+
+
+def test_a_note_that_is_not_there_should_be_told_with_those_that_are(closed: tuple[Server, int]) -> None:
+    with pytest.raises(
+        JobError, match=r"no note /penguins/9 Fly\. It has: /penguins/1 Start here, /penguins/2 Explore"
+    ):
+        checked(closed[1], note="/penguins/9 Fly")
+
+
+def test_a_note_that_does_not_end_should_be_stopped_and_told(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    server.hangs = "%spark.pyspark\nprint(1)"
+    with pytest.raises(JobError, match=r"has not come to its end within 2 seconds, and was stopped"):
+        checked(port, seconds=2.0)
+    assert server.states["2COPY"] == ["FINISHED", "ABORT"]
+    assert "2COPY" not in server.paths
+
+
+def test_somebody_elses_note_should_not_be_ended_where_all_have_one_python(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    server.running = ["2BBB"]
+    with pytest.raises(JobError, match=r"/penguins/2 Explore runs, and all notes have one Python here"):
+        checked(port)
+    assert "2COPY" not in server.texts
+    server.setting["option"]["perNote"] = "scoped"
+    assert checked(port)["passed"]
+
+
+def test_a_zeppelin_that_does_not_answer_should_be_told_with_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    with pytest.raises(JobError, match=r"does not answer on this node\. Without a login it does not start: systemctl"):
+        checked(1, seconds=0.0)
