@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -79,10 +80,42 @@ class Arrived(bytes):
         return self.file
 
 
+class Coming(bytes):
+    """The body of an object whose request is looked at before its body is taken: who may not write sends none.
+
+    As large as the request says, and not to be read: what reads it without `take` would take it for empty.
+    """
+
+    _take: Callable[[], Awaitable[bytes | None]]
+    _taken: bytes | None
+    _size: int
+
+    def __new__(cls, size: int, take: Callable[[], Awaitable[bytes | None]]) -> "Coming":
+        body = super().__new__(cls)
+        body._take, body._taken, body._size = take, None, size
+        return body
+
+    async def take(self) -> bytes | None:
+        """What has come, in memory or Arrived, and is what was signed; None if the client has gone."""
+        self._taken = await self._take()
+        return self._taken
+
+    def close(self) -> None:
+        """Gives the disk back."""
+        if isinstance(self._taken, Arrived):
+            self._taken.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: Any) -> Any:
+        raise ValueError("The body of a request was read before it was taken.")
+
+
 def unwritten(key: str, error: OSError) -> str:
     """AWS's disks are never full; what an InternalError says of ours."""
     return f"The embedded cloud cannot write {key}: {error.strerror}. Free space, and try again."
 
 
 # The body of the request at hand, if it is large and of an object.
-arrived: ContextVar[Arrived | None] = ContextVar("dml_arrived", default=None)
+arrived: ContextVar[Arrived | Coming | None] = ContextVar("dml_arrived", default=None)

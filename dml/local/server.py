@@ -18,10 +18,11 @@ from typing import Any
 
 from dml.errors import UserError
 from dml.local import credentials, hooks
-from dml.local.access import iam
+from dml.local.access import exchange, iam
 from dml.local.access.authorise import Authoriser
 from dml.local.access.calls import Calls
-from dml.local.access.guard import Guard, Message, Receive, Send, StrangerError, answer, turn_away
+from dml.local.access.exchange import Message, Receive, Send
+from dml.local.access.guard import Guard, StrangerError, answer, turn_away
 from dml.local.access.variables import Variables
 from dml.local.place import (
     ASTRAY,
@@ -99,6 +100,7 @@ class Extension:
         self._clusters = EmrClusters(place, self._running, authoriser)
         self._crawlers = GlueCrawlers(place, self._running)
         iam.apply()
+        exchange.apply()
         machines, types = StateMachines(place, authoriser, self._running), ResourceTypes(place, self._clusters)
         for part in (
             authoriser,

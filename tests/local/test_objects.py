@@ -24,11 +24,13 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from botocore.httpsession import URLLib3Session
 
+from dml.local.clients import client
 from dml.local.cloud import Cloud
 from dml.local.credentials import ID, SECRET
 from dml.local.place import REGION
 from tests.distributed.standalone import until
 from tests.embedded import Clients
+from tests.local.emulator import policy
 
 pytestmark = pytest.mark.cloud
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what a process has in memory is told by /proc")
@@ -331,3 +333,94 @@ def unnamed_files(cloud: Cloud) -> int:
         with suppress(FileNotFoundError):  # closed since
             names.append(str(file.readlink()))
     return sum(name.startswith(str(cloud.place.objects)) and name.endswith("(deleted)") for name in names)
+
+
+@pytest.fixture(scope="module")
+def reader(aws: Clients) -> Credentials:
+    """The keys of a role that may read objects, and write none."""
+    iam = aws("iam")
+    trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=policy(trust))["Role"]["Arn"]
+    may = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    iam.put_role_policy(RoleName="reader", PolicyName="read", PolicyDocument=policy(may))
+    worn = aws("sts").assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]
+    return Credentials(worn["AccessKeyId"], worn["SecretAccessKey"], worn["SessionToken"])
+
+
+@LINUX
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_put_that_may_not_be_should_be_refused_before_its_body_is_sent(
+    cloud: Cloud, bucket: str, reader: Credentials, forged: bool
+) -> None:
+    keys = Credentials(reader.access_key, "another secret", reader.token) if forged else reader
+    with sent(cloud, keys, f"/{bucket}/denied", {"content-length": str(5 * 1024**3), "expect": "100-continue"}) as put:
+        answer = put.makefile("rb").read()  # to the end: the server has ended the connection
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert (b"SignatureDoesNotMatch" if forged else b"not authorized to perform: s3:PutObject on") in answer
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+@LINUX
+def test_the_body_of_a_put_that_may_not_be_should_not_go_to_the_disk(
+    cloud: Cloud, aws: Clients, bucket: str, reader: Credentials, tmp_path: Path
+) -> None:
+    server, size = Memory(cloud), 64 * MEGABYTE
+    former = server.limit(2 * MEGABYTE)  # what it writes beyond that is an error, and another answer
+    try:
+        with sent(cloud, reader, f"/{bucket}/denied", {"content-length": str(size)}) as put:
+            put.sendall(bytes(size))  # without waiting for an answer, as many clients do
+            answer = put.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 403 "), answer
+        assert b"not authorized to perform: s3:PutObject on" in answer
+        whole = tmp_path / "whole"
+        whole.write_bytes(bytes(16 * MEGABYTE))
+        theirs = client(cloud, "s3", variables_of(reader))
+        with (
+            whole.open("rb") as content,
+            pytest.raises(ClientError, match="not authorized to perform") as denied,
+        ):
+            theirs.put_object(Bucket=bucket, Key="denied", Body=content)
+        assert denied.value.response["ResponseMetadata"]["RetryAttempts"] == 0
+    finally:
+        server.limit(former[0])
+    assert aws("s3").list_objects_v2(Bucket=bucket, Prefix="denied")["KeyCount"] == 0
+
+
+def test_a_put_that_may_be_should_be_told_to_go_on(cloud: Cloud, aws: Clients, bucket: str) -> None:
+    root, content = Credentials(cloud.root[ID], cloud.root[SECRET]), large()[: 3 * MEGABYTE]
+    waits = {"content-length": str(len(content)), "expect": "100-continue", "connection": "close"}
+    for hashed, status, code in (
+        (hashlib.sha256(content).hexdigest(), b"HTTP/1.1 200 ", b""),
+        (hashlib.sha256(b"another").hexdigest(), b"HTTP/1.1 4", b"<Code>XAmzContentSHA256Mismatch</Code>"),
+    ):
+        with sent(cloud, root, f"/{bucket}/goes-on", waits, hashed) as put:
+            answer = put.makefile("rb")
+            assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+            assert answer.readline() == b"\r\n"
+            put.sendall(content)
+            assert answer.readline().startswith(status)
+            assert code in answer.read()
+    assert aws("s3").get_object(Bucket=bucket, Key="goes-on")["Body"].read() == content
+    assert len(aws("s3").list_object_versions(Bucket=bucket, Prefix="goes-on")["Versions"]) == 1
+
+
+def sent(
+    cloud: Cloud, keys: Credentials, path: str, headers: dict[str, str], hashed: str = "UNSIGNED-PAYLOAD"
+) -> socket.socket:
+    """A connection on which the head of a signed PUT has been sent, and nothing of its body."""
+
+    class Told(S3SigV4Auth):
+        def payload(self, request: AWSRequest) -> str:
+            return hashed
+
+    request = AWSRequest("PUT", f"{cloud.endpoint}{path}", {"x-amz-content-sha256": hashed, **headers})
+    Told(keys, "s3", REGION).add_auth(request)
+    url = urlsplit(cloud.endpoint)
+    head = "".join(f"{name}: {value}\r\n" for name, value in {"host": url.netloc, **request.headers}.items())
+    connection = socket.create_connection((url.hostname, url.port), timeout=20)
+    connection.sendall(f"PUT {path} HTTP/1.1\r\n{head}\r\n".encode())
+    return connection
+
+
+def variables_of(keys: Credentials) -> dict[str, str]:
+    return {ID: keys.access_key, SECRET: keys.secret_key, "AWS_SESSION_TOKEN": keys.token}

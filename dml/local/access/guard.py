@@ -10,19 +10,17 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from dml.local import hooks
+from dml.local.access.exchange import Exchange, Message, Receive, Send
 from dml.local.access.signatures import Claim, RefusedError, Request, Signatures
-from dml.local.bodies import Arrived, arrived, unwritten
+from dml.local.bodies import Arrived, Coming, arrived, unwritten
 from dml.local.credentials import ID
 
 log = logging.getLogger("dml.guard")
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
@@ -69,6 +67,8 @@ class Guard:
 
     async def serve(self, scope: Message, receive: Receive, send: Send, app: App, own: Mapping[str, App]) -> None:
         """Answers a request of a client: `own` paths are the root user's, everything else is `app`'s."""
+        exchange = Exchange(scope, receive, send)
+        receive, send = exchange.receive, exchange.send
         request_id = str(uuid.uuid4())
         try:
             request = Request.of(scope)
@@ -86,14 +86,30 @@ class Guard:
         except RefusedError as refused:
             await self._refuse(scope, send, refused, request.headers, request_id, await _short_body(request, receive))
             return
-        body = await self._whole(request, claim, receive)
+        waits = self._is_of_large_object(request, claim)
+        body = self._coming(request, claim, receive) if waits else await self._whole(request, claim, receive)
         if body is None:
             return  # the client has gone
         try:
             await self._answer(scope, receive, send, request, claim, body, app, own, request_id)
         finally:
-            if isinstance(body, Arrived):
+            if isinstance(body, Arrived | Coming):
                 body.close()
+
+    def _is_of_large_object(self, request: Request, claim: Claim) -> bool:
+        """Whether it can be decided before a body is taken that is worth it."""
+        length = request.headers.get("content-length", "")
+        large = "transfer-encoding" in request.headers or (length.isdigit() and int(length) > LARGE)
+        return large and claim.is_signed_apart and claim.signature.service == "s3" and self._is_object(request)
+
+    def _coming(self, request: Request, claim: Claim, receive: Receive) -> Coming:
+        async def take() -> bytes | None:
+            body = await self._whole(request, claim, receive)
+            if body is not None and not (isinstance(body, Arrived) and body.error):
+                await asyncio.to_thread(claim.check_hash, body)
+            return body
+
+        return Coming(int(request.headers.get("content-length", "") or 1), take)
 
     async def _whole(self, request: Request, claim: Claim, receive: Receive) -> bytes | None:
         """The body: in memory, or in a file if it is an object's and large. None: the client has gone."""
@@ -125,9 +141,12 @@ class Guard:
             status, headers, said = hooks.module("services.s3")._error("InternalError", why, 500)
             await _send(send, status, {**headers, "x-amz-request-id": request_id}, said)
             return
-        arrived.set(body if isinstance(body, Arrived) else None)
+        arrived.set(body if isinstance(body, Arrived | Coming) else None)
         try:
-            await (asyncio.to_thread(claim.check, body) if len(body) > LARGE else _now(claim.check, body))
+            if isinstance(body, Coming):
+                claim.check_signed(body)
+            else:
+                await (asyncio.to_thread(claim.check, body) if len(body) > LARGE else _now(claim.check, body))
         except RefusedError as refused:
             await self._refuse(scope, send, refused, request.headers, request_id, body)
             return

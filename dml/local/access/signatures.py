@@ -75,8 +75,19 @@ class Claim:
         """The id of the access key."""
         return str(self.signature.access_key_id)
 
+    @property
+    def is_signed_apart(self) -> bool:
+        """Whether the signature is of the body's hash as the request tells it, so that it can be checked before."""
+        hashed = self.request.headers.get("x-amz-content-sha256", "")
+        return self.signature.service == "s3" and (self.presigned or bool(hashed)) and hashed not in IN_PARTS
+
     def check(self, body: bytes) -> None:
         """Raises RefusedError unless the key's secret has signed just this request with this body."""
+        self.check_hash(body)
+        self.check_signed(body)
+
+    def check_hash(self, body: bytes) -> None:
+        """Raises RefusedError unless the body is what the request says of it."""
         sigv4, request = hooks.module("core.sigv4"), self.request
         hashed = request.headers.get("x-amz-content-sha256", "")
         if self.signature.service == "s3":
@@ -87,6 +98,13 @@ class Claim:
                 )
         elif hashed and hashed != _sha256(body):
             raise RefusedError("SignatureDoesNotMatch", sigv4.SIGNATURE_MISMATCH)
+
+    def check_signed(self, body: bytes) -> None:
+        """Raises RefusedError unless the key's secret has signed just this request.
+
+        `body`: what is signed if its hash is not told, or in parts.
+        """
+        sigv4, request = hooks.module("core.sigv4"), self.request
         failure = sigv4.header_signature_failure(
             self.signature,
             self.secret,

@@ -22,12 +22,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dml.local import hooks
-from dml.local.bodies import Arrived, arrived, unwritten
+from dml.local.access.signatures import RefusedError
+from dml.local.bodies import Arrived, Coming, arrived, unwritten
 
 log = logging.getLogger("dml.objects")
 
 PIECE = 1024 * 1024
 LONGEST_TRAILER = 64 * 1024
+# S3's words (S3 API reference, "Error responses").
+INCOMPLETE = "You did not provide the number of bytes specified by the Content-Length HTTP header"
+GONE = "Your socket connection to the server was not read from or written to within the timeout period."
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -182,6 +186,13 @@ class _Known:
         return self._value
 
 
+def _once(body: bytes) -> Receive:
+    async def receive() -> Mapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -199,7 +210,7 @@ class Objects:
     def __init__(self) -> None:
         self._s3 = hooks.module("services.s3")
         streaming = hooks.module("core.responses").StreamingResponse
-        self._app = hooks.module("app")
+        self._app, self._evaluator = hooks.module("app"), hooks.module("core.iam_evaluator")
         self._kind: type[Stretch] = type("Stretch", (Stretch, streaming), {"runner": Stretch.runner})
 
     def apply(self) -> None:
@@ -213,8 +224,11 @@ class Objects:
         hooks.replace(self._s3, "_put_object", self._or_not(hooks.existing(self._s3, "_put_object")))
         for name in ("pin_signed_body", "_decode_aws_chunked_body", "_IncompleteRequestBody"):
             hooks.existing(self._app, name)
+        hooks.existing(self._app, "_credential_failure")
+        hooks.existing(self._evaluator, "AuthError")
         for name in ("_CRC32C_TABLE", "_CRC64NVME_TABLE"):
             hooks.existing(self._s3, name)
+        self._proceed = hooks.replace(self._s3, "handle_request", self.handle_request)
         self._receive = hooks.replace(self._app, "_read_request_body", self.receive)
         self._checksum = hooks.replace(self._s3, "_compute_s3_checksum", self.checksum)
         self._md5 = hooks.replace(self._s3, "md5_hash", self.md5)
@@ -235,10 +249,33 @@ class Objects:
         body = arrived.get()
         if body is None:
             return bytes(await self._receive(receive, method, headers))
+        if isinstance(body, Coming):
+            return body
         self._app.pin_signed_body(body)
         if headers.get("content-length", str(len(body))).strip() != str(len(body)):
             raise self._app._IncompleteRequestBody("Content-Length does not match request body")
         return await asyncio.to_thread(self._content, body, headers)
+
+    async def handle_request(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, query: Any, *rest: Any, **named: Any
+    ) -> Any:
+        """S3's API; it has been decided by now that the caller may do what the request asks for."""
+        if isinstance(body, Coming):
+            try:
+                taken = await body.take()
+            except RefusedError as refused:
+                error = self._evaluator.AuthError(refused.code, str(refused))
+                return self._app._credential_failure("s3", "", "", error, headers)
+            if taken is None:
+                return self._s3._error("RequestTimeout", GONE, 400)
+            if isinstance(taken, Arrived) and taken.error:
+                return self._full(path, taken.error)
+            arrived.set(taken if isinstance(taken, Arrived) else None)
+            try:
+                body = await self.receive(_once(taken), method, headers)
+            except self._app._IncompleteRequestBody:
+                return self._s3._error("IncompleteBody", INCOMPLETE, 400)
+        return await self._proceed(method, path, headers, body, query, *rest, **named)
 
     def checksum(self, algorithm: str, body: Any) -> Any:
         """A checksum as S3 tells it, in base64; None for one that it does not have."""
