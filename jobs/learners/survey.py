@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
-from jobs.learners.grow import Block, FixedPoint
+from jobs.learners.grow import Block, FixedPoint, RowWeights
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
 from jobs.models.tasks import THRESHOLD
 from jobs.models.tree import Scorer
@@ -141,6 +141,11 @@ class Survey:
         sums = self._weighed[list(parts)].sum(axis=0)
         return float((sums.sum() if self.classes else sums[0]) / self.labels(parts).rows)
 
+    def by_row(self, parts: Sequence[int]) -> Optional[RowWeights]:
+        """How the weights of single rows count while a tree of ours learns from these parts, None if they have none."""
+        mean = self.row_weight(parts)
+        return None if mean is None else RowWeights.of(mean, self.labels(parts).rows)
+
     def weights(self, parts: Sequence[int]) -> Optional[Array]:
         """How much a row of each class counts while a model learns from these parts, None if all count alike."""
         return encoding.class_weights(self.settings, self.labels(parts).counts)
@@ -259,7 +264,7 @@ class Survey:
 
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
         found = self._features.batches(names).mapPartitions(coded).collect()
-        return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
+        return [Block.joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
 
     def rows(
         self, parts: Sequence[int], columns: Sequence[str], most: int, *, by: Sequence[str] = ()
@@ -507,10 +512,10 @@ class _Coding:
         for batch in batches:
             waiting.append(self.coded(batch))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
-                yield _joined(waiting)
+                yield Block.joined(waiting)
                 waiting = []
         if waiting:
-            yield _joined(waiting)
+            yield Block.joined(waiting)
 
     def coded(self, batch: pa.RecordBatch) -> Block:
         wanted = self.wanted[self.apart.part(batch)]
@@ -523,9 +528,3 @@ class _Coding:
             codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
         label, weight = self.apart.label(batch), self.apart.weight(batch)
         return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8), weight)
-
-
-def _joined(blocks: Sequence[Block]) -> Block:
-    codes, label, weight = zip(*blocks)  # noqa: B905  # not in Python 3.9
-    weights = None if weight[0] is None else np.concatenate(weight)
-    return Block(np.concatenate(codes, axis=1), np.concatenate(label), weights)

@@ -101,13 +101,15 @@ def _tried_here(
     """The figures of each combination, by trees that the driver grows from so many rows at most."""
     block, validation = rows.collected(parts, learned, most)
     tried: List[Dict[str, Any]] = []
+    weights, by_row = rows.weights(parts[0]), rows.by_row(parts[0])
     for min_leaf in min_leaves:
         nodes = grow.grow_here(
-            block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+            block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=weights, by_row=by_row
         )
         route = grow.Route.of(nodes)
         seen, unseen = (
-            grow.summed_up(nodes, grow.leaf_counts_here(of, route, rows.classes)) for of in (block, validation)
+            grow.summed_up(nodes, grow.leaf_counts_here(of, route, rows.classes, each))
+            for of, each in ((block, by_row), (validation, None))  # what is measured counts each row once
         )
         tried += _figures(rows, learned, nodes, seen, unseen, depths, min_leaf)
     return tried
@@ -119,11 +121,12 @@ def _tried(
     """The same by trees that Spark grows, from all rows."""
     blocks, validation = (rows.code(own, learned).persist(grow.KEPT) for own in parts)
     tried: List[Dict[str, Any]] = []
+    weights, by_row = rows.weights(parts[0]), rows.by_row(parts[0])
     for min_leaf in min_leaves:
         nodes = grow.grow(
-            blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+            blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=weights, by_row=by_row
         )
-        seen = grow.node_totals(blocks, nodes, rows.classes)
+        seen = grow.node_totals(blocks, nodes, rows.classes, by_row)
         unseen = grow.summed_up(nodes, grow.leaf_counts(validation, nodes, rows.classes))
         tried += _figures(rows, learned, nodes, seen, unseen, depths, min_leaf)
     blocks.unpersist()

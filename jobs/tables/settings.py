@@ -85,8 +85,6 @@ USES: Dict[str, Tuple[str, ...]] = {
     "best": (),  # each learner chooses its own
 }
 
-WEIGH_ROWS = ("forest", "boosted")  # the learners that take weights by a column
-
 
 def checked_cron(value: str) -> str:
     """EventBridge's cron has six fields, and of the two days one is a question mark (EventBridge User Guide)."""
@@ -255,11 +253,6 @@ class Training(_Part):
     def __post_init__(self) -> None:
         if isinstance(self.weights, dict) and not self.weights:
             raise ValueError("weights: name a class and what a row of it counts, or leave it out")
-        if self.weight_column and self.learner not in WEIGH_ROWS:
-            raise ValueError(
-                f'weights: by a column ({self.weight_column}) they mean nothing to learner = "{self.learner}", whose '
-                f"splits count rows; name {' or '.join(WEIGH_ROWS)}, or give weights by class"
-            )
         foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
         surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
@@ -269,8 +262,7 @@ class Training(_Part):
         """The same for one tree of ours of this depth, whatever the learner."""
         foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
         others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
-        weights = "" if self.weight_column else self.weights  # its splits count rows
-        return replace(self, **others, learner="tree", depth=depth, weights=weights)
+        return replace(self, **others, learner="tree", depth=depth)
 
     @property
     def weight_column(self) -> str:

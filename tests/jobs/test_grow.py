@@ -132,7 +132,7 @@ def test_a_task_that_counts_its_nodes_in_turns_should_grow_the_same_trees(
     codes, label = rows(2000, classes, seed=2)
     rules = grow.Rules(tuple(BINS), classes, depth=6, min_leaf=5, smallest=0.0)
     at = np.arange(2000) % 3 % 2  # two thirds are below the first root
-    roots = [grow.Node(i, 0, grow._totals(label[at == i], classes)) for i in range(2)]
+    roots = [grow.Node(i, 0, grow._totals(grow.Block(codes[:, at == i], label[at == i]), classes)) for i in range(2)]
     at_once = grow._grow_here(roots, grow.Block(codes, label), at, rules)
     monkeypatch.setattr(grow, "PASS_BYTES", rules.bytes_of(3))
     in_turns = grow._grow_here(roots, grow.Block(codes, label), at, rules)
