@@ -18,7 +18,7 @@ but for `min_leaf`.
 
 import heapq
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, floor, log2
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -36,6 +36,8 @@ DRIVER_BYTES = 32 * 1024**2
 # A node of fewer rows is always one task's: a Spark job for each of its levels would cost more than its rows.
 ONE_TASK_ROWS = 50_000
 ROW_BYTES = 48  # of a row in a task that grows a node by itself, apart from its bin numbers: places and indices
+# Of more classes a task counts in each node only those that its rows are of: deep down they are few of many.
+FEW_CLASSES = 16
 SMALLEST_GAIN = 1e-12  # of the root's impurity: less is the rounding of a sum
 
 Split = Tuple[float, int, int, Array]  # gain, feature, bin, and the counts that go left
@@ -212,6 +214,24 @@ class Rules:
         """As many nodes at once as their counts fit the memory of a pass."""
         size = max(1, PASS_BYTES // self.bytes_of(1))
         return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+    @property
+    def by_few_classes(self) -> bool:
+        """Whether a task counts in each node the classes that are there alone. Sums of whole numbers are the same
+        without the zeros; those of weights might differ by their rounding, and so a tree by who has grown it."""
+        return self.classes > FEW_CLASSES and self.weights is None and self.by_row is None
+
+    def in_turns_by_classes(self, nodes: Sequence[Node], ids: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The same if of each node only the classes are counted that its rows are of: alike ones together."""
+        classes = {i: int(np.count_nonzero(nodes[i].counts)) for i in ids}
+        turns: List[List[int]] = []
+        room = PASS_BYTES // (sum(self.bins) * 8)
+        for i in sorted(ids, key=lambda i: (classes[i], i)):
+            if turns and (len(turns[-1]) + 1) * classes[i] <= min(room, 4 * len(turns[-1]) * classes[turns[-1][0]]):
+                turns[-1].append(i)
+            else:
+                turns.append([i])
+        return turns
 
     def split(self, nodes: List[Node], ids: Sequence[int], best: Sequence["Split"]) -> List[int]:
         """Puts the splits that gain enough into `nodes`, with their children at the end, whose ids it returns."""
@@ -565,7 +585,13 @@ def _grow_here(roots: Sequence[Node], block: Block, at: Array, rules: Rules) -> 
         kept = np.flatnonzero(_slots(len(nodes), alive)[at] < len(alive))
         if len(kept) < 0.8 * len(at):
             block, at = block.take(kept), at[kept]
-        waiting, turns = [], rules.in_turns(able)
+        waiting = []
+        if rules.by_few_classes:
+            for some in rules.in_turns_by_classes(nodes, able):
+                waiting += rules.split(nodes, some, _best_of_few(block, at, nodes, some, rules))
+            at = Route.of(nodes).down(block.codes, at)
+            continue
+        turns = rules.in_turns(able)
         for some in turns:
             here = _counts(nodes, some, above, partial(_counted_here, block, at, len(nodes), rules), rules)
             waiting += rules.split(nodes, some, _of_counts(here, rules))
@@ -573,6 +599,24 @@ def _grow_here(roots: Sequence[Node], block: Block, at: Array, rules: Rules) -> 
         above = Above(here, able) if known else None
         at = Route.of(nodes).down(block.codes, at)
     return nodes
+
+
+def _best_of_few(block: Block, at: Array, nodes: Sequence[Node], some: Sequence[int], rules: Rules) -> List[Split]:
+    """The best splits of these nodes, each counted by the classes that its own rows are of."""
+    there = np.stack([nodes[i].counts > 0 for i in some])
+    few = replace(rules, classes=int(there.sum(axis=1).max()))
+    place = np.cumsum(there, axis=1) - 1
+    slot = _slots(len(nodes), some)[at]
+    kept = np.flatnonzero(slot < len(some))
+    slot, own = slot[kept], block.take(kept)
+    own = own._replace(label=place[slot, own.label])
+    found = _of_counts(dict(_histograms(own, slot, len(some), few)), few)
+    best: List[Split] = []
+    for classes, (gain, feature, cut, counts) in zip(there, found):  # noqa: B905  # not in Python 3.9
+        left = np.zeros(rules.classes, dtype=counts.dtype)
+        left[classes] = counts[: np.count_nonzero(classes)]
+        best.append((gain, feature, cut, left))
+    return best
 
 
 def _counted_here(block: Block, at: Array, nodes: int, rules: Rules, wanted: Sequence[int]) -> Dict[int, Array]:

@@ -26,7 +26,9 @@ from typing import (
 
 from jobs.errors import JobError
 
-MAX_CLASSES = 100
+MAX_CLASSES = 500
+CLASSES_OF_SEVERAL = 100  # for which several trees are learned; boosting grows one for each class in every round
+MOST_COUNTS = 100_000  # features x classes: in each bin of each feature the profile counts the rows of each class
 MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
 MOST_SKIPPED = 100  # lines above a header
 # What a column of a Parquet file may be declared as, by what it is there.
@@ -84,6 +86,7 @@ USES: Dict[str, Tuple[str, ...]] = {
     "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
     "best": (),  # each learner chooses its own
 }
+ONE_TREE = ("tree", "mllib")  # the learners whose model is one
 
 
 def checked_cron(value: str) -> str:
@@ -480,6 +483,7 @@ class Dataset(_Part):
                 "the number of rounds; leave them out"
             )
         self._weights_fit_task()
+        self._classes_fit_learner()
         if self.decision and self.task != "binary":
             what = "a number" if self.task == "regression" else "the class with the largest probability"
             raise ValueError(
@@ -509,6 +513,21 @@ class Dataset(_Part):
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    def _classes_fit_learner(self) -> None:
+        classes, learner, features = len(self.label.classes), self.training.learner, len(self.features.names)
+        if classes > CLASSES_OF_SEVERAL and learner not in ONE_TREE:
+            made = "as many numbers in each leaf of each tree" if learner == "forest" else "as many trees in each round"
+            raise ValueError(
+                f'training.learner: "{learner}" takes {CLASSES_OF_SEVERAL} classes at most, and here are {classes}, '
+                f"{made}: name {' or '.join(ONE_TREE)}, which are one tree, or put rare classes together in prepare.sql"
+            )
+        if classes * features > MOST_COUNTS:
+            raise ValueError(
+                f"label.classes, features: {features:,} features and {classes} classes are {classes * features:,} "
+                f"counts a bin, and the driver holds {MOST_COUNTS:,} at most: leave out features, or put rare classes "
+                "together in prepare.sql"
+            )
 
     def _weights_fit_task(self) -> None:
         weights = self.training.weights
