@@ -498,7 +498,10 @@ def current_on(
     change = gate.feature_change(current.task, current.kinds, settings)
     later = before.get("out_of_time") if same else None
     calls_later = (before.get("decision") or {}).get("out_of_time") if decided else None
-    return gate.Current(current.run_id, scores, change, later, split_otherwise(before, settings), decided, calls_later)
+    weights = gate.weighted_otherwise(current.tree["settings"].get("weights", ""), settings)
+    return gate.Current(
+        current.run_id, scores, change, later, split_otherwise(before, settings), decided, calls_later, weights
+    )
 
 
 def decision_report(

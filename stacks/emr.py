@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stacks.network import EmrGroups
-from stacks.settings import Cluster
+from stacks.settings import Cluster, executors_of, overhead_mb
 
 RELEASE = "emr-7.13.0"  # Spark 3.5.6, Zeppelin 0.11.1, Python 3.11; one Spark with GLUE_VERSION in stacks/etl.py
 PYTHON = "/opt/dml/python/bin/python"  # made by cluster/bootstrap.sh on every node
@@ -13,12 +13,8 @@ ROOT_VOLUME_GIB = 30
 
 # What a driver's Python, outside of Java's heap, may take. It took 193 MB for a small data set, of the 384 MB that are
 # the default's least; a tree's counts and a model's figures grow with the columns. Executors keep EMR's 18.75 %, some
-# 450 MB a core of the m family, of which a Python worker took 200.
+# 450 MB a core of the m family, of which a Python worker took 200; those that boost get more (`standing_executors`).
 DRIVER_OVERHEAD = "1g"
-
-# What EMR gives an executor of its own accord grows with the machine; four cores each are what an xlarge has.
-CORES_AN_EXECUTOR = 4
-
 GLUE_METASTORE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
 ZEPPELIN_USER = "zeppelin"  # a folder in the workspace bucket, not a person: notes lie under zeppelin/notebook/
 ZEPPELIN_ON_S3 = "org.apache.zeppelin.notebook.repo.S3NotebookRepo"
@@ -58,11 +54,16 @@ def standing_executors(nodes: Cluster) -> list[str]:
 
     As many as the nodes may come to hold: those for which there is no room are not waited for, for longer than Spark's
     half a minute (spark.scheduler.maxRegisteredResourcesWaitingTime), and the step learns with those that are there.
+    Half of an executor's memory is outside of Java's heap: there a Python worker has the rows that it boosts
+    (docs/costs.md), and jobs/learners/boosted.py refuses more rows than fit before YARN would kill it.
     """
-    size = nodes.instance_types[0].partition(".")[2].removesuffix("xlarge")
-    cores = 2 if size == "large" else 4 * int(size or 1)
-    executors = nodes.maximum_nodes * max(1, cores // CORES_AN_EXECUTOR)
-    told = {"spark.dynamicAllocation.enabled": "false", "spark.executor.instances": str(executors)}
+    half = overhead_mb(nodes.instance_types)
+    told = {
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.executor.instances": str(nodes.maximum_nodes * executors_of(nodes.instance_types[0])),
+        "spark.executor.memory": f"{half}m",
+        "spark.executor.memoryOverhead": f"{half}m",
+    }
     return [part for name, value in told.items() for part in ("--conf", f"{name}={value}")]
 
 

@@ -1,6 +1,7 @@
 """An environment's settings, read from environments/NAME.toml and checked. Used at synth time and by the CLI."""
 
 import re
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,6 +17,36 @@ HOME = Path(__file__).parent.parent / "environments"
 # Families that EMR 7 runs Spark on, by processor. Without a disk of their own: EBS volumes are what is sized here.
 FAMILIES = {"graviton": r"[cmr][678]g\.", "x86": r"[cmr](5a?|6[ai]|7[ai])\."}
 EXAMPLES = {"graviton": ("m7g.xlarge", "m6g.2xlarge", "r7g.xlarge"), "x86": ("m5.xlarge", "m6i.2xlarge", "r7i.xlarge")}
+# GiB of memory a vCPU, by how families begin; and what YARN has of it at least (EMR Release Guide, "Task
+# configuration": m4.xlarge 12288 MB, r4.xlarge 23424, c4.xlarge 5632 of 7680).
+GIB_A_CORE = {"c": 2, "m": 4, "r": 8}
+YARN_SHARE = 0.73
+DRIVER_MB = 3072  # EMR's 2 GB of heap, and DRIVER_OVERHEAD of stacks/emr.py
+# What EMR gives an executor of its own accord grows with the machine; four cores each are what an xlarge has.
+CORES_AN_EXECUTOR = 4
+
+
+def cores_of(instance_type: str) -> int:
+    """Its vCPUs: of large 2, of xlarge 4, of 2xlarge 8 and so on."""
+    size = instance_type.partition(".")[2].removesuffix("xlarge")
+    return 2 if size == "large" else 4 * int(size or 1)
+
+
+def yarn_mb(instance_type: str) -> int:
+    """What YARN has at least of such a node, in megabytes, for all that runs there. FAMILIES has no other types."""
+    return int(cores_of(instance_type) * GIB_A_CORE.get(instance_type[0], 4) * 1024 * YARN_SHARE)
+
+
+def executors_of(instance_type: str) -> int:
+    """How many executors a node holds."""
+    return max(1, cores_of(instance_type) // CORES_AN_EXECUTOR)
+
+
+def overhead_mb(instance_types: Sequence[str]) -> int:
+    """What an executor that boosts has outside of Java's heap, and as much within, so that those of a node fit beside
+    the driver on the smallest of these types. A node that is too small for a driver has what Spark's least would be."""
+    beside = min(map(yarn_mb, instance_types)) - DRIVER_MB
+    return max(beside // executors_of(instance_types[0]), 1024) // 2
 
 
 class SettingsError(TomlError):

@@ -22,6 +22,9 @@ def cost(
     rows: Annotated[float | None, typer.Option(help="Say which cluster so many rows need, such as 1e9.")] = None,
     within: Annotated[float, typer.Option(help="--rows: minutes that the whole run may take.")] = 60,
     depth: Annotated[int, typer.Option(help="--rows: the tree's depth.", min=1, max=30)] = 12,
+    dataset: Annotated[
+        str | None, typer.Option(help="--rows: whose learner, depth and number of features.", show_default=False)
+    ] = None,
     assume: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Change what no template tells, such as data_gb=500.")
     ] = None,
@@ -38,10 +41,12 @@ def cost(
     from stacks.settings import environment_names, load_environment
 
     prices = load().assuming(assume or [])
+    if dataset is not None and rows is None:
+        raise typer.BadParameter("--dataset goes with --rows: it says what so many rows would be learned by")
     if rows is not None:
         if env or against or markdown:
             raise typer.BadParameter("--rows looks at no environment; --env, --against and --markdown go without it")
-        found = sizing.size(rows, prices, depth=depth, within=within)
+        found = sizing.size(rows, prices, within=within, **(sizing.task_of(dataset) if dataset else {"depth": depth}))
         typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else show.show_sizing(out, found)
         return
     if markdown and against is None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from dml.cost.difference import Change, Difference
 from dml.cost.estimate import RUN, STANDING, TRANSIENT, WORKBENCH, Estimate, Line
 from dml.cost.prices import Prices
-from dml.cost.sizing import GLUE_WORKER, MEASURED_ROWS, Sizing
+from dml.cost.sizing import FEATURES, GLUE_WORKER, LEARNERS, Sizing
 from dml.terminal.console import plain_table
 
 NAMES = 3  # as many resources as a line names
@@ -144,7 +144,7 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     """The pick with its price, what else was considered, and what to write into environments/*.toml."""
     pick, prices = sizing.pick, sizing.prices
     console.print(
-        f"[bold]{sizing.rows:,.0f} rows, depth {sizing.depth}, within {sizing.within:g} minutes[/bold] · "
+        f"[bold]{sizing.rows:,.0f} rows, {_learned(sizing)}, within {sizing.within:g} minutes[/bold] · "
         f"{prices.region}, prices of {prices.checked}, {prices.currency}",
         highlight=False,
     )
@@ -161,6 +161,8 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
         "Price", f"{money(sizing.usd)} a run: {money(pick.usd)} cluster, {money(sizing.glue_usd)} crawl and Glue"
     )
     facts.add_row("Memory", f"{pick.cached_gib:.1f} GiB of rows in {pick.memory_gib:.1f} GiB of Spark's memory")
+    if pick.overhead_gib:
+        facts.add_row("", f"{pick.needed_gib:.1f} of {pick.overhead_gib:.1f} GiB outside of Java in each executor")
     console.print(facts)
     console.print()
     figures = ("core", "min", "USD", "rows in memory")
@@ -182,14 +184,23 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     for part, settings in _settings(sizing).items():
         for name, value in settings.items():
             console.print(f"  {part}.{name} = {json.dumps(value)}", highlight=False, markup=False)
-    if sizing.rows > MEASURED_ROWS:
+    if sizing.rows > sizing.measured_rows or sizing.learner != "tree":
         console.print()
+        times = f"{sizing.rows / sizing.measured_rows:,.0f} times the {sizing.measured_rows:,} rows that were measured"
+        far = times if sizing.rows > sizing.measured_rows else f"of {sizing.learner} {LEARNERS[sizing.learner].points}"
         console.print(
-            f"On paper: {sizing.rows / MEASURED_ROWS:,.0f} times the {MEASURED_ROWS:,} rows that were measured, and on "
-            "several nodes nothing was. docs/costs.md has the model and its errors; try a tenth of the rows first.",
+            f"On paper: {far}, and on several nodes nothing was. docs/costs.md has the model and its errors; try a "
+            "tenth of the rows first.",
             style="yellow",
             highlight=False,
         )
+
+
+def _learned(sizing: Sizing) -> str:
+    """What learns, as the first line has it: our own tree goes without its name."""
+    of = LEARNERS[sizing.learner].of or f"depth {sizing.depth}"
+    told = of if sizing.learner == "tree" else f"{sizing.learner} ({of})"
+    return told if sizing.features == FEATURES else f"{told}, {sizing.features:,} features"
 
 
 def money(usd: float) -> str:

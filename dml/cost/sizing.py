@@ -4,7 +4,8 @@ The model of training, in seconds: what it takes to start, and the rows' core-se
 
     START + rows * READ / (cores * READ_EFFICIENCY) + FIT_START + rows * FIT(depth) / (cores * FIT_EFFICIENCY)
 
-Every constant of it is here, with its source. docs/costs.md holds it against each measured point.
+It is of our own tree; FIT(depth) and FIT_START of the other learners are in LEARNERS. Every constant of it is here,
+with its source. docs/costs.md holds it against each measured point.
 """
 
 import math
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datasets import load_dataset
 from dml.cost import clusters
 from dml.cost.estimate import CRAWL_MINUTES, CRAWLER_DPUS, JOB_MINUTES
 from dml.cost.prices import Instance, Prices
 from dml.errors import UserError
+from stacks.settings import CORES_AN_EXECUTOR, executors_of, overhead_mb
 
 # From docs/benchmarks.md of 2026-11-27, revision 4d4b9d9: nyc_flights with 16 numbers and 3 categories, 2 cores of AMD
 # EPYC. Fitted to its eighteen figures: fit and end to end at 327,346, 3,273,460 and 9,820,380 rows, at depth 5 and 12
@@ -26,6 +29,31 @@ READ_EFFICIENCY = 0.62  # of two cores: Java reads files while Python decodes th
 FIT_START = 0.58
 FIT_ROW, FIT_LEVEL = 0.60e-6, 0.032e-6  # core-seconds a row, and a row and level: 1,000,000 rows a core-second at 12
 FIT_EFFICIENCY = 0.64
+# The other learners' fit, on the same two cores or such as these. `rows`: the most that were measured.
+
+
+@dataclass(frozen=True)
+class Learner:
+    """FIT_START, and core-seconds a row and a row and level (of as many rounds or trees as `of` says)."""
+
+    start: float
+    row: float
+    level: float
+    rows: int
+    points: str
+    of: str = ""
+
+
+LEARNERS = {
+    "tree": Learner(FIT_START, FIT_ROW, FIT_LEVEL, 9_820_380, "18 points, 0.3 to 9.8 million rows"),
+    # MLlib's tree as tutorials write it, its StringIndexers in it: 7.20, 25.67 and 67.20 s at depth 5, 8.97, 31.55 and
+    # 74.61 at 12. Ours gives MLlib bin numbers, and then asks the rows once more; that was not measured by itself.
+    "mllib": Learner(5.7, 7.4e-6, 0.16e-6, 9_820_380, "6 points of MLlib's own fit, 0.3 to 9.8 million rows"),
+    # docs/benchmarks.md, "Boosted trees and forests": 59.0 s.
+    "forest": Learner(5.0, 211e-6, 0.0, 327_346, "one point", "20 trees of depth 8"),
+    # There 5.0 s; and XGBoost alone on one core, at 0.33 and 3.3 million rows (docs/costs.md).
+    "boosted": Learner(1.0, 16e-6, 0.0, 3_270_000, "two points, the larger of XGBoost alone", "100 rounds of depth 6"),
+}
 # One point each, so nobody knows how far they are off. The join of prepare.sql, in the benchmark: 336,776 flights,
 # 14.4 s on two cores. A run by the embedded cloud on the same machine (README.md): its stage train, with profile,
 # out-of-time check, current model and saving, 9.9 s where the benchmark's part takes 3.4; its stage predict, 7.7 s.
@@ -37,7 +65,7 @@ WHOLE_TRAINING = 2.9
 PREDICT = 1.4e-5
 # What Spark's storage says that it keeps of 327,346 such rows at depth 12, coded.
 CACHED_BYTES = 10
-MEASURED_ROWS = 9_820_380  # beyond this the model is extrapolated
+FEATURES = 19  # of the rows that were measured
 
 # Assumed: the benchmark stops at one machine.
 ACROSS_NODES = 0.8  # of the cores of several nodes: shuffles by network, and the slowest task of a stage
@@ -64,10 +92,12 @@ class Choice:
     cached_gib: float
     memory_gib: float
     in_time: bool
+    overhead_gib: float = 0.0  # of each executor outside of Java's heap, and what a learner needs there
+    needed_gib: float = 0.0
 
     @property
     def fits(self) -> bool:
-        return self.cached_gib <= self.memory_gib
+        return self.cached_gib <= self.memory_gib and self.needed_gib <= self.overhead_gib
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -80,6 +110,8 @@ class Choice:
             "cached_gib": self.cached_gib,
             "cache_room_gib": self.memory_gib,
             "in_time": self.in_time,
+            "executor_overhead_gib": self.overhead_gib,
+            "executor_needs_gib": self.needed_gib,
             "fits_in_memory": self.fits,
         }
 
@@ -98,6 +130,12 @@ class Sizing:
     pick: Choice
     why: str
     prices: Prices
+    learner: str = "tree"
+    features: int = FEATURES
+
+    @property
+    def measured_rows(self) -> int:
+        return LEARNERS[self.learner].rows
 
     @property
     def usd(self) -> float:
@@ -110,6 +148,8 @@ class Sizing:
     def as_json(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
+            "learner": self.learner,
+            "features": self.features,
             "depth": self.depth,
             "within_minutes": self.within,
             "minutes": self.minutes,
@@ -124,18 +164,30 @@ class Sizing:
             },
             "considered": [choice.as_json() for choice in self.choices],
             "prices": self.prices.as_json(),
-            "extrapolated": self.rows / MEASURED_ROWS,
+            "extrapolated": self.rows / self.measured_rows,
+            "measured": LEARNERS[self.learner].points,
         }
 
 
-def fit_seconds(rows: float, depth: int, cores: float) -> float:
-    """Seconds of the learner alone on `cores` of one machine, 1 or more."""
-    return FIT_START + rows * (FIT_ROW + FIT_LEVEL * depth) / _counting(cores, FIT_EFFICIENCY)
+def fit_seconds(rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES) -> float:
+    """Seconds of the learner alone on `cores` of one machine, 1 or more; in proportion to the features."""
+    of = LEARNERS[learner]
+    each = (of.row + of.level * depth) * features / FEATURES
+    return of.start + rows * each / _counting(cores, FIT_EFFICIENCY)
 
 
-def train_seconds(rows: float, depth: int, cores: float) -> float:
+def train_seconds(rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES) -> float:
     """Seconds of the training job from its start until its metrics are known."""
-    return START + rows * READ / _counting(cores, READ_EFFICIENCY) + fit_seconds(rows, depth, cores)
+    read = rows * READ * features / FEATURES / _counting(cores, READ_EFFICIENCY)
+    return START + read + fit_seconds(rows, depth, cores, learner, features)
+
+
+def needed_mb(rows: float, features: int, executors: int) -> float:
+    """What each executor that boosts needs outside of Java's heap, as the job reckons it, of one output."""
+    from jobs.learners.boosted import BYTES_A_FEATURE, BYTES_A_ROW, BYTES_AN_OUTPUT, TASK_MB, WORKER_MB
+
+    each = BYTES_A_FEATURE * features + BYTES_AN_OUTPUT + BYTES_A_ROW
+    return TASK_MB + WORKER_MB * CORES_AN_EXECUTOR + rows * each / 1e6 / executors
 
 
 def prepare_seconds(rows: float, cores: float) -> float:
@@ -153,13 +205,26 @@ def _counting(cores: float, efficiency: float) -> float:
     return cores if cores <= 1 else cores * efficiency
 
 
-def size(rows: float, prices: Prices, *, depth: int = 12, within: float = 60) -> Sizing:
+def size(
+    rows: float,
+    prices: Prices,
+    *,
+    depth: int = 12,
+    within: float = 60,
+    learner: str = "tree",
+    features: int = FEATURES,
+) -> Sizing:
     """The cheapest cluster whose memory holds the rows and which is done `within` so many minutes, and the others.
 
     Raises UserError if no cluster is.
     """
     if rows < 1:
         raise UserError("--rows is how many rows the features have, such as 1e6.")
+    if learner not in LEARNERS:
+        raise UserError(
+            f"--learner {learner} has no model: name {', '.join(LEARNERS)}; of best, boosted is most of it."
+        )
+    task = Task(rows, depth, learner, features)
     # Before and beside the jobs: the crawl, the cluster's start, two steps.
     fixed = prices.assumed("crawl_minutes") + prices.assumed("cluster_start_minutes") + 2 * STEP_MINUTES
     left = within - fixed
@@ -174,7 +239,7 @@ def size(rows: float, prices: Prices, *, depth: int = 12, within: float = 60) ->
         choice
         for name in CANDIDATES
         for spot in (False, True)
-        if (choice := _choice(name, rows, depth, rest, fixed + glue_minutes, prices, spot=spot))
+        if (choice := _choice(name, task, rest, fixed + glue_minutes, prices, spot=spot))
     ]
     good = [choice for choice in choices if choice.fits and choice.in_time]
     if not good:
@@ -183,7 +248,15 @@ def size(rows: float, prices: Prices, *, depth: int = 12, within: float = 60) ->
             "Give it longer, in minutes: --within."
         )
     pick, why = _pick(good)
-    return Sizing(rows, depth, within, workers, glue_minutes, glue_usd, choices, pick, why, prices)
+    return Sizing(rows, depth, within, workers, glue_minutes, glue_usd, choices, pick, why, prices, learner, features)
+
+
+def task_of(dataset: str) -> dict[str, Any]:
+    """What `size` takes of a dataset's settings: of `best` the boosted trees, which are most of it."""
+    settings = load_dataset(dataset)
+    learner = "boosted" if settings.training.learner == "best" else settings.training.learner
+    found = {"learner": learner, "features": len(settings.features.names)}
+    return found if settings.training.depth is None else {**found, "depth": settings.training.depth}
 
 
 def _glue(rows: float, minutes: float, prices: Prices) -> tuple[int, float]:
@@ -208,9 +281,17 @@ def _crawl(prices: Prices) -> float:
     return CRAWLER_DPUS * max(CRAWL_MINUTES, prices.assumed("crawl_minutes")) / 60 * prices.rates["crawler_dpu"].usd
 
 
-def _choice(
-    name: str, rows: float, depth: int, minutes: float, before: float, prices: Prices, *, spot: bool
-) -> Choice | None:
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned."""
+
+    rows: float
+    depth: int
+    learner: str
+    features: int
+
+
+def _choice(name: str, task: Task, minutes: float, before: float, prices: Prices, *, spot: bool) -> Choice | None:
     """The cheapest number of nodes that holds the rows and is done in time; the most there may be if none is.
 
     None if there is no price, and for one node on spot: the primary and one core node stay on demand, since they have
@@ -219,29 +300,37 @@ def _choice(
     instance = prices.instance(name)
     if instance is None:
         return None
-    cached, room = rows * CACHED_BYTES / 2**30, instance.gib * CACHE_SHARE
+    cached, room = task.rows * CACHED_BYTES * task.features / FEATURES / 2**30, instance.gib * CACHE_SHARE
+    boosts = task.learner == "boosted"
+    overhead = overhead_mb([name]) / 1024 if boosts else 0.0
     gib = clusters.GIB_PER_XLARGE * instance.size
     start = prices.assumed("cluster_start_minutes") + 2 * STEP_MINUTES
 
     def made(count: int) -> Choice:
-        took = _steps(rows, depth, instance, count)
+        took = _steps(task, instance, count)
+        needed = needed_mb(task.rows, task.features, count * executors_of(name)) / 1024 if boosts else 0.0
         nodes = [clusters.Nodes("primary", 1, instance, False, 1, gib)]
         nodes.append(clusters.Nodes("core", 1 if spot else count, instance, False, 1, gib))
         if spot:
             nodes.append(clusters.Nodes("task", count - 1, instance, True, 1, gib))
         usd = (start + took) / 60 * clusters.usd_per_hour(nodes, clusters.ROOT_GIB, prices)
-        return Choice(instance, count, spot, before + took, start + took, usd, cached, room * count, took <= minutes)
+        in_time, memory = took <= minutes, room * count
+        return Choice(
+            instance, count, spot, before + took, start + took, usd, cached, memory, in_time, overhead, needed
+        )
 
     least = max(2 if spot else 1, math.ceil(cached / room))
     choices = [made(count) for count in range(min(least, NODES), NODES + 1)]
-    in_time = [choice for choice in choices if choice.in_time]
+    able = [choice for choice in choices if choice.in_time and choice.fits]
+    in_time = able or [choice for choice in choices if choice.in_time]
     return min(in_time, key=lambda choice: choice.usd) if in_time else choices[-1]
 
 
-def _steps(rows: float, depth: int, instance: Instance, count: int) -> float:
+def _steps(task: Task, instance: Instance, count: int) -> float:
     """Minutes of training and predicting on `count` nodes."""
     cores = count * instance.vcpu * (ACROSS_NODES if count > 1 else 1)
-    return (WHOLE_TRAINING * train_seconds(rows, depth, cores) + predict_seconds(rows, cores)) / 60
+    training = train_seconds(task.rows, task.depth, cores, task.learner, task.features)
+    return (WHOLE_TRAINING * training + predict_seconds(task.rows, cores)) / 60
 
 
 def _pick(good: Sequence[Choice]) -> tuple[Choice, str]:

@@ -99,6 +99,31 @@ def moved(drift: dict[str, Any] | None, called: dict[str, str], most: int = 5) -
     return ", ".join(map(told, features[:most])) + more
 
 
+def tried(metrics: dict[str, Any]) -> str:
+    """The learners that a run tried, the best first, with their figure on the validation part; '' if it chose none."""
+    tuning = metrics.get("tuning") or {}
+    board, key = tuning.get("leaderboard"), tuning.get("metric")
+    if not board:
+        return ""
+    main = next(figure for figures in FIGURES.values() for figure in figures if figure.key == key)
+    told = ", ".join(f"{one['learner']} {main.shown(one[key])}" for one in board)
+    return f"{told} ({main.title} on the validation part)"
+
+
+def calls(task: str, counts: dict[str, int], threshold: float, unit: str, classes: int = 5) -> str:
+    """What was predicted, in rows; of numbers their unit, '' if they have none. `counts`: rows by what was predicted,
+    as text."""
+    if task == "regression":
+        return f"prediction in {unit}" if unit else ""
+    if task == "binary":
+        positive = counts.get("1", 0)
+        none = f"none predicted positive: no probability reaches {threshold:.4g}, so rank rows by it"
+        return f"{positive:,} predicted positive" if positive else none
+    often = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    more = f", {len(often) - classes} more classes" if len(often) > classes else ""
+    return ", ".join(f"{rows:,} {name}" for name, rows in often[:classes]) + more
+
+
 def signed(value: float, in_unit: bool | None = None) -> str:
     """A change, as a quantity of the label's unit or to three decimals; not told which: a large one as a quantity."""
     as_quantity = abs(value) >= 10 if in_unit is None else in_unit

@@ -20,7 +20,7 @@ from dml.errors import UserError
 from dml.models import cells
 from dml.models.cells import literal, quoted
 from dml.models.row_query import FROM_TEXT, UNSURE, NotOfOneRowError, RowQuery, connect, row_query
-from dml.models.scorer import Scorer, unseen_of
+from dml.models.scorer import Predicted, Scorer, unseen_of
 from dml.terminal.words import counted, listed
 from jobs.tables import folders, records
 from jobs.tables.records import REPEATED
@@ -77,7 +77,7 @@ class RawFile:
 @dataclass(frozen=True)
 class RawScored:
     """`set_aside`: rows that a run would quarantine, the first with line and reason; `left_out`: not in prepare.sql's
-    result; `unseen`: as of `scorer.Scored`.
+    result; `unseen`, `predicted`: as of `scorer.Scored`.
     """
 
     rows: int
@@ -85,6 +85,7 @@ class RawScored:
     reasons: list[str]
     left_out: int
     unseen: dict[str, tuple[int, str]]
+    predicted: dict[str, int]
 
 
 def recognise(path: Path, settings: Dataset, features: Sequence[str], wanted: ReadAs | None) -> RawFile | None:
@@ -171,7 +172,7 @@ def score(
     says, tables = scorer.compile({name: i for i, name in enumerate(scorer.features)}, texts=True)
     writer = csv.writer(target, delimiter=declared.delimiter, lineterminator="\n")
     writer.writerow([*(keys or [first.header[i] for i in kept]), *scorer.columns])
-    rows, left_out = 0, 0
+    rows, left_out, predicted = 0, 0, Predicted(scorer)
     told: list[str] = []
     for raw in files:
         reasons: list[tuple[int, str]] = []
@@ -182,7 +183,9 @@ def score(
                 left_out += 1
             else:
                 shown = map(_cell, values[len(scorer.features) :]) if keys else (record.cells[i] for i in kept)
-                writer.writerow([*shown, *says(values)])
+                said = says(values)
+                writer.writerow([*shown, *said])
+                predicted.count([said])
                 rows += 1
                 if rows % CHUNK == 0:
                     on_progress(rows)
@@ -195,7 +198,7 @@ def score(
             f"parse ({share:.2%}; gate.max_quarantined_share of {settings.file} allows {most:.2%}), such as "
             f"{'; '.join(told[:TOLD])}. Mend the file, or what [tables.{settings.main}] says of it."
         )
-    return RawScored(rows, len(told), told[:TOLD], left_out, unseen_of(tables))
+    return RawScored(rows, len(told), told[:TOLD], left_out, unseen_of(tables), predicted.rows)
 
 
 def _names(raw: RawFile) -> list[str]:

@@ -17,6 +17,7 @@ from datasets import dataset_names, files_below, load_dataset
 from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.models import raw_file
+from dml.models.figures import calls
 from dml.models.registry import current_run
 from dml.models.scorer import NULLS, Scorer, ScoringError, effect_unit, open_csv, score_csv
 from dml.terminal.words import counted, listed
@@ -99,7 +100,8 @@ def score_file(
 
             if raws:
                 found = raw_file.score(scorer, raws, out, all_columns=all_columns, on_progress=on_progress)
-                rows, unseen, lines = found.rows, found.unseen, _told_of_raw(raws, found)
+                rows, unseen, predicted = found.rows, found.unseen, found.predicted
+                lines = _told_of_raw(raws, found)
             else:
                 raw_file.check_features(file)
                 keys = settings.keys if settings and not all_columns else ()
@@ -107,7 +109,7 @@ def score_file(
                     scored = score_csv(
                         scorer, source, out, name=str(file), keys=keys, nulls=nulls or NULLS, on_progress=on_progress
                     )
-                rows, unseen = scored.rows, scored.unseen
+                rows, unseen, predicted = scored.rows, scored.unseen, scored.predicted
                 missing = " or ".join(repr(null) if null else "empty" for null in nulls or NULLS)
                 lines = [f"{file.name} was read as the model's features: numbers with a point, missing ones {missing}."]
     except ScoringError as error:
@@ -122,6 +124,8 @@ def score_file(
     seconds = time.monotonic() - started
     what = f"{counted(rows, 'row')} scored with the model of run {tree['run_id']} in {seconds:.1f} s"
     lines.append(f"{what}: {target}" if target else what)
+    if rows and (told := calls(scorer.task, predicted, scorer.threshold, tree.get("unit", ""))):
+        lines.append(f"Predictions: {told}.")
     for column, (times, example) in unseen.items():
         lines.append(
             f"{column}: {counted(times, 'row')} with a value that training has not seen (the first is {example!r}), "

@@ -24,8 +24,9 @@ import math
 import sys
 import zlib
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain, islice
 from operator import itemgetter
@@ -445,10 +446,14 @@ def _cover(node: Node) -> float:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was done with a CSV file: rows scored, and of each category the rows with values training has not seen."""
+    """What was done with a CSV file: rows scored, and of each category the rows with values training has not seen.
+
+    `predicted`: rows by what was predicted (0 or 1, or a class), as text; empty for numbers.
+    """
 
     rows: int
     unseen: dict[str, tuple[int, str]]  # column: (rows, the first such value)
+    predicted: dict[str, int] = field(default_factory=dict)
 
 
 def open_csv(path: Path) -> TextIO:
@@ -498,10 +503,11 @@ def score_csv(
         scored = _scored_rows(reader, len(header), kept, says, name)
         writer = csv.writer(_Lines(target), delimiter=delimiter)
         writer.writerow([*(header[i] for i in kept), *scorer.columns])
-        rows = 0
+        rows, predicted = 0, Predicted(scorer)
         while chunk := list(islice(scored, CHUNK)):
             writer.writerows(chunk)
             rows += len(chunk)
+            predicted.count(chunk)
             on_progress(rows)
     except UnicodeDecodeError as error:
         raise ScoringError(f"{name} is not UTF-8 text ({error.reason}): save or convert it as UTF-8.") from None
@@ -511,7 +517,25 @@ def score_csv(
         raise ScoringError(f"{name} is not a whole gzip file: {error}") from None
     finally:
         csv.field_size_limit(limit)
-    return Scored(rows, unseen_of(tables))
+    return Scored(rows, unseen_of(tables), predicted.rows)
+
+
+class Predicted:
+    """Counts rows by what is predicted of them (`rows`, by its text); not those of a model that says numbers."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._counts: Counter[Any] = Counter()
+        place = scorer.columns.index("prediction") - len(scorer.columns)
+        self._prediction = None if scorer.task == "regression" else itemgetter(place)
+
+    def count(self, said: Iterable[Sequence[Any]]) -> None:
+        """Rows that end with what the scorer says of them."""
+        if self._prediction:
+            self._counts.update(map(self._prediction, said))
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {str(name): count for name, count in self._counts.items()}
 
 
 def _lines_of_text(source: Iterable[str], name: str) -> Iterator[str]:

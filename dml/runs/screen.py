@@ -12,7 +12,7 @@ from rich.text import Text
 
 from datasets import load_dataset
 from dml.estate.platform import Platform
-from dml.models.figures import BASELINES, FIGURES, expectation, moved, quantity, task_of
+from dml.models.figures import BASELINES, FIGURES, calls, expectation, moved, quantity, task_of, tried
 from dml.runs.run import Result
 from dml.terminal.console import plain_table
 from dml.terminal.words import counted
@@ -32,6 +32,8 @@ def show(console: Console, platform: Platform, result: Result, *, report: Path) 
             for line in told:
                 console.print(line, highlight=False, markup=False)
         console.print()
+        if "train" in result.run.stages and (told := tried(result.metrics)):
+            console.print(Text.assemble(("Tried    ", "bold"), told))
         console.print(_importances(result.metrics, settings.called))
         if "train" in result.run.stages and (told := moved(result.drift, settings.called)):
             console.print(Text.assemble(("Moved    ", "bold"), told))
@@ -116,22 +118,13 @@ def _importances(metrics: dict[str, Any], called: Mapping[str, str]) -> Text:
     return Text.assemble(("Looks at ", "bold"), ", ".join(top))
 
 
-def _predicted(result: Result, classes: int = 5) -> str:
+def _predicted(result: Result) -> str:
     """One line about all predictions: how many rows got which class."""
     rows, counts = result.predicted["rows"], result.predicted.get("predicted", {})
     told = f"{counted(rows, 'row')} scored"
-    match task_of(result.metrics):
-        case "binary":
-            positive = counts.get("1", 0)
-            if not positive:
-                threshold = result.metrics.get("threshold", 0.5)
-                return f"{told}, none predicted positive: no probability reaches {threshold:.4g}, so rank rows by it"
-            return f"{told}, {positive:,} predicted positive"
-        case "multiclass":
-            often = sorted(counts.items(), key=lambda one: -one[1])
-            more = f", {len(often) - classes} more classes" if len(often) > classes else ""
-            return f"{told}: {', '.join(f'{n:,} {name}' for name, n in often[:classes])}{more}"
-    return told + (f", prediction in {result.unit}" if result.unit else "")
+    task = task_of(result.metrics)
+    what = calls(task, counts, result.metrics.get("threshold", 0.5), result.unit)
+    return f"{told}{': ' if task == 'multiclass' else ', '}{what}" if what else told
 
 
 def _predictions(platform: Platform, location: str, rows: int = 5, *, without: Sequence[str] = ()) -> Table:

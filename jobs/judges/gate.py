@@ -16,7 +16,8 @@ class Current(NamedTuple):
     """The current model. `metrics`: on the candidate's test rows, None if it cannot score them.
 
     `change`: how the candidate differs in features or task, '' if not. `later`: its own figures out of time,
-    None if there are none or they are of another task. `split`: how its rows were split, if that was otherwise.
+    None if there are none or they are of another task. `split`: how its rows were split, if that was otherwise;
+    `weights`: what to know if its rows were weighted otherwise (as of `weighted_otherwise`).
     `decided`, `decided_later`: what its calls come to on the candidate's test rows, and its own out of time, None if
     it decides by something else ([decision]).
     """
@@ -28,6 +29,7 @@ class Current(NamedTuple):
     split: str = ""
     decided: Optional[Dict[str, Any]] = None
     decided_later: Optional[Dict[str, Any]] = None
+    weights: str = ""
 
 
 def judge(
@@ -147,6 +149,27 @@ def _larger_leaves(settings: Dataset) -> str:
     return f"{own}have [tune] choose larger leaves"
 
 
+def weighted_otherwise(then: Any, settings: Dataset) -> str:
+    """What to know of two figures, if a model was trained with other [training] weights than the candidate: `then`, ''
+    for none. It goes on after a check's words; '' if they are the same.
+
+    By class, what models say is corrected back and figures compare (docs/models.md, Weights); by a column it is not.
+    """
+    now = settings.training.weights
+    if then == now:
+        return ""
+    told = f"; that one was trained with {_weights(then)}, this one with {_weights(now)} (training.weights)"
+    if any(isinstance(each, str) and each not in ("", "balanced") for each in (then, now)):
+        told += ", so they tell shares of rows weighted differently, while here each row counts once"
+    return told
+
+
+def _weights(given: Any) -> str:
+    if isinstance(given, dict):
+        return f"weights {', '.join(f'{name} {weight:g}' for name, weight in given.items())}"
+    return {"": "no weights", "balanced": "balanced classes"}.get(given, f"rows weighted by {given}")
+
+
 def feature_change(task: str, kinds: Dict[str, str], settings: Dataset) -> str:
     """How what is declared differs from a model of `task` on features of these `kinds`, by name; '' if it doesn't."""
     declared, names = settings.features.names, list(kinds)
@@ -235,6 +258,7 @@ def _against(
                 "If the new split is meant, judge by what guessing has, and promote the candidate by hand: "
                 f"dml models promote RUN --dataset {settings.name} --even-if-refused"
             )
+        told += current.weights
         names = ("not worse than the current model", "worse than the current model")
         checks.append(_check(names, fits, told, ways))
     # Both were trained on the earlier rows only, so the current model's own figure is the fair one: as the current
@@ -248,6 +272,7 @@ def _against(
         if by_costs and decided and decided["out_of_time"] and current.decided_later:
             here, there = decided["out_of_time"], current.decided_later
             fits, told, ways = _costs(settings, current.run_id, here, there, "later rows")
+        told += current.weights
         names = ("not worse than the current model out of time", "worse than the current model out of time")
         checks.append(_check(names, fits, told, ways))
     return checks

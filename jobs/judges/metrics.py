@@ -312,10 +312,12 @@ def interval(found: Any, task: str, seed: int, by: Sequence[str] = ()) -> Figure
 def _few(loss: Floats, cells: Floats) -> Tuple[Floats, Floats]:
     """Of more losses than COSTLY those of as many steps between the least and the largest, each with the mean of its
     own: the mean of all rows stays, and of their variance no more is lost than that of a step."""
-    known = cells > 0
-    if known.sum() <= COSTLY:
+    if len(cells) <= COSTLY:
         return loss, cells
+    known = cells > 0
     loss, cells = loss[known], cells[known]
+    if len(cells) <= COSTLY:
+        return loss, cells
     step = ((loss - loss.min()) / ((loss.max() - loss.min()) or 1.0) * (COSTLY - 1)).astype(int)
     rows, sums = (np.bincount(step, of).astype(np.float64) for of in (cells, cells * loss))
     return sums[rows > 0] / rows[rows > 0], rows[rows > 0]

@@ -42,6 +42,12 @@ OBJECTIVES = {
 }
 SLOTS = "SPARK-24819"  # Spark's name for too few slots
 WITHOUT = 'or set training.learner = "tree"'
+# What an executor needs outside of Java's heap, as measured (docs/costs.md): the task that boosts, a byte each of a
+# feature and what XGBoost makes of it, gradients and margins of each output; and the workers that have decoded, a core.
+# Rows come unpickled, a byte a feature more, with label and weight.
+TASK_MB, WORKER_MB = 109, 200
+BYTES_A_FEATURE, BYTES_AN_OUTPUT, BYTES_A_ROW = 6.6 + 1, 20, 16
+OVERHEAD = "spark.executor.memoryOverhead"
 
 # Task; group, partition, block, codes, labels, weights if a column says them.
 Keyed = Tuple[int, Tuple[int, int, int, Array, Array, Optional[Array]]]
@@ -144,6 +150,8 @@ def _boosted(
     _require(settings)
     weights = survey.weights(groups[0]), survey.row_weight(groups[0])
     task_count, threads = _spread(context, survey.labels(groups[0]).rows)
+    rows = sum(survey.labels(parts).rows for parts in groups)
+    require_room(settings, rows, len(learned.features), task_count, threads, overhead_mb(context))
     objective, metric = OBJECTIVES[settings.task]
     rest = {"num_class": survey.classes} if survey.classes > 2 else {}
     parameters = {
@@ -201,6 +209,34 @@ def _spread(context: SparkContext, rows: int) -> Tuple[int, int]:
     they_stay = context.getConf().get("spark.dynamicAllocation.enabled", "false") != "true"
     tasks_wanted = max(1, min(executors, slots, rows // ROWS_A_TASK)) if they_stay else 1
     return tasks_wanted, max(1, slots // executors)
+
+
+def overhead_mb(context: SparkContext) -> Optional[int]:
+    """What executors have outside of Java's heap, None if nobody has set it: then there is nothing to hold rows
+    against."""
+    text = context.getConf().get(OVERHEAD)
+    jvm: Any = context._jvm
+    return int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(text)) if text else None
+
+
+def require_room(
+    settings: Dataset, rows: int, features: int, executors: int, cores: int, overhead: Optional[int]
+) -> None:
+    """Raises JobError if executors of so many megabytes outside of Java's heap would be killed over these rows."""
+    outputs = settings.classes if settings.task == "multiclass" else 1
+    needed = rows * (BYTES_A_FEATURE * features + BYTES_AN_OUTPUT * outputs + BYTES_A_ROW) / 1e6
+    always = TASK_MB + WORKER_MB * cores
+    if overhead is None or always + needed / executors <= overhead:
+        return
+    room = overhead - always
+    more = "nodes for {:,} executors (cluster.maximum_nodes), or ".format(math.ceil(needed / room)) if room > 0 else ""
+    count = f"{executors:,} {'executor' if executors == 1 else 'executors'}"
+    raise JobError(
+        f"{_asked(settings)}: {rows:,} rows of {features:,} features on {count} take "
+        f"{always + needed / executors:,.0f} MB of each outside of Java's heap, which has {overhead:,} there "
+        f"({OVERHEAD}), so YARN would kill it: give the cluster {more}larger nodes (cluster.instance_types), deploy, "
+        f"and run again, {WITHOUT} in {settings.file}."
+    )
 
 
 def _dealt(group: int, count: int, partition: int, blocks: Iterable[Block]) -> Iterator[Keyed]:

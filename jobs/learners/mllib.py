@@ -52,7 +52,7 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     (stored,) = _fitted(survey, parts, learned, learner, training, training.depth, training.min_leaf)
     nodes = _nodes(stored)
     blocks = survey.code(parts, learned)
-    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes))
+    totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes, survey.by_row(parts)))
     unit = 1 / learned.point.step**2 if learned.point else 1.0  # `describe` takes gains in the unit of `grow`
     nodes = [node._replace(gain=node.gain * unit) for node in nodes]
     told = describe(nodes, learned, classes, totals, training.smoothing)

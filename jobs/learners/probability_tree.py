@@ -39,9 +39,17 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     assert training.depth is not None and training.min_leaf is not None  # noqa: S101  # set, or chosen by now
     classes, learned = survey.classes, survey.learn(parts)
     blocks = survey.code(parts, learned).persist(grow.KEPT)
-    weights = survey.weights(parts)
-    nodes = grow.grow(blocks, learned.bins, classes, depth=training.depth, min_leaf=training.min_leaf, weights=weights)
-    totals = grow.node_totals(blocks, nodes, classes)
+    weights, by_row = survey.weights(parts), survey.by_row(parts)
+    nodes = grow.grow(
+        blocks,
+        learned.bins,
+        classes,
+        depth=training.depth,
+        min_leaf=training.min_leaf,
+        weights=weights,
+        by_row=by_row,
+    )
+    totals = grow.node_totals(blocks, nodes, classes, by_row)
     blocks.unpersist()
     described = describe(nodes, learned, classes, totals, training.smoothing)
     return Fitted(learned, nodes, totals, {"format": forms.ONE, "nodes": described}, classes)
@@ -50,7 +58,7 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
 def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Array, smoothing: float) -> List[Told]:
     """The nodes as tree.json has them, root first: rows, value and, unless it is a leaf, the condition that leads left.
 
-    `totals`: what the training rows add up to in each node, as of `grow.summed_up`; values are smoothed. A threshold
+    `totals`: what the training rows add up to in each node, as of `grow.node_totals`; values are smoothed. A threshold
     on an encoded category is told as the set of categories that go left, of those that get so far.
     """
     told: List[Told] = []
@@ -83,18 +91,20 @@ def describe(nodes: Sequence[Node], learned: Learned, classes: int, totals: Arra
 
 def _value(totals: Array, says: Any, learned: Learned, classes: int) -> Told:
     """Rows, impurity, and what the node says."""
-    unit = _unit_of_impurity(learned, classes)
+    unit, weighed = _unit_of_impurity(learned, classes), len(totals) > (classes or 3)
+    rows = int(totals[-1] if weighed else totals.sum() if classes else totals[0])
     if classes:
+        totals = totals[:classes]
         value: Told = {PROBABILITY: float(says[1])} if classes == 2 else {PROBABILITIES: [float(p) for p in says]}
         return {
-            "rows": int(totals.sum()),
+            "rows": rows,
             **value,
             "impurity": unit * (1 - float(((totals / totals.sum()) ** 2).sum())),
         }
     assert learned.point is not None  # noqa: S101  # a regression has one
-    rows, total, squares = (float(x) for x in totals)
-    variance = max(squares / rows - (total / rows) ** 2, 0.0)
-    return {"rows": int(rows), "value": learned.point.sum(1, float(says)), "impurity": unit * variance}
+    weight, total, squares = (float(x) for x in totals[:3])
+    variance = max(squares / weight - (total / weight) ** 2, 0.0)
+    return {"rows": rows, "value": learned.point.sum(1, float(says)), "impurity": unit * variance}
 
 
 def _unit_of_impurity(learned: Learned, classes: int) -> float:

@@ -2,6 +2,7 @@
 
 import zlib
 from copy import copy
+from functools import partial
 from operator import add
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -14,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs.errors import JobError
 from jobs.learners import encoding
 from jobs.learners.encoding import Labels, Learned, category_feature, thresholds
-from jobs.learners.grow import Block, FixedPoint
+from jobs.learners.grow import Block, FixedPoint, RowWeights
 from jobs.models.forms import THRESHOLD
 from jobs.models.inputs import MISSING, Feature, matrix, numbers_of, values_of
 from jobs.models.tree import Scorer
@@ -25,6 +26,7 @@ from jobs.tables.settings import Dataset, Label, Task
 
 # A column with more is a key rather than a category, and the table of encodings must fit the driver.
 MAX_CATEGORIES = 100_000
+MAX_COUNTS = 10_000_000  # of its values, the rows of each class: as much memory for 500 classes as for 100
 # Split candidates come from a sample, as MLlib's do: so many rows, fewer if there are very many number columns.
 SAMPLE_ROWS, SAMPLE_CELLS = 40_000, 5_000_000
 BLOCK_ROWS = 250_000
@@ -80,7 +82,7 @@ class Survey:
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
         reading = _Reading(self._apart, self._numbers, self._categories, self.classes, self.point, self._sample())
         cells = self._features.batches(names).mapPartitions(reading)
-        found = reduced(cells, add).mapPartitions(_bounded).collect()
+        found = reduced(cells, add).mapPartitions(partial(_bounded, most_values(self.classes))).collect()
         wide = self.classes or 2
         self._every = np.zeros((self._parts, wide), dtype=np.int64)
         self._missing = np.zeros((len(self._numbers), self._parts), dtype=np.int64)
@@ -99,10 +101,11 @@ class Survey:
             else:
                 self._values[kind - len(self._numbers)][value] = counted
         for name, values in zip(self._categories, self._values):  # noqa: B905  # not in Python 3.9
-            if len(values) > MAX_CATEGORIES:
+            if len(values) > (most := most_values(self.classes)):
+                of = f" of {self.classes} classes each" if most < MAX_CATEGORIES else ""
                 raise JobError(
-                    f"{self.settings.file}: features.categories: {name} has more than {MAX_CATEGORIES:,} values, "
-                    "which makes it a key rather than a category: leave it out, or group its values in prepare.sql."
+                    f"{self.settings.file}: features.categories: {name} has more than {most:,} values{of}, which makes "
+                    "it a key rather than a category: leave it out, or group its values in prepare.sql."
                 )
         if self.classes:
             self._labels = {part: _counted(self._every[part].tolist()) for part in range(self._parts)}
@@ -140,6 +143,11 @@ class Survey:
             return None
         sums = self._weighed[list(parts)].sum(axis=0)
         return float((sums.sum() if self.classes else sums[0]) / self.labels(parts).rows)
+
+    def by_row(self, parts: Sequence[int]) -> Optional[RowWeights]:
+        """How the weights of single rows count while a tree of ours learns from these parts, None if they have none."""
+        mean = self.row_weight(parts)
+        return None if mean is None else RowWeights.of(mean, self.labels(parts).rows)
 
     def weights(self, parts: Sequence[int]) -> Optional[Array]:
         """How much a row of each class counts while a model learns from these parts, None if all count alike."""
@@ -259,7 +267,7 @@ class Survey:
 
         names = [split.HASH, *self._apart.columns, *self._numbers, *self._categories]
         found = self._features.batches(names).mapPartitions(coded).collect()
-        return [_joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
+        return [Block.joined([block for place, block in found if place == wanted]) for wanted in range(len(groups))]
 
     def rows(
         self, parts: Sequence[int], columns: Sequence[str], most: int, *, by: Sequence[str] = ()
@@ -330,12 +338,17 @@ def _together(labels: Sequence[Labels], classes: int) -> Labels:
     return Labels(rows, [], low, high, mean, float(np.sqrt(squares / rows)))
 
 
-def _bounded(cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
+def most_values(classes: int) -> int:
+    """How many values a category may have."""
+    return min(MAX_CATEGORIES, MAX_COUNTS // max(classes, 1))
+
+
+def _bounded(most: int, cells: Iterable[Tuple[Key, Any]]) -> Iterator[Tuple[Key, Any]]:
     """No more values of a column than are needed to see that they are too many."""
     seen: Dict[int, int] = {}
     for key, counted in cells:
         seen[key[0]] = seen.get(key[0], 0) + 1
-        if key[0] < 0 or seen[key[0]] <= MAX_CATEGORIES + 1:
+        if key[0] < 0 or seen[key[0]] <= most + 1:
             yield key, counted
 
 
@@ -399,7 +412,7 @@ class _Reading:
         """`sample`: an empty one."""
         self.apart, self.numbers, self.categories = apart, numbers, categories
         self.classes, self.point, self.sample = classes, point, sample
-        self.parts = 2 ** len(apart.marks)
+        self.parts, self.most_values = 2 ** len(apart.marks), most_values(classes)
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Tuple[Key, Any]]:
         every = np.zeros((self.parts, self.classes or 2), dtype=np.int64)
@@ -421,7 +434,7 @@ class _Reading:
             every += self._added(part, label, self.parts)
             for name, seen in zip(self.categories, values):  # noqa: B905  # not in Python 3.9
                 # Too many already: `Survey` will refuse the column, and a key would fill the executor's memory.
-                if len(seen) <= MAX_CATEGORIES:
+                if len(seen) <= self.most_values:
                     names, index = values_of(batch.column(name))
                     counted = self._added(index * self.parts + part, label, len(names) * self.parts)
                     for value, found in zip(names, counted.reshape(len(names), *every.shape)):  # noqa: B905
@@ -501,16 +514,17 @@ class _Coding:
         self.wanted = np.isin(np.arange(2 ** len(apart.marks)), list(parts))
         self.features, self.thresholds, self.point = learned
         self.dtype = np.uint8 if max(learned.bins, default=1) <= 256 else np.uint16
+        self.of_label = np.uint8 if classes <= 256 else np.uint16
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[Block]:
         waiting: List[Block] = []
         for batch in batches:
             waiting.append(self.coded(batch))
             if sum(len(block.label) for block in waiting) >= BLOCK_ROWS:
-                yield _joined(waiting)
+                yield Block.joined(waiting)
                 waiting = []
         if waiting:
-            yield _joined(waiting)
+            yield Block.joined(waiting)
 
     def coded(self, batch: pa.RecordBatch) -> Block:
         wanted = self.wanted[self.apart.part(batch)]
@@ -522,10 +536,6 @@ class _Coding:
         for i, values in enumerate(matrix(batch, self.features)):
             codes[i] = np.searchsorted(self.thresholds[i], values, side="left")
         label, weight = self.apart.label(batch), self.apart.weight(batch)
-        return Block(codes, self.point.round(label).astype(np.int64) if self.point else label.astype(np.uint8), weight)
-
-
-def _joined(blocks: Sequence[Block]) -> Block:
-    codes, label, weight = zip(*blocks)  # noqa: B905  # not in Python 3.9
-    weights = None if weight[0] is None else np.concatenate(weight)
-    return Block(np.concatenate(codes, axis=1), np.concatenate(label), weights)
+        return Block(
+            codes, self.point.round(label).astype(np.int64) if self.point else label.astype(self.of_label), weight
+        )

@@ -39,8 +39,8 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     fitted, held = rows.labels(fit_on), rows.labels(held_out)
     way_out = _way_out(settings)
     encoding.require_parts(fitted, held, settings, "depth and leaf size", way_out)
-    learned = rows.learn(fit_on)
-    depths, min_leaves = grid(tuning, settings.task, fitted.rows, sum(learned.bins) * (rows.classes or 2))
+    learned, weighed = rows.learn(fit_on), bool(settings.training.weights)
+    depths, min_leaves = grid(tuning, settings.task, fitted.rows, sum(learned.bins), rows.classes, weighed)
     most = min(ON_DRIVER_ROWS, ON_DRIVER_CELLS // len(learned.bins))
     parts, sampled = (fit_on, held_out), []
     if fitted.rows <= most:
@@ -64,14 +64,25 @@ def choose(rows: survey.Survey, fit_on: Sequence[int], held_out: Sequence[int], 
     }
 
 
-def grid(tuning: Tune, task: Task, rows: int, cells: int) -> Tuple[List[int], List[int]]:
+def grid(
+    tuning: Tune, task: Task, rows: int, bins: int, classes: int, weighed: bool = False
+) -> Tuple[List[int], List[int]]:
     """Depths and leaf sizes to try for so many rows to learn from, each rising: those that are set, or a wide list.
 
-    `cells`: that a node's counts have.
+    `bins`: of all features together; a node is counted by its bins and the classes that its rows are of, or by all
+    classes if they are `weighed` (see `grow.Rules.by_few_classes`).
     """
     deepest = min(DEEPEST, max(1, ceil(2 * log2(rows))))
-    smallest = max(rows * cells / MOST_CELLS, 10 if task == "binary" and rows >= MANY_ROWS else 1)
-    sizes = [size for size in MIN_LEAVES if smallest <= size <= rows / LEAST_LEAVES] or [ceil(smallest)]
+    least = 10 if task == "binary" and rows >= MANY_ROWS else 1
+
+    def cells(size: float) -> float:
+        return bins * ((classes or 2) if weighed or not classes else min(classes, max(2 * size, grow.FEW_CLASSES)))
+
+    def fits(size: float) -> bool:
+        return size >= least and rows / size * cells(size) <= MOST_CELLS
+
+    smallest = max(rows * bins * (classes or 2) / MOST_CELLS, least)
+    sizes = [size for size in MIN_LEAVES if fits(size) and size <= rows / LEAST_LEAVES] or [ceil(smallest)]
     return sorted(set(tuning.depths or range(1, deepest + 1))), sorted(set(tuning.min_leaves or sizes))
 
 
@@ -101,13 +112,15 @@ def _tried_here(
     """The figures of each combination, by trees that the driver grows from so many rows at most."""
     block, validation = rows.collected(parts, learned, most)
     tried: List[Dict[str, Any]] = []
+    weights, by_row = rows.weights(parts[0]), rows.by_row(parts[0])
     for min_leaf in min_leaves:
         nodes = grow.grow_here(
-            block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+            block, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=weights, by_row=by_row
         )
         route = grow.Route.of(nodes)
         seen, unseen = (
-            grow.summed_up(nodes, grow.leaf_counts_here(of, route, rows.classes)) for of in (block, validation)
+            grow.summed_up(nodes, grow.leaf_counts_here(of, route, rows.classes, each))
+            for of, each in ((block, by_row), (validation, None))  # what is measured counts each row once
         )
         tried += _figures(rows, learned, nodes, seen, unseen, depths, min_leaf)
     return tried
@@ -119,11 +132,12 @@ def _tried(
     """The same by trees that Spark grows, from all rows."""
     blocks, validation = (rows.code(own, learned).persist(grow.KEPT) for own in parts)
     tried: List[Dict[str, Any]] = []
+    weights, by_row = rows.weights(parts[0]), rows.by_row(parts[0])
     for min_leaf in min_leaves:
         nodes = grow.grow(
-            blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=rows.weights(parts[0])
+            blocks, learned.bins, rows.classes, depth=max(depths), min_leaf=min_leaf, weights=weights, by_row=by_row
         )
-        seen = grow.node_totals(blocks, nodes, rows.classes)
+        seen = grow.node_totals(blocks, nodes, rows.classes, by_row)
         unseen = grow.summed_up(nodes, grow.leaf_counts(validation, nodes, rows.classes))
         tried += _figures(rows, learned, nodes, seen, unseen, depths, min_leaf)
     blocks.unpersist()

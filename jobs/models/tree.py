@@ -209,7 +209,7 @@ def save_as_mllib(spark: SparkSession, tree: Told, totals: Array, classes: int, 
     index = {feature["name"]: i for i, feature in enumerate(tree["features"])}
     table = []
     for node in tree["nodes"]:
-        stats = [float(x) for x in totals[node["id"]]]
+        stats = [float(x) for x in totals[node["id"]]][:3]  # of weighted rows, the rows come after them
         if tree["task"] == "binary":  # rows, sum and sum of squares of a 0/1 label
             stats = [stats[0] + stats[1], stats[1], stats[1]]
         elif tree["task"] == "multiclass":  # MLlib makes the probabilities of them

@@ -26,7 +26,9 @@ from typing import (
 
 from jobs.errors import JobError
 
-MAX_CLASSES = 100
+MAX_CLASSES = 500
+CLASSES_OF_SEVERAL = 100  # for which several trees are learned; boosting grows one for each class in every round
+MOST_COUNTS = 100_000  # features x classes: in each bin of each feature the profile counts the rows of each class
 MOST_COLUMNS = 20_480  # that Spark's CSV parser takes
 MOST_SKIPPED = 100  # lines above a header
 # What a column of a Parquet file may be declared as, by what it is there.
@@ -95,8 +97,7 @@ USES: Dict[str, Tuple[str, ...]] = {
     "boosted": ("depth", "min_leaf", "rounds", "leaves", "learning_rate"),
     "best": (),  # each learner chooses its own
 }
-
-WEIGH_ROWS = ("forest", "boosted")  # the learners that take weights by a column
+ONE_TREE = ("tree", "mllib")  # the learners whose model is one
 
 
 def checked_cron(value: str) -> str:
@@ -266,11 +267,6 @@ class Training(_Part):
     def __post_init__(self) -> None:
         if isinstance(self.weights, dict) and not self.weights:
             raise ValueError("weights: name a class and what a row of it counts, or leave it out")
-        if self.weight_column and self.learner not in WEIGH_ROWS:
-            raise ValueError(
-                f'weights: by a column ({self.weight_column}) they mean nothing to learner = "{self.learner}", whose '
-                f"splits count rows; name {' or '.join(WEIGH_ROWS)}, or give weights by class"
-            )
         foreign = {name for names in USES.values() for name in names} - set(USES[self.learner])
         surplus = [one.name for one in fields(self) if one.name in foreign and getattr(self, one.name) != one.default]
         if surplus:
@@ -280,8 +276,7 @@ class Training(_Part):
         """The same for one tree of ours of this depth, whatever the learner."""
         foreign = {name for names in USES.values() for name in names} - set(USES["tree"])
         others: Dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in foreign}
-        weights = "" if self.weight_column else self.weights  # its splits count rows
-        return replace(self, **others, learner="tree", depth=depth, weights=weights)
+        return replace(self, **others, learner="tree", depth=depth)
 
     @property
     def weight_column(self) -> str:
@@ -499,6 +494,7 @@ class Dataset(_Part):
                 "the number of rounds; leave them out"
             )
         self._weights_fit_task()
+        self._classes_fit_learner()
         if self.decision and self.task != "binary":
             what = "a number" if self.task == "regression" else "the class with the largest probability"
             raise ValueError(
@@ -528,6 +524,21 @@ class Dataset(_Part):
         classes = self.label.classes
         if self.task == "multiclass" and (len(classes) < 3 or len(set(classes)) < len(classes)):
             raise ValueError("label.classes: name three classes or more, each once; two make a binary task")
+
+    def _classes_fit_learner(self) -> None:
+        classes, learner, features = len(self.label.classes), self.training.learner, len(self.features.names)
+        if classes > CLASSES_OF_SEVERAL and learner not in ONE_TREE:
+            made = "as many numbers in each leaf of each tree" if learner == "forest" else "as many trees in each round"
+            raise ValueError(
+                f'training.learner: "{learner}" takes {CLASSES_OF_SEVERAL} classes at most, and here are {classes}, '
+                f"{made}: name {' or '.join(ONE_TREE)}, which are one tree, or put rare classes together in prepare.sql"
+            )
+        if classes * features > MOST_COUNTS:
+            raise ValueError(
+                f"label.classes, features: {features:,} features and {classes} classes are {classes * features:,} "
+                f"counts a bin, and the driver holds {MOST_COUNTS:,} at most: leave out features, or put rare classes "
+                "together in prepare.sql"
+            )
 
     def _weights_fit_task(self) -> None:
         weights = self.training.weights

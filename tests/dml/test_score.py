@@ -118,6 +118,9 @@ def test_a_file_should_become_its_keys_with_their_predictions_on_stdout(dml: Run
     code, out, err = predict(dml, "flights.csv")
     assert (code, out) == (0, SCORED)
     assert "7 rows scored with the model of run run-7" in err
+    positive = sum(score.endswith(",1") for score in SCORES)
+    assert f"\nPredictions: {positive} predicted positive.\n" in err
+    assert 0 < positive < 7
 
 
 def test_a_file_with_the_predictions_should_hold_what_stdout_would(dml: Run, folder: Path) -> None:

@@ -140,6 +140,8 @@ def test_a_raw_file_should_be_scored_as_its_dataset_says(
     assert (code, answers(out)) == (0, expected)
     assert out.splitlines()[:2] == ["id;probability;prediction", f"1;{expected[0]};{int(float(expected[0]) > 0.5)}"]
     assert "next.csv was read as raw data of table shops, as a run does: by datasets/shops/dataset.toml and" in err
+    positive = sum(float(answer) > 0.5 for answer in expected)
+    assert f"Predictions: {positive or 'none'} predicted positive" in err
 
 
 @pytest.mark.parametrize(

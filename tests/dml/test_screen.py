@@ -126,6 +126,14 @@ def test_screen_should_show_what_is_carried_rather_than_a_hash(tmp_path: Path, m
     assert "\nflight probability prediction\n12 0.250 0\n" in shown(result(BINARY, predicted(1)), tmp_path, row)
 
 
+def test_screen_should_show_the_learners_that_were_tried(tmp_path: Path) -> None:
+    board = [{"learner": "boosted", "log_loss": 0.43}, {"learner": "tree", "log_loss": 0.45}]
+    told = result(BINARY | {"tuning": {"metric": "log_loss", "leaderboard": board}}, predicted(1))
+    text = shown(told, tmp_path, "12 AS flight")
+    assert "\nTried boosted 0.430, tree 0.450 (log loss on the validation part)\n" in text
+    assert "Tried" not in shown(result(BINARY, predicted(1)), tmp_path, "12 AS flight")
+
+
 @pytest.mark.parametrize("current", [None, {"run_id": "run-0", "log_loss": 0.4}])
 def test_screen_of_a_refused_run_should_offer_what_there_is(tmp_path: Path, current: dict[str, Any] | None) -> None:
     text = shown(result(BINARY | {"current": current}, {}), tmp_path, "12 AS flight")

@@ -180,3 +180,40 @@ def test_without_xgboost_a_run_should_say_so_and_what_to_do(monkeypatch: pytest.
 def test_what_a_barrier_stage_fails_by_should_be_said_with_the_way_out(error: str, said: str) -> None:
     with pytest.raises(JobError, match=said):
         boosted.raise_with_reason(RuntimeError(error), points.settings())
+
+
+@pytest.mark.parametrize(("overhead", "executors"), [(None, 1), (2_000, 8), (6_000, 2)])
+def test_rows_that_executors_hold_should_be_boosted(overhead: int | None, executors: int) -> None:
+    boosted.require_room(points.settings(), 50_000_000 if overhead is None else 30_000_000, 3, executors, 4, overhead)
+
+
+@pytest.mark.parametrize(
+    ("overhead", "way_out"),
+    [
+        (2_000, "give the cluster nodes for 15 executors (cluster.maximum_nodes), or larger nodes"),
+        (900, "give the cluster larger nodes"),
+    ],
+)
+def test_rows_that_yarn_would_kill_an_executor_for_should_be_refused_with_the_way_out(
+    overhead: int, way_out: str
+) -> None:
+    """By the need that was measured: 100 million rows of 19 features would be 17 GB in all tasks together."""
+    with pytest.raises(JobError) as told:
+        boosted.require_room(points.settings(AS_TREE, BOOSTED), 90_000_000, 19, 3, 4, overhead)
+    said = str(told.value)
+    assert "90,000,000 rows of 19 features on 3 executors take 6,321 MB of each outside of Java's heap" in said
+    assert f"which has {overhead:,} there (spark.executor.memoryOverhead)" in said
+    assert way_out in said
+
+
+def test_the_step_should_say_what_executors_have_outside_of_java(spark: SparkSession) -> None:
+    context = spark.sparkContext
+    assert boosted.overhead_mb(context) is None
+
+    class Told:
+        _jvm = context._jvm
+
+        def getConf(self) -> dict[str, str]:
+            return {"spark.executor.memoryOverhead": "4444m"}
+
+    assert boosted.overhead_mb(Told()) == 4444  # type: ignore[arg-type]

@@ -5,13 +5,16 @@ import http.server
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 import datasets
 from datasets import DatasetError, dataset_names, load_dataset, raw_files
 from jobs.tables import settings as job_settings
+from tests.jobs import points
 
 Write = Callable[[str], int]
 SQL = "SELECT * FROM points"
@@ -363,3 +366,33 @@ def test_an_address_without_the_file_should_be_told(site: Site, tmp_path: Path, 
 def test_the_jobs_should_know_every_setting_as_it_was_checked(name: str) -> None:
     checked = load_dataset(name)
     assert job_settings.from_json(checked.to_json()) == checked
+
+
+def test_many_classes_should_be_told_which_learners_take_them_before_a_cluster_starts() -> None:
+    def classes(count: int, learner: str) -> job_settings.Dataset:
+        named = tuple(f"c{i}" for i in range(count))
+        settings = points.multiclass("depth = 3\nmin_leaf = 5\n", f'learner = "{learner}"\n')
+        return replace(settings, label=replace(settings.label, classes=named))
+
+    for learner in ("tree", "mllib"):
+        assert job_settings.from_json(classes(500, learner).to_json()).classes == 500
+    for learner in ("boosted", "best", "forest"):
+        assert classes(100, learner).classes == 100
+        with pytest.raises(
+            ValueError, match=rf'"{learner}" takes 100 classes at most, and here are 500, .*: name tree'
+        ):
+            classes(500, learner)
+    label = TypeAdapter(job_settings.Label)
+    assert label.validate_python({"column": "late", "classes": [f"c{i}" for i in range(500)]})
+    with pytest.raises(ValueError, match="at most 500 items"):
+        label.validate_python({"column": "late", "classes": [f"c{i}" for i in range(501)]})
+
+
+def test_counts_that_no_driver_holds_should_be_told_before_a_cluster_starts() -> None:
+    narrow = points.multiclass()
+    wide = replace(narrow, features=replace(narrow.features, numbers=tuple(f"x{i}" for i in range(1_001))))
+    assert wide.classes == 3, "1,000 numbers are no matter of a few classes"
+    with pytest.raises(
+        ValueError, match="1,002 features and 100 classes are 100,200 counts a bin, and the driver holds"
+    ):
+        replace(wide, label=replace(wide.label, classes=tuple(f"c{i}" for i in range(100))))

@@ -254,6 +254,10 @@ def test_a_category_with_too_many_values_should_be_refused_by_name(
         learn(spark, written, LATE, points.settings())
 
 
+def test_many_classes_should_leave_a_category_fewer_values() -> None:
+    assert [survey.most_values(classes) for classes in (0, 2, 100, 500)] == [100_000, 100_000, 100_000, 20_000]
+
+
 def test_a_key_should_be_refused_as_a_category_even_if_one_task_has_all_its_values(
     spark: SparkSession, written: Written
 ) -> None:

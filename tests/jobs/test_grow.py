@@ -132,7 +132,7 @@ def test_a_task_that_counts_its_nodes_in_turns_should_grow_the_same_trees(
     codes, label = rows(2000, classes, seed=2)
     rules = grow.Rules(tuple(BINS), classes, depth=6, min_leaf=5, smallest=0.0)
     at = np.arange(2000) % 3 % 2  # two thirds are below the first root
-    roots = [grow.Node(i, 0, grow._totals(label[at == i], classes)) for i in range(2)]
+    roots = [grow.Node(i, 0, grow._totals(grow.Block(codes[:, at == i], label[at == i]), classes)) for i in range(2)]
     at_once = grow._grow_here(roots, grow.Block(codes, label), at, rules)
     monkeypatch.setattr(grow, "PASS_BYTES", rules.bytes_of(3))
     in_turns = grow._grow_here(roots, grow.Block(codes, label), at, rules)
@@ -140,6 +140,25 @@ def test_a_task_that_counts_its_nodes_in_turns_should_grow_the_same_trees(
     for i in range(2):
         own = codes[:, at == i], label[at == i]
         assert nested(at_once, classes, i) == searched(*own, classes, 6, 5)
+
+
+def test_many_classes_should_be_counted_by_those_of_each_node_and_grow_the_same_trees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    classes = 300  # more than a byte tells
+    codes, _ = rows(900, 2, seed=3)
+    label = (np.random.default_rng(3).integers(0, 20, 900) + 40 * codes[0]).astype(np.uint16)
+    best_of_few, grown, turns = grow._best_of_few, [], []
+    for few, room in ((grow.FEW_CLASSES, grow.PASS_BYTES), (grow.FEW_CLASSES, 8 * sum(BINS) * 60), (classes, 2**28)):
+        counted: list[Any] = []
+        monkeypatch.setattr(grow, "FEW_CLASSES", few)
+        monkeypatch.setattr(grow, "PASS_BYTES", room)
+        monkeypatch.setattr(grow, "_best_of_few", lambda *given: counted.append(given[3]) or best_of_few(*given))  # noqa: B023
+        grown.append(grow.grow_here(grow.Block(codes, label), BINS, classes, depth=6, min_leaf=4))
+        turns.append(len(counted))
+    assert turns[1] > turns[0] > turns[2] == 0
+    assert str(grown[0]) == str(grown[1]) == str(grown[2])
+    assert nested(grown[0], classes) == searched(codes, label, classes, 6, 4)
 
 
 def test_counts_of_many_tasks_should_not_be_gathered_on_the_driver(

@@ -89,19 +89,21 @@ def test_training_should_use_what_was_chosen_and_never_see_the_test_side(spark: 
 
 def test_the_runs_own_lists_should_grow_with_the_rows_and_keep_to_what_is_set() -> None:
     own = Tune()
-    depths, sizes = tune.grid(own, "multiclass", 275, 4 * 128 * 3)
+    depths, sizes = tune.grid(own, "multiclass", 275, 4 * 128, 3)
     assert (depths, sizes) == (list(range(1, 18)), [1, 3, 10])
-    assert tune.grid(own, "regression", 2_500, 1000) == (list(range(1, 21)), [1, 3, 10, 30, 100])
-    assert tune.grid(own, "binary", 164_000, 1000)[1] == [10, 30, 100, 300, 1000, 3000, 10_000]
-    assert tune.grid(own, "multiclass", 50_000, 20 * 128 * 100)[1] == [
+    assert tune.grid(own, "regression", 2_500, 500, 0) == (list(range(1, 21)), [1, 3, 10, 30, 100])
+    assert tune.grid(own, "binary", 164_000, 500, 2)[1] == [10, 30, 100, 300, 1000, 3000, 10_000]
+    assert tune.grid(own, "multiclass", 50_000, 20 * 128, 100)[1] == [
         100,
         300,
         1000,
         3000,
     ]  # smaller ones would take minutes
-    assert tune.grid(own, "binary", 5, 1000) == ([1, 2, 3, 4, 5], [1])
-    assert tune.grid(Tune(depths=(4,)), "binary", 275, 1000) == ([4], [1, 3, 10])
-    assert tune.grid(Tune((5, 2), (7, 1)), "binary", 10**8, 10**6) == ([2, 5], [1, 7])
+    assert tune.grid(own, "multiclass", 30_000, 10 * 128, 500)[1] == [10, 30, 100, 300, 1000, 3000], "few each, below"
+    assert tune.grid(own, "multiclass", 30_000, 10 * 128, 500, weighed=True)[1] == [100, 300, 1000, 3000]
+    assert tune.grid(own, "binary", 5, 500, 2) == ([1, 2, 3, 4, 5], [1])
+    assert tune.grid(Tune(depths=(4,)), "binary", 275, 500, 2) == ([4], [1, 3, 10])
+    assert tune.grid(Tune((5, 2), (7, 1)), "binary", 10**8, 10**6, 2) == ([2, 5], [1, 7])
 
 
 @pytest.mark.parametrize("task", CASES)

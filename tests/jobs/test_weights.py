@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs import predict, prepare, train
 from jobs.errors import JobError
-from jobs.learners import encoding, grow
+from jobs.judges import gate
+from jobs.learners import encoding, grow, tune
 from jobs.learners.survey import Survey
 from jobs.models import forms, registry
 from jobs.models.tasks import PREDICTION
@@ -40,6 +44,65 @@ def test_a_class_that_counts_three_times_should_be_split_as_if_it_had_three_time
     assert grow.rows_of(weighted[0].counts, 2) == 900, "rows are counted as they are"
     least = grow.grow_here(grow.Block(codes, label), BINS, 2, depth=4, min_leaf=60, weights=np.array([1.0, 9.0]))
     assert min(grow.rows_of(node.counts, 2) for node in least) >= 60, "and so are those of a leaf"
+
+
+@examples(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(
+        st.tuples(*(st.integers(0, size - 1) for size in BINS), st.integers(0, 2), st.integers(1, 4)),
+        min_size=2,
+        max_size=60,
+    ),
+    classes=st.sampled_from([0, 2, 3]),
+    unit=st.sampled_from([1.0, 0.25, 4096.0]),
+)
+def test_a_row_that_weighs_k_should_be_split_and_told_as_k_rows(rows: Any, classes: int, unit: float) -> None:
+    table = np.array(rows)
+    codes, times = table[:, :3].T.astype(np.uint8), table[:, 4]
+    label = np.minimum(table[:, 3], max(classes - 1, 0)) if classes else (table[:, 3] * 1000 - 999) * 4096
+    each = np.arange(len(rows))
+    told = []
+    for own, weight in ((each, times * unit), (np.repeat(each, times), None)):
+        block = grow.Block(codes[:, own], label[own], weight)
+        by_row = None if weight is None else grow.RowWeights.of(weight.mean(), len(own))
+        nodes = grow.grow_here(block, BINS, classes, depth=4, min_leaf=1, by_row=by_row)
+        totals = grow.summed_up(nodes, grow.leaf_counts_here(block, grow.Route.of(nodes), classes, by_row))
+        splits = [(node.feature, node.bin, node.left, node.right) for node in nodes]
+        says = grow.smoothed(nodes, totals, classes, 0.0)
+        told.append((splits, says, [node.gain for node in nodes], totals))
+    (one, says, gains, weighed), (other, says_too, gains_too, counted) = told
+    assert one == other
+    np.testing.assert_allclose(says, says_too, rtol=1e-7, atol=1e-7)
+    mean = times.mean()
+    np.testing.assert_allclose(weighed[:, :-1] * mean, counted, rtol=1e-12, atol=1e-12)
+    parents = [i for i, split in enumerate(one) if split[0] >= 0]
+    of_rows = counted.sum(axis=1) if classes else counted[:, 0]
+    np.testing.assert_allclose(
+        [gains[i] * weighed[i, -1] * mean for i in parents], [gains_too[i] * of_rows[i] for i in parents], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_weighted_rows_should_grow_the_same_tree_wherever_they_lie(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    """Sums of weights are exact, so partitions do not show; whether one task grows a node, or all of them, neither."""
+    random = np.random.default_rng(7)
+    codes = np.stack([random.integers(0, size, 3000) for size in BINS]).astype(np.uint8)
+    label = random.integers(0, 3, 3000) if classes else random.integers(-(2**30), 2**30, 3000)
+    weight = random.lognormal(size=3000)
+    by_row = grow.RowWeights.of(weight.mean(), 3000)
+    here = grow.grow_here(grow.Block(codes, label, weight), BINS, classes, depth=5, min_leaf=20, by_row=by_row)
+    monkeypatch.setattr(grow, "ONE_TASK_ROWS", 100)
+    for parts in (1, 3):
+        own = [grow.Block(codes[:, i::parts], label[i::parts], weight[i::parts]) for i in range(parts)]
+        blocks = spark.sparkContext.parallelize(own, parts)
+        nodes = grow.grow(blocks, BINS, classes, depth=5, min_leaf=20, by_row=by_row)
+        assert str(nodes) == str(here)
+        totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes, by_row))
+        assert totals[0, -1] == 3000
+        assert (totals[0, :classes].sum() if classes else totals[0, 0]) == pytest.approx(3000), "a mean of 1"
+    assert min(grow.rows_of(node.counts, classes) for node in here) >= 20, "of rows, whatever they weigh"
 
 
 def test_balanced_classes_should_weigh_the_same_together_and_only_ratios_should_matter() -> None:
@@ -76,7 +139,6 @@ def test_balanced_classes_should_weigh_the_same_together_and_only_ratios_should_
         (points.settings, "{ positive = nan }", "training.weights: positive is nan, and a weight is"),
         (points.settings, "{ positive = inf }", "training.weights: positive is inf, and a weight is"),
         (points.settings, "{}", "weights: name a class and what a row of it counts, or leave it out"),
-        (points.settings, '"exposure"', 'weights: by a column (exposure) they mean nothing to learner = "tree", whose'),
         (points.regression, '"balanced"', "training.weights: a regression has no classes; name a column"),
     ],
 )
@@ -173,11 +235,14 @@ def test_a_rare_class_should_be_called_by_its_weight(spark: SparkSession, writte
     assert trained.scored.where(F.col("late") == "high").count() == confusion[2].sum()
 
 
-BY_COLUMN = {learner: f'{LEARNERS[learner]}weights = "times"\n' for learner in ("forest", "boosted")}
+BY_COLUMN = {learner: f'{LEARNERS[learner]}weights = "times"\n' for learner in LEARNERS}
 
 
+@pytest.mark.parametrize("learner", ["tree", "mllib", "boosted"])
 @pytest.mark.parametrize("make", [points.settings, points.regression])
-def test_rows_should_count_as_often_as_their_column_says(spark: SparkSession, written: Written, make: Any) -> None:
+def test_rows_should_count_as_often_as_their_column_says(
+    spark: SparkSession, written: Written, make: Any, learner: str
+) -> None:
     """A row that counts three times is one that is there three times. The label goes with the weight: without it the
     figure is worse by more than 2 %."""
     label = "int(x > 6 + 5 * noise)" if make is points.settings else "x * noise"
@@ -195,7 +260,9 @@ def test_rows_should_count_as_often_as_their_column_says(spark: SparkSession, wr
     )
     rows = rows if make is points.settings else rows.withColumn("late", F.col("late").cast("double"))
     often = rows.withColumn("nth", F.explode(F.expr("IF(side = 'test', array(0), sequence(1, times))")))
-    weighted = replace(make(AS_TREE, BY_COLUMN["boosted"]), time=None)
+    weighted = replace(make(AS_TREE, BY_COLUMN[learner]), time=None)
+    if learner != "boosted":  # smoothing counts rows, and so does min_leaf
+        weighted = replace(weighted, training=replace(weighted.training, smoothing=1e-6, min_leaf=1))
     plain = replace(weighted, training=replace(weighted.training, weights=""))
     one, other = (
         train.fit_and_score(written(own, settings), settings) for own, settings in ((rows, weighted), (often, plain))
@@ -204,6 +271,18 @@ def test_rows_should_count_as_often_as_their_column_says(spark: SparkSession, wr
     assert one.test[main] == pytest.approx(other.test[main], rel=0.02)
     assert one.baseline[main] == pytest.approx(other.baseline[main]), "guessing is by the weighted average"
     assert one.test["rows"] == 300, "each row is measured once"
+    if learner != "boosted":
+        assert one.tree["settings"]["weights"] == "times"
+        conditions, others = ([(n["id"], n.get("condition")) for n in own.tree["nodes"]] for own in (one, other))
+        assert conditions == others
+        assert len(conditions) > 1
+        said = "value" if make is points.regression else "probability"
+        says, too = ([node[said] for node in own.tree["nodes"]] for own in (one, other))
+        assert says == pytest.approx(too, rel=1e-4)
+        assert one.tree["nodes"][0]["rows"] == 1200 < other.tree["nodes"][0]["rows"], "rows are told as they are"
+        assert [n["impurity"] for n in one.tree["nodes"]] == pytest.approx(
+            [n["impurity"] for n in other.tree["nodes"]], abs=1e-6
+        )
 
 
 def test_a_forest_should_say_what_rows_weighted_by_a_column_say(spark: SparkSession, written: Written) -> None:
@@ -244,11 +323,56 @@ def test_a_column_that_cannot_weigh_should_be_told_before_a_cluster_starts(weigh
     assert said in str(told.value)
 
 
-@pytest.mark.parametrize("learner", ["tree", "mllib", "best"])
-def test_a_learner_whose_splits_count_rows_should_refuse_a_column(learner: str) -> None:
-    with pytest.raises(ValueError, match=rf"by a column \(times\) they mean nothing to learner = \"{learner}\""):
-        points.settings(AS_TREE, f'learner = "{learner}"\nweights = "times"\n')
-    assert points.settings(AS_TREE, BY_COLUMN["boosted"]).training.of_a_tree(3).weights == ""
+@pytest.mark.parametrize("here", [True, False])
+def test_depth_should_be_chosen_by_a_tree_of_weighted_rows_and_measured_by_each_row_once(
+    spark: SparkSession, written: Written, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    """Where the label is as noise but for the weights, no tree of equal rows would choose what this one does."""
+    monkeypatch.setattr(tune, "ON_DRIVER_ROWS", 10**6 if here else 100)
+    rows = spark.range(2000).selectExpr(
+        "id",
+        "double(id % 20) AS x",
+        "'red' AS colour",
+        "int(pmod(xxhash64(id), 100) < 50) AS late",
+        "IF((x > 9) = (late = 1), 3.0D, 1.0D) AS times",
+    )
+    settings = replace(points.settings(AS_TREE, 'weights = "times"\n'), time=None)
+    plain = replace(settings, training=replace(settings.training, weights=""))
+    tried = []
+    for own in (settings, plain):
+        features = written(rows, own)
+        survey = Survey(features, own, train.marks(features, own))
+        fit_on, held = survey.parts(test=False, held=False), survey.parts(test=False, held=True)
+        tuned = tune.choose(survey, fit_on, held, declared.Tune(depths=(1,), min_leaves=(30,)))
+        tried.append(tuned["tried"][0]["log_loss"])
+    # Both sides say 1/4 or 3/4 by weight, which of rows as they are is worse than a half: ln(16/3)/2 against ln 2.
+    assert tried == [pytest.approx(np.log(16 / 3) / 2, abs=0.03), pytest.approx(np.log(2), abs=0.01)]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "said"),
+    [
+        ("", "", ""),
+        ({"positive": 5.0}, "{ positive = 5 }", ""),
+        (
+            {"positive": 5.0},
+            "",
+            "; that one was trained with weights positive 5, this one with no weights (training.weights)",
+        ),
+        (
+            "balanced",
+            '"times"',
+            "; that one was trained with balanced classes, this one with rows weighted by times (training.weights), so "
+            "they tell shares of rows weighted differently, while here each row counts once",
+        ),
+    ],
+)
+def test_the_gate_should_say_that_the_current_model_was_weighted_otherwise(then: Any, now: str, said: str) -> None:
+    settings = points.settings(AS_TREE, AS_TREE + (f"weights = {now}\n" if now else ""))
+    assert gate.weighted_otherwise(then, settings) == said
+    current = gate.Current("old", {"log_loss": 0.5, "auc": 0.7}, "", None, weights=said)
+    told = gate.judge(settings, {"log_loss": 0.5, "auc": 0.7}, {"log_loss": 0.6}, current=current)
+    assert told["checks"][-1]["detail"].endswith(f"tolerance 0.01{said}")
 
 
 @pytest.mark.parametrize("weight", ["NULL", "0.0D", "-1.0D", "double('NaN')", "double('Infinity')"])

@@ -29,7 +29,7 @@ from stacks.definition import (
     definition,
 )
 from stacks.emr import standing_executors
-from stacks.settings import load_environment
+from stacks.settings import DRIVER_MB, load_environment, yarn_mb
 from tests.stacks.conftest import Synthesized
 from tests.stacks.ways import clusters_left
 
@@ -338,11 +338,14 @@ def test_only_a_learner_that_needs_all_executors_at_once_should_have_them_stand(
         for stage in ("train", "predict")
     }
     asked = {
-        key: [word for word in words if "Allocation" in word or "instances" in word] for key, words in told.items()
+        key: [word for word in words if "Allocation" in word or "spark.executor." in word]
+        for key, words in told.items()
     }
     assert asked.pop(("together", "train")) == [
         "spark.dynamicAllocation.enabled=false",
         f"spark.executor.instances={nodes.maximum_nodes}",
+        "spark.executor.memory=4444m",
+        "spark.executor.memoryOverhead=4444m",
     ]
     assert not any(asked.values())
 
@@ -350,7 +353,29 @@ def test_only_a_learner_that_needs_all_executors_at_once_should_have_them_stand(
 @pytest.mark.parametrize(("size", "each"), [("large", 1), ("xlarge", 1), ("2xlarge", 2), ("16xlarge", 16)])
 def test_as_many_executors_should_stand_as_the_nodes_may_hold(size: str, each: int) -> None:
     nodes = load_environment("dev").cluster.model_copy(update={"instance_types": (f"m7g.{size}",), "maximum_nodes": 5})
-    assert standing_executors(nodes)[-1] == f"spark.executor.instances={5 * each}"
+    assert f"spark.executor.instances={5 * each}" in standing_executors(nodes)
+
+
+@pytest.mark.parametrize(
+    ("types", "each", "half"),
+    [
+        (("m7g.xlarge",), 1, 4444),
+        (("m7g.2xlarge", "r7g.2xlarge"), 2, 5212),
+        (("c7g.xlarge",), 1, 1454),
+        (("r7g.4xlarge",), 4, 11576),
+    ],
+)
+def test_executors_that_stand_should_fit_their_node_beside_the_driver(
+    types: tuple[str, ...], each: int, half: int
+) -> None:
+    """Half of each is outside of Java's heap. YARN has 12288 MB of an m.xlarge (EMR Release Guide)."""
+    nodes = load_environment("dev").cluster.model_copy(update={"instance_types": types})
+    assert standing_executors(nodes)[-3::2] == [
+        f"spark.executor.memory={half}m",
+        f"spark.executor.memoryOverhead={half}m",
+    ]
+    assert each * 2 * half + DRIVER_MB <= min(map(yarn_mb, types))
+    assert yarn_mb("m7g.xlarge") <= 12288
 
 
 def test_the_glue_job_should_be_asked_for_without_a_null(states: dict[str, State]) -> None:

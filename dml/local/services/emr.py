@@ -437,6 +437,8 @@ class EmrClusters:
 
     def _yarn(self, cluster: Mapping[str, Any]) -> Yarn:
         """The cluster's, made if there is none; its nodes are as many as there are kinds of machines."""
+        from stacks.settings import yarn_mb  # with pydantic, for which the server's start need not wait
+
         node = node_folder(self._place, cluster["Id"])
         labels = ["ON_DEMAND", "SPOT"] if cluster.get("InstanceCollectionType") == "INSTANCE_FLEET" else ["ON_DEMAND"]
         with self._lock:
@@ -449,6 +451,7 @@ class EmrClusters:
                     python=node_python(node),
                     configurations=cluster.get("Configurations", []),
                     labels=labels,
+                    node_mb=min(map(yarn_mb, _instance_types(cluster))),
                 )
             return self._yarns[cluster["Id"]]
 
@@ -477,6 +480,14 @@ class EmrClusters:
         hooks.replace(self._emr, "get_state", get_state)
         hooks.replace(self._emr, "_restore_state", restore_state)
         hooks.replace(self._emr, "_clear_state", clear_state)
+
+
+def _instance_types(cluster: Mapping[str, Any]) -> list[str]:
+    """Of the nodes beside the primary one."""
+    groups = [group["InstanceType"] for group in cluster["InstanceGroups"] if group["InstanceGroupType"] != "MASTER"]
+    fleets = [fleet for fleet in cluster["InstanceFleets"] if fleet["InstanceFleetType"] != "MASTER"]
+    found = groups + [one["InstanceType"] for fleet in fleets for one in fleet["InstanceTypeSpecifications"]]
+    return found or ["m5.xlarge"]  # a cluster of one node, as ministack has it
 
 
 def _change(cluster: dict[str, Any], state: str, code: str = "", message: str = "") -> None:

@@ -19,7 +19,7 @@ from xml.sax.saxutils import escape
 
 from dml.errors import UserError
 from dml.local.place import PROGRAM
-from dml.local.spark.process import JAVA_ARCHIVE, SPARK_ARCHIVE, UNSEEN, java_home, memory_bytes, package
+from dml.local.spark.process import JAVA_ARCHIVE, SPARK_ARCHIVE, UNSEEN, java_home, package
 from dml.local.yarn.namespace import PROGRAMS, Namespace, Relay
 from dml.terminal.words import last_line
 
@@ -101,11 +101,13 @@ class Yarn:
         python: str,
         configurations: Sequence[Mapping[str, Any]],
         labels: Sequence[str] = ("ON_DEMAND",),
+        node_mb: int = 8192,
     ) -> None:
         """`folder` has what the daemons and containers write, `logs` what they print; `jars` are those of `jars.ready`.
 
         `port`: the embedded cloud's, which is reached in here too. `python`: that of the nodes. `configurations`: as
-        DescribeCluster tells them. `labels`: of each node, where the cluster enables node labels.
+        DescribeCluster tells them. `labels`: of each node, where the cluster enables node labels. `node_mb`: what YARN
+        has of each; this machine may have less, and containers are held to what they have asked for.
         """
         self._folder = folder.absolute()
         self.logs = logs.absolute()
@@ -113,7 +115,7 @@ class Yarn:
         self._port = port
         self.python = python
         self._given = {one["Classification"]: dict(one.get("Properties", {})) for one in configurations}
-        self._labels = labels
+        self._labels, self._node_mb = labels, node_mb
         self._lock = threading.Lock()
         self._ending = False
         self._namespace: Namespace | None = None
@@ -198,7 +200,7 @@ class Yarn:
 
     def configure(self) -> None:
         """Writes what the daemons and spark-submit read."""
-        memory = str(min(memory_bytes() // 2**21, 8192))
+        memory = str(self._node_mb)
         site = {
             **SITE,
             **HERE,
