@@ -1,7 +1,7 @@
 """The Spark session that every job starts with; what it sets is what the jobs' results rest on, not tuning."""
 
 import time
-from typing import Dict
+from typing import Any, Dict
 
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas import functions
@@ -42,6 +42,12 @@ def spare_pandas() -> None:
     It is as good with a Spark that asks otherwise: pandas is then loaded, as ever.
     """
     functions.require_minimum_pandas_version = lambda: None  # type: ignore[attr-defined]  # its stub hides imports
+
+
+def active_here(spark: SparkSession) -> None:
+    """Makes it the session of this thread: by its settings Spark parses expressions, and a new thread has none."""
+    jvm: Any = spark._jvm
+    jvm.SparkSession.setActiveSession(spark._jsparkSession)
 
 
 def size_batches(spark: SparkSession, columns: int) -> None:
