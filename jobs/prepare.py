@@ -1,8 +1,9 @@
 """Glue runs this first: the raw tables become the features table, or nothing that anyone reads has changed."""
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Dict, Sequence, Tuple, Type, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 
 from py4j.protocol import Py4JJavaError  # py4j ships no types
 from pyspark.errors import PySparkException
@@ -14,13 +15,14 @@ from jobs.errors import JobError, sql_cause
 from jobs.job import Job, arguments_of, begun, run
 from jobs.tables import catalog, cells, labels, lines, raw, split, storage
 from jobs.tables.observed import Seen, plan_of
-from jobs.tables.session import Clock
+from jobs.tables.session import Clock, active_here
 from jobs.tables.settings import Dataset, Label, Task, prepare_sql
 
 RawTable = Union[lines.Lines, raw.Records]
 
 LARGEST_LABEL = 1e150  # its square is still a number
 NTH = "_nth"
+LOOKS_AT_ONCE = 8  # tables
 # Some 5 MB of Parquet each: enough files to keep a cluster busy, few enough to list quickly.
 ROWS_PER_FILE, BYTES_PER_FILE = 250_000, 20_000_000
 # Of a raw table that a task reads, up to so many tasks. Spark's own 128 MB leave a core idle at the end of each pass,
@@ -64,7 +66,7 @@ def prepare(job: Job, sql: str, *, database: str, lake: str, run_id: str) -> sto
 def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage.Json:
     settings, clock = job.settings, job.clock
     location = f"{home}/features/{run_id}/"
-    raws = {name: open_raw(job, name, database) for name in settings.tables}
+    raws = open_all(job, database)
     clock.lap("read", "reading the raw tables, joining them and writing features")
     made = None
     while made is None:
@@ -115,23 +117,42 @@ def _build(job: Job, sql: str, database: str, home: str, run_id: str) -> storage
     }
 
 
-def open_raw(job: Job, name: str, database: str) -> RawTable:
-    """A raw table, to be read by the query that it is in; or read, if that will not do.
+def open_all(job: Job, database: str) -> Dict[str, RawTable]:
+    """The raw tables, to be read by the query that they are in; or read, if that will not do.
+
+    Those of lines are looked at all at once: a look is little work and much waiting, for S3, for the catalog, and for a
+    driver that has just started. What is to be read as a whole is read one by one.
 
     Raises JobError for a table that is missing, has nothing in it or lacks a column, and for a file that cannot be read
-    as the table's settings say.
+    as the table's settings say: the first of them, as dataset.toml has them.
     """
+    names = list(job.settings.tables)
+    with ThreadPoolExecutor(min(LOOKS_AT_ONCE, len(names)), "look", active_here, (job.spark,)) as pool:
+        looks = {name: pool.submit(_look, job, name, database) for name in names}
+    return {name: _opened(job, name, *looks[name].result()) for name in names}
+
+
+def _look(job: Job, name: str, database: str) -> Tuple[catalog.CatalogTable, Optional[lines.Lines]]:
+    """A table of the catalog, by its lines if it is CSV, and the first of them do not speak against it."""
     settings = job.settings
     table = catalog.find_table(job.glue, database, name, f"{settings.file} needs it; {upload(settings)}")
     declared, others = settings.tables[name], labels.figures(settings, name)
     if declared.format != "csv":
-        read = cells.READERS[declared.format]
-        return raw.read_records(job.spark, table, declared, settings.file, others, read=read)
+        return table, None
     try:
-        return lines.open_lines(job.spark, table, declared, settings.file, others)
+        return table, lines.open_lines(job.spark, table, declared, settings.file, others)
     except lines.NotLinesError:
         print(f"{name}: it is packed, or not every line is a record: all lines are looked at first", flush=True)
-        return raw.read_records(job.spark, table, declared, settings.file, others)
+        return table, None
+
+
+def _opened(job: Job, name: str, table: catalog.CatalogTable, by_line: Optional[lines.Lines]) -> RawTable:
+    if by_line is not None:
+        return by_line
+    settings = job.settings
+    declared, others = settings.tables[name], labels.figures(settings, name)
+    read = raw.read_lines if declared.format == "csv" else cells.READERS[declared.format]
+    return raw.read_records(job.spark, table, declared, settings.file, others, read=read)
 
 
 def check_raw(counts: raw.Counts, table: str, name: str, settings: Dataset) -> None:

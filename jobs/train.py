@@ -462,14 +462,37 @@ def out_of_time(
     before, after = own.parts(later=False), own.parts(later=True)
     trained = _fit_and_score(features, own, before, after, later, as_trained, Clock(), names, way_out, call)
     trained.unpersist()
-    months = features.rows.groupBy(later).agg(
-        F.concat_ws(" to ", F.date_format(F.min(when), "yyyy-MM"), F.date_format(F.max(when), "yyyy-MM"))
-    )
-    spans = dict(row[:] for row in months.collect())
+    spans = months(features, settings.time.column, cut)
     told = {"trained_on": spans[False], "tested_on": spans[True], "trained_rows": trained.rows[split.TRAIN]}
     if settings.decision and isinstance(call, float):
         told["calls"] = decision.figures(trained.found, call, settings.decision)
     return {**told, **trained.test, "baseline": trained.baseline}
+
+
+def months(features: Features, column: str, cut: dt.date) -> Dict[bool, str]:
+    """The first and the last month of the rows before the cut (False), and of the others: '2013-01 to 2013-10'.
+
+    Rows without a time count as later, and have no month. Read by the workers, as all else that training reads: a query
+    of Spark's own would have its Java learn to read Parquet first.
+    """
+
+    def ends(batches: Iterable[pa.RecordBatch]) -> Iterable[Tuple[bool, int, int]]:
+        found: Dict[bool, List[int]] = {}
+        for batch in batches:
+            time = _microseconds(batch.column(column).drop_null(), otherwise=cut)
+            later = time >= (cut - EPOCH).days * DAY
+            for side in (False, True):
+                if len(own := time[later == side]):
+                    found.setdefault(side, []).extend((int(own.min()), int(own.max())))
+        yield from ((side, min(times), max(times)) for side, times in found.items())
+
+    seen = features.batches([column]).mapPartitions(ends).collect()
+    told = {False: "", True: ""}
+    for side in told:
+        if times := [time for later, *both in seen if later == side for time in both]:
+            first, last = (np.datetime64(time, "us").astype("M8[M]") for time in (min(times), max(times)))
+            told[side] = f"{first} to {last}"
+    return told
 
 
 def current_on(
@@ -486,7 +509,7 @@ def current_on(
     scores, decided = None, None
     same = current.task == settings.task and current.tree.get("classes", []) == list(settings.label.classes)
     if same and can_score(current, features, settings):
-        if settings.classes and not forms.is_one(current.tree):
+        if settings.task == "binary" or (settings.classes and not forms.is_one(current.tree)):
             answers = survey.answers(survey.parts(test=True), tree.Scorer(current.tree, 0))
             found = metrics.of_answers(*answers)
         else:

@@ -69,6 +69,12 @@ def _remembering(ask: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     return answer
 
 
+def active_here(spark: SparkSession) -> None:
+    """Makes it the session of this thread: by its settings Spark parses expressions, and a new thread has none."""
+    jvm: Any = spark._jvm
+    jvm.SparkSession.setActiveSession(spark._jsparkSession)
+
+
 def size_batches(spark: SparkSession, columns: int) -> None:
     """How many rows go to Python at a time, for queries to come: many of a narrow table, few of a very wide one.
 

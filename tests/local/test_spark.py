@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dml.local.processes import working_below
+from dml.local.spark import gateway
 from dml.local.spark import process as local_spark
 from dml.local.spark.arguments import missing_file, submit_arguments
 from dml.local.spark.process import Outcome, SparkProcess, failure_reason
@@ -240,6 +241,7 @@ def test_a_parent_that_is_killed_should_leave_no_spark_behind(s3: Any, emulator:
 PARENT = """
 import sys
 from pathlib import Path
+from dml.local.spark import gateway
 from dml.local.spark.process import SparkProcess
 
 endpoint, work = sys.argv[1], Path(sys.argv[2])
@@ -263,6 +265,22 @@ def test_a_stop_before_the_start_should_start_nothing(submit: Submit, tmp_path: 
     job = submit(ENDLESS)
     job.stop()
     assert job.run() == Outcome(1, "The job was stopped.")
+
+
+def test_a_gateway_that_does_not_start_should_end_the_job_and_say_why(
+    submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = gateway.subprocess.Popen
+
+    def without_a_socket(command: list[str], **options: Any) -> Any:
+        return given([part if part != "--listening" else "--unknown" for part in command], **options)
+
+    monkeypatch.setattr(gateway.subprocess, "Popen", without_a_socket)
+    outcome = submit("print('not reached')").run()
+    assert outcome.exit_code == 1
+    assert "unrecognized arguments: --unknown" in (tmp_path / "logs" / "job.log").read_text()
+    assert "s3_gateway: error" in outcome.reason
+    assert not working_below(tmp_path)
 
 
 def test_missing_java_should_be_said_in_one_sentence(

@@ -1,11 +1,11 @@
 """The S3 gateway of one job, seen from who starts it: its process, the token that opens it, how Spark finds it."""
 
-import json
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dml import checkout
@@ -24,35 +24,43 @@ class GatewayProcess:
         self._s3_seconds = s3_seconds
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, log: int, listening: socket.socket | None = None) -> None:
-        """Starts it; what it complains of goes to `log`. It listens on a port of its own, or on `listening`."""
-        given = ["--listening", str(listening.fileno())] if listening else []
+    def start(self, log: int, listening: socket.socket) -> DelegationToken:
+        """Starts it on `listening`, where whoever connects waits for it; what it complains of goes to `log`.
+
+        What opens it is known before it runs, so that Java and it start side by side: half a second of each job.
+        """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dml.local.spark.s3_gateway", "--seconds", str(self._s3_seconds), *given],
+            [
+                *(sys.executable, "-m", "dml.local.spark.s3_gateway", "--told"),
+                *("--listening", str(listening.fileno()), "--seconds", str(self._s3_seconds)),
+            ],
             env={**self._environment, "PYTHONPATH": str(checkout.PROJECT)},
             cwd=self._work,
-            pass_fds=[listening.fileno()] if listening else [],
+            pass_fds=[listening.fileno()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             start_new_session=True,
         )
+        token = DelegationToken.new(listening.getsockname()[1])
+        self._tell(token.secret.hex())
+        return token
 
-    def token(self) -> DelegationToken | None:
-        """What opens it, as soon as it listens; None if it has ended."""
+    def serves(self) -> bool:
+        """Waits until it serves; False if it has ended."""
         assert self._process is not None and self._process.stdout is not None  # noqa: S101  # PIPE
-        line = self._process.stdout.readline()
-        if not line:
-            return None
-        ready = json.loads(line)
-        return DelegationToken(ready["port"], bytes.fromhex(ready["secret"]))
+        return bool(self._process.stdout.readline())
 
     def serve(self, spark: int) -> None:
         """Tells it the process that it serves, which it ends if we are killed and cannot."""
         if self._process:
-            assert self._process.stdin is not None  # noqa: S101  # PIPE
-            print(spark, file=self._process.stdin, flush=True)
+            self._tell(str(spark))
+
+    def _tell(self, line: str) -> None:
+        assert self._process is not None and self._process.stdin is not None  # noqa: S101  # PIPE
+        with suppress(BrokenPipeError):  # it has ended, and `serves` says so
+            print(line, file=self._process.stdin, flush=True)
 
     def end(self) -> None:
         if self._process:

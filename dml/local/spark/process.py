@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -72,6 +73,7 @@ SHORT = re.compile(r"\S+: Premature EOF: pos=\d+ < filelength=\d+")  # how Hadoo
 REMOTE = re.compile(r"\borg\.apache\.hadoop\.ipc\.RemoteException\(([\w.$]+)\)")  # how it wraps the gateway's errors
 TOKEN = re.compile(r"(\bdelegation=)[\w%-]+")  # of the gateway, should Java ever name the whole of an address
 REASON_LIMIT = 2000
+BACKLOG = 128  # connections that wait for the gateway while it starts
 LOG_TAIL = 1024 * 1024
 
 
@@ -197,12 +199,9 @@ class SparkProcess:
             return self._outcome(self._submit(command, environment, log.fileno(), errors.fileno()))
 
     def _start_gateway(self, log: int) -> DelegationToken | None:
-        """What opens it, or None if it ended at once."""
-        with self._lock:
-            if self._stopped:
-                return None
-            self._gateway.start(log)
-        return self._gateway.token()
+        """What opens it; None if the job is stopped already."""
+        with self._lock, socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening:
+            return None if self._stopped else self._gateway.start(log, listening)
 
     def _submit(self, command: list[str], environment: dict[str, str], log: int, errors: int) -> int:
         with self._lock:
@@ -217,7 +216,12 @@ class SparkProcess:
                 stderr=errors,
                 start_new_session=True,
             )
-        self._gateway.serve(self._spark.pid)
+        if not self._s3a:
+            self._gateway.serve(self._spark.pid)
+            if not self._gateway.serves():  # nor will it ever, and Spark would ask it for long; the log says why
+                end_session(self._spark.pid)
+                self._spark.wait()
+                return 1
         return self._spark.wait()
 
     def _outcome(self, exit_code: int) -> Outcome:

@@ -464,7 +464,12 @@ class Gateway(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, files: FileSystem, *, listening: socket.socket | None = None, stranger_seconds: float = STRANGER_SECONDS
+        self,
+        files: FileSystem,
+        *,
+        listening: socket.socket | None = None,
+        secret: bytes | None = None,
+        stranger_seconds: float = STRANGER_SECONDS,
     ) -> None:
         super().__init__(("127.0.0.1", 0), Conversation, bind_and_activate=listening is None)
         if listening:  # of another network, perhaps (dml.local.yarn.namespace)
@@ -472,7 +477,7 @@ class Gateway(ThreadingHTTPServer):
             self.socket = listening
             self.server_name, self.server_port = self.server_address = listening.getsockname()
         self.files = files
-        self.token = DelegationToken.new(self.server_port)
+        self.token = DelegationToken(self.server_port, secret) if secret else DelegationToken.new(self.server_port)
         # Java writes the name that this machine has for the address.
         names = {"127.0.0.1", "localhost", socket.getnameinfo(("127.0.0.1", 0), 0)[0]}
         self.hosts = {f"{name}:{self.server_port}".lower() for name in names}
@@ -710,14 +715,16 @@ class Conversation(BaseHTTPRequestHandler):
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints {"port": n, "secret": hex} once it listens, then serves until standard input ends: its parent has ended.
+    """Prints {"port": n, "secret": hex} once it serves, until standard input ends: its parent has ended.
 
     A line on standard input is the process id of the Spark that it serves. A parent that is killed cannot stop that
     Spark any more: this process then does.
     """
     parser = argparse.ArgumentParser(prog="s3_gateway", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=S3_SECONDS, help="of silence before S3 is asked again")
+    # A cloud that has been standing since before an upgrade starts it without these two, or without the second.
     parser.add_argument("--listening", type=int, help="a socket to listen on, by its file descriptor; else its own")
+    parser.add_argument("--told", action="store_true", help="the first line on standard input is the token's secret")
     given = parser.parse_args(argv)
     seconds = given.seconds
     allow_many_files()
@@ -733,7 +740,8 @@ def main(argv: Sequence[str]) -> None:
     s3 = boto3.client("s3", config=config)
     with tempfile.TemporaryDirectory() as scratch:
         listening = None if given.listening is None else socket.socket(fileno=given.listening)
-        gateway = Gateway(FileSystem(s3, Path(scratch)), listening=listening)
+        secret = bytes.fromhex(sys.stdin.readline()) if given.told else None
+        gateway = Gateway(FileSystem(s3, Path(scratch)), listening=listening, secret=secret)
         threading.Thread(target=gateway.serve_forever, daemon=True).start()
         print(json.dumps({"port": gateway.server_port, "secret": gateway.token.secret.hex()}), flush=True)
         for spark in sys.stdin.readlines():

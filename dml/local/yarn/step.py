@@ -93,9 +93,8 @@ class YarnStep:
     def _run(self) -> Outcome:
         namespace = self._yarn.up()
         with namespace.listen() as listening, (self._work / "gateway.log").open("wb") as log:
-            self._gateway.start(log.fileno(), listening)
-        token = self._gateway.token()
-        if token is None:
+            token = self._gateway.start(log.fileno(), listening)
+        if not self._gateway.serves():
             return Outcome(1, f"The S3 gateway did not start (log: {self._work / 'gateway.log'}).", begun=False)
         token_file = self._scratch / "gateway.token"
         token.write(token_file)
