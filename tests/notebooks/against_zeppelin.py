@@ -262,7 +262,9 @@ def hold_against_each_other(server: Server, datasets: Sequence[str], seconds: fl
     notes: dict[str, Json] = {}
     for entry in sorted(zeppelin.asked("GET", "/notebook"), key=lambda one: str(one["path"])):
         path = str(entry["path"])
-        if path.startswith(("/~", COPIES)) or (datasets and path.split("/")[1] not in datasets):
+        if path.startswith(f"{COPIES}/"):  # of a run that was killed
+            zeppelin.asked("DELETE", f"/notebook/{entry['id']}")
+        if path.startswith("/~") or (datasets and path.split("/")[1] not in datasets):
             continue
         try:
             notes[path] = zeppelin.asked("GET", f"/notebook/{entry['id']}?reload=true")
