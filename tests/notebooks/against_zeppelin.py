@@ -14,6 +14,7 @@ import argparse
 import difflib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ COPIES = "/~against-zeppelin"  # a folder of Zeppelin's that no dataset is calle
 PASSES = 3  # of the stand-in: the first may still change what the catalog has; two and three tell what varies
 BUSY = ("PENDING", "RUNNING")
 KEPT = ("title", "text", "user", "config", "settings")  # of a paragraph; the rest says how it was run last
+# What a traceback has of Zeppelin's own, in a folder of each start (zeppelin_python.py of 0.11.1).
+OWN_FRAME = re.compile(r' *File "[^"]*/zeppelin_python\.py", line \d+, in .*\n *exec\(code, .*\n(?: *\^+\n)?')
 SHOWN = 12  # lines of a difference
 
 MODULE = "tests.notebooks.against_zeppelin"
@@ -55,7 +58,7 @@ class Said:
 
     @classmethod
     def of(cls, status: str, outputs: Sequence[Sequence[str]]) -> "Said":
-        return cls(status, tuple((kind, data.strip("\n")) for kind, data in outputs if data.strip()))
+        return cls(status, tuple((kind, OWN_FRAME.sub("", data.strip("\n"))) for kind, data in outputs if data.strip()))
 
     @property
     def lines(self) -> list[str]:
@@ -262,7 +265,9 @@ def hold_against_each_other(server: Server, datasets: Sequence[str], seconds: fl
     notes: dict[str, Json] = {}
     for entry in sorted(zeppelin.asked("GET", "/notebook"), key=lambda one: str(one["path"])):
         path = str(entry["path"])
-        if path.startswith(("/~", COPIES)) or (datasets and path.split("/")[1] not in datasets):
+        if path.startswith(f"{COPIES}/"):  # of a run that was killed
+            zeppelin.asked("DELETE", f"/notebook/{entry['id']}")
+        if path.startswith("/~") or (datasets and path.split("/")[1] not in datasets):
             continue
         try:
             notes[path] = zeppelin.asked("GET", f"/notebook/{entry['id']}?reload=true")

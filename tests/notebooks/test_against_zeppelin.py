@@ -62,3 +62,10 @@ def test_a_cell_that_fails_on_both_should_be_a_fault() -> None:
     ((told, is_fault),) = sentences(failed, failed, failed, failed)
     assert is_fault
     assert told == "FAILS: /penguins/1, paragraph 2 (Runs), in the stand-in as well: NameError: x"
+
+
+def test_what_a_traceback_has_of_zeppelin_itself_should_be_no_difference() -> None:
+    own = '  File "/x/tmp/python123/zeppelin_python.py", line 167, in <module>\n    exec(code, _zcUserQueryNameSpace)\n'
+    ours = 'Traceback (most recent call last):\n{}  File "<stdin>", line 1, in <module>\nZeroDivisionError: x'
+    server, stand_in = (Said.of("ERROR", [("TEXT", ours.format(frame))]) for frame in (own, ""))
+    assert difference(server, stand_in, set()) == []

@@ -85,7 +85,8 @@ def test_more_rows_than_are_shown_should_be_told_after_the_table(ran: Ran) -> No
     ):
         (shown, warning) = messages
         assert (shown.kind, len(shown.rows), warning.kind) == ("TABLE", 1001, "HTML")
-        assert "truncated</strong> to 1000 rows" in warning.data
+        told = "limited by 1000." if "font" in warning.data else "to 1000 rows. Learn more about <strong>zeppelin.spark"
+        assert told in warning.data
     (few, _) = ran("%spark.sql(limit=2)\nSELECT id FROM range(5)").messages
     assert few.rows == [["id"], ["0"], ["1"]]
     (text, warning) = python(ran, "print('x' * 200_000)")
@@ -95,6 +96,8 @@ def test_more_rows_than_are_shown_should_be_told_after_the_table(ran: Ran) -> No
 def test_what_is_printed_after_a_table_should_be_a_text_of_its_own(ran: Ran) -> None:
     table, text = python(ran, "z.show(spark.range(1))\nprint('after')")
     assert (table, text) == (Output("TABLE", "id\n0"), Output("TEXT", "after"))
+    (joined,) = python(ran, "import pandas as pd\nz.show(pd.DataFrame({'a': [1]}))\nprint('after')")
+    assert joined == Output("TABLE", "a\n1\nafter"), "a frame of pandas has no such end"
 
 
 def test_a_paragraph_that_fails_should_end_the_note_with_its_reason_and_what_it_had_printed(
@@ -106,10 +109,13 @@ def test_a_paragraph_that_fails_should_end_the_note_with_its_reason_and_what_it_
     runner = Runner(spark)
     first, failed, after = runner.run(note("%spark.pyspark\nx = 1", "%spark.pyspark\nprint(x)\n1 / 0", "%md\nNo."))
     assert [first.status, failed.status, after.status] == ["FINISHED", "ERROR", "READY"]
-    assert failed.messages[0].data.startswith("1\nTraceback")
+    assert failed.messages[0].data.startswith('1\nTraceback (most recent call last):\n  File "<stdin>", line 2')
     assert "ZeroDivisionError" in failed.messages[0].data
     (missing,) = runner.run(note("%spark.sql\nSELECT * FROM nowhere.nothing"))
-    assert (missing.status, "nowhere" in missing.messages[0].data) == ("ERROR", True)
+    said = missing.messages[0].data.split("\n")
+    assert (missing.status, said[1:3]) == ("ERROR", ["Error happens in sql: ", "SELECT * FROM nowhere.nothing"])
+    assert "line 2 pos 14" in missing.messages[0].data, "the head's line counts"
+    assert said[-1] == "set zeppelin.spark.sql.stacktrace = true to see full stacktrace"
     assert runner.run(note("%spark.pyspark\n1 / 0", enabled=False)) == [Result("READY")]
     (shared,) = runner.run(note("%spark.pyspark\nx"))
     assert shared.messages == [Output("TEXT", "1")], "all notes have one namespace"
@@ -134,7 +140,8 @@ def test_a_head_should_be_found_with_and_without_its_group_and_an_unknown_one_en
     results = Runner(spark).run({"paragraphs": [*paragraphs, {}]})  # Zeppelin itself adds one without a text
     assert [one.status for one in results] == ["FINISHED", "FINISHED", "ERROR", *["FINISHED"] * 4]
     assert results[2].messages == [Output("TEXT", "Interpreter spark.pysark not found")]
-    assert [one.messages for one in results[3:5]] == [[], []]
+    assert results[3].messages == [Output("HTML", '<div class="markdown-body">\n\n</div>')]
+    assert results[4].messages == []
     for ours in ("%spark\nval x = 1", "val x = 1", "%spark.r\n1"):
         with pytest.raises(ValueError, match="cannot run here"):
             Runner(spark).run_paragraph(ours)
@@ -154,6 +161,8 @@ def test_a_head_should_be_found_with_and_without_its_group_and_an_unknown_one_en
             "<p>The model&rsquo;s &ldquo;best&rdquo; &ndash; <code>it's</code> &hellip; &lt;b&gt;</p>\n",
         ),
         ("~~no~~", "<p><del>no</del></p>\n"),
+        ("", ""),
+        ("at http://a.example/x.", '<p>at <a href="http://a.example/x">http://a.example/x</a>.</p>\n'),
     ],
 )
 def test_markdown_should_be_rendered_as_flexmark_does_it(ran: Ran, text: str, html: str) -> None:

@@ -17,16 +17,26 @@ from typing import Any
 import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
 from pyspark.sql import DataFrame, SparkSession
 
 MAX_RESULT = 1000  # zeppelin.spark.maxResult, and as many of a frame of pandas
-OUTPUT_LIMIT = 102_400  # zeppelin.interpreter.output.limit; more is kept, with a warning
-TRUNCATED = '<div class="result-alert alert-warning" role="alert"><strong>Output is truncated</strong> to {}.</div>'
+LIMIT, OUTPUT_LIMIT = (
+    "ZEPPELIN_INTERPRETER_OUTPUT_LIMIT",
+    102_400,
+)  # zeppelin.interpreter.output.limit; more is kept, with a warning
+TRUNCATED = (  # ResultMessages.EXCEEDS_LIMIT
+    '<div class="result-alert alert-warning" role="alert"><button type="button" class="close" data-dismiss="alert" '
+    'aria-label="Close"><span aria-hidden="true">&times;</span></button><strong>Output is truncated</strong> to {}. '
+    "Learn more about <strong>{}</strong></div>"
+)
+LIMITED = f"<font color=red>Results are limited by {MAX_RESULT}.</font>"  # of a frame of pandas (zeppelin_context.py)
 _HEAD = re.compile(r"^\s*%([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)(?:\(([^)]*)\))?[ \t]*(?:\n|$)")
 # What a semicolon does not end a statement in: texts, names, comments.
 _SQL = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(;)""", re.DOTALL)
 _FORM = re.compile(r"\$?\$\{(?:(checkbox|password):)?(\w+)(?:\([^)]*\))?(?:=([^},]*))?(?:,([^}]*))?\}")
 NOT_HERE = ("spark", "ipyspark", "r", "ir", "shiny", "kotlin", "conf")  # of Spark's group
+NO_STACK = "set zeppelin.spark.sql.stacktrace = true to see full stacktrace"  # which dml zeppelin sets to false
 _SEPARATOR = "\x1f"
 
 
@@ -79,7 +89,11 @@ class ZeppelinContext:
             messages = table(shown, MAX_RESULT)
         elif isinstance(shown, pd.DataFrame):
             lines = [list(map(str, shown.columns)), *[list(map(str, row)) for row in shown.head(MAX_RESULT).to_numpy()]]
-            messages = [Output("TABLE", _lines(lines)), *_cut(len(shown) > MAX_RESULT, f"{MAX_RESULT} rows")]
+            # What is printed after it joins it: nothing ends its table but its warning.
+            print(f"%table {_lines(lines)}")
+            if len(shown) > MAX_RESULT:
+                print(f"\n%html {LIMITED}")
+            return
         else:
             print(shown)
             return
@@ -130,6 +144,28 @@ _MARKS = dict(zip(f"{_QUOTES}\u2019\ue005\ue006\ue007{_TYPED}", _ENTITIES, stric
 _PLAIN = (("...", "\ue005"), ("---", "\ue007"), ("--", "\ue006"))
 
 
+_URL = re.compile(r"(https?://[^\s<>]*[^\s<>.,;:!?)'\"])")
+
+
+def _link(state: StateCore) -> None:
+    """AutolinkExtension: an address that stands in a text is a link."""
+    for block in state.tokens:
+        made: list[Token] = []
+        within = 0
+        for token in block.children or []:
+            within += token.nesting if token.type.startswith("link_") else 0
+            parts = _URL.split(token.content) if token.type == "text" and not within else [""]
+            if len(parts) == 1:
+                made.append(token)
+                continue
+            for number, part in enumerate(parts):
+                text = Token("text", "", 0, content=part, level=token.level)
+                ends = [Token("link_open", "a", 1, attrs={"href": part}), text, Token("link_close", "a", -1)]
+                made += ends if number % 2 else [text]
+        if block.children is not None:
+            block.children = made
+
+
 def _set_marks(state: StateCore) -> None:
     for block in state.tokens:
         for token in block.children or []:
@@ -143,7 +179,9 @@ MARKDOWN = MarkdownIt(
     "commonmark",
     {"breaks": True, "xhtmlOut": True, "html": False, "typographer": True, "quotes": _QUOTES},
 )
-MARKDOWN.enable(["table", "strikethrough", "smartquotes"]).core.ruler.push("marks", _set_marks)
+MARKDOWN.enable(["table", "strikethrough", "smartquotes"])
+MARKDOWN.core.ruler.push("marks", _set_marks)
+MARKDOWN.core.ruler.push("autolink", _link)
 
 
 def markdown(text: str) -> str:
@@ -160,15 +198,18 @@ def table(frame: DataFrame, limit: int) -> list[Output]:
     if not frame.columns:
         return []
     rows = [row.mkString(_SEPARATOR).split(_SEPARATOR) for row in frame.limit(limit + 1)._jdf.toDF().collectAsList()]
-    return [Output("TABLE", _lines([frame.columns, *rows[:limit]])), *_cut(len(rows) > limit, f"{limit} rows")]
+    return [
+        Output("TABLE", _lines([frame.columns, *rows[:limit]])),
+        *_cut(len(rows) > limit, f"{limit} rows", "zeppelin.spark.maxResult"),
+    ]
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("\t".join(re.sub(r"[\t\n]", " ", cell) for cell in row) for row in rows)
 
 
-def _cut(cut: bool, to: str) -> list[Output]:
-    return [Output("HTML", TRUNCATED.format(to))] if cut else []
+def _cut(cut: bool, to: str, setting: str) -> list[Output]:
+    return [Output("HTML", TRUNCATED.format(to, setting))] if cut else []
 
 
 def not_found(text: str) -> Result:
@@ -205,7 +246,7 @@ class Runner:
         """Raises ValueError for an interpreter that Zeppelin has and this has not."""
         head = _HEAD.match(text)
         body = text[head.end() :] if head else text
-        if not body.strip():
+        if not text.strip():
             return Result("FINISHED")
         name = head[1] if head else "spark"  # notes' default
         local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", (head and head[2]) or "") if pair)
@@ -213,7 +254,10 @@ class Runner:
             case "md" | "md.md" | "md.markdown":
                 return Result("FINISHED", [Output("HTML", markdown(self._filled(body)))])
             case "sql":
-                return self._sql(self._filled(body), local)
+                # The end of the head's line stays, and counts in the lines that an error names.
+                return self._sql(
+                    self._filled(text[head.end() - 1 :] if head and head[0].endswith("\n") else body), local
+                )
             case "pyspark":
                 return self._python(self._filled(body) if local.get("form") == "simple" else body)
         if name.removeprefix("spark.") in NOT_HERE:
@@ -236,7 +280,7 @@ class Runner:
         if local.get("interpolate") == "true":
             body = re.sub(r"\{(\w+)\}", lambda name: str(self.z.get(name[1])), body)
         ends = [found.start(1) for found in _SQL.finditer(body) if found[1]]
-        parts = [body[a + 1 : b].strip() for a, b in zip([-1, *ends], [*ends, len(body)], strict=True)]
+        parts = [body[a + 1 : b] for a, b in zip([-1, *ends], [*ends, len(body)], strict=True)]
         messages: list[Output] = []
         for statement in parts:
             if not re.sub(r"--[^\n]*|/\*.*?\*/", "", statement, flags=re.DOTALL).strip():
@@ -244,7 +288,8 @@ class Runner:
             try:
                 messages += table(self._spark.sql(statement), limit)
             except Exception as error:  # noqa: BLE001 - whatever it is, the analyst reads it
-                return Result("ERROR", [*messages, Output("TEXT", str(error))])
+                told = f"\nError happens in sql: {statement}\n{error}\n{NO_STACK}"
+                return Result("ERROR", [*messages, Output("TEXT", told)])
         return Result("FINISHED", messages)
 
     def _python(self, body: str) -> Result:
@@ -256,12 +301,13 @@ class Runner:
                 # The last statement is compiled as at a prompt: its value is printed, and each one within a loop.
                 for part, mode in ((statements[:-1], "exec"), (statements[-1:], "single")):
                     tree = ast.Module(part, []) if mode == "exec" else ast.Interactive(part)
-                    exec(compile(tree, "<note>", mode), self.names)  # noqa: S102 - it is our note
-            except Exception:  # noqa: BLE001 - whatever it is, the analyst reads it
+                    exec(compile(tree, "<stdin>", mode), self.names)  # noqa: S102 - it is our note
+            except Exception as error:  # noqa: BLE001 - whatever it is, the analyst reads it
                 status = "ERROR"
-                traceback.print_exc()
+                where = error.__traceback__ and error.__traceback__.tb_next  # the first is here
+                traceback.print_exception(type(error), error, where)
         text = printed.text()
-        return Result(status, [*_typed(text), *_cut(len(text) > OUTPUT_LIMIT, f"{OUTPUT_LIMIT} bytes")])
+        return Result(status, [*_typed(text), *_cut(len(text) > OUTPUT_LIMIT, f"{OUTPUT_LIMIT} bytes", LIMIT)])
 
 
 def _typed(text: str) -> list[Output]:
