@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -377,3 +378,82 @@ def test_memory_should_stay_bounded_however_many_values_a_number_has(monkeypatch
     leaf, tables = scorer.Scorer(TREE).compile({"temp": 0, "cancelled": 1, "carrier": 2})
     assert len({leaf([str(i), "0", "AA"]) for i in range(100)}) == 2
     assert len(tables["temp"]) == 10
+
+
+def forest(link: str, task: str, trees: int = 12) -> dict[str, Any]:
+    """Several trees at random, one of which is a leaf; a feature that none asks for."""
+    source = random.Random(f"{link} {task}")  # noqa: S311  # test data
+    said = "value" if link != "mean" or task == "regression" else "probability"
+    features = [
+        {"name": "x", "kind": "number", "missing": -1e300},
+        {"name": "y", "kind": "number", "missing": -1e300},
+        {"name": "c", "kind": "category", "encoding": {"a": 0.2, "b": 0.8}, "missing": 0.4, "unseen": 0.5},
+        {"name": "unused", "kind": "number", "missing": -1e300},
+    ]
+
+    def tree(depth: int) -> list[dict[str, Any]]:
+        nodes: list[dict[str, Any]] = []
+
+        def make(level: int) -> int:
+            node: dict[str, Any] = {"id": len(nodes), "depth": level}
+            nodes.append(node)
+            if level == depth or (level and source.random() < 0.2):
+                node[said] = source.random()
+            else:
+                feature = source.choice(features[:3])["name"]
+                threshold = source.choice([-1e299, 1.0, 2.5, 4.0] if feature != "c" else [0.3, 0.45, 0.6])
+                node.update(feature=feature, threshold=threshold, left=make(level + 1), right=make(level + 1))
+            return int(node["id"])
+
+        make(0)
+        return nodes
+
+    model = {"format": 3, "dataset": "d", "task": task, "run_id": "r", "features": features, "link": link}
+    return {**model, "base": [] if link == "mean" else [-0.25], "trees": [{"nodes": tree(i % 6)} for i in range(trees)]}
+
+
+@pytest.mark.parametrize(
+    ("link", "task"), [("logistic", "binary"), ("identity", "regression"), ("mean", "binary"), ("mean", "regression")]
+)
+def test_rows_that_go_down_together_should_be_told_what_each_is_told_alone(
+    monkeypatch: pytest.MonkeyPatch, link: str, task: str
+) -> None:
+    monkeypatch.setattr(scorer, "BATCH", 7)
+    source = random.Random(4)  # noqa: S311  # test data
+    cells = ([0, 1, 1.5, 2.5, 3, "NA", "", "inf", "true"], [1, 2, 4, 5, "NA"], ["a", "b", "", "new", "other"])
+    rows = [",".join(str(source.choice(column)) for column in cells) for _ in range(200)]
+    text = [f"{line}\n" for line in ["id,x,y,c,unused", *(f"{i},{row},1" for i, row in enumerate(rows))]]
+    told = []
+    for alone in (False, True):
+        own = scorer.Scorer(forest(link, task))
+        if alone:
+            monkeypatch.setattr(own, "together", lambda *_: None)
+        else:
+            _, tables = own.compile({name: i for i, name in enumerate(own.features, 1)})
+            assert own.together({name: i for i, name in enumerate(own.features, 1)}, tables)
+        out = io.StringIO()
+        found = scorer.score_csv(own, text, out, name="rows.csv", keys=["id"])
+        told.append((out.getvalue(), found))
+    assert told[0] == told[1]
+    assert told[0][1].unseen["c"][0] == sum(",new" in row or ",other" in row for row in rows), "each row is counted"
+
+    broken = [*text[:20], "20,3,many,a,1\n", *text[21:]]
+    with pytest.raises(scorer.ScoringError, match=r"rows.csv, line 21: y is 'many', which is no number. Mend it"):
+        scorer.score_csv(scorer.Scorer(forest(link, task)), broken, io.StringIO(), name="rows.csv")
+
+
+def test_trees_that_a_byte_does_not_tell_should_be_asked_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def able(model: dict[str, Any], reasons: int = 0) -> bool:
+        own = scorer.Scorer(model, reasons)
+        where = {name: i for i, name in enumerate(own.features)}
+        return own.together(where, own.compile(where)[1]) is not None
+
+    several = forest("logistic", "binary")
+    assert able(several)
+    assert not able(TREE), "one tree is fastest by itself"
+    classes = forest("softmax", "multiclass") | {"classes": ["a", "b", "c"], "base": [0.0, 0.0, 0.0]}
+    assert not able(classes)
+    covered = [[{**node, "cover": 1.0} for node in tree["nodes"]] for tree in several["trees"]]
+    assert not able({**several, "trees": [{"nodes": nodes} for nodes in covered]}, reasons=1)
+    monkeypatch.setattr(scorer, "BYTE", 5)
+    assert not able(several)

@@ -10,12 +10,14 @@ import sys
 import threading
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dml.checkout import PROJECT
 from dml.errors import UserError
 from dml.local.processes import command_line
+from dml.local.services import emr
 from dml.local.services.step_logs import YarnLogs, failure_details
 from dml.local.spark.process import Outcome
 from dml.local.yarn import jars, namespace
@@ -243,3 +245,22 @@ def test_yarn_should_be_refused_where_it_is_not_ours_to_choose(
     code, _, err = run_dml(monkeypatch, capsys, "predict", str(rows), "--yarn", "--local")
     assert code == 2
     assert "--yarn go with a dataset" in " ".join(err.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    ("groups", "fleets", "told"),
+    [
+        ([("MASTER", "m7g.4xlarge"), ("CORE", "m7g.xlarge")], [], ["m7g.xlarge"]),
+        ([], [("MASTER", ["m7g.xlarge"]), ("CORE", ["m7g.2xlarge", "r7g.2xlarge"])], ["m7g.2xlarge", "r7g.2xlarge"]),
+        ([("MASTER", "m7g.4xlarge")], [], ["m5.xlarge"]),
+    ],
+)
+def test_nodes_should_be_as_large_as_the_clusters_own_beside_the_primary(groups: Any, fleets: Any, told: Any) -> None:
+    cluster = {
+        "InstanceGroups": [{"InstanceGroupType": role, "InstanceType": kind} for role, kind in groups],
+        "InstanceFleets": [
+            {"InstanceFleetType": role, "InstanceTypeSpecifications": [{"InstanceType": kind} for kind in kinds]}
+            for role, kinds in fleets
+        ],
+    }
+    assert emr._instance_types(cluster) == told
