@@ -204,10 +204,9 @@ class Server:
         )
         gateway = GatewayProcess(environment, self._folder / "work")
         with namespace.listen() as listening, (self.logs / "s3.log").open("wb") as log:
-            gateway.start(log.fileno(), listening)
+            token = gateway.start(log.fileno(), listening)
         ends.callback(gateway.end)
-        token = gateway.token()
-        if token is None:
+        if not gateway.serves():
             raise UserError(f"The S3 gateway of Zeppelin's Spark did not start (log: {self.logs / 's3.log'}).")
         token.write(self._folder / "gateway.token")
         self._configure(mounts(token.port, self._workbench.buckets, ()))
