@@ -21,6 +21,7 @@ class Arrived(bytes):
 
     file: BinaryIO | None
     error: OSError | None
+    sha256: Any
     _size: int
 
     def __new__(cls, folder: str) -> "Arrived":
@@ -33,8 +34,6 @@ class Arrived(bytes):
         except OSError as error:
             body.error = error
         return body
-
-    sha256: Any
 
     def append(self, piece: bytes) -> None:
         """Puts what has come behind the rest."""
