@@ -12,7 +12,7 @@ from jobs.models import forms, reasons, registry
 from jobs.models.tasks import PREDICTION, PROBABILITIES, PROBABILITY
 from jobs.tables import catalog, split, storage
 from jobs.tables.observed import Seen, plan_of
-from jobs.tables.session import Clock, size_batches
+from jobs.tables.session import Clock
 from jobs.tables.settings import Dataset, reason_columns
 
 
@@ -102,7 +102,6 @@ def score(rows: DataFrame, model: registry.Registered, settings: Dataset, name: 
             f"feature, what is carried or split by ({settings.file}): score a table that was made by this dataset's "
             "prepare.sql."
         )
-    size_batches(rows.sparkSession, len(needed))
     training = settings.training
     side = split.side(training.test_share, split.hashed(settings.split_by, training.seed))
     kept, count = [*[F.col(name) for name in settings.told_by], side.alias(split.SIDE)], settings.prediction.reasons

@@ -21,6 +21,7 @@ from jobs.tables.settings import Dataset, Label, Task, prepare_sql
 RawTable = Union[lines.Lines, raw.Records]
 
 LARGEST_LABEL = 1e150  # its square is still a number
+WEIGHTS = (1e-100, 1e100)  # between these their sums and means are numbers as well
 NTH = "_nth"
 LOOKS_AT_ONCE = 8  # tables
 # Some 5 MB of Parquet each: enough files to keep a cluster busy, few enough to list quickly.
@@ -286,7 +287,8 @@ def figures(settings: Dataset) -> Dict[str, Column]:
     }
     if weight := settings.training.weight_column:
         value = F.col(weight).cast("double")
-        right = F.coalesce((value > 0) & (value < float("inf")), F.lit(False))  # NaN is larger than infinity
+        least, most = WEIGHTS
+        right = F.coalesce((value >= least) & (value <= most), F.lit(False))  # NaN is larger than every number
         asked["weightless"] = F.count(F.when(~right, 1))
     if settings.split.by:
         ends = {"lowest_hash": F.min(split.HASH), "highest_hash": F.max(split.HASH)}
@@ -317,10 +319,11 @@ def check_features(found: Dict[str, Any], settings: Dataset) -> None:
     if settings.split.by:
         check_groups(found, settings)
     if found.get("weightless"):
-        weight = settings.training.weight_column
+        weight, (least, most) = settings.training.weight_column, WEIGHTS
         raise JobError(
             f"{file} gives {found['weightless']:,} rows whose weight ({weight}, training.weights of {settings.file}) "
-            f"is NULL or no number above 0: leave them out there (WHERE {weight} > 0), or mend the column."
+            f"is NULL or no number from {least:g} to {most:g}: leave them out there (WHERE {weight} BETWEEN {least:g} "
+            f"AND {most:g}), or mend the column."
         )
     if found["wrong"]:
         _, meant = label_rule(settings.label, settings.task)

@@ -192,7 +192,10 @@ class Scorer:
             leaf = [i * ones for i in range(BYTE)]
             every = [tree.said(goes_left, leaf, count) for tree in trees]
             for said in zip(*every):  # noqa: B905
-                yield self._finished([sum(said, base)])
+                total = base
+                for value in said:  # `sum` of floats is another sum from Python 3.12 on
+                    total += value
+                yield self._finished([total])
 
         return says
 

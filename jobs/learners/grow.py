@@ -38,6 +38,8 @@ ONE_TASK_ROWS = 50_000
 ROW_BYTES = 48  # of a row in a task that grows a node by itself, apart from its bin numbers: places and indices
 # Of more classes a task counts in each node only those that its rows are of: deep down they are few of many.
 FEW_CLASSES = 16
+# A side of a split, in whole weights (`RowWeights`), of which all rows together have 2**49 or more.
+LIGHTEST = 2**20
 SMALLEST_GAIN = 1e-12  # of the root's impurity: less is the rounding of a sum
 
 Split = Tuple[float, int, int, Array]  # gain, feature, bin, and the counts that go left
@@ -92,7 +94,8 @@ class RowWeights(NamedTuple):
     """Weights of single rows as whole numbers, so that their sums are exact as well: weight * unit / step, rounded.
 
     `unit` and `step` are powers of two: whole weights lose nothing. `mean`: of the rows that are learned from; times
-    `unit` it is 1 or more and below 2. What weighs less than a 2**52th of all rows together counts as nothing.
+    `unit` it is 1 or more and below 2. What weighs less than a 2**52th of all rows together counts as if it did, and
+    no side of a split weighs less than LIGHTEST: of so little the label's own rounding would be most of what is told.
     """
 
     mean: float
@@ -109,9 +112,9 @@ class RowWeights(NamedTuple):
         Both are less than 2**53 in all, since `FixedPoint` leaves a label 2**52 / rows at most.
         """
         assert block.weight is not None  # noqa: S101  # a column says it
-        near = block.weight * self.unit
-        label = block.label if classes else np.rint(block.label * near).astype(np.int64)
-        return Block(block.codes, label, np.rint(near / self.step))
+        weight = np.maximum(np.rint(block.weight * self.unit / self.step), 1)
+        label = block.label if classes else np.rint(block.label * (weight * self.step)).astype(np.int64)
+        return Block(block.codes, label, weight)
 
     def even(self, sums: Array, classes: int) -> Array:
         """What sums of whole weights come to for weights of a mean of 1; the last column, which is of rows, stays."""
@@ -696,12 +699,13 @@ def _choose(histogram: Array, rules: Rules) -> Tuple[Array, Array, Array]:
         weighed = by_class if weights is None else [part * weights[:, None] for part in by_class]
         squares = [np.square(part, dtype=np.float64).sum(axis=1) for part in weighed]
         least = 1 if weights is None else weights.min()
-        sums = [np.maximum(part.sum(axis=1), least) for part in weighed]
-        gain = squares[0] / sums[0] + squares[1] / sums[1] - squares[2] / sums[2]
+        of_left, of_right, of_both = (np.maximum(part.sum(axis=1), least) for part in weighed)
+        gain = squares[0] / of_left + squares[1] / of_right - squares[2] / of_both
         rows_left, rows_right = (part.sum(axis=1) for part in by_class[:2])
-    else:  # the same by the difference of the means, of which nothing is left where all labels are the same
-        of_left, of_right, of_both = (np.maximum(part[:, 0], 1) for part in (left, right, total))
-        gain = np.square(left[:, 1] / of_left - right[:, 1] / of_right) * (of_left * (of_right / of_both))
+    else:  # the same by the difference of the means, of which nothing is left where all labels are the same; and no
+        # less or more of it where left and right change places, as they do of two features that split alike
+        of_left, of_right, of_both = (np.maximum(part[:, 0], 1.0) for part in (left, right, total))
+        gain = np.square(left[:, 1] / of_left - right[:, 1] / of_right) * (of_left * of_right / of_both)
         rows_left, rows_right = left[:, 0], right[:, 0]
     if rules.by_row:
         rows_left, rows_right = left[:, -1], right[:, -1]
@@ -709,6 +713,8 @@ def _choose(histogram: Array, rules: Rules) -> Tuple[Array, Array, Array]:
             gain -= (rows_left**2 / of_left + rows_right**2 / of_right) / 4
         gain *= rules.by_row.of_gain(classes)
     gain /= np.maximum(rows_left + rows_right, 1)
+    if rules.by_row:
+        gain[np.minimum(of_left, of_right) < LIGHTEST] = -1
     gain[(rows_left < rules.min_leaf) | (rows_right < rules.min_leaf)] = -1
     cut = gain.argmax(axis=1)
     each = np.arange(len(gain))

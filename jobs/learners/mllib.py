@@ -50,7 +50,7 @@ def fit(survey: Survey, parts: Sequence[int], training: Training) -> Fitted:
     classes, learned = survey.classes, survey.learn(parts)
     learner = DecisionTreeClassifier() if classes else DecisionTreeRegressor()
     (stored,) = _fitted(survey, parts, learned, learner, training, training.depth, training.min_leaf)
-    nodes = _nodes(stored)
+    nodes = _nodes(stored, classes > 0)
     blocks = survey.code(parts, learned)
     totals = grow.summed_up(nodes, grow.leaf_counts(blocks, nodes, classes, survey.by_row(parts)))
     unit = 1 / learned.point.step**2 if learned.point else 1.0  # `describe` takes gains in the unit of `grow`
@@ -98,8 +98,17 @@ def _fitted(
     return [json.loads(text) for text in written]
 
 
-def _nodes(stored: Sequence[Stored]) -> List[Node]:
+def _gains(stored: Sequence[Stored], of_classes: bool) -> List[float]:
+    """MLlib's gains are of a unit of a node's weight; these are of a row of the average weight, as `grow` has them and
+    `forms.importances` takes them. `of_classes`: whether the statistics of a node are its classes' weights."""
+    weighs = [sum(node["impurityStats"]) if of_classes else node["impurityStats"][0] for node in stored]
+    mean = weighs[0] / stored[0]["rawCount"]
+    return [node["gain"] * (own / node["rawCount"] / mean) for node, own in zip(stored, weighs)]  # noqa: B905
+
+
+def _nodes(stored: Sequence[Stored], of_classes: bool) -> List[Node]:
     """As `grow` has them: numbered level by level, a condition by the last bin that goes left."""
+    gains = _gains(stored, of_classes)
     found: List[Node] = []
     waiting = [(0, 0)]
     while waiting:
@@ -109,7 +118,7 @@ def _nodes(stored: Sequence[Stored]) -> List[Node]:
             if node["leftChild"] >= 0:
                 first = len(found) + len(level) - place + len(waiting)
                 split = node["split"]
-                own = own._replace(feature=split["featureIndex"], bin=_bin(split), gain=node["gain"])
+                own = own._replace(feature=split["featureIndex"], bin=_bin(split), gain=gains[i])
                 own = own._replace(left=first, right=first + 1)
                 waiting += [(node["leftChild"], depth + 1), (node["rightChild"], depth + 1)]
             found.append(own)
@@ -128,6 +137,7 @@ def _told(
     `weights`: what rows of each class counted while they were learned from; leaves say shares of rows all the same.
     """
     each = np.ones(max(classes, 1)) if weights is None else weights
+    gains = _gains(stored, classes > 2)
     told: List[Told] = []
     waiting: List[Tuple[int, int, Any]] = [(0, 0, None)]
     while waiting:
@@ -150,7 +160,7 @@ def _told(
             split = node["split"]
             feature = split["featureIndex"]
             entry.update(feature=learned.features[feature]["name"], left=node["leftChild"], right=node["rightChild"])
-            entry.update(threshold=float(learned.thresholds[feature][_bin(split)]), gain=node["gain"])
+            entry.update(threshold=float(learned.thresholds[feature][_bin(split)]), gain=gains[i])
             waiting += [(node[side], depth + 1, says) for side in ("rightChild", "leftChild")]
         elif classes > 2:
             entry[PROBABILITIES] = says.tolist()

@@ -16,6 +16,7 @@ from jobs.models.inputs import feature_columns, matrix
 from jobs.models.reasons import Reasons
 from jobs.models.tasks import LEAF, PREDICTION, PROBABILITIES, PROBABILITY
 from jobs.tables.arrays import Array, as_arrow
+from jobs.tables.session import size_batches
 from jobs.tables.settings import reason_columns
 
 
@@ -31,6 +32,7 @@ def score(rows: DataFrame, model: Told, keep: Sequence[Column], reasons: int = 0
     own = [column.alias(name) for column, name in zip(keep, names)]  # noqa: B905  # not in Python 3.9
     values = feature_columns(model["features"])
     scorer = Scorer(model, len(names), reasons)
+    size_batches(rows.sparkSession, len(names) + len(values) + len(model.get("classes", ())))
     kinds = [f"`{name}` {field.dataType.simpleString()}" for name, field in zip(names, kept.schema)]  # noqa: B905
     said = [f"{name} {kind}" for name, kind in scorer.columns.items()]
     scored = rows.select(*own, *values).mapInArrow(scorer, ", ".join([*kinds, *said]))

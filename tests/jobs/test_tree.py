@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from jobs.learners import grow, probability_tree
 from jobs.learners.survey import Survey
 from jobs.models import forms, inputs, tree
+from jobs.tables.session import CELLS_AT_ONCE
 from jobs.tables.settings import Dataset
 from tests.jobs import points
 from tests.jobs.conftest import Written
@@ -187,3 +188,16 @@ def test_the_saved_model_should_load_in_mllib_and_score_as_the_tree_does(
             model.predictProbability(vector).toArray().tolist() if task == "multiclass" else model.predict(vector)
         )
         assert row[says] == pytest.approx(expected, abs=1e-12)
+
+
+def test_batches_should_be_small_where_a_row_is_told_many_probabilities(spark: SparkSession) -> None:
+    """A worker holds a batch and what it says of it: 500 doubles a row, if there are so many classes."""
+    classes = [f"c{i}" for i in range(500)]
+    nodes = [{"id": 0, "depth": 0, "rows": 1, "probabilities": [1 / 500] * 500}]
+    model = {"format": 2, "task": "multiclass", "classes": classes, "features": [], "nodes": nodes}
+    scored = tree.score(spark.range(5), model, [F.col("id")])
+    asked = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    assert int(spark.conf.get(asked) or 0) * 501 <= CELLS_AT_ONCE
+    assert scored.count() == 5
+    tree.score(spark.range(5), {**model, "classes": classes[:2]}, [F.col("id")])
+    assert int(spark.conf.get(asked) or 0) == 100_000

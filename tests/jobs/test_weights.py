@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from jobs import predict, prepare, train
 from jobs.errors import JobError
 from jobs.judges import gate
-from jobs.learners import encoding, grow, tune
+from jobs.learners import encoding, grow, mllib, tune
 from jobs.learners.survey import Survey
 from jobs.models import forms, registry
 from jobs.models.tasks import PREDICTION
@@ -80,6 +80,47 @@ def test_a_row_that_weighs_k_should_be_split_and_told_as_k_rows(rows: Any, class
     np.testing.assert_allclose(
         [gains[i] * weighed[i, -1] * mean for i in parents], [gains_too[i] * of_rows[i] for i in parents], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_a_row_that_weighs_next_to_nothing_should_be_no_leaf_of_its_own(classes: int) -> None:
+    """Its whole weight would be 0, or so small that rounding were most of what is told of it."""
+    label = np.array([1, 0, 0, 1, 0, 1]) if classes else np.array([60, -60, -60, 2, -60, 2]) * 2**43
+    weight = np.array([1e-20, 1.0, 1.0, 1.0, 1.0, 1.0])
+    block, by_row = grow.Block(np.arange(6, dtype=np.uint8)[None], label, weight), grow.RowWeights.of(5 / 6, 6)
+    nodes = grow.grow_here(block, [6], classes, depth=5, min_leaf=1, by_row=by_row)
+    totals = grow.summed_up(nodes, grow.leaf_counts_here(block, grow.Route.of(nodes), classes, by_row))
+    says = grow.smoothed(nodes, totals, classes, 0.0)
+    leaf_of = grow.Route.of(nodes).to_leaves(block.codes)
+    told = says[leaf_of][:, 1] if classes else says[leaf_of]
+    assert leaf_of[0] == leaf_of[1], "it is where the next heavier row is"
+    np.testing.assert_allclose(told[1:], label[1:], atol=1e-9 if classes else 1e-6 * 2**43)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 3.0])
+def test_rows_of_one_label_should_not_be_split_whatever_they_weigh(sigma: float) -> None:
+    random = np.random.default_rng(11)
+    for rows in range(4, 40):
+        codes = random.integers(0, 30, rows).astype(np.uint8)[None]
+        label = np.where(codes[0] < 15, 33, -17) * (2**52 // rows // 34)
+        weight = random.lognormal(0, sigma, rows)
+        by_row = grow.RowWeights.of(weight.mean(), rows)
+        nodes = grow.grow_here(grow.Block(codes, label, weight), [30], 0, depth=6, min_leaf=1, by_row=by_row)
+        assert len(nodes) <= 3, f"{rows} rows"
+
+
+def test_mllibs_gains_should_be_told_for_rows_of_the_average_weight() -> None:
+    """As importances take them: by rows. MLlib's own are of a unit of weight."""
+    nodes: list[Any] = [
+        {"impurityStats": [9.0, 1000.0], "rawCount": 1000, "gain": 0.02},
+        {"impurityStats": [4.5, 4.5], "rawCount": 900, "gain": 0.25},
+        {"impurityStats": [500.0, 500.0], "rawCount": 100, "gain": 0.25},
+    ]
+    by_rows = [gain * node["rawCount"] for gain, node in zip(mllib._gains(nodes, True), nodes, strict=True)]
+    by_weight = [node["gain"] * sum(node["impurityStats"]) for node in nodes]
+    assert by_rows == pytest.approx([part * 1000 / 1009 for part in by_weight])
+    as_number: Any = [{"impurityStats": [3.0, 1.0, 1.0], "rawCount": 3, "gain": 0.1}]
+    assert mllib._gains(as_number, False) == [0.1], "rows that all count one have the gains that MLlib tells"
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -375,7 +416,9 @@ def test_the_gate_should_say_that_the_current_model_was_weighted_otherwise(then:
     assert told["checks"][-1]["detail"].endswith(f"tolerance 0.01{said}")
 
 
-@pytest.mark.parametrize("weight", ["NULL", "0.0D", "-1.0D", "double('NaN')", "double('Infinity')"])
+@pytest.mark.parametrize(
+    "weight", ["NULL", "0.0D", "-1.0D", "double('NaN')", "double('Infinity')", "1e-310D", "1e300D"]
+)
 def test_a_weight_that_is_none_should_stop_preparing_with_the_way_out(spark: SparkSession, weight: str) -> None:
     settings = points.settings(AS_TREE, BY_COLUMN["boosted"])
     assert "times" in settings.columns
