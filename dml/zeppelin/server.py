@@ -43,6 +43,7 @@ from dml.local.yarn.namespace import Namespace, Relay
 from dml.zeppelin.interpreter import NAME, OPTION, PROPERTIES
 from dml.zeppelin.release import Release
 from dml.zeppelin.rest import Zeppelin
+from dml.zeppelin.tunnel import PORT
 
 USER = "analyst"
 START_SECONDS = 180.0
@@ -105,11 +106,13 @@ class Workbench:
 class Server:
     """One Zeppelin. `port` of 127.0.0.1, `user` and `password` let people in, once `running` has begun."""
 
+    _outside: socket.socket  # listens on that port, from before Zeppelin starts
+
     _namespace: Namespace  # once it runs, as all of these
     environment: Mapping[str, str]  # of its processes
 
-    def __init__(self, release: Release, cloud: Cloud, workbench: Workbench, port: int, *, home: Path) -> None:
-        """`home`: the folder in which its own is made, one for each checkout."""
+    def __init__(self, release: Release, cloud: Cloud, workbench: Workbench, *, home: Path, port: int = PORT) -> None:
+        """`home`: the folder in which its own is made, one for each checkout. If `port` is taken it has another one."""
         self._release, self._cloud, self._workbench = release, cloud, workbench
         self.port, self.user, self.password = port, USER, secrets.token_urlsafe(18)
         self._home = home
@@ -136,6 +139,8 @@ class Server:
         Raises UserError if it does not start, or another one of this checkout runs.
         """
         with ExitStack() as ends:
+            self._outside = ends.enter_context(self._listening())
+            self.port = int(self._outside.getsockname()[1])
             ends.enter_context(self._alone())
             for folder in (self._folder, self.logs):  # what one that was killed has left; logs of the time before
                 shutil.rmtree(folder, ignore_errors=True)
@@ -171,6 +176,15 @@ class Server:
         logged = [line for file in sorted(self.logs.glob("zeppelin-*.log")) for line in _lines(file)]
         said = [line for line in [*logged, *lines] if "ERROR" in line or "Exception" in line] or lines or ["nothing"]
         return f"it said: {said[-1].strip()[:300]} (logs: {self.logs})"
+
+    def _listening(self) -> socket.socket:
+        """Its port is its own from now on: Zeppelin is told which one it is, and takes a minute to answer."""
+        for port in (self.port, 0):
+            try:
+                return socket.create_server(("127.0.0.1", port), backlog=64)
+            except OSError as error:
+                why = error
+        raise UserError(f"No port of 127.0.0.1 can be had for Zeppelin: {why}")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -215,8 +229,7 @@ class Server:
             self._process = self.process(["bash", str(self._release.home / "bin" / "zeppelin.sh")], log, {})
         gateway.serve(self._process.pid)
         self._wait(namespace)
-        outside = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        ends.callback(Relay(outside, lambda: namespace.connect(self.port)).close)
+        ends.callback(Relay(self._outside, lambda: namespace.connect(self.port)).close)
 
     def _wait(self, namespace: Namespace) -> None:
         assert self._process is not None  # noqa: S101  # it was started

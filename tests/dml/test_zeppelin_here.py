@@ -14,6 +14,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,7 +101,7 @@ class Made:
     @property
     def leaves(self) -> str:
         """The command that the script leaves running, which no other one's does."""
-        return f"sleep 613.{self.server.port:05}"
+        return f"sleep 613.{self.home.stat().st_ino}"
 
     @property
     def left(self) -> list[int]:
@@ -135,15 +136,13 @@ def configurations() -> list[dict[str, Any]]:
     ]
 
 
-def server(home: Path, release: Path, cloud: int) -> Server:
+def server(home: Path, release: Path, cloud: int, port: int = 0) -> Server:
     place = Place(home, cloud)
     (place.cloud / "nodes" / CLUSTER / "code").mkdir(parents=True, exist_ok=True)
     held: Any = SimpleNamespace(place=place, node_credentials=lambda cluster: {**KEYS, "CLOUD_PORT": str(cloud)})
     platform: Any = SimpleNamespace(s3=SimpleNamespace(list_buckets=lambda: {"Buckets": [{"Name": "dml-dev-lake"}]}))
     workbench = Workbench(platform, {"Id": CLUSTER, "Configurations": configurations()})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return Server(Release(release, "0.11.1"), held, workbench, port, home=home)
+    return Server(Release(release, "0.11.1"), held, workbench, home=home, port=port)
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +256,35 @@ def test_two_of_a_checkout_should_not_save_each_others_notes_over(made: Made) ->
         with pytest.raises(UserError, match=f"runs already, at {made.server.url}: end it first"), second.running():
             pass
         assert made.server.client().asked("GET", "/notebook"), "the first one is as it was"
+
+
+def test_two_checkouts_that_start_together_should_have_a_port_each(
+    tmp_path: Path, cloud: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second starts while the first one's Zeppelin does not answer yet, and wants the same port."""
+    first, second = (unpacked(tmp_path / name, cloud).server for name in ("first", "second"))
+    wait = Server._wait
+
+    def later(self: Server, inside: namespace.Namespace) -> None:
+        if self is first:
+            second.port = first.port
+            ends.enter_context(second.running())
+        wait(self, inside)
+
+    monkeypatch.setattr(Server, "_wait", later)
+    with ExitStack() as ends, first.running():
+        assert first.port != second.port
+        for one in (first, second):
+            assert one.client().asked("GET", "/notebook"), "each with its own password"
+
+
+def test_a_machine_without_a_free_port_should_be_told_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("Address already in use")
+
+    monkeypatch.setattr(socket, "create_server", full)
+    with pytest.raises(UserError, match=r"No port of 127\.0\.0\.1 can be had for Zeppelin: Address already in use"):
+        made.server.running().__enter__()
 
 
 def test_a_zeppelin_that_does_not_start_should_be_told_with_its_last_words_and_nothing_left(made: Made) -> None:
