@@ -8,7 +8,9 @@ made for each start. With that network all of its processes end, however the com
 The release is only read. What is written lies in one folder, which is taken away again; logs stay with the cloud's.
 """
 
+import base64
 import fcntl
+import hashlib
 import http.client
 import json
 import secrets
@@ -49,11 +51,14 @@ USER = "analyst"
 START_SECONDS = 180.0
 SERVER_MB, MARKDOWN_MB = 512, 256  # of heap: the server took 250 MB in all, Markdown's interpreter 90
 LOG4J = ("log4j.properties", "log4j2.properties", "configuration.xsl", "interpreter-list")
-# As Zeppelin's own template has it, with one person who may do all; what asks who is there asks for no login.
+HASH_ROUNDS = 500_000  # as many as Shiro makes itself (DefaultPasswordService of 1.10)
+# As the workbench on AWS has it (cluster/zeppelin.sh): one person, who may do all, and what is open without a login.
 SHIRO = """[users]
-{user} = {password}, {user}
+{user} = {hashed}, analyst
 
 [main]
+passwordMatcher = org.apache.shiro.authc.credential.PasswordMatcher
+iniRealm.credentialsMatcher = $passwordMatcher
 sessionManager = org.apache.shiro.web.session.mgt.DefaultWebSessionManager
 cookie = org.apache.shiro.web.servlet.SimpleCookie
 cookie.name = JSESSIONID
@@ -65,11 +70,10 @@ securityManager.sessionManager.globalSessionTimeout = 86400000
 shiro.loginUrl = /api/login
 
 [roles]
-{user} = *
+analyst = *
 
 [urls]
 /api/version = anon
-/api/cluster/address = anon
 /** = authc
 """
 
@@ -276,7 +280,7 @@ class Server:
             if (file := self._release.home / "conf" / name).is_file():
                 shutil.copyfile(file, conf / name)
         _write(conf / "zeppelin-site.xml", site_xml(self._site()))
-        _write(conf / "shiro.ini", SHIRO.format(user=self.user, password=self.password))
+        _write(conf / "shiro.ini", SHIRO.format(user=self.user, hashed=hashed(self.password)))
         jar = catalog.compiled(self._cloud.place.cloud / "catalog", java_home(), package("pyspark") / "jars")
         told = {**self._spark(), **catalog.settings(jar), **storage}
         _write(spark / "spark-defaults.conf", "".join(f"{name} {value}\n" for name, value in told.items()))
@@ -360,6 +364,16 @@ def site_xml(properties: Mapping[str, str]) -> str:
         for name, value in properties.items()
     )
     return f"<configuration>\n{body}</configuration>\n"
+
+
+def hashed(password: str) -> str:
+    """A password in Shiro's own form of a hash (Shiro 1.10: Shiro1CryptFormat, SimpleHash)."""
+    salt = secrets.token_bytes(16)
+    digest = hashlib.sha256(salt + password.encode()).digest()
+    for _ in range(HASH_ROUNDS - 1):
+        digest = hashlib.sha256(digest).digest()
+    salted, told = (base64.b64encode(part).decode() for part in (salt, digest))
+    return f"$shiro1$SHA-256${HASH_ROUNDS}${salted}${told}"
 
 
 def _answers(namespace: Namespace, port: int) -> bool:

@@ -41,13 +41,15 @@ setsid {left} &
 exec "{python}" "$ZEPPELIN_HOME/server.py"
 """
 SERVER = """
-import json, os, re, socket, threading
+import base64, hashlib, json, os, re, socket, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
 conf, logs = (Path(os.environ[f"ZEPPELIN_{name}_DIR"]) for name in ("CONF", "LOG"))
-user, password = re.search(r"(\\S+) = (\\S+),", (conf / "shiro.ini").read_text()).groups()
+user, rounds, salt, hashed = re.search(
+    r"(\\S+) = \\$shiro1\\$SHA-256\\$(\\d+)\\$(\\S+)\\$(\\S+),", (conf / "shiro.ini").read_text()
+).groups()
 port = int(re.search(r"server.port</name><value>(\\d+)", (conf / "zeppelin-site.xml").read_text())[1])
 interpreter = socket.create_server(("0.0.0.0", 0))  # as Zeppelin's listen
 (logs / "interpreter").write_text(str(interpreter.getsockname()[1]))
@@ -56,13 +58,21 @@ if (Path(os.environ["ZEPPELIN_HOME"]) / "broken").exists():
     raise SystemExit("ERROR: no space left")
 
 
+def is_the(password):
+    told = base64.b64decode(salt) + password.encode()
+    for _ in range(int(rounds)):
+        told = hashlib.sha256(told).digest()
+    return base64.b64decode(hashed) == told
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         told = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         if self.path == "/api/version":
             return self.answer(200, {})
         if self.path == "/api/login":
-            ok = parse_qs(told) == {"userName": [user], "password": [password]}
+            given = parse_qs(told)
+            ok = given.pop("userName") == [user] and is_the(*given.pop("password")) and not given
             return self.answer(200 if ok else 403, {}, "JSESSIONID=in; HttpOnly")
         if self.headers.get("Cookie") != "JSESSIONID=in":
             return self.answer(401, {})
@@ -223,8 +233,20 @@ def test_what_zeppelin_is_given_should_be_its_owners_alone(running: Made) -> Non
     assert stat.S_IMODE(running.conf.stat().st_mode) == 0o700
     for file in ("shiro.ini", "zeppelin-site.xml"):
         assert stat.S_IMODE((running.conf / file).stat().st_mode) == 0o600
+        assert running.server.password not in (running.conf / file).read_text()
     lines = command_lines().values()
     assert not [line for line in lines if running.server.password in line or "of-the-nodes" in line]
+
+
+def test_the_login_should_be_asked_for_as_on_the_workbench_on_aws(running: Made) -> None:
+    script = (PROJECT / "cluster" / "zeppelin.sh").read_text()
+    (there,) = re.findall(r'print\(f"""(.*?)"""\)', script, re.DOTALL)
+    here = (running.conf / "shiro.ini").read_text()
+    there, here = ([line for line in text.splitlines() if not line.startswith("#")] for text in (there, here))
+    assert there.pop(1) == '{login["user"]} = $shiro1$SHA-256${rounds}${salted}${hashed}, analyst'
+    assert re.fullmatch(r"analyst = \$shiro1\$SHA-256\$500000\$[\w+/=]+\$[\w+/=]+, analyst", here.pop(1))
+    assert "500_000" in script
+    assert here == there
 
 
 def test_one_port_of_loopback_should_lead_to_zeppelin_and_none_to_its_interpreters(running: Made) -> None:
