@@ -117,7 +117,7 @@ def _here(release: Path | None, env: str, browser: bool) -> None:
                 board.start("zeppelin", f"{chosen.version} in {chosen.home}")
                 platform = deployed(True, env)
                 workbench = Workbench(platform, tunnel.workbench(platform, str))
-                server = Server(chosen, cloud, workbench, tunnel.local_port(), home=home)
+                server = Server(chosen, cloud, workbench, home=home)
                 ends.enter_context(server.running())
                 board.done("zeppelin", server.url)
             typer.echo(

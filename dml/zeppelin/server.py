@@ -8,7 +8,9 @@ made for each start. With that network all of its processes end, however the com
 The release is only read. What is written lies in one folder, which is taken away again; logs stay with the cloud's.
 """
 
+import base64
 import fcntl
+import hashlib
 import http.client
 import json
 import secrets
@@ -43,16 +45,20 @@ from dml.local.yarn.namespace import Namespace, Relay
 from dml.zeppelin.interpreter import NAME, OPTION, PROPERTIES
 from dml.zeppelin.release import Release
 from dml.zeppelin.rest import Zeppelin
+from dml.zeppelin.tunnel import PORT
 
 USER = "analyst"
 START_SECONDS = 180.0
 SERVER_MB, MARKDOWN_MB = 512, 256  # of heap: the server took 250 MB in all, Markdown's interpreter 90
 LOG4J = ("log4j.properties", "log4j2.properties", "configuration.xsl", "interpreter-list")
-# As Zeppelin's own template has it, with one person who may do all; what asks who is there asks for no login.
+HASH_ROUNDS = 500_000  # as many as Shiro makes itself (DefaultPasswordService of 1.10)
+# As the workbench on AWS has it (cluster/zeppelin.sh): one person, who may do all, and what is open without a login.
 SHIRO = """[users]
-{user} = {password}, {user}
+{user} = {hashed}, analyst
 
 [main]
+passwordMatcher = org.apache.shiro.authc.credential.PasswordMatcher
+iniRealm.credentialsMatcher = $passwordMatcher
 sessionManager = org.apache.shiro.web.session.mgt.DefaultWebSessionManager
 cookie = org.apache.shiro.web.servlet.SimpleCookie
 cookie.name = JSESSIONID
@@ -64,11 +70,10 @@ securityManager.sessionManager.globalSessionTimeout = 86400000
 shiro.loginUrl = /api/login
 
 [roles]
-{user} = *
+analyst = *
 
 [urls]
 /api/version = anon
-/api/cluster/address = anon
 /** = authc
 """
 
@@ -105,11 +110,13 @@ class Workbench:
 class Server:
     """One Zeppelin. `port` of 127.0.0.1, `user` and `password` let people in, once `running` has begun."""
 
+    _outside: socket.socket  # listens on that port, from before Zeppelin starts
+
     _namespace: Namespace  # once it runs, as all of these
     environment: Mapping[str, str]  # of its processes
 
-    def __init__(self, release: Release, cloud: Cloud, workbench: Workbench, port: int, *, home: Path) -> None:
-        """`home`: the folder in which its own is made, one for each checkout."""
+    def __init__(self, release: Release, cloud: Cloud, workbench: Workbench, *, home: Path, port: int = PORT) -> None:
+        """`home`: the folder in which its own is made, one for each checkout. If `port` is taken it has another one."""
         self._release, self._cloud, self._workbench = release, cloud, workbench
         self.port, self.user, self.password = port, USER, secrets.token_urlsafe(18)
         self._home = home
@@ -136,6 +143,8 @@ class Server:
         Raises UserError if it does not start, or another one of this checkout runs.
         """
         with ExitStack() as ends:
+            self._outside = ends.enter_context(self._listening())
+            self.port = int(self._outside.getsockname()[1])
             ends.enter_context(self._alone())
             for folder in (self._folder, self.logs):  # what one that was killed has left; logs of the time before
                 shutil.rmtree(folder, ignore_errors=True)
@@ -171,6 +180,15 @@ class Server:
         logged = [line for file in sorted(self.logs.glob("zeppelin-*.log")) for line in _lines(file)]
         said = [line for line in [*logged, *lines] if "ERROR" in line or "Exception" in line] or lines or ["nothing"]
         return f"it said: {said[-1].strip()[:300]} (logs: {self.logs})"
+
+    def _listening(self) -> socket.socket:
+        """Its port is its own from now on: Zeppelin is told which one it is, and takes a minute to answer."""
+        for port in (self.port, 0):
+            try:
+                return socket.create_server(("127.0.0.1", port), backlog=64)
+            except OSError as error:
+                why = error
+        raise UserError(f"No port of 127.0.0.1 can be had for Zeppelin: {why}")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -215,8 +233,7 @@ class Server:
             self._process = self.process(["bash", str(self._release.home / "bin" / "zeppelin.sh")], log, {})
         gateway.serve(self._process.pid)
         self._wait(namespace)
-        outside = socket.create_server(("127.0.0.1", self.port), backlog=64)
-        ends.callback(Relay(outside, lambda: namespace.connect(self.port)).close)
+        ends.callback(Relay(self._outside, lambda: namespace.connect(self.port)).close)
 
     def _wait(self, namespace: Namespace) -> None:
         assert self._process is not None  # noqa: S101  # it was started
@@ -263,7 +280,7 @@ class Server:
             if (file := self._release.home / "conf" / name).is_file():
                 shutil.copyfile(file, conf / name)
         _write(conf / "zeppelin-site.xml", site_xml(self._site()))
-        _write(conf / "shiro.ini", SHIRO.format(user=self.user, password=self.password))
+        _write(conf / "shiro.ini", SHIRO.format(user=self.user, hashed=hashed(self.password)))
         jar = catalog.compiled(self._cloud.place.cloud / "catalog", java_home(), package("pyspark") / "jars")
         told = {**self._spark(), **catalog.settings(jar), **storage}
         _write(spark / "spark-defaults.conf", "".join(f"{name} {value}\n" for name, value in told.items()))
@@ -347,6 +364,16 @@ def site_xml(properties: Mapping[str, str]) -> str:
         for name, value in properties.items()
     )
     return f"<configuration>\n{body}</configuration>\n"
+
+
+def hashed(password: str) -> str:
+    """A password in Shiro's own form of a hash (Shiro 1.10: Shiro1CryptFormat, SimpleHash)."""
+    salt = secrets.token_bytes(16)
+    digest = hashlib.sha256(salt + password.encode()).digest()
+    for _ in range(HASH_ROUNDS - 1):
+        digest = hashlib.sha256(digest).digest()
+    salted, told = (base64.b64encode(part).decode() for part in (salt, digest))
+    return f"$shiro1$SHA-256${HASH_ROUNDS}${salted}${told}"
 
 
 def _answers(namespace: Namespace, port: int) -> bool:

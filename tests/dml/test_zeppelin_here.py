@@ -14,6 +14,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,13 +41,15 @@ setsid {left} &
 exec "{python}" "$ZEPPELIN_HOME/server.py"
 """
 SERVER = """
-import json, os, re, socket, threading
+import base64, hashlib, json, os, re, socket, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs
 
 conf, logs = (Path(os.environ[f"ZEPPELIN_{name}_DIR"]) for name in ("CONF", "LOG"))
-user, password = re.search(r"(\\S+) = (\\S+),", (conf / "shiro.ini").read_text()).groups()
+user, rounds, salt, hashed = re.search(
+    r"(\\S+) = \\$shiro1\\$SHA-256\\$(\\d+)\\$(\\S+)\\$(\\S+),", (conf / "shiro.ini").read_text()
+).groups()
 port = int(re.search(r"server.port</name><value>(\\d+)", (conf / "zeppelin-site.xml").read_text())[1])
 interpreter = socket.create_server(("0.0.0.0", 0))  # as Zeppelin's listen
 (logs / "interpreter").write_text(str(interpreter.getsockname()[1]))
@@ -55,13 +58,21 @@ if (Path(os.environ["ZEPPELIN_HOME"]) / "broken").exists():
     raise SystemExit("ERROR: no space left")
 
 
+def is_the(password):
+    told = base64.b64decode(salt) + password.encode()
+    for _ in range(int(rounds)):
+        told = hashlib.sha256(told).digest()
+    return base64.b64decode(hashed) == told
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         told = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         if self.path == "/api/version":
             return self.answer(200, {})
         if self.path == "/api/login":
-            ok = parse_qs(told) == {"userName": [user], "password": [password]}
+            given = parse_qs(told)
+            ok = given.pop("userName") == [user] and is_the(*given.pop("password")) and not given
             return self.answer(200 if ok else 403, {}, "JSESSIONID=in; HttpOnly")
         if self.headers.get("Cookie") != "JSESSIONID=in":
             return self.answer(401, {})
@@ -100,7 +111,7 @@ class Made:
     @property
     def leaves(self) -> str:
         """The command that the script leaves running, which no other one's does."""
-        return f"sleep 613.{self.server.port:05}"
+        return f"sleep 613.{self.home.stat().st_ino}"
 
     @property
     def left(self) -> list[int]:
@@ -135,15 +146,13 @@ def configurations() -> list[dict[str, Any]]:
     ]
 
 
-def server(home: Path, release: Path, cloud: int) -> Server:
+def server(home: Path, release: Path, cloud: int, port: int = 0) -> Server:
     place = Place(home, cloud)
     (place.cloud / "nodes" / CLUSTER / "code").mkdir(parents=True, exist_ok=True)
     held: Any = SimpleNamespace(place=place, node_credentials=lambda cluster: {**KEYS, "CLOUD_PORT": str(cloud)})
     platform: Any = SimpleNamespace(s3=SimpleNamespace(list_buckets=lambda: {"Buckets": [{"Name": "dml-dev-lake"}]}))
     workbench = Workbench(platform, {"Id": CLUSTER, "Configurations": configurations()})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return Server(Release(release, "0.11.1"), held, workbench, port, home=home)
+    return Server(Release(release, "0.11.1"), held, workbench, home=home, port=port)
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +233,20 @@ def test_what_zeppelin_is_given_should_be_its_owners_alone(running: Made) -> Non
     assert stat.S_IMODE(running.conf.stat().st_mode) == 0o700
     for file in ("shiro.ini", "zeppelin-site.xml"):
         assert stat.S_IMODE((running.conf / file).stat().st_mode) == 0o600
+        assert running.server.password not in (running.conf / file).read_text()
     lines = command_lines().values()
     assert not [line for line in lines if running.server.password in line or "of-the-nodes" in line]
+
+
+def test_the_login_should_be_asked_for_as_on_the_workbench_on_aws(running: Made) -> None:
+    script = (PROJECT / "cluster" / "zeppelin.sh").read_text()
+    (there,) = re.findall(r'print\(f"""(.*?)"""\)', script, re.DOTALL)
+    here = (running.conf / "shiro.ini").read_text()
+    there, here = ([line for line in text.splitlines() if not line.startswith("#")] for text in (there, here))
+    assert there.pop(1) == '{login["user"]} = $shiro1$SHA-256${rounds}${salted}${hashed}, analyst'
+    assert re.fullmatch(r"analyst = \$shiro1\$SHA-256\$500000\$[\w+/=]+\$[\w+/=]+, analyst", here.pop(1))
+    assert "500_000" in script
+    assert here == there
 
 
 def test_one_port_of_loopback_should_lead_to_zeppelin_and_none_to_its_interpreters(running: Made) -> None:
@@ -257,6 +278,35 @@ def test_two_of_a_checkout_should_not_save_each_others_notes_over(made: Made) ->
         with pytest.raises(UserError, match=f"runs already, at {made.server.url}: end it first"), second.running():
             pass
         assert made.server.client().asked("GET", "/notebook"), "the first one is as it was"
+
+
+def test_two_checkouts_that_start_together_should_have_a_port_each(
+    tmp_path: Path, cloud: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second starts while the first one's Zeppelin does not answer yet, and wants the same port."""
+    first, second = (unpacked(tmp_path / name, cloud).server for name in ("first", "second"))
+    wait = Server._wait
+
+    def later(self: Server, inside: namespace.Namespace) -> None:
+        if self is first:
+            second.port = first.port
+            ends.enter_context(second.running())
+        wait(self, inside)
+
+    monkeypatch.setattr(Server, "_wait", later)
+    with ExitStack() as ends, first.running():
+        assert first.port != second.port
+        for one in (first, second):
+            assert one.client().asked("GET", "/notebook"), "each with its own password"
+
+
+def test_a_machine_without_a_free_port_should_be_told_so(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("Address already in use")
+
+    monkeypatch.setattr(socket, "create_server", full)
+    with pytest.raises(UserError, match=r"No port of 127\.0\.0\.1 can be had for Zeppelin: Address already in use"):
+        made.server.running().__enter__()
 
 
 def test_a_zeppelin_that_does_not_start_should_be_told_with_its_last_words_and_nothing_left(made: Made) -> None:

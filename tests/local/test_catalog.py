@@ -102,6 +102,48 @@ def test_what_glue_refuses_should_be_told_in_its_words() -> None:
     assert "no right" in error
 
 
+VIEW = {
+    "Name": "seen",
+    "TableType": "VIRTUAL_VIEW",
+    "StorageDescriptor": {"Columns": [{"Name": "id", "Type": "bigint"}], "SerdeInfo": {}},
+}
+
+
+def test_a_view_should_be_named_with_what_it_lacks_and_be_in_no_other_tables_way(glue: Any) -> None:
+    asked = Catalog(glue)
+    glue.create_table(DatabaseName=DATABASE, TableInput=VIEW)
+    glue.create_table(DatabaseName=DATABASE, TableInput={"Name": "bare"})
+    published(glue, "features", "s3://lake/1/", said="it's")
+    assert asked.answer([DATABASE, "seen"]) == {
+        "error": "Glue's table catalogued.seen (its type is VIRTUAL_VIEW) cannot be read here: "
+        "Glue tells no InputFormat, OutputFormat, Location, SerializationLibrary of it."
+    }
+    assert "Glue tells no Columns, InputFormat" in asked.answer([DATABASE, "bare"])["error"]
+    told = asked.answer([DATABASE, "features"])["statements"]
+    assert f"CREATE DATABASE IF NOT EXISTS `{DATABASE}`" in told, "an error came in place of this statement"
+    assert told[-1] == CREATED
+    for name in ("seen", "bare", "features"):
+        glue.delete_table(DatabaseName=DATABASE, Name=name)
+
+
+def test_the_process_should_answer_after_any_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Odd:
+        exceptions = type("exceptions", (), {"EntityNotFoundException": LookupError})
+
+        def get_table(self, *, Name: str, **_: str) -> None:  # Glue's
+            raise ValueError("odd") if Name == "odd" else LookupError
+
+    monkeypatch.setattr(catalog.boto3, "client", lambda *_, **__: Odd())
+    questions = [{"name": ["d", name], "there": False} for name in ("odd", "gone")]
+    monkeypatch.setattr(sys, "stdin", [json.dumps(one) for one in questions])
+    catalog.main()
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"error": "What Glue says of d.odd cannot be told to Spark: ValueError: odd"}
+    assert second == {"statements": []}
+
+
 SCRIPT = """
 import json, sys
 from pyspark.sql import SparkSession

@@ -223,7 +223,7 @@ def run(datasets: Sequence[str], env: str, seconds: float) -> int:
     try:
         platform = deployed(True, env)
         workbench = Workbench(platform, tunnel.workbench(platform, str))
-        server = Server(release, cloud, workbench, tunnel.local_port(), home=home)
+        server = Server(release, cloud, workbench, home=home)
         with tunnel.interrupted_by_the_end_of_the_terminal(), server.running():
             print(f"Zeppelin {release.version} of {release.home}; a note may take {seconds:.0f} s", flush=True)
             return hold_against_each_other(server, datasets, seconds)

@@ -88,18 +88,28 @@ class Catalog:
     def answer(self, name: Sequence[str], *, there: bool = False) -> dict[str, Any]:
         """The answer to a question for [] (all databases), [database] (its tables) or [database, table].
 
-        `there`: Spark has the table. `statements` bring it up to date, `tables` are names; `error`: Glue's words.
+        `there`: Spark has the table. `statements` bring it up to date, `tables` are names; `error`: Glue's words, or
+        what its table lacks. With an error Spark runs no statements, so that they are told again with the next answer.
         """
+        databases, tables = self._databases, dict(self._tables)
         try:
-            match name:
-                case []:
-                    return {"statements": self._all_databases()}
-                case [database]:
-                    return self._all_tables(database)
-                case [database, table]:
-                    return {"statements": self._table(database, table, there)}
-        except (ClientError, BotoCoreError) as error:
-            return {"error": f"Glue does not tell of {'.'.join(name) or 'its databases'}: {error}"}
+            return self._answer(name, there)
+        except Exception as error:
+            self._databases, self._tables = databases, tables
+            if isinstance(error, UserError):
+                return {"error": str(error)}
+            if isinstance(error, (ClientError, BotoCoreError)):
+                return {"error": f"Glue does not tell of {'.'.join(name) or 'its databases'}: {error}"}
+            raise
+
+    def _answer(self, name: Sequence[str], there: bool) -> dict[str, Any]:
+        match name:
+            case []:
+                return {"statements": self._all_databases()}
+            case [database]:
+                return self._all_tables(database)
+            case [database, table]:
+                return {"statements": self._table(database, table, there)}
         return {"statements": []}  # Glue has no deeper names
 
     def _all_databases(self) -> Statements:
@@ -141,9 +151,20 @@ class Catalog:
 
 
 def declaration(database: str, table: Mapping[str, Any], partitions: Sequence[Mapping[str, Any]]) -> Statements:
-    """The statements of Spark's SQL that declare what Glue says of a table, in Glue's own words for its format."""
-    storage = table["StorageDescriptor"]
-    serde = storage.get("SerdeInfo", {})
+    """The statements of Spark's SQL that declare what Glue says of a table, in Glue's own words for its format.
+
+    Raises UserError for a table that lacks what a declaration needs, as a view does: Glue asks for nothing but a name.
+    """
+    who = f"Glue's table {database}.{table['Name']}"
+    storage = table.get("StorageDescriptor") or {}
+    serde = storage.get("SerdeInfo") or {}
+    lacking = [key for key in ("Columns", "InputFormat", "OutputFormat", "Location") if not storage.get(key)]
+    lacking += [key for key in ("SerializationLibrary",) if not serde.get(key)]
+    if lacking:
+        kind = f" (its type is {table['TableType']})" if table.get("TableType") else ""
+        raise UserError(f"{who}{kind} cannot be read here: Glue tells no {', '.join(lacking)} of it.")
+    if placeless := [one["Values"] for one in partitions if not one.get("StorageDescriptor", {}).get("Location")]:
+        raise UserError(f"{who} cannot be read here: Glue tells no Location of its partition {'/'.join(placeless[0])}.")
     name, keys = named(database, table["Name"]), table.get("PartitionKeys") or []
     given = {**storage.get("Parameters", {}), **table.get("Parameters", {})}
     given.pop("EXTERNAL", None)  # says the statement
@@ -197,7 +218,12 @@ def main() -> None:
     catalog = Catalog(boto3.client("glue", config=Config(proxies={})))
     for line in sys.stdin:
         asked = json.loads(line)
-        print(json.dumps(catalog.answer(asked["name"], there=asked["there"])), flush=True)
+        try:
+            told = catalog.answer(asked["name"], there=asked["there"])
+        except Exception as error:  # noqa: BLE001  # one process serves all notes: it ends with none of their questions
+            name = ".".join(asked["name"]) or "Glue's databases"
+            told = {"error": f"What Glue says of {name} cannot be told to Spark: {type(error).__name__}: {error}"}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
