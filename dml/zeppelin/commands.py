@@ -60,11 +60,12 @@ def zeppelin(
     platform = deployed(local, env)
     node = tunnel.primary_node(platform, _price(env))
     user, password = tunnel.login(platform)
-    port = tunnel.local_port()
+    port = tunnel.local_port(tunnel.PORTS)
     region = {"AWS_REGION": platform.region, "AWS_DEFAULT_REGION": platform.region} if platform.region else {}
     opened = tunnel.tunnel(node, port, {**os.environ, **region})
     with tunnel.interrupted_by_the_end_of_the_terminal(), opened as process:
-        url, zeppelin = f"http://localhost:{port}", Zeppelin(port, user, password)
+        # Not localhost, whose pages of any port Zeppelin takes for its own (CorsUtils of 0.11.1).
+        url, zeppelin = f"http://127.0.0.1:{port}", Zeppelin(port, user, password)
         try:
             tunnel.require_closed(zeppelin)
             told = interpreter.arrange(zeppelin)

@@ -309,7 +309,7 @@ def test_broken_and_strange_notes_should_be_told_and_the_others_come(
 # --- The tunnel ---
 
 AWS = """#!{python}
-import json, signal, socket, sys
+import json, os, signal, socket, sys
 def interrupted(*_):
     open({notes!r}, "a").write("interrupted\\n")
     sys.exit(0)
@@ -319,9 +319,14 @@ if "i-refused" in sys.argv:
     print("An error occurred (TargetNotConnected) when calling the StartSession operation: i-refused is not connected.")
     sys.exit(254)
 port = int(sys.argv[-1].rpartition("=")[2])
-with socket.create_server(("127.0.0.1", port)) as server:
-    while True:
-        server.accept()
+try:
+    server = socket.create_server((os.environ["SSM_PLUGIN_LOCAL_HOST"], port))
+except OSError:  # it waits for its other half, and says nothing
+    signal.pause()
+print(f"\\nStarting session with SessionId: s-1\\nPort {{port}} opened for sessionId s-1.", end="")
+print("\\nWaiting for connections...", flush=True)
+while True:
+    server.accept()
 """
 
 
@@ -382,11 +387,29 @@ def test_a_tunnel_that_does_not_open_should_say_why(aws_cli: Path) -> None:
         raise AssertionError("it is open")
 
 
+def test_a_port_that_somebody_else_has_taken_meanwhile_should_not_count_as_the_tunnel(
+    aws_cli: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens there would be told the login."""
+    monkeypatch.setattr(tunnel, "OPEN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = rf"to i-0123 is not open after 1 s: another program has taken port {port}, try again"
+        with (
+            pytest.raises(UserError, match=told),
+            tunnel.tunnel("i-0123", port, {"PATH": str(aws_cli.parent / "bin")}),
+        ):
+            raise AssertionError("it is open")
+    assert aws_cli.read_text().splitlines()[1:] == ["interrupted"]
+
+
 def test_another_port_should_be_taken_where_zeppelins_own_is_taken() -> None:
     with socket.socket() as held:
         with contextlib.suppress(OSError):  # another program of this machine holds it, which is as good
             held.bind(("127.0.0.1", tunnel.PORT))
         assert tunnel.local_port() not in (0, tunnel.PORT)
+        with pytest.raises(UserError, match=rf"No port of 127\.0\.0\.1 is free .*\({tunnel.PORT}\)"):
+            tunnel.local_port([tunnel.PORT])
 
 
 def test_what_this_machine_lacks_should_be_named_with_where_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
