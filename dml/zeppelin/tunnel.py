@@ -24,7 +24,9 @@ PORTS = (PORT, 18890, 18891, 18892)  # of 127.0.0.1, whose pages it answers (sta
 DOCUMENT = "AWS-StartPortForwardingSession"  # the only one that the analysts' policy allows (stacks/observability.py)
 UP = ("RUNNING", "WAITING")
 COMING = ("STARTING", "BOOTSTRAPPING")
+DENIED = ("AccessDenied", "AccessDeniedException")
 OPEN_SECONDS = 60.0
+ANSWER_SECONDS = 120.0  # a Zeppelin that starts is waited for
 # The plugin says it when it listens, and listens where this variable has it, or on localhost in older releases
 # (session-manager-plugin, muxportforwarding.go, handleClientConnections).
 LISTENS, LISTENS_ON = "Waiting for connections", "SSM_PLUGIN_LOCAL_HOST"
@@ -88,26 +90,51 @@ def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
 
 
 def login(platform: Platform) -> tuple[str, str]:
-    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
+    """User and password that the environment's Zeppelin asks for. Raises UserError if they cannot be read."""
     arn = platform.output(Output.ZEPPELIN_LOGIN)
     try:
         told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
     except ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise UserError(f"Zeppelin's login could not be read in the secret {arn}: {error}") from error
         raise UserError(
             f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
             f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
         ) from error
-    found = json.loads(told)
-    return str(found["user"]), str(found["password"])
+    try:
+        found = json.loads(told)
+        return str(found["user"]), str(found["password"])
+    except (ValueError, KeyError, TypeError):  # without its text, which is secret
+        raise UserError(
+            f'The secret {arn} is no login: it has to be {{"user": "analyst", "password": "..."}}. How it is changed: '
+            'docs/security.md, "Zeppelin asks for a login".'
+        ) from None
 
 
 class OpenError(UserError):
     """Zeppelin answers whoever asks."""
 
 
-def require_closed(zeppelin: Zeppelin) -> None:
-    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it. Or UserError: no answer."""
-    if zeppelin.is_open:
+def require_closed(zeppelin: Zeppelin, process: "subprocess.Popen[str] | None" = None, seconds: float = 0.0) -> None:
+    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it.
+
+    It is asked until it says so or not, for so many `seconds`. Raises UserError if it does not until then, or if the
+    tunnel has come to its end: then nobody knows who would be told the login.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        if process and process.poll() is not None:
+            raise UserError("The tunnel was closed from the other side before Zeppelin had answered.")
+        try:
+            open_to_all = zeppelin.is_open
+            break
+        except UserError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"Zeppelin does not say whether it asks for a login, and so the tunnel is closed again. {error}"
+                ) from error
+            time.sleep(1)
+    if open_to_all:
         raise OpenError(
             "Zeppelin on this workbench asks for no login, so that any web page beside it could run code with the "
             "cluster's rights: the tunnel is closed again. cluster/zeppelin.sh had no effect there, see its bootstrap "
