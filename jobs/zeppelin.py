@@ -9,6 +9,8 @@ replaces it. How the calls look: Zeppelin 0.11, "Notebook REST API" and "Interpr
 import argparse
 import http.client
 import json
+import re
+import signal
 import sys
 import time
 import uuid
@@ -24,6 +26,8 @@ from jobs.tables import storage
 PORT = 8890  # EMR's
 SILENCE = 60.0  # seconds
 ENDED = ("FINISHED", "ERROR", "ABORT")
+FAILED = ("ERROR", "ABORT")
+COPY = re.compile(r" \(check [0-9a-f]{8}\)$")  # as a check names its own
 BEGINS_WITHIN = 60.0  # seconds from the order to run a note to its first paragraph
 TEXT_LIMIT = 2_000
 OK = 200
@@ -102,6 +106,7 @@ def main(argv: Sequence[str]) -> bool:
     told = build_parser().parse_args(argv)
     report: storage.Json = {"note": told.note, "passed": False, "error": "", "paragraphs": []}
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, _ended_from_outside)
     try:
         secret = boto3.client("secretsmanager", region_name=told.region).get_secret_value(SecretId=told.login)
         check(Server(told.port), json.loads(secret["SecretString"]), told.note, told.seconds, report)
@@ -117,8 +122,15 @@ def main(argv: Sequence[str]) -> bool:
     return bool(report["passed"])
 
 
+def _ended_from_outside(*_: object) -> None:
+    """An interruption as any error, so that the copy is deleted and the report written; another one ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise JobError("The check was ended from outside (SIGTERM).")
+
+
 def check(server: Server, login: Dict[str, str], note: str, seconds: float, report: storage.Json) -> None:
-    """Fills the report: `version`, `paragraphs` (title, status, error) and `passed`. Raises JobError."""
+    """Fills the report: `version`, `paragraphs` (title, status, error), `passed`, and `left` if the copy could not be
+    deleted. Raises JobError."""
     until = time.monotonic() + seconds
     report["version"] = _version(server, until)
     if server.status("/notebook") == OK:
@@ -131,24 +143,50 @@ def check(server: Server, login: Dict[str, str], note: str, seconds: float, repo
     notes = {one.get("path", ""): one["id"] for one in server.asked("GET", "/notebook") or []}
     if note not in notes:
         there = ", ".join(sorted(notes)) or "none"
-        raise JobError(f"Zeppelin has no note {note}. It has: {there}")
+        raise JobError(
+            f"Zeppelin has no note {note}. It has: {there}. Notes of a dataset that was deployed after the workbench "
+            "started come with its next start: dml pause, dml resume."
+        )
     _require_peace(server, notes)
-    copy = server.asked("POST", f"/notebook/{notes[note]}", {"name": f"{note} (check {uuid.uuid4().hex[:8]})"})
+    for path in filter(COPY.search, notes):  # of a check that was ended before it could do so
+        server.asked("DELETE", f"/notebook/{notes[path]}")
+    name = f"{note} (check {uuid.uuid4().hex[:8]})"
+    copy = server.asked("POST", f"/notebook/{notes[note]}", {"name": name})
     try:
+        server.asked("PUT", f"/notebook/{copy}/clear")  # it has the results of the note
+        if not _paragraphs(server, copy):
+            raise JobError(f"The note {note} has no paragraph that could be run.")
         server.asked("POST", f"/notebook/job/{copy}")  # no body: Zeppelin fails by an empty one
         in_time = _ended(server, copy, until)
         if not in_time:
             server.asked("DELETE", f"/notebook/job/{copy}")
-        report["paragraphs"] = [
-            told_of(one)
-            for one in server.asked("GET", f"/notebook/{copy}")["paragraphs"]
-            if one.get("config", {}).get("enabled", True) and str(one.get("text") or "").strip()
-        ]
+        report["paragraphs"] = [told_of(one) for one in _paragraphs(server, copy)]
         if not in_time:
             raise JobError(f"The note has not come to its end within {seconds:.0f} seconds, and was stopped.")
     finally:
-        server.asked("DELETE", f"/notebook/{copy}")
+        if left := _taken_away(server, name, copy):
+            report["left"] = left
     report["passed"] = all(one["status"] == "FINISHED" for one in report["paragraphs"])
+
+
+def _paragraphs(server: Server, note: str) -> List[Dict[str, Any]]:
+    """Those that a run of the note runs."""
+    return [
+        one
+        for one in server.asked("GET", f"/notebook/{note}")["paragraphs"]
+        if one.get("config", {}).get("enabled", True) and str(one.get("text") or "").strip()
+    ]
+
+
+def _taken_away(server: Server, name: str, copy: str) -> str:
+    """Deletes the copy; what it is left for, '' if it is gone. Raises no JobError: another may be on its way."""
+    try:
+        notes = {one.get("path", ""): one["id"] for one in server.asked("GET", "/notebook") or []}
+        _require_peace(server, {path: note for path, note in notes.items() if note != copy})
+        server.asked("DELETE", f"/notebook/{copy}")
+    except JobError as error:
+        return f"The copy {name} is left, for the next check to delete: {error}"
+    return ""
 
 
 def _version(server: Server, until: float) -> str:
@@ -170,11 +208,11 @@ def _version(server: Server, until: float) -> str:
 
 def _require_peace(server: Server, notes: Dict[str, str]) -> None:
     """Deleting a note ends the session that its interpreter has for it. Where each note has a Python of its own that is
-    its own alone; else a note that runs would be ended. Raises JobError."""
+    its own alone; else a note that runs would be ended. A check's copies are no notes of anybody's. Raises JobError."""
     setting = server.asked("GET", "/interpreter/setting/spark") or {}
     if setting.get("option", {}).get("perNote") == "scoped":
         return
-    for path, note in sorted(notes.items()):
+    for path, note in sorted((path, note) for path, note in notes.items() if not COPY.search(path)):
         if (server.asked("GET", f"/notebook/job/{note}") or {}).get("isRunning"):
             raise JobError(
                 f"{path} runs, and all notes have one Python here: the check would end it. Open Zeppelin once "
@@ -213,7 +251,7 @@ def told_of(paragraph: Dict[str, Any]) -> Dict[str, str]:
         if line.strip()
     ]
     status = str(paragraph.get("status", ""))
-    failed = status != "FINISHED" and bool(said)
+    failed = status in FAILED and bool(said)
     return {
         "title": str(paragraph.get("title") or "text"),
         "status": status,

@@ -18,7 +18,7 @@ DRIVER_OVERHEAD = "1g"
 GLUE_METASTORE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
 ZEPPELIN_USER = "zeppelin"  # a folder in the workspace bucket, not a person: notes lie under zeppelin/notebook/
 ZEPPELIN_ON_S3 = "org.apache.zeppelin.notebook.repo.S3NotebookRepo"
-ZEPPELIN_PORT = 8890  # EMR's
+ZEPPELIN_PORTS = (8890, 18890, 18891, 18892)  # of the tunnel's end: EMR's own, and where that is taken
 ZEPPELIN_IDLE = "org.apache.zeppelin.interpreter.lifecycle.TimeoutLifecycleManager"
 
 
@@ -118,8 +118,9 @@ def zeppelin_configurations(*, bucket: str, region: str, idle_seconds: int) -> l
     """Zeppelin with its notes on S3, and Spark sessions that end when nobody uses them.
 
     A live session is a YARN application: without that end the cluster never counts as idle and never ends itself.
-    Zeppelin's own default lets a page of any origin ask it with the analyst's browser; here only its own pages do, as
-    the tunnel of docs/operations.md shows them.
+    Zeppelin's own default lets a page of any origin ask it with the analyst's browser; here only its own pages do, on
+    the ports of 127.0.0.1 that `dml zeppelin` opens. 0.11 lets pages of `localhost` do so too, of any port and whatever
+    is set (CorsUtils): they lack the session's cookie as long as nobody logs in at `localhost`.
     """
     storage = {
         "ZEPPELIN_NOTEBOOK_STORAGE": ZEPPELIN_ON_S3,
@@ -132,7 +133,7 @@ def zeppelin_configurations(*, bucket: str, region: str, idle_seconds: int) -> l
         "zeppelin.interpreter.lifecyclemanager.timeout.threshold": str(idle_seconds * 1000),
         "zeppelin.interpreter.lifecyclemanager.timeout.checkinterval": "60000",
     }
-    pages = [f"http://{host}:{ZEPPELIN_PORT}" for host in ("localhost", "127.0.0.1")]
+    pages = [f"http://127.0.0.1:{port}" for port in ZEPPELIN_PORTS]
     return [
         Configuration("zeppelin-env", configurations=[Configuration("export", storage)]),
         Configuration("zeppelin-site", {**idle, "zeppelin.server.allowed.origins": ",".join(pages)}),

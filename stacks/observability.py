@@ -198,7 +198,7 @@ def analyst_policy(stack: cdk.Stack, environment: Environment, *, login: str, da
         policy,
         rights,
         {
-            "FindStacks": "Without the name of one stack it is a question about all; it tells names and outputs only.",
+            "FindStacks": "A question about all stacks of the account; it tells their parameters, tags and outputs.",
             "FindPrimaryNode": machines,
             "OpenTunnel": machines,
             "EndOwnSessions": "Sessions are named after who opened them.",

@@ -20,6 +20,7 @@ SESSION = "3f2a"
 class Server:
     """Zeppelin's settings of one interpreter, its notes, and how often sessions were ended.
 
+    `old`: notes with results of a former run, which their copies have as well, as Zeppelin's. `keeps`: it deletes none.
     `password`: of the user analyst, '' if it asks for no login. `running`: notes that run, by id. `fails`: what a
     paragraph with this text is going to say; `hangs`: the text of one that does not end.
     """
@@ -34,6 +35,8 @@ class Server:
         self.paths = {"2AAA": "/penguins/1 Start here", "2BBB": "/penguins/2 Explore"}
         self.texts = {note: ["%md\n# Hello", "%spark.pyspark\nprint(1)"] for note in self.paths}
         self.states: dict[str, list[str]] = {}
+        self.old = {"2AAA", "2BBB"}
+        self.keeps = False
         self.fails: dict[str, str] = {}
         self.hangs = ""
         self.asked: list[tuple[str, str]] = []
@@ -71,8 +74,15 @@ class Server:
             return self.job(method, place)
         if method == "POST":
             self.paths["2COPY"], self.texts["2COPY"] = told["name"], self.texts[place]
+            self.states.pop("2COPY", None)
+            self.old |= {"2COPY"} if place in self.old else set()
             return "2COPY"
+        if method == "PUT" and place == "clear":
+            self.old.discard(path.split("/")[2])
+            return ""
         if method == "DELETE":
+            if self.keeps:
+                return None
             del self.paths[place]
             return ""
         return {"id": place, "paragraphs": self.paragraphs(place)} if place in self.paths else None
@@ -96,12 +106,13 @@ class Server:
 
     def paragraphs(self, note: str) -> list[dict[str, Any]]:
         states = [*self.states.get(note, []), *["READY"] * len(self.texts[note])]
+        ran = "what a former run has said" if note in self.old else ""
         return [
             {
                 "title": f"cell {number}",
                 "text": text,
                 "status": state,
-                "results": {"msg": [{"type": "TEXT", "data": self.fails.get(text, "")}]},
+                "results": {"msg": [{"type": "TEXT", "data": self.fails.get(text, "") if state != "READY" else ran}]},
             }
             for number, (text, state) in enumerate(zip(self.texts[note], states, strict=False), 1)
         ]

@@ -16,7 +16,6 @@ from dml.estate.platform import Platform, answering
 from dml.zeppelin import tunnel
 from stacks.outputs import Output
 
-FIRST = "1 Start here"
 BUSY = ("PENDING", "RUNNING", "CANCEL_PENDING")
 NAME = "dml zeppelin check"
 

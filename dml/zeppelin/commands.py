@@ -51,7 +51,7 @@ def zeppelin(
     from dml.errors import UserError
     from dml.estate.platform import deployed
     from dml.zeppelin import interpreter, tunnel
-    from dml.zeppelin.rest import Zeppelin
+    from dml.zeppelin.rest import LoginError, Zeppelin
 
     if local:
         _here(release, env, browser)
@@ -60,25 +60,29 @@ def zeppelin(
     platform = deployed(local, env)
     node = tunnel.primary_node(platform, _price(env))
     user, password = tunnel.login(platform)
-    port = tunnel.local_port()
+    port = tunnel.local_port(tunnel.PORTS)
     region = {"AWS_REGION": platform.region, "AWS_DEFAULT_REGION": platform.region} if platform.region else {}
     opened = tunnel.tunnel(node, port, {**os.environ, **region})
     with tunnel.interrupted_by_the_end_of_the_terminal(), opened as process:
-        url, zeppelin = f"http://localhost:{port}", Zeppelin(port, user, password)
+        # Not localhost, whose pages of any port Zeppelin takes for its own (CorsUtils of 0.11.1).
+        url, zeppelin = f"http://127.0.0.1:{port}", Zeppelin(port, user, password)
+        tunnel.require_closed(zeppelin, process, tunnel.ANSWER_SECONDS)
+        login = f"User {user}, password {password}"
         try:
-            tunnel.require_closed(zeppelin)
             told = interpreter.arrange(zeppelin)
-        except tunnel.OpenError:
-            raise
-        except UserError as error:  # the tunnel is of use without it
-            told = (
-                "Not all was looked at: Spark's interpreter is as it was, perhaps with one Python for all notes, and a "
-                f"Zeppelin that does not answer yet was not asked for its login. {error}"
+        except LoginError:
+            told = "Spark's interpreter is as it was, perhaps with one Python for all notes."
+            login = (
+                f"Zeppelin does not take the password of this environment's secret for {user}: the workbench has the "
+                "one of when it started. To have it take the new one: "
+                f"{platform.command('pause')}, then {platform.command('resume')}"
             )
+        except UserError as error:  # the tunnel is of use without it
+            told = f"Spark's interpreter is as it was, perhaps with one Python for all notes. {error}"
         if told:
             typer.echo(told, err=True)
         typer.echo(f"Zeppelin of {env}: {url} (interrupt to close the tunnel)")
-        typer.echo(f"User {user}, password {password}")
+        typer.echo(login)
         if browser:
             webbrowser.open(url)
         try:
@@ -167,6 +171,8 @@ def check(
 
     if found.document and (found.document["paragraphs"] or as_json):
         show_document(found.document, show, as_json=as_json)
+    if left := found.document.get("left"):
+        say(left)
     if not found.passed:
         raise UserError(found.why or f"The note {note} of {asked} has not run to its end.")
     say(f"Zeppelin {found.document['version']} asks for its login and has run {note} of {asked}.")

@@ -14,6 +14,12 @@ from dml.errors import UserError
 
 SILENCE = 20.0  # seconds
 COOKIE = "JSESSIONID"
+# Who has not logged in is sent to the login (302); what Shiro's filters refuse otherwise has one of the others.
+REFUSED = (http.client.FOUND, http.client.UNAUTHORIZED, http.client.FORBIDDEN)
+
+
+class LoginError(UserError):
+    """Zeppelin does not take user and password."""
 
 
 class Zeppelin:
@@ -34,11 +40,11 @@ class Zeppelin:
         return self._session
 
     def login(self) -> None:
-        """Raises UserError if it does not take user and password, or does not answer."""
+        """Raises LoginError if it does not take user and password, UserError if it does not answer."""
         form = urlencode({"userName": self._user, "password": self._password})
         answer, text = self._sent("POST", "/login", form, {"Content-Type": "application/x-www-form-urlencoded"})
         if answer.status == http.client.FORBIDDEN:
-            raise UserError(f"Zeppelin does not let {self._user} in: the password is another one.")
+            raise LoginError(f"Zeppelin does not let {self._user} in: the password is another one.")
         self._document("POST", "/login", answer, text)
         # It begins with deleting the cookie of before, under the same name; the last one counts.
         for header in answer.headers.get_all("Set-Cookie", []):
@@ -49,9 +55,13 @@ class Zeppelin:
 
     @property
     def is_open(self) -> bool:
-        """Whether it tells its notes to whoever has not logged in. Raises UserError if it does not answer."""
+        """Whether it tells its notes to whoever has not logged in. Raises UserError if it does not say."""
         nobody = Zeppelin(self._port, seconds=self._seconds)
-        return nobody._sent("GET", "/notebook", None, {})[0].status == http.client.OK
+        answer, text = nobody._sent("GET", "/notebook", None, {})
+        if answer.status in REFUSED:
+            return False
+        self._document("GET", "/notebook", answer, text)
+        return True
 
     def asked(self, method: str, path: str, told: Any = None) -> Any:
         """The body of an answer to `path` below /api; {} if it has none. Raises UserError if it refuses."""

@@ -5,8 +5,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +19,17 @@ from dml.terminal.words import last_line
 from dml.zeppelin.rest import Zeppelin
 from stacks.outputs import Output
 
-PORT = 8890  # Zeppelin's on EMR, and the one whose pages it answers whatever its release (stacks/emr.py)
+PORT = 8890  # Zeppelin's on EMR
+PORTS = (PORT, 18890, 18891, 18892)  # of 127.0.0.1, whose pages it answers (stacks/emr.py)
 DOCUMENT = "AWS-StartPortForwardingSession"  # the only one that the analysts' policy allows (stacks/observability.py)
 UP = ("RUNNING", "WAITING")
 COMING = ("STARTING", "BOOTSTRAPPING")
+DENIED = ("AccessDenied", "AccessDeniedException")
 OPEN_SECONDS = 60.0
+ANSWER_SECONDS = 120.0  # a Zeppelin that starts is waited for
+# The plugin says it when it listens, and listens where this variable has it, or on localhost in older releases
+# (session-manager-plugin, muxportforwarding.go, handleClientConnections).
+LISTENS, LISTENS_ON = "Waiting for connections", "SSM_PLUGIN_LOCAL_HOST"
 PROGRAMS = {
     "aws": 'the AWS CLI (AWS CLI User Guide, "Installing or updating to the latest version of the AWS CLI")',
     "session-manager-plugin": "the Session Manager plugin "
@@ -83,26 +90,51 @@ def workbench(platform: Platform, price: Callable[[], str]) -> dict[str, Any]:
 
 
 def login(platform: Platform) -> tuple[str, str]:
-    """User and password that the environment's Zeppelin asks for. Raises UserError if they may not be read."""
+    """User and password that the environment's Zeppelin asks for. Raises UserError if they cannot be read."""
     arn = platform.output(Output.ZEPPELIN_LOGIN)
     try:
         told = platform.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
     except ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise UserError(f"Zeppelin's login could not be read in the secret {arn}: {error}") from error
         raise UserError(
             f"Zeppelin asks for a login, and you may not read it ({error}). Who wears the policy "
             f"{platform.output(Output.ANALYST_POLICY)} may: ask whoever keeps people's access for it."
         ) from error
-    found = json.loads(told)
-    return str(found["user"]), str(found["password"])
+    try:
+        found = json.loads(told)
+        return str(found["user"]), str(found["password"])
+    except (ValueError, KeyError, TypeError):  # without its text, which is secret
+        raise UserError(
+            f'The secret {arn} is no login: it has to be {{"user": "analyst", "password": "..."}}. How it is changed: '
+            'docs/security.md, "Zeppelin asks for a login".'
+        ) from None
 
 
 class OpenError(UserError):
     """Zeppelin answers whoever asks."""
 
 
-def require_closed(zeppelin: Zeppelin) -> None:
-    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it. Or UserError: no answer."""
-    if zeppelin.is_open:
+def require_closed(zeppelin: Zeppelin, process: "subprocess.Popen[str] | None" = None, seconds: float = 0.0) -> None:
+    """Raises OpenError if it asks for no login: then nobody is to have a tunnel to it.
+
+    It is asked until it says so or not, for so many `seconds`. Raises UserError if it does not until then, or if the
+    tunnel has come to its end: then nobody knows who would be told the login.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        if process and process.poll() is not None:
+            raise UserError("The tunnel was closed from the other side before Zeppelin had answered.")
+        try:
+            open_to_all = zeppelin.is_open
+            break
+        except UserError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"Zeppelin does not say whether it asks for a login, and so the tunnel is closed again. {error}"
+                ) from error
+            time.sleep(1)
+    if open_to_all:
         raise OpenError(
             "Zeppelin on this workbench asks for no login, so that any web page beside it could run code with the "
             "cluster's rights: the tunnel is closed again. cluster/zeppelin.sh had no effect there, see its bootstrap "
@@ -110,16 +142,17 @@ def require_closed(zeppelin: Zeppelin) -> None:
         )
 
 
-def local_port() -> int:
-    """Zeppelin's own if nothing listens there, else any that is free."""
-    for port in (PORT, 0):
+def local_port(ports: Sequence[int] = (PORT, 0)) -> int:
+    """The first of `ports` that nothing listens on; 0 is any. Raises UserError if there is none."""
+    for port in ports:
         with socket.socket() as tried:
             try:
                 tried.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return int(tried.getsockname()[1])
-    raise UserError("No port of 127.0.0.1 is free here.")
+    asked = ", ".join(str(port) for port in ports if port) or "any"
+    raise UserError(f"No port of 127.0.0.1 is free here that could be Zeppelin's ({asked}): end what has one of them.")
 
 
 @contextmanager
@@ -139,22 +172,43 @@ def interrupted_by_the_end_of_the_terminal() -> Iterator[None]:
 
 @contextmanager
 def tunnel(node: str, port: int, environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
-    """Open as long as the block lasts. Raises UserError with what the AWS CLI says if it cannot be opened."""
+    """Open as long as the block lasts. Raises UserError with what the AWS CLI says if it cannot be opened.
+
+    What listens on the port is the tunnel's own end only if the plugin says so: any account of this machine may have
+    taken the port since it was found free, and would be told the login.
+    """
     parameters = f"portNumber={PORT},localPortNumber={port}"
     asked = ["aws", "ssm", "start-session", "--target", node, "--document-name", DOCUMENT, "--parameters", parameters]
     # A session of its own: an interrupt is for us, who then end it.
     process = subprocess.Popen(
-        asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+        asked,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**environment, LISTENS_ON: "127.0.0.1"},
     )
+    said: list[str] = []
+    opened = threading.Event()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            said.append(line)
+            if LISTENS in line:
+                opened.set()
+
+    reader = threading.Thread(target=read, daemon=True)  # to the end: a full pipe would hold the plugin up
+    reader.start()
     try:
         until = time.monotonic() + OPEN_SECONDS
-        while not listens(port):
+        while not opened.wait(0.1) or process.poll() is not None:
             if process.poll() is not None:
-                said = process.stdout.read() if process.stdout else ""
-                raise UserError(f"The tunnel to {node} did not open: {last_line(said) or 'the AWS CLI says nothing'}")
-            if time.monotonic() > until:
-                raise UserError(f"The tunnel to {node} is not open after {OPEN_SECONDS:.0f} s: does its agent run?")
-            time.sleep(0.1)
+                reader.join(1)
+                told = last_line("".join(said)) or "the AWS CLI says nothing"
+                raise UserError(f"The tunnel to {node} did not open: {told}")
+            if time.monotonic() > until:  # where it cannot listen the plugin neither says so nor ends
+                why = f"another program has taken port {port}, try again" if listens(port) else "does its agent run?"
+                raise UserError(f"The tunnel to {node} is not open after {OPEN_SECONDS:.0f} s: {why}")
         yield process
     finally:
         end(process)

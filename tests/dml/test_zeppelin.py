@@ -22,10 +22,13 @@ from dml.errors import UserError
 from dml.estate.platform import Platform
 from dml.zeppelin import notes, source, tunnel
 from dml.zeppelin.notes import BROKEN, CONFLICT, EDITED, KEPT, NEW, UPDATED, Notes
+from dml.zeppelin.rest import Zeppelin
 from notebooks.parameters import parameters_of
 from notebooks.zpln import build_note, new_note
 from stacks.outputs import NOTES, Output
+from tests.command import run_dml
 from tests.embedded import Clients
+from tests.zeppelin_server import PASSWORD, Server, served
 
 SHIPPED = Path(__file__).parents[2] / "notebooks"
 BUCKET = "workspace-of-notes"
@@ -309,7 +312,7 @@ def test_broken_and_strange_notes_should_be_told_and_the_others_come(
 # --- The tunnel ---
 
 AWS = """#!{python}
-import json, signal, socket, sys
+import json, os, signal, socket, sys
 def interrupted(*_):
     open({notes!r}, "a").write("interrupted\\n")
     sys.exit(0)
@@ -319,9 +322,14 @@ if "i-refused" in sys.argv:
     print("An error occurred (TargetNotConnected) when calling the StartSession operation: i-refused is not connected.")
     sys.exit(254)
 port = int(sys.argv[-1].rpartition("=")[2])
-with socket.create_server(("127.0.0.1", port)) as server:
-    while True:
-        server.accept()
+try:
+    server = socket.create_server((os.environ["SSM_PLUGIN_LOCAL_HOST"], port))
+except OSError:  # it waits for its other half, and says nothing
+    signal.pause()
+print(f"\\nStarting session with SessionId: s-1\\nPort {{port}} opened for sessionId s-1.", end="")
+print("\\nWaiting for connections...", flush=True)
+while True:
+    server.accept()
 """
 
 
@@ -382,11 +390,29 @@ def test_a_tunnel_that_does_not_open_should_say_why(aws_cli: Path) -> None:
         raise AssertionError("it is open")
 
 
+def test_a_port_that_somebody_else_has_taken_meanwhile_should_not_count_as_the_tunnel(
+    aws_cli: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens there would be told the login."""
+    monkeypatch.setattr(tunnel, "OPEN_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        told = rf"to i-0123 is not open after 1 s: another program has taken port {port}, try again"
+        with (
+            pytest.raises(UserError, match=told),
+            tunnel.tunnel("i-0123", port, {"PATH": str(aws_cli.parent / "bin")}),
+        ):
+            raise AssertionError("it is open")
+    assert aws_cli.read_text().splitlines()[1:] == ["interrupted"]
+
+
 def test_another_port_should_be_taken_where_zeppelins_own_is_taken() -> None:
     with socket.socket() as held:
         with contextlib.suppress(OSError):  # another program of this machine holds it, which is as good
             held.bind(("127.0.0.1", tunnel.PORT))
         assert tunnel.local_port() not in (0, tunnel.PORT)
+        with pytest.raises(UserError, match=rf"No port of 127\.0\.0\.1 is free .*\({tunnel.PORT}\)"):
+            tunnel.local_port([tunnel.PORT])
 
 
 def test_what_this_machine_lacks_should_be_named_with_where_to_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,27 +482,108 @@ def test_a_workbench_that_is_not_there_should_be_told_with_the_way_to_have_it(
 
 
 class Secrets:
-    """Secrets Manager, which lets its caller read the login or does not."""
+    """Secrets Manager, which lets its caller read the login or answers otherwise."""
 
-    def __init__(self, *, may: bool) -> None:
-        self._may = may
+    def __init__(self, refusal: str = "", text: str = '{"user": "analyst", "password": "opensesame"}') -> None:
+        self._refusal, self._text = refusal, text
 
     def get_secret_value(self, SecretId: str) -> dict[str, str]:  # boto3's names
-        if not self._may:
-            message = "is not authorized to perform: secretsmanager:GetSecretValue"
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, "GetSecretValue")
+        if self._refusal:
+            message = f"{self._refusal}: secretsmanager:GetSecretValue"
+            raise ClientError({"Error": {"Code": self._refusal, "Message": message}}, "GetSecretValue")
         assert SecretId == "arn:login"
-        return {"SecretString": '{"user": "analyst", "password": "opensesame"}'}
+        return {"SecretString": self._text}
+
+
+def read(secrets: Secrets) -> tuple[str, str]:
+    outputs = {Output.ZEPPELIN_LOGIN: "arn:login", Output.ANALYST_POLICY: "arn:analysts"}
+    made = SimpleNamespace(output=outputs.__getitem__, client=lambda _service: secrets)
+    return tunnel.login(cast(Platform, made))
 
 
 def test_the_login_should_be_shown_to_who_may_read_it_and_others_be_told_which_policy_lets_them() -> None:
-    outputs = {Output.ZEPPELIN_LOGIN: "arn:login", Output.ANALYST_POLICY: "arn:analysts"}
-
-    def of(secrets: Secrets) -> Platform:
-        return cast(Platform, SimpleNamespace(output=outputs.__getitem__, client=lambda _service: secrets))
-
-    assert tunnel.login(of(Secrets(may=True))) == ("analyst", "opensesame")
+    assert read(Secrets()) == ("analyst", "opensesame")
     with pytest.raises(
         UserError, match=r"you may not read it .*GetSecretValue.* Who wears the policy arn:analysts may"
     ):
-        tunnel.login(of(Secrets(may=False)))
+        read(Secrets("AccessDeniedException"))
+
+
+def test_a_login_that_is_not_there_should_not_be_told_as_a_lack_of_rights() -> None:
+    with pytest.raises(UserError, match=r"could not be read in the secret arn:login: .*ResourceNotFound") as error:
+        read(Secrets("ResourceNotFoundException"))
+    assert "may not" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["swordfish", '{"password": "swordfish"}', '["swordfish"]'])
+def test_a_secret_that_somebody_made_otherwise_should_be_told_without_its_text(text: str) -> None:
+    with pytest.raises(UserError, match=r'arn:login is no login: it has to be \{"user": "analyst"') as error:
+        read(Secrets(text=text))
+    assert "swordfish" not in str(error.value)
+
+
+# --- The command ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, list[str]]]:
+    """A workbench whose Zeppelin a tunnel leads to, and what the browser is sent to. The tunnel ends at once."""
+    pages: list[str] = []
+
+    @contextlib.contextmanager
+    def leads(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(poll=lambda: None, wait=lambda: None)
+
+    with served(PASSWORD) as (server, port):
+        here = SimpleNamespace(region="", command="dml {}".format)
+        monkeypatch.setattr("dml.estate.platform.deployed", lambda *_: here)
+        monkeypatch.setattr("webbrowser.open", pages.append)
+        monkeypatch.setattr(tunnel, "require_programs", lambda: None)
+        monkeypatch.setattr(tunnel, "primary_node", lambda *_: "i-0123")
+        monkeypatch.setattr(tunnel, "login", lambda _platform: ("analyst", PASSWORD))
+        monkeypatch.setattr(tunnel, "local_port", lambda _ports: port)
+        monkeypatch.setattr(tunnel, "tunnel", leads)
+        monkeypatch.setattr(tunnel, "ANSWER_SECONDS", 0.0)
+        yield server, pages
+
+
+def test_the_browser_should_be_sent_where_no_other_page_counts_as_zeppelins(
+    opened: tuple[Server, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = run_dml(monkeypatch, capsys, "zeppelin")
+    (page,) = opened[1]
+    assert page.startswith("http://127.0.0.1:")
+    assert f"Zeppelin of dev: {page} " in out
+    assert f"User analyst, password {PASSWORD}" in out
+
+
+def test_a_zeppelin_that_does_not_say_whether_it_is_closed_should_be_opened_to_nobody(
+    opened: tuple[Server, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, pages = opened
+    server.broken = "starting"
+    code, out, err = run_dml(monkeypatch, capsys, "zeppelin")
+    assert (code, out, pages) == (1, "", [])
+    assert "does not say whether it asks for a login, and so the tunnel is closed again" in " ".join(err.split())
+    assert ("POST", "/api/login") not in server.asked, "nobody is told the login before"
+
+
+def test_a_zeppelin_that_starts_should_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(PASSWORD) as (server, port):
+        server.broken = "starting"
+        monkeypatch.setattr(tunnel.time, "sleep", lambda _seconds: setattr(server, "broken", ""))
+        tunnel.require_closed(Zeppelin(port), seconds=30.0)
+        assert len(server.asked) == 2
+        ended = cast(Any, SimpleNamespace(poll=lambda: 0))
+        with pytest.raises(UserError, match="closed from the other side before Zeppelin had answered"):
+            tunnel.require_closed(Zeppelin(port), ended)
+
+
+def test_a_password_that_the_workbench_does_not_have_yet_should_not_be_shown_as_its_login(
+    opened: tuple[Server, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tunnel, "login", lambda _platform: ("analyst", "newer"))
+    _, out, err = run_dml(monkeypatch, capsys, "zeppelin")
+    assert "the workbench has the one of when it started" in out
+    assert "dml pause, then dml resume" in out
+    assert "newer" not in out + err

@@ -3,6 +3,9 @@
 tests/local/test_emr.py has it run as a step.
 """
 
+import os
+import re
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -57,6 +60,85 @@ def test_a_paragraph_that_fails_should_be_told_with_its_reason_and_those_behind_
         ("READY", ""),
     ]
     assert "2COPY" not in server.paths
+    assert ("PUT", "/api/notebook/2COPY/clear") in server.asked, "nobody takes former results for those of the check"
+
+
+def test_a_paragraph_that_was_not_run_should_not_be_told_with_what_it_said_before() -> None:
+    results = {"msg": [{"type": "TEXT", "data": "41 rows"}]}
+    told = zeppelin.told_of({"title": "Rows", "status": "READY", "results": results})
+    assert told == {"title": "Rows", "status": "READY", "error": ""}
+
+
+def test_a_note_with_nothing_to_run_should_not_have_passed(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    server.texts["2AAA"] = ["", "  \n"]
+    with pytest.raises(JobError, match=r"The note /penguins/1 Start here has no paragraph that could be run"):
+        checked(port)
+    assert "2COPY" not in server.paths
+
+
+def test_a_copy_that_cannot_be_deleted_should_be_named_and_the_first_reason_stay(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    server.keeps = True
+    report = checked(port)
+    assert report["passed"]
+    assert re.match(
+        r"The copy /penguins/1 Start here \(check \w{8}\) is left, .*: Zeppelin answers DELETE .* 404", report["left"]
+    )
+    del server.paths["2COPY"]
+    server.texts["2AAA"] = [""]
+    with pytest.raises(JobError, match="has no paragraph"):
+        checked(port)
+
+
+def test_a_note_that_was_started_meanwhile_should_not_be_ended_by_deleting_the_copy(
+    closed: tuple[Server, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, port = closed
+    run = server.job
+
+    def started(method: str, note: str) -> Any:
+        server.running = ["2BBB"] if (method, note) == ("POST", "2COPY") else server.running
+        return run(method, note)
+
+    monkeypatch.setattr(server, "job", started)
+    report = checked(port)
+    assert report["passed"]
+    assert "is left, for the next check to delete: /penguins/2 Explore runs" in report["left"]
+    assert "2COPY" in server.paths
+
+
+def test_copies_of_a_check_that_was_ended_should_be_deleted_by_the_next(closed: tuple[Server, int]) -> None:
+    server, port = closed
+    for note, path in {"2CCC": f"{NOTE} (check 01234567)", "2DDD": "/mine (check it)"}.items():
+        server.paths[note], server.texts[note] = path, ["%md\nx"]
+    server.running = ["2CCC"]
+    assert checked(port)["passed"]
+    assert server.paths.keys() == {"2AAA", "2BBB", "2DDD"}
+
+
+def test_a_check_that_is_ended_should_delete_its_copy_and_say_so(
+    closed: tuple[Server, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EMR's TERMINATE_PROCESS is a SIGTERM."""
+    server, port = closed
+    before = signal.signal(signal.SIGTERM, zeppelin._ended_from_outside)
+    run, ended = server.job, [signal.SIGTERM]
+
+    def interrupted(method: str, note: str) -> Any:
+        if (method, note) == ("GET", "2COPY") and ended:
+            os.kill(os.getpid(), ended.pop())
+        return run(method, note)
+
+    server.hangs = "%spark.pyspark\nprint(1)"
+    monkeypatch.setattr(server, "job", interrupted)
+    try:
+        with pytest.raises(JobError, match="The check was ended from outside"):
+            checked(port)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "2COPY" in server.states
+    assert "2COPY" not in server.paths
 
 
 def test_a_zeppelin_that_asks_for_no_login_should_be_told_and_nothing_be_run() -> None:
@@ -73,7 +155,8 @@ def test_a_login_that_is_another_one_should_be_told(closed: tuple[Server, int]) 
 
 def test_a_note_that_is_not_there_should_be_told_with_those_that_are(closed: tuple[Server, int]) -> None:
     with pytest.raises(
-        JobError, match=r"no note /penguins/9 Fly\. It has: /penguins/1 Start here, /penguins/2 Explore"
+        JobError,
+        match=r"no note /penguins/9 Fly\. It has: /penguins/1 Start here, /penguins/2 Explore\. .*dml pause, dml",
     ):
         checked(closed[1], note="/penguins/9 Fly")
 
