@@ -148,6 +148,20 @@ def test_a_check_that_is_ended_should_delete_its_copy_and_leave_its_report(
     assert "2COPY" not in server.paths
 
 
+def test_a_check_whose_spark_submit_was_ended_should_delete_its_copy(
+    closed: tuple[Server, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spark 3.5.6 does not hand a SIGTERM on to the Python that it has started."""
+    server, port = closed
+    server.hangs = "%spark.pyspark\nprint(1)"
+    parents = iter([4711, 4711])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 1))
+    with pytest.raises(JobError, match="ended from outside: spark-submit, which it belongs to, is gone"):
+        checked(port)
+    assert "2COPY" in server.states
+    assert "2COPY" not in server.paths
+
+
 def test_a_zeppelin_that_asks_for_no_login_should_be_told_and_nothing_be_run() -> None:
     with served("") as (server, port):
         with pytest.raises(JobError, match=r"Zeppelin answers whoever asks, without a login: .*dml pause"):
