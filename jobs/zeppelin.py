@@ -9,6 +9,7 @@ replaces it. How the calls look: Zeppelin 0.11, "Notebook REST API" and "Interpr
 import argparse
 import http.client
 import json
+import os
 import re
 import signal
 import sys
@@ -221,9 +222,11 @@ def _require_peace(server: Server, notes: Dict[str, str]) -> None:
 
 
 def _ended(server: Server, note: str, until: float) -> bool:
-    begun = time.monotonic()
+    begun, parent = time.monotonic(), os.getppid()
 
     def ended() -> bool:
+        if os.getppid() != parent:  # a SIGTERM to spark-submit does not come to its Python, which would run on
+            raise JobError("The check was ended from outside: spark-submit, which it belongs to, is gone.")
         told = server.asked("GET", f"/notebook/job/{note}")
         states = [one.get("status") for one in told.get("paragraphs", [])]
         if told.get("isRunning") or any(state in ("PENDING", "RUNNING") for state in states):

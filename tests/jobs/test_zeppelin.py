@@ -3,17 +3,20 @@
 tests/local/test_emr.py has it run as a step.
 """
 
+import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jobs import zeppelin
 from jobs.errors import JobError
+from jobs.tables import storage
 from tests.zeppelin_server import PASSWORD, Server, served
 
 LOGIN = {"user": "analyst", "password": PASSWORD}
@@ -117,26 +120,44 @@ def test_copies_of_a_check_that_was_ended_should_be_deleted_by_the_next(closed: 
     assert server.paths.keys() == {"2AAA", "2BBB", "2DDD"}
 
 
-def test_a_check_that_is_ended_should_delete_its_copy_and_say_so(
+def test_a_check_that_is_ended_should_delete_its_copy_and_leave_its_report(
     closed: tuple[Server, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EMR's TERMINATE_PROCESS is a SIGTERM."""
     server, port = closed
-    before = signal.signal(signal.SIGTERM, zeppelin._ended_from_outside)
-    run, ended = server.job, [signal.SIGTERM]
+    run, ended, written = server.job, [signal.SIGTERM], []
 
     def interrupted(method: str, note: str) -> Any:
         if (method, note) == ("GET", "2COPY") and ended:
             os.kill(os.getpid(), ended.pop())
         return run(method, note)
 
+    secrets = SimpleNamespace(get_secret_value=lambda SecretId: {"SecretString": json.dumps(LOGIN)})  # boto3's name
+    monkeypatch.setattr("boto3.client", lambda _service, region_name: secrets)
+    monkeypatch.setattr(storage, "write_json", lambda _s3, where, report: written.append((where, report["error"])))
     server.hangs = "%spark.pyspark\nprint(1)"
     monkeypatch.setattr(server, "job", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    told = {"--login": "arn", "--region": "eu-west-1", "--note": NOTE, "--report": "s3://b/k", "--port": str(port)}
     try:
-        with pytest.raises(JobError, match="The check was ended from outside"):
-            checked(port)
+        assert not zeppelin.main([word for pair in told.items() for word in pair])
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert written == [("s3://b/k", "The check was ended from outside (SIGTERM).")]
+    assert "2COPY" in server.states
+    assert "2COPY" not in server.paths
+
+
+def test_a_check_whose_spark_submit_was_ended_should_delete_its_copy(
+    closed: tuple[Server, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spark 3.5.6 does not hand a SIGTERM on to the Python that it has started."""
+    server, port = closed
+    server.hangs = "%spark.pyspark\nprint(1)"
+    parents = iter([4711, 4711])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 1))
+    with pytest.raises(JobError, match="ended from outside: spark-submit, which it belongs to, is gone"):
+        checked(port)
     assert "2COPY" in server.states
     assert "2COPY" not in server.paths
 
