@@ -21,9 +21,11 @@ def cost(
     ] = None,
     rows: Annotated[float | None, typer.Option(help="Say which cluster so many rows need, such as 1e9.")] = None,
     within: Annotated[float, typer.Option(help="--rows: minutes that the whole run may take.")] = 60,
-    depth: Annotated[int, typer.Option(help="--rows: the tree's depth.", min=1, max=30)] = 12,
+    depth: Annotated[
+        int | None, typer.Option(help="--rows: the tree's depth.", min=1, max=30, show_default="12")
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="--rows: whose learner, depth and number of features.", show_default=False)
+        str | None, typer.Option(help="--rows: whose learner, depth, features and classes.", show_default=False)
     ] = None,
     assume: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Change what no template tells, such as data_gb=500.")
@@ -46,7 +48,13 @@ def cost(
     if rows is not None:
         if env or against or markdown:
             raise typer.BadParameter("--rows looks at no environment; --env, --against and --markdown go without it")
-        found = sizing.size(rows, prices, within=within, **(sizing.task_of(dataset) if dataset else {"depth": depth}))
+        if dataset is not None and depth is not None:
+            raise typer.BadParameter(
+                "--depth and --dataset exclude each other: the dataset's own depth counts (12 if it has none). "
+                "Leave one of them out"
+            )
+        asked = sizing.task_of(dataset) if dataset is not None else {} if depth is None else {"depth": depth}
+        found = sizing.size(rows, prices, within=within, **asked)
         typer.echo(json.dumps(found.as_json(), indent=2)) if as_json else show.show_sizing(out, found)
         return
     if markdown and against is None:

@@ -168,7 +168,9 @@ def show_sizing(console: Console, sizing: Sizing) -> None:
     figures = ("core", "min", "USD", "rows in memory")
     table = plain_table("Considered", "core", "", *figures[1:], "", right=figures)
     for choice in sorted(sizing.choices, key=lambda choice: (not choice.in_time, choice.usd)):
-        short = ["too slow"] * (not choice.in_time) + ["rows don't fit, they go to disk"] * (not choice.fits)
+        refused = choice.needed_gib > choice.overhead_gib
+        where = "the job refuses them" if refused else "they go to disk"
+        short = ["too slow"] * (not choice.in_time) + [f"rows don't fit, {where}"] * (not choice.fits)
         table.add_row(
             Text(choice.instance.name, "bold" if choice is pick else ""),
             str(choice.workers),
@@ -200,7 +202,8 @@ def _learned(sizing: Sizing) -> str:
     """What learns, as the first line has it: our own tree goes without its name."""
     of = LEARNERS[sizing.learner].of or f"depth {sizing.depth}"
     told = of if sizing.learner == "tree" else f"{sizing.learner} ({of})"
-    return told if sizing.features == FEATURES else f"{told}, {sizing.features:,} features"
+    told = told if sizing.features == FEATURES else f"{told}, {sizing.features:,} features"
+    return told if sizing.outputs == 1 else f"{told}, {sizing.outputs} classes"
 
 
 def money(usd: float) -> str:

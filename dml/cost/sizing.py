@@ -70,6 +70,9 @@ FEATURES = 19  # of the rows that were measured
 # Assumed: the benchmark stops at one machine.
 ACROSS_NODES = 0.8  # of the cores of several nodes: shuffles by network, and the slowest task of a stage
 CACHE_SHARE = 0.35  # of a node's memory: YARN gets 3/4, executors 0.81 of that, Spark's memory fraction is 0.6
+# Where executors boost, the step says what heap they have (stacks/emr.py). After what Spark reserves of it, this
+# fraction of the rest is for rows (Spark's tuning guide, "Memory Management Overview").
+MEMORY_FRACTION, RESERVED_MB = 0.6, 300
 STEP_MINUTES = 1.0  # of each step, for YARN and until Step Functions notices
 GLUE_WORKER, GLUE_CORES = "G.1X", 4
 NODES = 100  # as many as stacks/settings.py allows
@@ -132,6 +135,7 @@ class Sizing:
     prices: Prices
     learner: str = "tree"
     features: int = FEATURES
+    outputs: int = 1
 
     @property
     def measured_rows(self) -> int:
@@ -150,6 +154,7 @@ class Sizing:
             "rows": self.rows,
             "learner": self.learner,
             "features": self.features,
+            "outputs": self.outputs,
             "depth": self.depth,
             "within_minutes": self.within,
             "minutes": self.minutes,
@@ -169,25 +174,25 @@ class Sizing:
         }
 
 
-def fit_seconds(rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES) -> float:
-    """Seconds of the learner alone on `cores` of one machine, 1 or more; in proportion to the features."""
+def fit_seconds(
+    rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES, outputs: int = 1
+) -> float:
+    """Seconds of the learner alone on `cores` of one machine, 1 or more; in proportion to the features.
+
+    Boosting also to the outputs: a round has a tree for each of several classes. The other learners' trees are one for
+    all classes, and a row is counted once in each; that counts are as wide as classes was not measured.
+    """
     of = LEARNERS[learner]
-    each = (of.row + of.level * depth) * features / FEATURES
+    each = (of.row + of.level * depth) * features / FEATURES * (outputs if learner == "boosted" else 1)
     return of.start + rows * each / _counting(cores, FIT_EFFICIENCY)
 
 
-def train_seconds(rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES) -> float:
+def train_seconds(
+    rows: float, depth: int, cores: float, learner: str = "tree", features: int = FEATURES, outputs: int = 1
+) -> float:
     """Seconds of the training job from its start until its metrics are known."""
     read = rows * READ * features / FEATURES / _counting(cores, READ_EFFICIENCY)
-    return START + read + fit_seconds(rows, depth, cores, learner, features)
-
-
-def needed_mb(rows: float, features: int, executors: int) -> float:
-    """What each executor that boosts needs outside of Java's heap, as the job reckons it, of one output."""
-    from jobs.learners.boosted import BYTES_A_FEATURE, BYTES_A_ROW, BYTES_AN_OUTPUT, TASK_MB, WORKER_MB
-
-    each = BYTES_A_FEATURE * features + BYTES_AN_OUTPUT + BYTES_A_ROW
-    return TASK_MB + WORKER_MB * CORES_AN_EXECUTOR + rows * each / 1e6 / executors
+    return START + read + fit_seconds(rows, depth, cores, learner, features, outputs)
 
 
 def prepare_seconds(rows: float, cores: float) -> float:
@@ -213,10 +218,11 @@ def size(
     within: float = 60,
     learner: str = "tree",
     features: int = FEATURES,
+    outputs: int = 1,
 ) -> Sizing:
     """The cheapest cluster whose memory holds the rows and which is done `within` so many minutes, and the others.
 
-    Raises UserError if no cluster is.
+    `outputs`: of several classes their number. Raises UserError if no cluster is.
     """
     if rows < 1:
         raise UserError("--rows is how many rows the features have, such as 1e6.")
@@ -224,7 +230,7 @@ def size(
         raise UserError(
             f"--learner {learner} has no model: name {', '.join(LEARNERS)}; of best, boosted is most of it."
         )
-    task = Task(rows, depth, learner, features)
+    task = Task(rows, depth, learner, features, outputs)
     # Before and beside the jobs: the crawl, the cluster's start, two steps.
     fixed = prices.assumed("crawl_minutes") + prices.assumed("cluster_start_minutes") + 2 * STEP_MINUTES
     left = within - fixed
@@ -242,20 +248,28 @@ def size(
         if (choice := _choice(name, task, rest, fixed + glue_minutes, prices, spot=spot))
     ]
     good = [choice for choice in choices if choice.fits and choice.in_time]
+    if not any(choice.fits for choice in choices):  # nor would the most nodes there may be, whatever the time
+        raise UserError(
+            f"No cluster of up to {NODES} nodes has the memory for {rows:,.0f} rows: leave out features, take a sample "
+            'of the rows in prepare.sql, or set training.learner = "tree", if another one learns.'
+        )
     if not good:
         raise UserError(
             f"No cluster of up to {NODES} nodes is done with {rows:,.0f} rows within {within:g} minutes. "
             "Give it longer, in minutes: --within."
         )
     pick, why = _pick(good)
-    return Sizing(rows, depth, within, workers, glue_minutes, glue_usd, choices, pick, why, prices, learner, features)
+    return Sizing(
+        rows, depth, within, workers, glue_minutes, glue_usd, choices, pick, why, prices, learner, features, outputs
+    )
 
 
 def task_of(dataset: str) -> dict[str, Any]:
     """What `size` takes of a dataset's settings: of `best` the boosted trees, which are most of it."""
     settings = load_dataset(dataset)
     learner = "boosted" if settings.training.learner == "best" else settings.training.learner
-    found = {"learner": learner, "features": len(settings.features.names)}
+    outputs = settings.classes if settings.classes > 2 else 1
+    found = {"learner": learner, "features": len(settings.features.names), "outputs": outputs}
     return found if settings.training.depth is None else {**found, "depth": settings.training.depth}
 
 
@@ -283,12 +297,13 @@ def _crawl(prices: Prices) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned."""
+    """What is to be learned. `outputs`: of several classes their number."""
 
     rows: float
     depth: int
     learner: str
     features: int
+    outputs: int
 
 
 def _choice(name: str, task: Task, minutes: float, before: float, prices: Prices, *, spot: bool) -> Choice | None:
@@ -301,14 +316,16 @@ def _choice(name: str, task: Task, minutes: float, before: float, prices: Prices
     if instance is None:
         return None
     cached, room = task.rows * CACHED_BYTES * task.features / FEATURES / 2**30, instance.gib * CACHE_SHARE
-    boosts = task.learner == "boosted"
+    boosts, each = task.learner == "boosted", executors_of(name)
     overhead = overhead_mb([name]) / 1024 if boosts else 0.0
+    if boosts:  # an executor's heap is as large as what it has outside
+        room = (overhead - RESERVED_MB / 1024) * MEMORY_FRACTION * each
     gib = clusters.GIB_PER_XLARGE * instance.size
     start = prices.assumed("cluster_start_minutes") + 2 * STEP_MINUTES
 
     def made(count: int) -> Choice:
         took = _steps(task, instance, count)
-        needed = needed_mb(task.rows, task.features, count * executors_of(name)) / 1024 if boosts else 0.0
+        needed = _needed_gib(task, count * each) if boosts else 0.0
         nodes = [clusters.Nodes("primary", 1, instance, False, 1, gib)]
         nodes.append(clusters.Nodes("core", 1 if spot else count, instance, False, 1, gib))
         if spot:
@@ -326,10 +343,17 @@ def _choice(name: str, task: Task, minutes: float, before: float, prices: Prices
     return min(in_time, key=lambda choice: choice.usd) if in_time else choices[-1]
 
 
+def _needed_gib(task: Task, executors: int) -> float:
+    """What each executor that boosts needs outside of Java's heap, as the job reckons it."""
+    from jobs.learners.boosted import needed_mb
+
+    return needed_mb(task.rows, task.features, task.outputs, executors, CORES_AN_EXECUTOR) / 1024
+
+
 def _steps(task: Task, instance: Instance, count: int) -> float:
     """Minutes of training and predicting on `count` nodes."""
     cores = count * instance.vcpu * (ACROSS_NODES if count > 1 else 1)
-    training = train_seconds(task.rows, task.depth, cores, task.learner, task.features)
+    training = train_seconds(task.rows, task.depth, cores, task.learner, task.features, task.outputs)
     return (WHOLE_TRAINING * training + predict_seconds(task.rows, cores)) / 60
 
 

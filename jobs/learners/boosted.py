@@ -149,9 +149,9 @@ def _boosted(
     settings, context = survey.settings, survey.context
     _require(settings)
     weights = survey.weights(groups[0]), survey.row_weight(groups[0])
-    task_count, threads = _spread(context, survey.labels(groups[0]).rows)
+    wanted, most, threads = _spread(context, survey.labels(groups[0]).rows)
     rows = sum(survey.labels(parts).rows for parts in groups)
-    require_room(settings, rows, len(learned.features), task_count, threads, overhead_mb(context))
+    task_count = tasks_with_room(settings, rows, len(learned.features), wanted, most, threads, overhead_mb(context))
     objective, metric = OBJECTIVES[settings.task]
     rest = {"num_class": survey.classes} if survey.classes > 2 else {}
     parameters = {
@@ -200,15 +200,15 @@ def _weight(survey: Survey, parts: Sequence[int], training: Training) -> float:
     return training.min_leaf * each
 
 
-def _spread(context: SparkContext, rows: int) -> Tuple[int, int]:
-    """How many tasks learn, and with how many threads each: one on each executor, with all its cores. One alone where
-    executors come and go."""
+def _spread(context: SparkContext, rows: int) -> Tuple[int, int, int]:
+    """How many tasks so many rows are worth, how many there may be, and with how many threads each: one on each
+    executor, with all its cores. One alone where executors come and go."""
     scala: Any = context._jsc.sc()
     executors = max(scala.getExecutorMemoryStatus().size() - 1, 1)  # it counts the driver, which may be the only one
     slots = scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile())
     they_stay = context.getConf().get("spark.dynamicAllocation.enabled", "false") != "true"
-    tasks_wanted = max(1, min(executors, slots, rows // ROWS_A_TASK)) if they_stay else 1
-    return tasks_wanted, max(1, slots // executors)
+    most = max(1, min(executors, slots)) if they_stay else 1
+    return max(1, min(most, rows // ROWS_A_TASK)), most, max(1, slots // executors)
 
 
 def overhead_mb(context: SparkContext) -> Optional[int]:
@@ -219,21 +219,38 @@ def overhead_mb(context: SparkContext) -> Optional[int]:
     return int(jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(text)) if text else None
 
 
-def require_room(
-    settings: Dataset, rows: int, features: int, executors: int, cores: int, overhead: Optional[int]
-) -> None:
-    """Raises JobError if executors of so many megabytes outside of Java's heap would be killed over these rows."""
-    outputs = settings.classes if settings.task == "multiclass" else 1
-    needed = rows * (BYTES_A_FEATURE * features + BYTES_AN_OUTPUT * outputs + BYTES_A_ROW) / 1e6
+def outputs_of(settings: Dataset) -> int:
+    """How many trees a round has: of several classes one each."""
+    return settings.classes if settings.task == "multiclass" else 1
+
+
+def needed_mb(rows: float, features: int, outputs: int, executors: int, cores: int) -> float:
+    """Megabytes that each of so many executors needs outside of Java's heap, if the rows are dealt out to them."""
+    each = BYTES_A_FEATURE * features + BYTES_AN_OUTPUT * outputs + BYTES_A_ROW
+    return TASK_MB + WORKER_MB * cores + rows * each / 1e6 / executors
+
+
+def tasks_with_room(
+    settings: Dataset, rows: int, features: int, wanted: int, most: int, cores: int, overhead: Optional[int]
+) -> int:
+    """How many tasks boost, one on an executor: as many as are wanted, or as hold these rows, up to `most`.
+
+    `overhead`: megabytes that an executor has outside of Java's heap, None if nobody knows. Raises JobError if `most`
+    executors would be killed over these rows.
+    """
+    needed = partial(needed_mb, rows, features, outputs_of(settings), cores=cores)
+    if overhead is None:
+        return wanted
+    enough = (count for count in range(wanted, most + 1) if needed(count) <= overhead)
+    if found := next(enough, 0):
+        return found
     always = TASK_MB + WORKER_MB * cores
-    if overhead is None or always + needed / executors <= overhead:
-        return
-    room = overhead - always
-    more = "nodes for {:,} executors (cluster.maximum_nodes), or ".format(math.ceil(needed / room)) if room > 0 else ""
-    count = f"{executors:,} {'executor' if executors == 1 else 'executors'}"
+    room, all_rows = overhead - always, needed(1) - always
+    more = f"nodes for {math.ceil(all_rows / room):,} executors (cluster.maximum_nodes), or " if room > 0 else ""
+    count = f"{most:,} {'executor' if most == 1 else 'executors'}"
     raise JobError(
         f"{_asked(settings)}: {rows:,} rows of {features:,} features on {count} take "
-        f"{always + needed / executors:,.0f} MB of each outside of Java's heap, which has {overhead:,} there "
+        f"{needed(most):,.0f} MB of each outside of Java's heap, which has {overhead:,} there "
         f"({OVERHEAD}), so YARN would kill it: give the cluster {more}larger nodes (cluster.instance_types), deploy, "
         f"and run again, {WITHOUT} in {settings.file}."
     )

@@ -3,6 +3,7 @@
 import zlib
 from copy import copy
 from functools import partial
+from itertools import islice
 from operator import add
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -36,6 +37,7 @@ MANY_ANSWERS, STEPS_OF_ODDS, SURE = 100_000, 4096, 1e-15
 MAX_RANK = 62  # of a hash of 64 bits
 REDUCERS = 8  # each holds no more than MAX_CATEGORIES values of a column, and so does what they send to the driver
 
+NOTHING: Array = np.zeros((1, 1), dtype=np.int64)  # counts of a value, to which others may be added
 Key = Tuple[int, Any]  # a feature's place and one of its values; or one of the kinds below
 EVERY_ROW, SAMPLE, WEIGHED = -1, -2, -3
 
@@ -435,11 +437,7 @@ class _Reading:
             for name, seen in zip(self.categories, values):  # noqa: B905  # not in Python 3.9
                 # Too many already: `Survey` will refuse the column, and a key would fill the executor's memory.
                 if len(seen) <= self.most_values:
-                    names, index = values_of(batch.column(name))
-                    counted = self._added(index * self.parts + part, label, len(names) * self.parts)
-                    for value, found in zip(names, counted.reshape(len(names), *every.shape)):  # noqa: B905
-                        if found.any():
-                            seen[value] = seen[value] + found if value in seen else found
+                    self._count(seen, batch.column(name), part, label)
             hashes = as_numpy(batch.column(split.HASH))
             for own in np.unique(part).tolist():
                 samples.setdefault(own, copy(self.sample)).take(hashes, part == own, numbers)
@@ -450,6 +448,29 @@ class _Reading:
         for i, seen in enumerate(values, start=len(self.numbers)):
             yield from (((i, value), counts) for value, counts in seen.items())
         yield from (((SAMPLE, own), sample) for own, sample in samples.items())
+
+    def _count(self, seen: Dict[Optional[str], Array], column: pa.Array, part: Array, label: Array) -> None:
+        """Adds a batch to what was `seen` of a category: of each value part x rows of each class.
+
+        Of too many values nothing is counted, since the column is refused for their number: one more than there may be
+        is left of them. Counts of all would take several times the memory that the limit is there for.
+        """
+        names, index = values_of(column)
+        if len(names) > self.most_values:  # a dictionary may have more than the batch
+            there, index = np.unique(index, return_inverse=True)
+            names = [names[i] for i in there.tolist()]
+        if len(names) <= self.most_values:
+            counted = self._added(index * self.parts + part, label, len(names) * self.parts)
+            by_value = counted.reshape(len(names), self.parts, self.classes or 2)
+            for value, found in zip(names, by_value):  # noqa: B905  # not in Python 3.9
+                if found.any():
+                    seen[value] = seen[value] + found if value in seen else found
+        else:
+            seen.update(dict.fromkeys(names, NOTHING))
+        if len(seen) > self.most_values:
+            some = list(islice(seen, self.most_values + 1))
+            seen.clear()
+            seen.update(dict.fromkeys(some, NOTHING))
 
     def _weight_sums(self, part: Array, label: Array, weight: Array) -> Array:
         """By part the weights of each class; of a regression weights, and weighted labels."""

@@ -22,6 +22,9 @@ MIN_LEAVES, LEAST_LEAVES, DEEPEST = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 MANY_ROWS = 20_000
 # What the counts of as many nodes as leaves fit may have, in cells: beyond that, small leaves would take minutes.
 MOST_CELLS = 200_000_000
+# What a tree's nodes may weigh on the driver, whose Python has 1 GB for all that it does (stacks/emr.py): of each node
+# its counts, its rows of either part and what it says, 8 bytes for each class; and two nodes for each leaf that fits.
+NODE_BYTES = 256 * 1024**2
 # What the driver grows trees from, at most: rows to learn from, and cells (a byte each) of them.
 ON_DRIVER_ROWS, ON_DRIVER_CELLS = 200_000, 20_000_000
 # A sample tells of leaf sizes if it holds as many leaves of the largest, and as many rows of the rarest class.
@@ -70,7 +73,8 @@ def grid(
     """Depths and leaf sizes to try for so many rows to learn from, each rising: those that are set, or a wide list.
 
     `bins`: of all features together; a node is counted by its bins and the classes that its rows are of, or by all
-    classes if they are `weighed` (see `grow.Rules.by_few_classes`).
+    classes if they are `weighed` (see `grow.Rules.by_few_classes`). A leaf size is left out if its leaves' counts would
+    take minutes, or its nodes fill the driver's memory.
     """
     deepest = min(DEEPEST, max(1, ceil(2 * log2(rows))))
     least = 10 if task == "binary" and rows >= MANY_ROWS else 1
@@ -78,10 +82,12 @@ def grid(
     def cells(size: float) -> float:
         return bins * ((classes or 2) if weighed or not classes else min(classes, max(2 * size, grow.FEW_CLASSES)))
 
-    def fits(size: float) -> bool:
-        return size >= least and rows / size * cells(size) <= MOST_CELLS
+    node_bytes = 2 * rows * (classes or 2) * 8 * 4  # of leaves of one row each
 
-    smallest = max(rows * bins * (classes or 2) / MOST_CELLS, least)
+    def fits(size: float) -> bool:
+        return size >= least and rows / size * cells(size) <= MOST_CELLS and node_bytes / size <= NODE_BYTES
+
+    smallest = max(rows * bins * (classes or 2) / MOST_CELLS, node_bytes / NODE_BYTES, least)
     sizes = [size for size in MIN_LEAVES if fits(size) and size <= rows / LEAST_LEAVES] or [ceil(smallest)]
     return sorted(set(tuning.depths or range(1, deepest + 1))), sorted(set(tuning.min_leaves or sizes))
 

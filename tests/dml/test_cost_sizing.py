@@ -12,6 +12,7 @@ import pytest
 from datasets import load_dataset
 from dml.cost import prices, sizing
 from dml.errors import UserError
+from jobs.errors import JobError
 from jobs.learners import boosted
 from stacks.settings import Cluster, Etl, executors_of, load_environment, overhead_mb
 
@@ -82,12 +83,60 @@ def test_boosting_should_get_executors_that_hold_its_rows() -> None:
     found = sizing.size(1e9, TABLE, within=2000, learner="boosted")
     assert 0 < found.pick.needed_gib <= found.pick.overhead_gib
     executors = found.pick.workers * executors_of(found.pick.instance.name)
-    boosted.require_room(
-        load_dataset("nyc_flights"), 10**9, sizing.FEATURES, executors, 4, overhead_mb([found.pick.instance.name])
-    )
+    overhead = overhead_mb([found.pick.instance.name])
+    boosted.tasks_with_room(load_dataset("nyc_flights"), 10**9, sizing.FEATURES, executors, executors, 4, overhead)
     wide = sizing.size(1e9, TABLE, within=2000, learner="boosted", features=100)
     assert wide.pick.needed_gib <= wide.pick.overhead_gib
     assert wide.usd > found.usd
+
+
+def test_of_several_classes_boosting_should_get_executors_and_time_for_a_tree_each(
+    dml: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penguins = load_dataset("penguins")
+    numbers = tuple(f"n{i}" for i in range(20))
+    many = replace(
+        penguins,
+        label=replace(penguins.label, classes=tuple(f"class {i}" for i in range(56))),
+        features=replace(penguins.features, numbers=numbers, categories=()),
+        training=replace(penguins.training, learner="boosted"),
+        slices=(),
+    )
+    monkeypatch.setattr(sizing, "load_dataset", lambda name: many)
+    task = sizing.task_of("penguins")
+    assert (task["learner"], task["features"], task["outputs"]) == ("boosted", 20, 56)
+    found = sizing.size(1e7, TABLE, within=600, **task)
+    for choice in [each for each in found.choices if each.fits]:
+        executors, overhead = choice.workers * executors_of(choice.instance.name), overhead_mb([choice.instance.name])
+        assert boosted.tasks_with_room(many, 10**7, 20, 1, executors, 4, overhead) <= executors
+    with pytest.raises(JobError, match="on 1 executor take 13,789 MB of each"):
+        boosted.tasks_with_room(many, 10**7, 20, 1, 1, 4, overhead_mb(["m7g.xlarge"]))
+    one = sizing.size(1e7, TABLE, within=600, **{**task, "outputs": 1})
+    assert found.pick.usd > one.pick.usd
+    of_one, of_all = (sizing.fit_seconds(1e7, 12, 8, "boosted", 20, outputs) for outputs in (1, 56))
+    start = sizing.LEARNERS["boosted"].start
+    assert of_all - start == pytest.approx(56 * (of_one - start))
+    code, printed, _ = dml("cost", "--rows", "1e7", "--within", "600", "--dataset", "penguins")
+    assert code == 0 and "20 features, 56 classes, within" in printed
+    with pytest.raises(UserError, match=r"up to 100 nodes has the memory for 100,000,000,000 rows: leave out features"):
+        sizing.size(1e11, TABLE, within=1e6, **task)
+
+
+@pytest.mark.parametrize("learner", ["tree", "mllib", "forest"])
+def test_a_tree_of_all_classes_should_take_no_longer_for_their_number(learner: str) -> None:
+    assert sizing.fit_seconds(1e7, 8, 8, learner, 20, 56) == sizing.fit_seconds(1e7, 8, 8, learner, 20)
+
+
+def test_where_executors_boost_spark_should_have_its_part_of_the_heap_that_is_left() -> None:
+    """One m7g.xlarge: a heap of 4,444 MB, of which Spark reserves 300; 0.6 of the rest is its memory."""
+    found = sizing.size(1e6, TABLE, within=600, learner="boosted")
+    rooms = {(each.instance.name, each.workers): each.memory_gib for each in found.choices}
+    assert rooms["m7g.xlarge", 1] == pytest.approx((4444 - 300) * 0.6 / 1024)
+    assert rooms["m7g.2xlarge", 1] == pytest.approx(2 * (5212 - 300) * 0.6 / 1024)
+    for each in found.choices:
+        assert not replace(each, cached_gib=each.memory_gib * 1.01).fits
+    tree = sizing.size(1e6, TABLE, within=600)
+    assert {each.memory_gib / each.workers / each.instance.gib for each in tree.choices} == {sizing.CACHE_SHARE}
 
 
 def test_the_dataset_should_say_what_learns(dml: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +241,7 @@ def test_dml_cost_should_size_on_paper_and_say_how_far_it_is_from_what_was_measu
         (("--rows", "1e6", "--env", "dev"), 2, "--env"),
         (("--dataset", "penguins"), 2, "--rows"),
         (("--rows", "1e6", "--dataset", "nowhere"), 1, "nowhere"),
+        (("--rows", "1e6", "--dataset", "penguins", "--depth", "12"), 2, "the dataset's own depth counts"),
     ],
 )
 def test_a_wrong_option_should_be_refused_with_the_way_out(

@@ -77,7 +77,7 @@ def test_several_tasks_should_learn_together_and_the_same_each_time(
     settings = points.settings(AS_TREE, BOOSTED)
     features = table(spark, written, settings)
     alone = fit_and_score(features, settings)
-    monkeypatch.setattr(boosted, "_spread", lambda context, rows: (2, 1))
+    monkeypatch.setattr(boosted, "_spread", lambda context, rows: (2, 2, 1))
     together, again = (fit_and_score(features, settings) for _ in range(2))
     assert together.tree == again.tree
     splits = [[node.get("threshold") for node in forms.trees(own.tree)[0]] for own in (alone, together)]
@@ -94,7 +94,7 @@ def test_where_executors_come_and_go_one_task_should_learn_without_a_barrier_sta
     alone = fit_and_score(features, settings)
     monkeypatch.setattr(boosted, "ROWS_A_TASK", 100)
     monkeypatch.setattr(spark.sparkContext, "_conf", spark.sparkContext.getConf().set(DYNAMIC, "true"))
-    assert boosted._spread(spark.sparkContext, 10**9)[0] == 1
+    assert boosted._spread(spark.sparkContext, 10**9)[:2] == (1, 1)
     with monkeypatch.context() as barred:
         barred.setattr("pyspark.rdd.RDD.barrier", lambda _rdd: pytest.fail("a barrier stage"))
         assert fit_and_score(features, settings).tree == alone.tree
@@ -115,7 +115,7 @@ def test_a_worker_that_is_lost_should_have_the_whole_stage_tried_again(
                 return super()._learned(dealt)
             return os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(boosted, "_spread", lambda context, rows: (2, 1))
+    monkeypatch.setattr(boosted, "_spread", lambda context, rows: (2, 2, 1))
     whole = fit_and_score(features, settings)
     monkeypatch.setattr(boosted, "_Work", Dying)
     assert fit_and_score(features, settings).tree == whole.tree
@@ -184,7 +184,25 @@ def test_what_a_barrier_stage_fails_by_should_be_said_with_the_way_out(error: st
 
 @pytest.mark.parametrize(("overhead", "executors"), [(None, 1), (2_000, 8), (6_000, 2)])
 def test_rows_that_executors_hold_should_be_boosted(overhead: int | None, executors: int) -> None:
-    boosted.require_room(points.settings(), 50_000_000 if overhead is None else 30_000_000, 3, executors, 4, overhead)
+    rows = 50_000_000 if overhead is None else 30_000_000
+    assert boosted.tasks_with_room(points.settings(), rows, 3, executors, executors, 4, overhead) == executors
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "wanted", "tasks"),
+    [
+        (39_999, 5_000, 1, 3),  # 1,521 MB besides 909 in each executor: 545 are left there for rows
+        (39_999, 1_000, 1, 1),
+        (80_000, 3_000, 4, 4),
+    ],
+)
+def test_as_many_tasks_should_boost_as_hold_the_rows_of_the_executors_there_are(
+    rows: int, features: int, wanted: int, tasks: int
+) -> None:
+    """Four of c7g.xlarge. By their number alone 39,999 rows are one task's."""
+    assert boosted.tasks_with_room(points.settings(), rows, features, wanted, 4, 4, 1454) == tasks
+    with pytest.raises(JobError, match=r"nodes for 3 executors \(cluster.maximum_nodes\)"):
+        boosted.tasks_with_room(points.settings(), 39_999, 5_000, 1, 2, 4, 1454)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +217,7 @@ def test_rows_that_yarn_would_kill_an_executor_for_should_be_refused_with_the_wa
 ) -> None:
     """By the need that was measured: 100 million rows of 19 features would be 17 GB in all tasks together."""
     with pytest.raises(JobError) as told:
-        boosted.require_room(points.settings(AS_TREE, BOOSTED), 90_000_000, 19, 3, 4, overhead)
+        boosted.tasks_with_room(points.settings(AS_TREE, BOOSTED), 90_000_000, 19, 3, 3, 4, overhead)
     said = str(told.value)
     assert "90,000,000 rows of 19 features on 3 executors take 6,321 MB of each outside of Java's heap" in said
     assert f"which has {overhead:,} there (spark.executor.memoryOverhead)" in said

@@ -1,6 +1,7 @@
 """Encoding: what is learned from the training side, worked out by hand, and applied to any rows."""
 
 import itertools
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,36 @@ def test_a_category_with_too_many_values_should_be_refused_by_name(
 
 def test_many_classes_should_leave_a_category_fewer_values() -> None:
     assert [survey.most_values(classes) for classes in (0, 2, 100, 500)] == [100_000, 100_000, 100_000, 20_000]
+
+
+def test_what_a_key_counts_should_be_dropped_before_it_fills_the_workers_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 values may be: what a task sends of 5,000 and of 500 classes is no more than that they are too many."""
+    monkeypatch.setattr(survey, "MAX_CATEGORIES", 100)
+    names = tuple(f"c{i}" for i in range(500))
+    settings = points.multiclass('classes = ["low", "mid", "high"]', f"classes = {list(names)}".replace("'", '"'))
+    apart = survey.Apart(settings.label, settings.task, [])
+
+    def told(values: pa.Array) -> dict[Any, Any]:
+        count = len(values)
+        columns = {"late": pa.array([names[i % 500] for i in range(count)]), "colour": values}
+        batch = pa.record_batch({**columns, "split_hash": pa.array(range(count), pa.int64())})
+        reading = survey._Reading(apart, [], ["colour"], 500, None, survey.Sample(0, 10))
+        tracemalloc.start()
+        found = {value: counts for (kind, value), counts in reading([batch, batch.slice(0, 50)]) if kind == 0}
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000, "the counts of all would be 20 MB"
+        tracemalloc.stop()
+        return found
+
+    key = told(pa.array([str(i) for i in range(5_000)]))
+    assert len(key) == 101 and sum(counts.size for counts in key.values()) == 101
+    # As many values as may be, of a file's dictionary that has more: all of them are counted.
+    values = pa.DictionaryArray.from_arrays(pa.array([i % 100 for i in range(1_000)]), [str(i) for i in range(5_000)])
+    kept = told(values)
+    assert len(kept) == 100 and {counts.shape for counts in kept.values()} == {(1, 500)}
+    assert sum(int(counts.sum()) for counts in kept.values()) == 1_050
+    assert kept["7"][0].nonzero()[0].tolist() == [7, 107, 207, 307, 407] and kept["7"][0][7] == 3
 
 
 def test_a_key_should_be_refused_as_a_category_even_if_one_task_has_all_its_values(

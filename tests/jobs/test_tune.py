@@ -101,6 +101,10 @@ def test_the_runs_own_lists_should_grow_with_the_rows_and_keep_to_what_is_set() 
     ]  # smaller ones would take minutes
     assert tune.grid(own, "multiclass", 30_000, 10 * 128, 500)[1] == [10, 30, 100, 300, 1000, 3000], "few each, below"
     assert tune.grid(own, "multiclass", 30_000, 10 * 128, 500, weighed=True)[1] == [100, 300, 1000, 3000]
+    # 50,000 rows of 500 classes: leaves of one row would be 100,000 nodes of 16 kB, leaves of ten are 160 MB.
+    assert tune.grid(own, "multiclass", 50_000, 200, 500)[1] == [10, 30, 100, 300, 1000, 3000]
+    assert tune.grid(own, "multiclass", 50_000, 200, 100)[1] == [3, 10, 30, 100, 300, 1000, 3000]
+    assert tune.grid(own, "multiclass", 10**8, 3, 500)[1] == [11921], "none of the list: the smallest that fits"
     assert tune.grid(own, "binary", 5, 500, 2) == ([1, 2, 3, 4, 5], [1])
     assert tune.grid(Tune(depths=(4,)), "binary", 275, 500, 2) == ([4], [1, 3, 10])
     assert tune.grid(Tune((5, 2), (7, 1)), "binary", 10**8, 10**6, 2) == ([2, 5], [1, 7])
