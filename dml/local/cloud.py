@@ -64,7 +64,11 @@ class Heard(enum.Enum):
 
 
 class AnswerError(OSError):
-    """A server's answer that is not what was asked for."""
+    """A server's answer that is not what was asked for, and its status."""
+
+    def __init__(self, why: str, status: int) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Cloud:
@@ -270,10 +274,18 @@ class Cloud:
         return Heard.OURS if hmac.compare_digest(str(given), expected) else Heard.OTHER
 
     def _told(self, method: str, path: str) -> Any:
-        """What it answers its root user; UserError with its own words if it refuses."""
+        """What it answers its root user; UserError with its own words if it refuses.
+
+        A path that it has not (404, by dml/local/access/guard.py) is one that came with a later release.
+        """
         try:
             return json.loads(_ask(self.place, method, path, timeout=60.0, root=self.root))
         except AnswerError as error:
+            if error.status == http.HTTPStatus.NOT_FOUND:
+                raise UserError(
+                    "The embedded cloud runs since before this release of dml was installed, and cannot answer that. "
+                    "Run dml local down, then the same command again; its data is kept."
+                ) from None
             raise UserError(f"The embedded cloud did not answer its owner: {error} (log: {self.log})") from None
 
     def _without_keys(self) -> str:
@@ -404,7 +416,8 @@ def _ask(place: Place, method: str, path: str, *, timeout: float, root: Mapping[
         if answer.status != http.HTTPStatus.OK:
             said = answer.read().decode(errors="replace")
             words = re.search(r"<Message>(.*?)</Message>", said)
-            raise AnswerError(words[1] if words else f"{path} answered {answer.status}: {said.strip()}")
+            why = words[1] if words else f"{path} answered {answer.status}: {said.strip()}"
+            raise AnswerError(why, answer.status)
         return answer.read()
     except http.client.HTTPException as error:
         raise OSError(str(error)) from error

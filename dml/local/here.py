@@ -39,6 +39,22 @@ def stand_up(env: str, board: Board, *, dataset: str = "", port: int | None = No
     return own
 
 
+@contextmanager
+def standing() -> Iterator[Cloud]:
+    """The embedded cloud, up for as long as the block lasts.
+
+    It goes on if it was up before, or if another command of this checkout uses it.
+    """
+    own, use, started = cloud(), Use(checkout.home()), False
+    try:
+        started = own.up()
+        yield own
+    finally:
+        if started and use.is_last():
+            own.down()
+        use.end()
+
+
 def jars_of_yarn(board: Board) -> Path:
     """What a YARN is made of, as the stage `yarn` of the board, before anything else is started.
 

@@ -161,7 +161,7 @@ class Extension:
         try:
             await answer(send, 200, {"credentials": self._clusters.credentials(cluster)})
         except (KeyError, iam.RoleError) as why:
-            await answer(send, 404, {"message": f"No node of {cluster!r} has credentials: {why}"})
+            await answer(send, 400, {"message": f"No node of {cluster!r} has credentials: {why}"})
 
     async def _save(self, _scope: Message, _receive: Receive, send: Send) -> None:
         await answer(send, 200, {"saved": self.save_all(self._app._build_persistence_save_dict())})

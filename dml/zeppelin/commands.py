@@ -102,7 +102,6 @@ def _here(release: Path | None, env: str, browser: bool) -> None:
     from dml.errors import UserError
     from dml.estate.platform import deployed
     from dml.local import here
-    from dml.local.turns import Use
     from dml.terminal.board import Board
     from dml.terminal.console import err
     from dml.zeppelin import tunnel
@@ -111,12 +110,11 @@ def _here(release: Path | None, env: str, browser: bool) -> None:
 
     home = checkout.home()
     chosen = found(release, home / "releases")
-    cloud, use, started = here.cloud(), Use(home), False
     try:
         with tunnel.interrupted_by_the_end_of_the_terminal(), ExitStack() as ends:
             with Board(err, ["embedded cloud", "zeppelin"]) as board:
                 board.start("embedded cloud")
-                started = cloud.up()
+                cloud = ends.enter_context(here.standing())
                 board.done("embedded cloud", cloud.endpoint)
                 board.start("zeppelin", f"{chosen.version} in {chosen.home}")
                 platform = deployed(True, env)
@@ -133,10 +131,6 @@ def _here(release: Path | None, env: str, browser: bool) -> None:
             raise UserError(f"Zeppelin has ended of its own accord; {server.why()}")
     except KeyboardInterrupt:
         typer.echo("Zeppelin is ended; its notes are in the embedded cloud.", err=True)
-    finally:
-        if started and use.is_last():
-            cloud.down()
-        use.end()
 
 
 @app.command()

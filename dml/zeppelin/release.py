@@ -79,9 +79,7 @@ def _unpacked(archive: Path, cache: Path) -> Path:
             with tarfile.open(archive) as opened:
                 for member in opened:
                     inside = member.name.removeprefix("./").partition("/")[2]
-                    if FILES.fullmatch(inside) or any(
-                        inside == part or inside.startswith(f"{part}/") for part in PARTS
-                    ):
+                    if _is_needed(inside):
                         opened.extract(member, scratch, filter="data")
         except (tarfile.TarError, OSError, EOFError) as error:
             raise UserError(f"{archive} is no whole archive of Zeppelin ({error}). {WHERE}") from None

@@ -177,6 +177,15 @@ def test_a_program_on_a_node_should_have_the_nodes_role_and_no_more(
         cloud.node_credentials("j-NOBODYS")
 
 
+def test_a_cloud_of_a_former_release_should_be_told_from_one_that_refuses(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers for a path that it does not know as this one does."""
+    monkeypatch.setattr("dml.local.cloud.NODE_PATH", "/_dml/of-a-later-release")
+    with pytest.raises(UserError, match=r"before this release .* Run dml local down, then the same command again"):
+        cloud.node_credentials("j-NOBODYS")
+
+
 @pytest.fixture
 def workbench(
     cloud: Cloud, aws: Clients, platform: dict[str, str], start: Any, tmp_path: Path

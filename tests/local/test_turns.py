@@ -1,6 +1,7 @@
 """Two commands at once in one checkout: one waits for the other, and Ctrl-C ends nothing that another still uses."""
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,36 @@ def test_an_interrupt_should_stop_the_cloud_unless_another_command_uses_it(
     for other in others:
         assert other.is_last()  # what was interrupted uses it no longer
         other.end()
+
+
+@pytest.mark.parametrize(("starts", "another"), [(True, False), (True, True), (False, False)])
+def test_a_command_that_ends_should_stop_the_cloud_that_it_started_unless_another_one_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool, another: bool
+) -> None:
+    said = []
+
+    class Stand:
+        def up(self) -> bool:
+            said.append("up")
+            return starts
+
+        def down(self) -> None:
+            said.append("down")
+
+    monkeypatch.setattr(here, "cloud", Stand)
+    monkeypatch.setattr(checkout, "HOME", tmp_path)
+    with pytest.raises(KeyboardInterrupt), ExitStack() as others, here.standing():
+        if another:
+            others.callback(Use(tmp_path).end)
+        elif not starts:
+            early = Use(tmp_path)
+            assert not early.is_last(), "it is in use for as long as the block lasts"
+            early.end()
+        raise KeyboardInterrupt
+    assert said == ["up", *(["down"] if starts and not another else [])]
+    after = Use(tmp_path)
+    assert after.is_last(), "it is used no longer"
+    after.end()
 
 
 def test_the_first_command_of_a_checkout_should_find_nothing_in_its_way(

@@ -218,18 +218,14 @@ def main() -> int:
 def run(datasets: Sequence[str], env: str, seconds: float) -> int:
     """Starts what is needed, and ends what it has started. Returns the exit code."""
     home, named = checkout.home(), os.environ.get("ZEPPELIN_HOME")
-    release, cloud = found(Path(named) if named else None, home / "releases"), here.cloud()
-    started = cloud.up()
-    try:
+    release = found(Path(named) if named else None, home / "releases")
+    with tunnel.interrupted_by_the_end_of_the_terminal(), here.standing() as cloud:
         platform = deployed(True, env)
         workbench = Workbench(platform, tunnel.workbench(platform, str))
         server = Server(release, cloud, workbench, home=home)
-        with tunnel.interrupted_by_the_end_of_the_terminal(), server.running():
+        with server.running():
             print(f"Zeppelin {release.version} of {release.home}; a note may take {seconds:.0f} s", flush=True)
             return hold_against_each_other(server, datasets, seconds)
-    finally:
-        if started:
-            cloud.down()
 
 
 @contextmanager
