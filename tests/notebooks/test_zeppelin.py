@@ -109,8 +109,13 @@ def test_a_paragraph_that_fails_should_end_the_note_with_its_reason_and_what_it_
     runner = Runner(spark)
     first, failed, after = runner.run(note("%spark.pyspark\nx = 1", "%spark.pyspark\nprint(x)\n1 / 0", "%md\nNo."))
     assert [first.status, failed.status, after.status] == ["FINISHED", "ERROR", "READY"]
-    assert failed.messages[0].data.startswith('1\nTraceback (most recent call last):\n  File "<stdin>", line 2')
-    assert "ZeroDivisionError" in failed.messages[0].data
+    printed, told = (message.data for message in failed.messages)
+    assert printed == "1"
+    where = 'Fail to execute line 3: 1 / 0\nTraceback (most recent call last):\n  File "<stdin>", line 3, in <module>\n'
+    assert told == f"{where}ZeroDivisionError: division by zero", "the head's line counts"
+    (broken,) = runner.run(note("%spark.pyspark\n1 +"))[0].messages
+    assert broken.data.startswith("Traceback (most recent call last):\n")
+    assert broken.data.endswith("SyntaxError: invalid syntax")
     (missing,) = runner.run(note("%spark.sql\nSELECT * FROM nowhere.nothing"))
     said = missing.messages[0].data.split("\n")
     assert (missing.status, said[1:3]) == ("ERROR", ["Error happens in sql: ", "SELECT * FROM nowhere.nothing"])

@@ -250,16 +250,15 @@ class Runner:
             return Result("FINISHED")
         name = head[1] if head else "spark"  # notes' default
         local = dict(pair.split("=", 1) for pair in re.split(r"\s*,\s*", (head and head[2]) or "") if pair)
+        # The end of the head's line stays, and counts in the lines that an error names.
+        below = text[head.end() - 1 :] if head and head[0].endswith("\n") else body
         match name.removeprefix("spark."):
             case "md" | "md.md" | "md.markdown":
                 return Result("FINISHED", [Output("HTML", markdown(self._filled(body)))])
             case "sql":
-                # The end of the head's line stays, and counts in the lines that an error names.
-                return self._sql(
-                    self._filled(text[head.end() - 1 :] if head and head[0].endswith("\n") else body), local
-                )
+                return self._sql(self._filled(below), local)
             case "pyspark":
-                return self._python(self._filled(body) if local.get("form") == "simple" else body)
+                return self._python(self._filled(below) if local.get("form") == "simple" else below)
         if name.removeprefix("spark.") in NOT_HERE:
             raise ValueError(f"%{name} cannot run here: {text[:60]!r}")
         return not_found(text)
@@ -293,21 +292,27 @@ class Runner:
         return Result("FINISHED", messages)
 
     def _python(self, body: str) -> Result:
+        """An error is a text of its own behind what was printed, and names its line (Zeppelin: zeppelin_python.py)."""
         printed = Printed()
-        status = "FINISHED"
+        failed: list[Output] = []
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):  # type: ignore[type-var]
+            lines, read = body.split("\n"), False
             try:
-                statements = ast.parse(body).body
+                statements = ast.parse(body, "<stdin>").body
+                read = True
                 # The last statement is compiled as at a prompt: its value is printed, and each one within a loop.
                 for part, mode in ((statements[:-1], "exec"), (statements[-1:], "single")):
                     tree = ast.Module(part, []) if mode == "exec" else ast.Interactive(part)
                     exec(compile(tree, "<stdin>", mode), self.names)  # noqa: S102 - it is our note
             except Exception as error:  # noqa: BLE001 - whatever it is, the analyst reads it
-                status = "ERROR"
                 where = error.__traceback__ and error.__traceback__.tb_next  # the first is here
-                traceback.print_exception(type(error), error, where)
+                told = "".join(traceback.format_exception(type(error), error, where)).rstrip("\n")
+                at = re.search(r'File "<stdin>", line (\d+)', told) if read else None
+                line = f"Fail to execute line {at[1]}: {lines[int(at[1]) - 1]}\n" if at else ""
+                failed = [Output("TEXT", line + told)]
         text = printed.text()
-        return Result(status, [*_typed(text), *_cut(len(text) > OUTPUT_LIMIT, f"{OUTPUT_LIMIT} bytes", LIMIT)])
+        cut = _cut(len(text) > OUTPUT_LIMIT, f"{OUTPUT_LIMIT} bytes", LIMIT)
+        return Result("ERROR" if failed else "FINISHED", [*_typed(text), *cut, *failed])
 
 
 def _typed(text: str) -> list[Output]:
