@@ -6,6 +6,7 @@ classification for it), and keeps it in the node's interpreter.json: a restart h
 that whoever opens a tunnel looks. How the calls look: Zeppelin 0.11, "Interpreter REST API" and "Notebook REST API".
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from dml.errors import UserError
@@ -30,18 +31,20 @@ def arrange(zeppelin: Zeppelin) -> str:
         return ""
     if running := _running(zeppelin):
         return f"{running} runs: {', '.join(wanted)} of Spark's interpreter wait for the next dml zeppelin."
-    properties = {**there.get("properties", {})}
-    for key, value in PROPERTIES.items():
-        properties[key] = {"name": key, "type": "string", **properties.get(key, {}), "value": value}
-    told = {
-        "properties": properties,
-        "dependencies": there.get("dependencies", []),
-        "option": {**there.get("option", {}), **OPTION},
-    }
-    zeppelin.asked("PUT", f"/interpreter/setting/{NAME}", told)
+    put(zeppelin, there, PROPERTIES)
     if not _is_arranged(zeppelin.asked("GET", f"/interpreter/setting/{NAME}")):
         raise UserError(f"Zeppelin has not kept {', '.join(wanted)} of Spark's interpreter: set it on its own page.")
     return f"Spark's interpreter is set: {', '.join(wanted)}. Each note has a Python of its own."
+
+
+def put(zeppelin: Zeppelin, there: dict[str, Any], wanted: Mapping[str, str]) -> None:
+    """Sets OPTION and the properties `wanted` of the setting that is `there`, and leaves all else of it as it is."""
+    properties = dict(there.get("properties", {}))
+    for key, value in wanted.items():
+        properties[key] = {"name": key, "type": "string", **properties.get(key, {}), "value": value}
+    option = {**there.get("option", {}), **OPTION}
+    told = {"properties": properties, "dependencies": there.get("dependencies", []), "option": option}
+    zeppelin.asked("PUT", f"/interpreter/setting/{NAME}", told)
 
 
 def _is_arranged(setting: dict[str, Any]) -> bool:

@@ -42,7 +42,7 @@ from dml.local.spark.process import (
     package,
 )
 from dml.local.yarn.namespace import Namespace, Relay
-from dml.zeppelin.interpreter import NAME, OPTION, PROPERTIES
+from dml.zeppelin.interpreter import NAME, PROPERTIES, put
 from dml.zeppelin.release import Release
 from dml.zeppelin.rest import Zeppelin
 from dml.zeppelin.tunnel import PORT
@@ -251,13 +251,7 @@ class Server:
         By the REST API, as there: Zeppelin keeps what is one interpreter's own in a file that it alone writes.
         """
         zeppelin = self.client()
-        there = zeppelin.asked("GET", f"/interpreter/setting/{NAME}")
-        properties = dict(there.get("properties", {}))
-        for key, value in self.spark_properties.items():
-            properties[key] = {"name": key, "type": "string", **properties.get(key, {}), "value": value}
-        option = {**there.get("option", {}), **OPTION}
-        told = {"properties": properties, "dependencies": there.get("dependencies", []), "option": option}
-        zeppelin.asked("PUT", f"/interpreter/setting/{NAME}", told)
+        put(zeppelin, zeppelin.asked("GET", f"/interpreter/setting/{NAME}"), self.spark_properties)
 
     @property
     def spark_properties(self) -> dict[str, str]:
